@@ -1,0 +1,113 @@
+package config_test
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"konsul.dev/pkg/config"
+)
+
+type sample struct {
+	config.Base `koanf:",squash"`
+	Registry    struct {
+		Listen  string        `koanf:"listen"`
+		Timeout time.Duration `koanf:"timeout"`
+		Peers   []string      `koanf:"peers"`
+	} `koanf:"registry"`
+}
+
+func write(t *testing.T, text string) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "konsul.yaml")
+	require.NoError(t, os.WriteFile(path, []byte(text), 0o600))
+	return path
+}
+
+func load(t *testing.T, text string, environ, sets []string) (sample, error) {
+	t.Helper()
+	cfg := sample{Base: config.DefaultBase()}
+	cfg.Registry.Timeout = time.Second
+	err := config.Load(&cfg, config.Options{
+		Files: []string{write(t, text)}, Environ: environ, Sets: sets,
+		Aliases: map[string]string{"DATACENTER": "server.datacenter"},
+	})
+	return cfg, err
+}
+
+func TestLaterSourcesWin(t *testing.T) {
+	cfg, err := load(t, "server: {datacenter: a, node: n}\nregistry: {listen: 'x:1', peers: [p, q]}\n",
+		[]string{"KONSUL_SERVER__DATACENTER=b", "KONSUL_ADDR=https://ignored"}, []string{"registry.timeout=3s", "server.data_dir=/d"})
+	require.NoError(t, err)
+	require.Equal(t, "b", cfg.Server.Datacenter)
+	require.Equal(t, "n", cfg.Server.Node)
+	require.Equal(t, 3*time.Second, cfg.Registry.Timeout)
+	require.Equal(t, []string{"p", "q"}, cfg.Registry.Peers)
+	require.Equal(t, "/d", cfg.Server.DataDir)
+	require.Equal(t, "127.0.0.1", cfg.Server.BindAddr, "defaults stay where nobody speaks")
+}
+
+func TestTheADRsYAMLLoads(t *testing.T) {
+	cfg, err := load(t, `
+server:
+  datacenter: us-east
+  primary_datacenter: us-east
+  wan:
+    enabled: true
+    bind_addr: "0.0.0.0:8302"
+    advertise_addr: "konsul-us-east.example.com:8302"
+    members:
+      - "konsul-us-west.example.com:8302"
+`, nil, nil)
+	require.NoError(t, err)
+	require.Equal(t, []string{"konsul-us-west.example.com:8302"}, cfg.Server.WAN.Members)
+}
+
+func TestUnknownKeysAreNamedAllAtOnce(t *testing.T) {
+	_, err := load(t, "server: {datacentre: a}\nregistry: {lisen: x}\nregistri: {}\n", nil, []string{"registry.typo=1"})
+	for _, key := range []string{"server.datacentre", "registry.lisen", "registri", "registry.typo"} {
+		require.ErrorContains(t, err, key)
+	}
+}
+
+func TestSiblingSectionsAreLeftAlone(t *testing.T) {
+	_, err := load(t, "gateway: {listen: 'x:1'}\n", nil, nil)
+	require.NoError(t, err)
+}
+
+func TestAliasesFillTheirKey(t *testing.T) {
+	cfg, err := load(t, "{}", []string{"DATACENTER=us-west"}, nil)
+	require.NoError(t, err)
+	require.Equal(t, "us-west", cfg.Server.Datacenter)
+}
+
+func TestValidateReportsEveryProblem(t *testing.T) {
+	base := config.DefaultBase()
+	base.Server.Datacenter = "US East"
+	base.Endpoints.Registry = []string{"nowhere"}
+	base.Normalize()
+	err := base.Validate()
+	require.ErrorContains(t, err, "server.datacenter")
+	require.ErrorContains(t, err, "server.secret_file")
+	require.ErrorContains(t, err, "endpoints.registry[0]")
+}
+
+func TestEndpointsFollowTheBindAddress(t *testing.T) {
+	base := config.DefaultBase()
+	base.Server.BindAddr = "0.0.0.0"
+	base.Normalize()
+	require.Equal(t, []string{"127.0.0.1:8502"}, base.Endpoints.Registry)
+	require.Equal(t, "0.0.0.0:8302", base.Server.WAN.BindAddr)
+}
+
+func FuzzLoad(f *testing.F) {
+	f.Add("server: {datacenter: a}", "server.node=b")
+	f.Add("[]", "=")
+	f.Fuzz(func(t *testing.T, text, set string) {
+		cfg := sample{Base: config.DefaultBase()}
+		_ = config.Load(&cfg, config.Options{Files: []string{write(t, text)}, Sets: []string{set}})
+	})
+}

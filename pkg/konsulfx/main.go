@@ -1,0 +1,175 @@
+package konsulfx
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"runtime/debug"
+	"syscall"
+	"time"
+
+	"go.uber.org/dig"
+	"go.uber.org/fx"
+
+	"konsul.dev/pkg/config"
+	"konsul.dev/pkg/fault"
+	"konsul.dev/pkg/ops"
+)
+
+// Exit codes of a service binary.
+const (
+	exitOK     = 0
+	exitFailed = 1
+	exitUsage  = 2
+)
+
+const probeTimeout = 5 * time.Second
+
+// Version is the program's version, as the build stamped it.
+func Version() string {
+	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {
+		return info.Main.Version
+	}
+	return "(devel)"
+}
+
+// Main runs a service binary: it reads flags, loads configuration, runs the module until a signal or
+// a failure, and exits. `NAME health` asks a running process with the same configuration whether it is ready.
+func Main[C any, P interface {
+	*C
+	config.Loadable
+}](name string, defaults func() C, module func(C) fx.Option) {
+	os.Exit(run[C, P](name, os.Args[1:], defaults, module, os.Stdout, os.Stderr))
+}
+
+type invocation struct {
+	options     config.Options
+	health      bool
+	checkConfig bool
+	version     bool
+}
+
+func parse(name string, args []string, out io.Writer) (invocation, error) {
+	var inv invocation
+	if len(args) > 0 && args[0] == "health" {
+		inv.health, args = true, args[1:]
+	}
+	flags := flag.NewFlagSet(name, flag.ContinueOnError)
+	flags.SetOutput(out)
+	flags.Func("config", "read this YAML `file` (repeatable, later ones win)", func(path string) error {
+		inv.options.Files = append(inv.options.Files, path)
+		return nil
+	})
+	flags.Func("set", "set one key, `key=value` such as server.datacenter=us-east (repeatable)", func(pair string) error {
+		inv.options.Sets = append(inv.options.Sets, pair)
+		return nil
+	})
+	flags.BoolVar(&inv.checkConfig, "check-config", false, "load and validate the configuration, then exit")
+	flags.BoolVar(&inv.version, "version", false, "print the version, then exit")
+	flags.Usage = func() {
+		fmt.Fprintf(out, "Usage: %s [health] [flags]\n\nExample:\n  %s --config konsul.yaml\n  %s health --config konsul.yaml\n\nFlags:\n", name, name, name)
+		flags.PrintDefaults()
+	}
+	if err := flags.Parse(args); err != nil {
+		return inv, err
+	}
+	if flags.NArg() > 0 {
+		return inv, fmt.Errorf("unexpected argument %q", flags.Arg(0))
+	}
+	return inv, nil
+}
+
+func run[C any, P interface {
+	*C
+	config.Loadable
+}](name string, args []string, defaults func() C, module func(C) fx.Option, stdout, stderr io.Writer) int {
+	inv, err := parse(name, args, stderr)
+	switch {
+	case errors.Is(err, flag.ErrHelp):
+		return exitOK
+	case err != nil:
+		complain(stderr, name, err)
+		return exitUsage
+	case inv.version:
+		fmt.Fprintln(stdout, name, Version())
+		return exitOK
+	}
+	cfg := defaults()
+	if err := config.LoadService(P(&cfg), inv.options); err != nil {
+		complain(stderr, name, err)
+		return exitUsage
+	}
+	settings := P(&cfg).Settings()
+	switch {
+	case inv.checkConfig:
+		fmt.Fprintln(stdout, "configuration is valid")
+		return exitOK
+	case inv.health:
+		return probe(name, settings.Server.DataDir, stderr)
+	}
+	if err := supervise(fx.New(base(name, *settings, stderr), module(cfg))); err != nil {
+		complain(stderr, name, err)
+		return exitFailed
+	}
+	return exitOK
+}
+
+func probe(name, dataDir string, stderr io.Writer) int {
+	ctx, cancel := context.WithTimeout(context.Background(), probeTimeout)
+	defer cancel()
+	if err := ops.Probe(ctx, dataDir, name); err != nil {
+		complain(stderr, name, err)
+		return exitFailed
+	}
+	return exitOK
+}
+
+// supervise runs an app until a signal, or until one of its loops fails.
+func supervise(app *fx.App) error {
+	if err := app.Err(); err != nil {
+		return dig.RootCause(err)
+	}
+	ctx, cancel := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	defer cancel()
+	startCtx, cancelStart := context.WithTimeout(ctx, app.StartTimeout())
+	defer cancelStart()
+	if err := app.Start(startCtx); err != nil {
+		return dig.RootCause(err)
+	}
+	code := 0
+	select {
+	case <-ctx.Done():
+	case sig := <-app.Wait():
+		code = sig.ExitCode
+	}
+	// A second signal kills at once, as everywhere.
+	cancel()
+	stopCtx, cancelStop := context.WithTimeout(context.Background(), app.StopTimeout())
+	defer cancelStop()
+	if err := app.Stop(stopCtx); err != nil {
+		return fmt.Errorf("stop: %w", err)
+	}
+	if code != 0 {
+		return errors.New("a background loop failed; see the log above")
+	}
+	return nil
+}
+
+// complain writes every fault of err with its remedy, one a line.
+func complain(out io.Writer, name string, err error) {
+	var joined interface{ Unwrap() []error }
+	if _, isFault := fault.As(err); errors.As(err, &joined) && (!isFault || len(joined.Unwrap()) > 0) {
+		for _, e := range joined.Unwrap() {
+			complain(out, name, e)
+		}
+		return
+	}
+	fmt.Fprintf(out, "%s: %v\n", name, err)
+	if f, ok := fault.As(err); ok && f.Remedy() != "" {
+		fmt.Fprintf(out, "  remedy: %s\n", f.Remedy())
+	}
+}

@@ -1,0 +1,139 @@
+// Package obs gives a process its voice: logs, metrics and traces, all injected.
+//
+// Nothing here is global: two datacenters in one process do not see each other's metrics. New is
+// called once by the process; everything else receives the Telemetry it made.
+package obs
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/exporters/otlp/otlptrace/otlptracegrpc"
+	"go.opentelemetry.io/otel/propagation"
+	"go.opentelemetry.io/otel/sdk/resource"
+	sdktrace "go.opentelemetry.io/otel/sdk/trace"
+	"go.opentelemetry.io/otel/trace"
+	"go.opentelemetry.io/otel/trace/noop"
+
+	"konsul.dev/pkg/fault"
+)
+
+// Attribute keys of log lines. One word for one idea, everywhere.
+const (
+	KeyDatacenter = "dc"
+	KeyService    = "service"
+	KeyNode       = "node"
+	KeyPeer       = "peer"
+	KeyError      = "error"
+	KeyIndex      = "index"
+	KeySourceDC   = "source_dc"
+	KeyTargetDC   = "target_dc"
+	KeyMethod     = "method"
+	KeyCode       = "code"
+	KeyReason     = "reason"
+	KeyDuration   = "duration"
+	KeyAddress    = "address"
+	KeyTraceID    = "trace_id"
+	KeyRequestID  = "request_id"
+)
+
+// Config is the `telemetry` section, shared by every service.
+type Config struct {
+	// LogLevel is debug, info, warn or error.
+	LogLevel string `koanf:"log_level"`
+	// LogFormat is json or text.
+	LogFormat string `koanf:"log_format"`
+	// OTLPEndpoint is host:port of an OTLP/gRPC collector; empty: traces are not exported.
+	OTLPEndpoint string `koanf:"otlp_endpoint"`
+	// OTLPInsecure sends traces without TLS, for a collector on the same host.
+	OTLPInsecure bool `koanf:"otlp_insecure"`
+	// Addr is where /metrics, /healthz and /readyz are served over mutual TLS; empty: nowhere.
+	Addr string `koanf:"addr"`
+}
+
+// DefaultConfig logs at info as JSON and exports no traces.
+func DefaultConfig() Config { return Config{LogLevel: "info", LogFormat: "json"} }
+
+// Validate reports every problem at once.
+func (c Config) Validate() error {
+	var errs []error
+	var level slog.Level
+	if err := level.UnmarshalText([]byte(c.LogLevel)); err != nil {
+		errs = append(errs, fault.Invalid("telemetry.log_level", "unknown level %q", c.LogLevel).WithRemedy("use debug, info, warn or error"))
+	}
+	if c.LogFormat != "json" && c.LogFormat != "text" {
+		errs = append(errs, fault.Invalid("telemetry.log_format", "unknown format %q", c.LogFormat).WithRemedy("use json or text"))
+	}
+	return errors.Join(errs...)
+}
+
+// Telemetry is what a process logs, counts and traces with. Safe for concurrent use.
+type Telemetry struct {
+	Log        *slog.Logger
+	Metrics    *prometheus.Registry
+	Tracer     trace.TracerProvider
+	Propagator propagation.TextMapPropagator
+
+	shutdown func(context.Context) error
+}
+
+// New makes the telemetry of one process. service names it, e.g. "konsul-registry"; logs go to out.
+// Call Shutdown at the end, so that the last spans leave.
+func New(ctx context.Context, cfg Config, service, datacenter string, out io.Writer) (*Telemetry, error) {
+	t := &Telemetry{
+		Log:        newLogger(cfg, out).With(KeyDatacenter, datacenter),
+		Metrics:    prometheus.NewRegistry(),
+		Tracer:     noop.NewTracerProvider(),
+		Propagator: propagation.NewCompositeTextMapPropagator(propagation.TraceContext{}, propagation.Baggage{}),
+		shutdown:   func(context.Context) error { return nil },
+	}
+	t.Metrics.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	if cfg.OTLPEndpoint == "" {
+		return t, nil
+	}
+	options := []otlptracegrpc.Option{otlptracegrpc.WithEndpoint(cfg.OTLPEndpoint)}
+	if cfg.OTLPInsecure {
+		options = append(options, otlptracegrpc.WithInsecure())
+	}
+	exporter, err := otlptracegrpc.New(ctx, options...)
+	if err != nil {
+		return nil, fmt.Errorf("open OTLP exporter to %q: %w", cfg.OTLPEndpoint, err)
+	}
+	provider := sdktrace.NewTracerProvider(
+		sdktrace.WithBatcher(exporter),
+		sdktrace.WithResource(resource.NewSchemaless(
+			attribute.String("service.name", service),
+			attribute.String("service.namespace", "konsul"),
+			attribute.String("konsul.datacenter", datacenter),
+		)),
+	)
+	t.Tracer, t.shutdown = provider, provider.Shutdown
+	return t, nil
+}
+
+// Discard answers telemetry for tests: it logs nowhere, and its metrics are its own.
+func Discard() *Telemetry {
+	return &Telemetry{
+		Log:        slog.New(slog.DiscardHandler),
+		Metrics:    prometheus.NewRegistry(),
+		Tracer:     noop.NewTracerProvider(),
+		Propagator: propagation.TraceContext{},
+		shutdown:   func(context.Context) error { return nil },
+	}
+}
+
+// For answers a copy whose log lines name the service.
+func (t *Telemetry) For(service string) *Telemetry {
+	c := *t
+	c.Log = t.Log.With(KeyService, service)
+	return &c
+}
+
+// Shutdown sends what is still buffered, at most until ctx ends.
+func (t *Telemetry) Shutdown(ctx context.Context) error { return t.shutdown(ctx) }

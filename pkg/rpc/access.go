@@ -1,0 +1,167 @@
+package rpc
+
+import (
+	"context"
+	"strings"
+
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/peer"
+
+	"konsul.dev/pkg/fault"
+	"konsul.dev/pkg/identity"
+)
+
+// Reasons of refused calls.
+const (
+	ReasonNoCertificate = "CERTIFICATE_REQUIRED"
+	ReasonTokenRequired = "TOKEN_REQUIRED"
+	ReasonPeerDenied    = "PEER_DENIED"
+	ReasonUnknownMethod = "UNKNOWN_METHOD"
+)
+
+// Peer names a control-plane service that may call.
+type Peer struct {
+	// Service is its name, or "*" for any.
+	Service string
+	// AnyDC admits the service of every datacenter; otherwise only of the own.
+	AnyDC bool
+}
+
+// Rule says who may call a gRPC service or method.
+type Rule struct {
+	// Peers may call as themselves.
+	Peers []Peer
+	// TokenPeers may call on behalf of a user, whose bearer token they carry.
+	TokenPeers []Peer
+	// Anyone may call, even without a certificate: the handler authenticates the request itself.
+	Anyone bool
+}
+
+// Access is the whole of a server's peer policy, as data. Keys are "konsul.registry.v1.KVService"
+// or "/konsul.registry.v1.KVService/Get"; the method's rule wins. What is not listed is refused.
+type Access map[string]Rule
+
+// TokenChecker decides whether a bearer token may call a method.
+type TokenChecker interface {
+	// CheckToken answers the token's accessor id, or an Unauthenticated or PermissionDenied fault.
+	CheckToken(ctx context.Context, secret, fullMethod string) (accessor string, err error)
+}
+
+// Caller is who makes a request: a service, perhaps on behalf of a user.
+type Caller struct {
+	Peer identity.ID
+	// Accessor is the id of the user's token; empty when the peer acts as itself.
+	Accessor string
+}
+
+type callerKey struct{}
+
+// CallerFrom answers who made the request that ctx belongs to; the zero Caller outside one.
+func CallerFrom(ctx context.Context) Caller {
+	caller, _ := ctx.Value(callerKey{}).(Caller)
+	return caller
+}
+
+// WithCaller marks ctx as belonging to a request by caller. The server's interceptors call it; so may tests.
+func WithCaller(ctx context.Context, caller Caller) context.Context {
+	return context.WithValue(ctx, callerKey{}, caller)
+}
+
+// PeerID answers the verified identity at the other end of the connection ctx belongs to.
+func PeerID(ctx context.Context) (identity.ID, bool) {
+	p, ok := peer.FromContext(ctx)
+	if !ok {
+		return identity.ID{}, false
+	}
+	info, ok := p.AuthInfo.(credentials.TLSInfo)
+	if !ok || len(info.State.VerifiedChains) == 0 && len(info.State.PeerCertificates) == 0 {
+		return identity.ID{}, false
+	}
+	id, err := identity.PeerFromState(info.State)
+	return id, err == nil
+}
+
+const (
+	authorization = "authorization"
+	bearer        = "Bearer "
+)
+
+// Token answers the bearer token that came with a request; empty when none did.
+func Token(ctx context.Context) string {
+	for _, value := range metadata.ValueFromIncomingContext(ctx, authorization) {
+		if len(value) > len(bearer) && strings.EqualFold(value[:len(bearer)], bearer) {
+			return value[len(bearer):]
+		}
+	}
+	return ""
+}
+
+// WithToken makes calls under ctx carry a bearer token.
+func WithToken(ctx context.Context, secret string) context.Context {
+	return metadata.AppendToOutgoingContext(ctx, authorization, bearer+secret)
+}
+
+// guard decides about calls to one server.
+type guard struct {
+	access Access
+	tokens TokenChecker
+	own    identity.ID
+}
+
+func (g guard) admit(ctx context.Context, fullMethod string) (context.Context, error) {
+	rule, ok := g.rule(fullMethod)
+	if !ok {
+		return nil, fault.New(fault.PermissionDenied, ReasonUnknownMethod, "%s is not open to anyone here", fullMethod)
+	}
+	id, authenticated := PeerID(ctx)
+	if !authenticated {
+		if rule.Anyone {
+			return WithCaller(ctx, Caller{}), nil
+		}
+		return nil, fault.New(fault.Unauthenticated, ReasonNoCertificate, "%s asks for a client certificate", fullMethod).
+			WithRemedy("enroll with the datacenter's ca, or call through the gateway")
+	}
+	caller := Caller{Peer: id}
+	token := Token(ctx)
+	carries := g.match(rule.TokenPeers, id)
+	switch {
+	case carries && token != "":
+		if g.tokens == nil {
+			return nil, fault.New(fault.PermissionDenied, ReasonPeerDenied, "this server checks no tokens")
+		}
+		accessor, err := g.tokens.CheckToken(ctx, token, fullMethod)
+		if err != nil {
+			return nil, err
+		}
+		caller.Accessor = accessor
+	case rule.Anyone, g.match(rule.Peers, id):
+	case carries:
+		return nil, fault.New(fault.Unauthenticated, ReasonTokenRequired, "%s asks for a token", fullMethod).
+			WithRemedy("set KONSUL_TOKEN, or send an Authorization: Bearer header")
+	default:
+		return nil, fault.New(fault.PermissionDenied, ReasonPeerDenied, "%s may not call %s", id, fullMethod)
+	}
+	return WithCaller(ctx, caller), nil
+}
+
+func (g guard) rule(fullMethod string) (Rule, bool) {
+	if rule, ok := g.access[fullMethod]; ok {
+		return rule, true
+	}
+	service, _, _ := strings.Cut(strings.TrimPrefix(fullMethod, "/"), "/")
+	rule, ok := g.access[service]
+	return rule, ok
+}
+
+func (g guard) match(peers []Peer, id identity.ID) bool {
+	if id.Kind != identity.KindService || id.FederationID != g.own.FederationID {
+		return false
+	}
+	for _, p := range peers {
+		if (p.Service == "*" || p.Service == id.Service) && (p.AnyDC || id.Datacenter == g.own.Datacenter) {
+			return true
+		}
+	}
+	return false
+}

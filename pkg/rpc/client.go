@@ -1,0 +1,97 @@
+package rpc
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"go.opentelemetry.io/contrib/instrumentation/google.golang.org/grpc/otelgrpc"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/keepalive"
+	"google.golang.org/grpc/resolver"
+	"google.golang.org/grpc/resolver/manual"
+
+	"konsul.dev/pkg/identity"
+	"konsul.dev/pkg/obs"
+)
+
+// A peer that neither answers nor closes (paused, cut off) is noticed after keepaliveTime plus keepaliveTimeout.
+const (
+	keepaliveTime    = 10 * time.Second
+	keepaliveTimeout = 5 * time.Second
+	connectTimeout   = 5 * time.Second
+)
+
+// ClientParams is what a client connection is made of.
+type ClientParams struct {
+	Identity identity.Source
+	// Want is who must be at the other end.
+	Want identity.Want
+	// ServerName is the SNI to send; empty: none.
+	ServerName string
+	Telemetry  *obs.Telemetry
+	Options    []grpc.DialOption
+}
+
+// Dial answers a connection that spreads its calls over addrs (host:port each) and reconnects by
+// itself. It does not wait: the first call does. Errors of calls are faults.
+func Dial(addrs []string, p ClientParams) (*grpc.ClientConn, error) {
+	endpoints := make([]resolver.Endpoint, len(addrs))
+	for i, addr := range addrs {
+		endpoints[i] = resolver.Endpoint{Addresses: []resolver.Address{{Addr: addr}}}
+	}
+	static := manual.NewBuilderWithScheme("konsul-static")
+	static.InitialState(resolver.State{Endpoints: endpoints})
+	options := append([]grpc.DialOption{
+		grpc.WithResolvers(static),
+		grpc.WithTransportCredentials(credentials.NewTLS(p.Identity.ClientTLS(p.Want, p.ServerName))),
+	}, ClientOptions(p.Telemetry)...)
+	conn, err := grpc.NewClient(static.Scheme()+":///"+p.Want.Service, append(options, p.Options...)...)
+	if err != nil {
+		return nil, fmt.Errorf("make client for %s: %w", p.Want.Service, err)
+	}
+	return conn, nil
+}
+
+// DialDatacenter answers a connection to a component of another datacenter, through the own
+// gateways' mutual TLS port. The gateways pass the bytes on; both ends verify each other.
+func DialDatacenter(gatewayAddrs []string, datacenter, component string, p ClientParams) (*grpc.ClientConn, error) {
+	p.Want = identity.Want{Datacenter: datacenter, Service: component}
+	p.ServerName = identity.ControlSNI(component, datacenter, identity.TrustDomain(p.Identity.ID().FederationID))
+	return Dial(gatewayAddrs, p)
+}
+
+// ClientOptions is what every client of ours dials with, whatever its credentials: balancing,
+// keepalive, tracing, and faults instead of statuses.
+func ClientOptions(t *obs.Telemetry) []grpc.DialOption {
+	reconnect := backoff.DefaultConfig
+	reconnect.BaseDelay, reconnect.MaxDelay = 100*time.Millisecond, 3*time.Second
+	return []grpc.DialOption{
+		grpc.WithDefaultServiceConfig(`{"loadBalancingConfig":[{"round_robin":{}}]}`),
+		grpc.WithConnectParams(grpc.ConnectParams{Backoff: reconnect, MinConnectTimeout: connectTimeout}),
+		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: keepaliveTime, Timeout: keepaliveTimeout}),
+		grpc.WithStatsHandler(otelgrpc.NewClientHandler(
+			otelgrpc.WithTracerProvider(t.Tracer), otelgrpc.WithPropagators(t.Propagator))),
+		grpc.WithChainUnaryInterceptor(faultUnary),
+		grpc.WithChainStreamInterceptor(faultStream),
+	}
+}
+
+func faultUnary(ctx context.Context, method string, req, reply any, conn *grpc.ClientConn, invoke grpc.UnaryInvoker, opts ...grpc.CallOption) error {
+	return FromStatus(invoke(ctx, method, req, reply, conn, opts...))
+}
+
+func faultStream(ctx context.Context, desc *grpc.StreamDesc, conn *grpc.ClientConn, method string, streamer grpc.Streamer, opts ...grpc.CallOption) (grpc.ClientStream, error) {
+	stream, err := streamer(ctx, desc, conn, method, opts...)
+	if err != nil {
+		return nil, FromStatus(err)
+	}
+	return faultClientStream{stream}, nil
+}
+
+type faultClientStream struct{ grpc.ClientStream }
+
+func (s faultClientStream) RecvMsg(m any) error { return FromStatus(s.ClientStream.RecvMsg(m)) }
+func (s faultClientStream) SendMsg(m any) error { return FromStatus(s.ClientStream.SendMsg(m)) }

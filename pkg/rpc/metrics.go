@@ -1,0 +1,31 @@
+package rpc
+
+import (
+	"strings"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"google.golang.org/grpc/codes"
+
+	"konsul.dev/pkg/obs"
+)
+
+type serverMetrics struct {
+	duration *prometheus.HistogramVec
+}
+
+func newServerMetrics(registerer prometheus.Registerer) (*serverMetrics, error) {
+	duration, err := obs.Register(registerer, prometheus.NewHistogramVec(prometheus.HistogramOpts{
+		Name:    "konsul_rpc_server_duration_seconds",
+		Help:    "Time to serve a gRPC call, by service, method and status code.",
+		Buckets: prometheus.ExponentialBuckets(0.0005, 2.5, 12),
+	}, []string{"service", "method", "code"}))
+	if err != nil {
+		return nil, err
+	}
+	return &serverMetrics{duration: duration}, nil
+}
+
+func (m *serverMetrics) observe(service, method string, code codes.Code, elapsed time.Duration) {
+	m.duration.WithLabelValues(service, strings.TrimPrefix(method, "/"), code.String()).Observe(elapsed.Seconds())
+}

@@ -1,0 +1,156 @@
+package rpc_test
+
+import (
+	"context"
+	"errors"
+	"net"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/status"
+
+	"konsul.dev/pkg/fault"
+	"konsul.dev/pkg/identity"
+	"konsul.dev/pkg/identity/identitytest"
+	"konsul.dev/pkg/obs"
+	"konsul.dev/pkg/rpc"
+	federationv1 "konsul.dev/proto/gen/konsul/federation/v1"
+)
+
+func TestFaultsSurviveTheWire(t *testing.T) {
+	want := fault.New(fault.Aborted, "CAS_MISMATCH", "key moved on").
+		WithField("cas").WithRemedy("read again").WithMeta("index", "7").WithRetryAfter(2 * time.Second)
+	got, ok := fault.As(rpc.FromStatus(rpc.ToStatus(want.Wrap(errors.New("inner"))).Err()))
+	require.True(t, ok)
+	require.Equal(t, want.Code(), got.Code())
+	require.Equal(t, want.Reason(), got.Reason())
+	require.Equal(t, want.Field(), got.Field())
+	require.Equal(t, want.Remedy(), got.Remedy())
+	require.Equal(t, want.Meta(), got.Meta())
+	require.Equal(t, want.RetryAfter(), got.RetryAfter())
+	require.NotContains(t, got.Error(), "inner")
+}
+
+func TestUntypedErrorsShowNoInnerText(t *testing.T) {
+	st := rpc.ToStatus(errors.New("secret detail"))
+	require.Equal(t, codes.Internal, st.Code())
+	require.NotContains(t, st.Message(), "secret")
+}
+
+// federation answers GetFederation with whoever called.
+type federation struct {
+	federationv1.UnimplementedFederationServiceServer
+	fail error
+}
+
+func (f federation) GetFederation(ctx context.Context, _ *federationv1.GetFederationRequest) (*federationv1.GetFederationResponse, error) {
+	if f.fail != nil {
+		return nil, f.fail
+	}
+	caller := rpc.CallerFrom(ctx)
+	return &federationv1.GetFederationResponse{Federation: &federationv1.Federation{Id: caller.Accessor, Datacenter: caller.Peer.Service}}, nil
+}
+
+type tokens struct{}
+
+func (tokens) CheckToken(_ context.Context, secret, _ string) (string, error) {
+	if secret != "good" {
+		return "", fault.New(fault.Unauthenticated, "TOKEN_UNKNOWN", "unknown token")
+	}
+	return "alice", nil
+}
+
+func serve(t *testing.T, ca *identitytest.CA, impl federation, access rpc.Access) string {
+	t.Helper()
+	server, err := rpc.NewServer(rpc.ServerParams{
+		Name: "test", Identity: ca.Source("us-east", "registry"), Access: access, Tokens: tokens{}, Telemetry: obs.Discard(),
+	})
+	require.NoError(t, err)
+	federationv1.RegisterFederationServiceServer(server, impl)
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	server.Serving()
+	go func() { _ = server.Serve(listener) }()
+	t.Cleanup(func() { server.Drain(t.Context()) })
+	return listener.Addr().String()
+}
+
+func dial(t *testing.T, ca *identitytest.CA, addr, dc, service string) *grpc.ClientConn {
+	t.Helper()
+	conn, err := rpc.Dial([]string{addr}, rpc.ClientParams{
+		Identity: ca.Source(dc, service), Want: identity.Want{Datacenter: "us-east", Service: "registry"}, Telemetry: obs.Discard(),
+	})
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, conn.Close()) })
+	return conn
+}
+
+func TestAccessTable(t *testing.T) {
+	ca := identitytest.NewCA(t, identitytest.FederationID)
+	const name = "konsul.federation.v1.FederationService"
+	table := rpc.Access{name: {Peers: []rpc.Peer{{Service: "agent"}, {Service: "ca", AnyDC: true}}, TokenPeers: []rpc.Peer{{Service: "gateway"}}}}
+	addr := serve(t, ca, federation{}, table)
+	for testName, c := range map[string]struct {
+		dc, service, token string
+		code               fault.Code
+		accessor           string
+	}{
+		"peer of own datacenter":            {dc: "us-east", service: "agent"},
+		"same service elsewhere":            {dc: "us-west", service: "agent", code: fault.PermissionDenied},
+		"peer of any datacenter":            {dc: "us-west", service: "ca"},
+		"not listed":                        {dc: "us-east", service: "replicator", code: fault.PermissionDenied},
+		"carrier without token":             {dc: "us-east", service: "gateway", code: fault.Unauthenticated},
+		"carrier with wrong token":          {dc: "us-east", service: "gateway", token: "bad", code: fault.Unauthenticated},
+		"carrier with token":                {dc: "us-east", service: "gateway", token: "good", accessor: "alice"},
+		"a token does not lift other peers": {dc: "us-east", service: "replicator", token: "good", code: fault.PermissionDenied},
+	} {
+		t.Run(testName, func(t *testing.T) {
+			ctx := t.Context()
+			if c.token != "" {
+				ctx = rpc.WithToken(ctx, c.token)
+			}
+			conn := dial(t, ca, addr, c.dc, c.service)
+			resp, err := federationv1.NewFederationServiceClient(conn).GetFederation(ctx, &federationv1.GetFederationRequest{})
+			if c.code != fault.Internal {
+				require.Equal(t, c.code, fault.CodeOf(err), "%v", err)
+				return
+			}
+			require.NoError(t, err)
+			require.Equal(t, c.service, resp.GetFederation().GetDatacenter())
+			require.Equal(t, c.accessor, resp.GetFederation().GetId())
+		})
+	}
+}
+
+func TestWhatIsNotListedIsRefused(t *testing.T) {
+	ca := identitytest.NewCA(t, identitytest.FederationID)
+	conn := dial(t, ca, serve(t, ca, federation{}, rpc.Access{}), "us-east", "agent")
+	_, err := federationv1.NewFederationServiceClient(conn).GetFederation(t.Context(), &federationv1.GetFederationRequest{})
+	require.Equal(t, rpc.ReasonUnknownMethod, fault.ReasonOf(err))
+	_, err = healthv1.NewHealthClient(conn).Check(t.Context(), &healthv1.HealthCheckRequest{})
+	require.NoError(t, err, "health is open to the own datacenter's services")
+}
+
+func TestInternalErrorsCarryARequestIDOnly(t *testing.T) {
+	ca := identitytest.NewCA(t, identitytest.FederationID)
+	addr := serve(t, ca, federation{fail: errors.New("disk path /secret")},
+		rpc.Access{"konsul.federation.v1.FederationService": {Peers: []rpc.Peer{{Service: "*"}}}})
+	_, err := federationv1.NewFederationServiceClient(dial(t, ca, addr, "us-east", "agent")).GetFederation(t.Context(), &federationv1.GetFederationRequest{})
+	require.Equal(t, fault.Internal, fault.CodeOf(err))
+	require.ErrorContains(t, err, "request id")
+	require.NotContains(t, err.Error(), "secret")
+}
+
+func TestAWrongServerIsNotBelieved(t *testing.T) {
+	ca, stranger := identitytest.NewCA(t, identitytest.FederationID), identitytest.NewCA(t, identitytest.FederationID)
+	conn := dial(t, ca, serve(t, stranger, federation{}, rpc.Access{}), "us-east", "agent")
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+	defer cancel()
+	_, err := federationv1.NewFederationServiceClient(conn).GetFederation(ctx, &federationv1.GetFederationRequest{})
+	require.Equal(t, fault.Unavailable, fault.CodeOf(err), "%v", err)
+	require.Equal(t, codes.Unavailable, status.Code(rpc.ToStatus(err).Err()))
+}
