@@ -1,0 +1,123 @@
+package e2e
+
+import (
+	"bytes"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"konsul.dev/tests/framework"
+)
+
+// refusal is what a program said when it refused.
+func refusal(t *testing.T, bin string, args ...string) string {
+	t.Helper()
+	out, err := exec.Command(framework.Bin(t, bin), args...).CombinedOutput()
+	var exit *exec.ExitError
+	require.ErrorAsf(t, err, &exit, "%s %v must fail: %s", bin, args, out)
+	return string(out)
+}
+
+func TestConfigurationIsRefusedByName(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "konsul.yaml")
+	require.NoError(t, os.WriteFile(path, []byte("server: {datacenter: 'US East', datacentre: x, secret_file: s}\ngateway: {tls_enabled: false}\n"), 0o600))
+	out := refusal(t, "konsul-dc", "--config", path)
+	require.Contains(t, out, "server.datacentre")
+	require.Contains(t, out, "remedy:")
+
+	require.NoError(t, os.WriteFile(path, []byte("server: {datacenter: 'US East', secret_file: s}\ngateway: {tls_enabled: false}\n"), 0o600))
+	out = refusal(t, "konsul-dc", "--config", path, "--check-config")
+	require.Contains(t, out, "server.datacenter")
+	require.Contains(t, out, "gateway.tls_enabled")
+	entries, err := os.ReadDir(dir)
+	require.NoError(t, err)
+	require.Len(t, entries, 1, "a refused start must leave nothing")
+}
+
+func TestWhatIsWrongIsNamedAndChangesNothing(t *testing.T) {
+	lab := framework.StartLab(t, framework.LabOptions{})
+	west := lab.Access(framework.USWest)
+	west.MustCTL(t, "kv", "set", "kept", "as it was")
+	big := bytes.Repeat([]byte("x"), 512*1024+1)
+	for name, c := range map[string]struct {
+		args  []string
+		input string
+		names string
+		code  int
+	}{
+		"empty key":              {[]string{"kv", "set", "", "x"}, "", "key", 1},
+		"contradicting scope":    {[]string{"kv", "set", "--local", "global/x", "x"}, "", "key", 1},
+		"value over the limit":   {[]string{"kv", "set", "kept", "-"}, string(big), "value", 1},
+		"unknown datacenter":     {[]string{"kv", "set", "--datacenter", "atlantis", "kept", "x"}, "", "datacenter", 1},
+		"stale cas":              {[]string{"kv", "set", "--cas", "1", "kept", "x"}, "", "cas", 6},
+		"port out of range":      {[]string{"service", "register", "--name", "x", "--port", "70000"}, "", "port", 1},
+		"name that is no label":  {[]string{"service", "register", "--name", "a b", "--port", "80"}, "", "name", 1},
+		"deregister of a ghost":  {[]string{"service", "deregister", "ghost"}, "", "ghost", 3},
+		"join token for a member": {[]string{"datacenter", "token", "create", "--datacenter", framework.USWest}, "", framework.USWest, 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			result := west.CTLInput(t, c.input, c.args...)
+			require.NotZero(t, result.Code, result.Stdout)
+			require.Contains(t, result.Stderr, c.names)
+			if c.code != 1 {
+				require.Equal(t, c.code, result.Code, result.Stderr)
+			}
+		})
+	}
+	require.Equal(t, "as it was", strings.TrimSuffix(west.MustCTL(t, "kv", "get", "--raw", "kept"), "\n"))
+	require.Equal(t, http.StatusRequestEntityTooLarge, west.REST(t, http.MethodPut, "/api/v1/kv/kept", bytes.Repeat(big, 20), nil).Status)
+}
+
+// TestAJoinTokenWorksOnceForOneNameInItsTime starts real processes with tokens they must not get in with.
+func TestAJoinTokenIsForOneDatacenterOnce(t *testing.T) {
+	lab := framework.StartLab(t, framework.LabOptions{})
+	east := lab.Access(framework.USEast)
+	token := east.MustCTL(t, "datacenter", "token", "create", "--datacenter", "ap-south")
+
+	out := join(t, lab, "ap-north", token, "")
+	require.Contains(t, out, "ap-south", "the token names another datacenter")
+	require.Contains(t, out, "join_token_file")
+
+	require.Contains(t, join(t, lab, "ap-south", "konsul-join-v1.AAAA", ""), "join_token_file")
+
+	short := east.MustCTL(t, "datacenter", "token", "create", "--datacenter", "ap-south", "--ttl", "1s")
+	framework.Eventually(t, soon, "the short-lived token is refused as expired", func() error {
+		if text := join(t, lab, "ap-south", short, ""); !strings.Contains(text, "expired") {
+			return errorString(text)
+		}
+		return nil
+	})
+	lab.Kill(framework.USEast)
+	out = join(t, lab, "ap-south", token, "2s")
+	require.Contains(t, out, framework.USEast, "an unreachable primary is named")
+}
+
+type errorString string
+
+func (e errorString) Error() string { return string(e) }
+
+// join starts the ca of a new datacenter with a token and answers what it said when it gave up.
+func join(t *testing.T, lab *framework.Lab, dc, token, timeout string) string {
+	t.Helper()
+	dir := t.TempDir()
+	secret, tokenFile := filepath.Join(dir, "secret"), filepath.Join(dir, "token")
+	generated, err := exec.Command(framework.Bin(t, "konsulctl"), "secret", "generate").Output()
+	require.NoError(t, err)
+	require.NoError(t, os.WriteFile(secret, generated, 0o600))
+	require.NoError(t, os.WriteFile(tokenFile, []byte(token), 0o600))
+	args := []string{
+		"--set", "server.datacenter=" + dc, "--set", "server.primary_datacenter=" + framework.USEast,
+		"--set", "server.bind_addr=" + lab.Network + ".9", "--set", "server.data_dir=" + filepath.Join(dir, "data"),
+		"--set", "server.secret_file=" + secret, "--set", "ca.join_token_file=" + tokenFile,
+	}
+	if timeout != "" {
+		args = append(args, "--set", "ca.join_timeout="+timeout)
+	}
+	return refusal(t, "konsul-ca", args...)
+}
