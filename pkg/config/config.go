@@ -121,7 +121,9 @@ func (b *Base) Normalize() {
 }
 
 // Listen answers the address on which a service binds a port by default.
-func (b *Base) Listen(port int) string { return net.JoinHostPort(b.Server.BindAddr, strconv.Itoa(port)) }
+func (b *Base) Listen(port int) string {
+	return net.JoinHostPort(b.Server.BindAddr, strconv.Itoa(port))
+}
 
 // local answers how this machine reaches a port bound on BindAddr.
 func (b *Base) local(port int) string {

@@ -51,14 +51,14 @@ func TestWhatIsWrongIsNamedAndChangesNothing(t *testing.T) {
 		names string
 		code  int
 	}{
-		"empty key":              {[]string{"kv", "set", "", "x"}, "", "key", 1},
-		"contradicting scope":    {[]string{"kv", "set", "--local", "global/x", "x"}, "", "key", 1},
-		"value over the limit":   {[]string{"kv", "set", "kept", "-"}, string(big), "value", 1},
-		"unknown datacenter":     {[]string{"kv", "set", "--datacenter", "atlantis", "kept", "x"}, "", "datacenter", 1},
-		"stale cas":              {[]string{"kv", "set", "--cas", "1", "kept", "x"}, "", "cas", 6},
-		"port out of range":      {[]string{"service", "register", "--name", "x", "--port", "70000"}, "", "port", 1},
-		"name that is no label":  {[]string{"service", "register", "--name", "a b", "--port", "80"}, "", "name", 1},
-		"deregister of a ghost":  {[]string{"service", "deregister", "ghost"}, "", "ghost", 3},
+		"empty key":               {[]string{"kv", "set", "", "x"}, "", "key", 1},
+		"contradicting scope":     {[]string{"kv", "set", "--local", "global/x", "x"}, "", "key", 1},
+		"value over the limit":    {[]string{"kv", "set", "kept", "-"}, string(big), "value", 1},
+		"unknown datacenter":      {[]string{"kv", "set", "--datacenter", "atlantis", "kept", "x"}, "", "datacenter", 1},
+		"stale cas":               {[]string{"kv", "set", "--cas", "1", "kept", "x"}, "", "cas", 6},
+		"port out of range":       {[]string{"service", "register", "--name", "x", "--port", "70000"}, "", "port", 1},
+		"name that is no label":   {[]string{"service", "register", "--name", "a b", "--port", "80"}, "", "name", 1},
+		"deregister of a ghost":   {[]string{"service", "deregister", "ghost"}, "", "ghost", 3},
 		"join token for a member": {[]string{"datacenter", "token", "create", "--datacenter", framework.USWest}, "", framework.USWest, 1},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -17,8 +17,8 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/testing/protocmp"
 
-	federationv1 "konsul.dev/proto/gen/konsul/federation/v1"
 	failoverrouterv1 "konsul.dev/proto/gen/konsul/failoverrouter/v1"
+	federationv1 "konsul.dev/proto/gen/konsul/federation/v1"
 	registryv1 "konsul.dev/proto/gen/konsul/registry/v1"
 	wangossipv1 "konsul.dev/proto/gen/konsul/wangossip/v1"
 	"konsul.dev/tests/framework"
@@ -52,8 +52,8 @@ func questions() []question {
 					Key: "faces/global", Scope: registryv1.Scope_SCOPE_GLOBAL, Datacenter: framework.USEast,
 				})
 			},
-			path: "/api/v1/kv/faces/global?scope=SCOPE_GLOBAL&datacenter=us-east",
-			ctl:  []string{"kv", "get", "--global", "--datacenter", framework.USEast, "faces/global"},
+			path:   "/api/v1/kv/faces/global?scope=SCOPE_GLOBAL&datacenter=us-east",
+			ctl:    []string{"kv", "get", "--global", "--datacenter", framework.USEast, "faces/global"},
 			answer: &registryv1.GetResponse{}, unlike: []protoreflect.Name{"meta"},
 		},
 		{

@@ -173,6 +173,111 @@ func (x *ListLocalServicesResponse) GetServices() []*LocalService {
 	return nil
 }
 
+type ReportCheckRequest struct {
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	ServiceId string                 `protobuf:"bytes,1,opt,name=service_id,json=serviceId,proto3" json:"service_id,omitempty"`
+	CheckId   string                 `protobuf:"bytes,2,opt,name=check_id,json=checkId,proto3" json:"check_id,omitempty"`
+	Status    v1.HealthStatus        `protobuf:"varint,3,opt,name=status,proto3,enum=konsul.registry.v1.HealthStatus" json:"status,omitempty"`
+	// One line for people.
+	Output        string `protobuf:"bytes,4,opt,name=output,proto3" json:"output,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReportCheckRequest) Reset() {
+	*x = ReportCheckRequest{}
+	mi := &file_konsul_agent_v1_agent_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReportCheckRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReportCheckRequest) ProtoMessage() {}
+
+func (x *ReportCheckRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_konsul_agent_v1_agent_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReportCheckRequest.ProtoReflect.Descriptor instead.
+func (*ReportCheckRequest) Descriptor() ([]byte, []int) {
+	return file_konsul_agent_v1_agent_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *ReportCheckRequest) GetServiceId() string {
+	if x != nil {
+		return x.ServiceId
+	}
+	return ""
+}
+
+func (x *ReportCheckRequest) GetCheckId() string {
+	if x != nil {
+		return x.CheckId
+	}
+	return ""
+}
+
+func (x *ReportCheckRequest) GetStatus() v1.HealthStatus {
+	if x != nil {
+		return x.Status
+	}
+	return v1.HealthStatus(0)
+}
+
+func (x *ReportCheckRequest) GetOutput() string {
+	if x != nil {
+		return x.Output
+	}
+	return ""
+}
+
+type ReportCheckResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReportCheckResponse) Reset() {
+	*x = ReportCheckResponse{}
+	mi := &file_konsul_agent_v1_agent_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReportCheckResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReportCheckResponse) ProtoMessage() {}
+
+func (x *ReportCheckResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_konsul_agent_v1_agent_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReportCheckResponse.ProtoReflect.Descriptor instead.
+func (*ReportCheckResponse) Descriptor() ([]byte, []int) {
+	return file_konsul_agent_v1_agent_proto_rawDescGZIP(), []int{4}
+}
+
 var File_konsul_agent_v1_agent_proto protoreflect.FileDescriptor
 
 const file_konsul_agent_v1_agent_proto_rawDesc = "" +
@@ -185,9 +290,17 @@ const file_konsul_agent_v1_agent_proto_rawDesc = "" +
 	"\x06synced\x18\x03 \x01(\bR\x06synced\"j\n" +
 	"\x19ListLocalServicesResponse\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x129\n" +
-	"\bservices\x18\x02 \x03(\v2\x1d.konsul.agent.v1.LocalServiceR\bservices2z\n" +
+	"\bservices\x18\x02 \x03(\v2\x1d.konsul.agent.v1.LocalServiceR\bservices\"\xa0\x01\n" +
+	"\x12ReportCheckRequest\x12\x1d\n" +
+	"\n" +
+	"service_id\x18\x01 \x01(\tR\tserviceId\x12\x19\n" +
+	"\bcheck_id\x18\x02 \x01(\tR\acheckId\x128\n" +
+	"\x06status\x18\x03 \x01(\x0e2 .konsul.registry.v1.HealthStatusR\x06status\x12\x16\n" +
+	"\x06output\x18\x04 \x01(\tR\x06output\"\x15\n" +
+	"\x13ReportCheckResponse2\xd4\x01\n" +
 	"\fAgentService\x12j\n" +
-	"\x11ListLocalServices\x12).konsul.agent.v1.ListLocalServicesRequest\x1a*.konsul.agent.v1.ListLocalServicesResponseB\xad\x01\n" +
+	"\x11ListLocalServices\x12).konsul.agent.v1.ListLocalServicesRequest\x1a*.konsul.agent.v1.ListLocalServicesResponse\x12X\n" +
+	"\vReportCheck\x12#.konsul.agent.v1.ReportCheckRequest\x1a$.konsul.agent.v1.ReportCheckResponseB\xad\x01\n" +
 	"\x13com.konsul.agent.v1B\n" +
 	"AgentProtoP\x01Z,konsul.dev/proto/gen/konsul/agent/v1;agentv1\xa2\x02\x03KAX\xaa\x02\x0fKonsul.Agent.V1\xca\x02\x0fKonsul\\Agent\\V1\xe2\x02\x1bKonsul\\Agent\\V1\\GPBMetadata\xea\x02\x11Konsul::Agent::V1b\x06proto3"
 
@@ -203,25 +316,31 @@ func file_konsul_agent_v1_agent_proto_rawDescGZIP() []byte {
 	return file_konsul_agent_v1_agent_proto_rawDescData
 }
 
-var file_konsul_agent_v1_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 3)
+var file_konsul_agent_v1_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 5)
 var file_konsul_agent_v1_agent_proto_goTypes = []any{
 	(*ListLocalServicesRequest)(nil),  // 0: konsul.agent.v1.ListLocalServicesRequest
 	(*LocalService)(nil),              // 1: konsul.agent.v1.LocalService
 	(*ListLocalServicesResponse)(nil), // 2: konsul.agent.v1.ListLocalServicesResponse
-	(*v1.Service)(nil),                // 3: konsul.registry.v1.Service
-	(*v1.Check)(nil),                  // 4: konsul.registry.v1.Check
+	(*ReportCheckRequest)(nil),        // 3: konsul.agent.v1.ReportCheckRequest
+	(*ReportCheckResponse)(nil),       // 4: konsul.agent.v1.ReportCheckResponse
+	(*v1.Service)(nil),                // 5: konsul.registry.v1.Service
+	(*v1.Check)(nil),                  // 6: konsul.registry.v1.Check
+	(v1.HealthStatus)(0),              // 7: konsul.registry.v1.HealthStatus
 }
 var file_konsul_agent_v1_agent_proto_depIdxs = []int32{
-	3, // 0: konsul.agent.v1.LocalService.service:type_name -> konsul.registry.v1.Service
-	4, // 1: konsul.agent.v1.LocalService.checks:type_name -> konsul.registry.v1.Check
+	5, // 0: konsul.agent.v1.LocalService.service:type_name -> konsul.registry.v1.Service
+	6, // 1: konsul.agent.v1.LocalService.checks:type_name -> konsul.registry.v1.Check
 	1, // 2: konsul.agent.v1.ListLocalServicesResponse.services:type_name -> konsul.agent.v1.LocalService
-	0, // 3: konsul.agent.v1.AgentService.ListLocalServices:input_type -> konsul.agent.v1.ListLocalServicesRequest
-	2, // 4: konsul.agent.v1.AgentService.ListLocalServices:output_type -> konsul.agent.v1.ListLocalServicesResponse
-	4, // [4:5] is the sub-list for method output_type
-	3, // [3:4] is the sub-list for method input_type
-	3, // [3:3] is the sub-list for extension type_name
-	3, // [3:3] is the sub-list for extension extendee
-	0, // [0:3] is the sub-list for field type_name
+	7, // 3: konsul.agent.v1.ReportCheckRequest.status:type_name -> konsul.registry.v1.HealthStatus
+	0, // 4: konsul.agent.v1.AgentService.ListLocalServices:input_type -> konsul.agent.v1.ListLocalServicesRequest
+	3, // 5: konsul.agent.v1.AgentService.ReportCheck:input_type -> konsul.agent.v1.ReportCheckRequest
+	2, // 6: konsul.agent.v1.AgentService.ListLocalServices:output_type -> konsul.agent.v1.ListLocalServicesResponse
+	4, // 7: konsul.agent.v1.AgentService.ReportCheck:output_type -> konsul.agent.v1.ReportCheckResponse
+	6, // [6:8] is the sub-list for method output_type
+	4, // [4:6] is the sub-list for method input_type
+	4, // [4:4] is the sub-list for extension type_name
+	4, // [4:4] is the sub-list for extension extendee
+	0, // [0:4] is the sub-list for field type_name
 }
 
 func init() { file_konsul_agent_v1_agent_proto_init() }
@@ -235,7 +354,7 @@ func file_konsul_agent_v1_agent_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_konsul_agent_v1_agent_proto_rawDesc), len(file_konsul_agent_v1_agent_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   3,
+			NumMessages:   5,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -22,6 +22,7 @@ const _ = grpc.SupportPackageIsVersion9
 
 const (
 	AgentService_ListLocalServices_FullMethodName = "/konsul.agent.v1.AgentService/ListLocalServices"
+	AgentService_ReportCheck_FullMethodName       = "/konsul.agent.v1.AgentService/ReportCheck"
 )
 
 // AgentServiceClient is the client API for AgentService service.
@@ -33,6 +34,9 @@ type AgentServiceClient interface {
 	// ListLocalServices answers the node's services with the last outcome of their checks,
 	// whether or not the registry could be reached.
 	ListLocalServices(ctx context.Context, in *ListLocalServicesRequest, opts ...grpc.CallOption) (*ListLocalServicesResponse, error)
+	// ReportCheck says how a service with a ttl check is doing; that stands until the next report, or turns
+	// critical when none comes within the ttl. NotFound when this node has no such ttl check.
+	ReportCheck(ctx context.Context, in *ReportCheckRequest, opts ...grpc.CallOption) (*ReportCheckResponse, error)
 }
 
 type agentServiceClient struct {
@@ -53,6 +57,16 @@ func (c *agentServiceClient) ListLocalServices(ctx context.Context, in *ListLoca
 	return out, nil
 }
 
+func (c *agentServiceClient) ReportCheck(ctx context.Context, in *ReportCheckRequest, opts ...grpc.CallOption) (*ReportCheckResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ReportCheckResponse)
+	err := c.cc.Invoke(ctx, AgentService_ReportCheck_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // AgentServiceServer is the server API for AgentService service.
 // All implementations must embed UnimplementedAgentServiceServer
 // for forward compatibility.
@@ -62,6 +76,9 @@ type AgentServiceServer interface {
 	// ListLocalServices answers the node's services with the last outcome of their checks,
 	// whether or not the registry could be reached.
 	ListLocalServices(context.Context, *ListLocalServicesRequest) (*ListLocalServicesResponse, error)
+	// ReportCheck says how a service with a ttl check is doing; that stands until the next report, or turns
+	// critical when none comes within the ttl. NotFound when this node has no such ttl check.
+	ReportCheck(context.Context, *ReportCheckRequest) (*ReportCheckResponse, error)
 	mustEmbedUnimplementedAgentServiceServer()
 }
 
@@ -74,6 +91,9 @@ type UnimplementedAgentServiceServer struct{}
 
 func (UnimplementedAgentServiceServer) ListLocalServices(context.Context, *ListLocalServicesRequest) (*ListLocalServicesResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ListLocalServices not implemented")
+}
+func (UnimplementedAgentServiceServer) ReportCheck(context.Context, *ReportCheckRequest) (*ReportCheckResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ReportCheck not implemented")
 }
 func (UnimplementedAgentServiceServer) mustEmbedUnimplementedAgentServiceServer() {}
 func (UnimplementedAgentServiceServer) testEmbeddedByValue()                      {}
@@ -114,6 +134,24 @@ func _AgentService_ListLocalServices_Handler(srv interface{}, ctx context.Contex
 	return interceptor(ctx, in, info, handler)
 }
 
+func _AgentService_ReportCheck_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ReportCheckRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AgentServiceServer).ReportCheck(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: AgentService_ReportCheck_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AgentServiceServer).ReportCheck(ctx, req.(*ReportCheckRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // AgentService_ServiceDesc is the grpc.ServiceDesc for AgentService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -124,6 +162,10 @@ var AgentService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "ListLocalServices",
 			Handler:    _AgentService_ListLocalServices_Handler,
+		},
+		{
+			MethodName: "ReportCheck",
+			Handler:    _AgentService_ReportCheck_Handler,
 		},
 	},
 	Streams:  []grpc.StreamDesc{},

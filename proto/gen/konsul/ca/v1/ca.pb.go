@@ -415,6 +415,102 @@ func (x *RenewResponse) GetRoots() [][]byte {
 	return nil
 }
 
+type RenewIntermediateRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Csr           []byte                 `protobuf:"bytes,1,opt,name=csr,proto3" json:"csr,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RenewIntermediateRequest) Reset() {
+	*x = RenewIntermediateRequest{}
+	mi := &file_konsul_ca_v1_ca_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RenewIntermediateRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RenewIntermediateRequest) ProtoMessage() {}
+
+func (x *RenewIntermediateRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_konsul_ca_v1_ca_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RenewIntermediateRequest.ProtoReflect.Descriptor instead.
+func (*RenewIntermediateRequest) Descriptor() ([]byte, []int) {
+	return file_konsul_ca_v1_ca_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *RenewIntermediateRequest) GetCsr() []byte {
+	if x != nil {
+		return x.Csr
+	}
+	return nil
+}
+
+type RenewIntermediateResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Intermediate  []byte                 `protobuf:"bytes,1,opt,name=intermediate,proto3" json:"intermediate,omitempty"`
+	Roots         [][]byte               `protobuf:"bytes,2,rep,name=roots,proto3" json:"roots,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RenewIntermediateResponse) Reset() {
+	*x = RenewIntermediateResponse{}
+	mi := &file_konsul_ca_v1_ca_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RenewIntermediateResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RenewIntermediateResponse) ProtoMessage() {}
+
+func (x *RenewIntermediateResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_konsul_ca_v1_ca_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RenewIntermediateResponse.ProtoReflect.Descriptor instead.
+func (*RenewIntermediateResponse) Descriptor() ([]byte, []int) {
+	return file_konsul_ca_v1_ca_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *RenewIntermediateResponse) GetIntermediate() []byte {
+	if x != nil {
+		return x.Intermediate
+	}
+	return nil
+}
+
+func (x *RenewIntermediateResponse) GetRoots() [][]byte {
+	if x != nil {
+		return x.Roots
+	}
+	return nil
+}
+
 type GetTrustBundleRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -423,7 +519,7 @@ type GetTrustBundleRequest struct {
 
 func (x *GetTrustBundleRequest) Reset() {
 	*x = GetTrustBundleRequest{}
-	mi := &file_konsul_ca_v1_ca_proto_msgTypes[6]
+	mi := &file_konsul_ca_v1_ca_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -435,7 +531,7 @@ func (x *GetTrustBundleRequest) String() string {
 func (*GetTrustBundleRequest) ProtoMessage() {}
 
 func (x *GetTrustBundleRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_konsul_ca_v1_ca_proto_msgTypes[6]
+	mi := &file_konsul_ca_v1_ca_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -448,7 +544,7 @@ func (x *GetTrustBundleRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetTrustBundleRequest.ProtoReflect.Descriptor instead.
 func (*GetTrustBundleRequest) Descriptor() ([]byte, []int) {
-	return file_konsul_ca_v1_ca_proto_rawDescGZIP(), []int{6}
+	return file_konsul_ca_v1_ca_proto_rawDescGZIP(), []int{8}
 }
 
 type GetTrustBundleResponse struct {
@@ -464,7 +560,7 @@ type GetTrustBundleResponse struct {
 
 func (x *GetTrustBundleResponse) Reset() {
 	*x = GetTrustBundleResponse{}
-	mi := &file_konsul_ca_v1_ca_proto_msgTypes[7]
+	mi := &file_konsul_ca_v1_ca_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -476,7 +572,7 @@ func (x *GetTrustBundleResponse) String() string {
 func (*GetTrustBundleResponse) ProtoMessage() {}
 
 func (x *GetTrustBundleResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_konsul_ca_v1_ca_proto_msgTypes[7]
+	mi := &file_konsul_ca_v1_ca_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -489,7 +585,7 @@ func (x *GetTrustBundleResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetTrustBundleResponse.ProtoReflect.Descriptor instead.
 func (*GetTrustBundleResponse) Descriptor() ([]byte, []int) {
-	return file_konsul_ca_v1_ca_proto_rawDescGZIP(), []int{7}
+	return file_konsul_ca_v1_ca_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *GetTrustBundleResponse) GetFederationId() string {
@@ -521,7 +617,7 @@ type GetGossipKeyRequest struct {
 
 func (x *GetGossipKeyRequest) Reset() {
 	*x = GetGossipKeyRequest{}
-	mi := &file_konsul_ca_v1_ca_proto_msgTypes[8]
+	mi := &file_konsul_ca_v1_ca_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -533,7 +629,7 @@ func (x *GetGossipKeyRequest) String() string {
 func (*GetGossipKeyRequest) ProtoMessage() {}
 
 func (x *GetGossipKeyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_konsul_ca_v1_ca_proto_msgTypes[8]
+	mi := &file_konsul_ca_v1_ca_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -546,7 +642,7 @@ func (x *GetGossipKeyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetGossipKeyRequest.ProtoReflect.Descriptor instead.
 func (*GetGossipKeyRequest) Descriptor() ([]byte, []int) {
-	return file_konsul_ca_v1_ca_proto_rawDescGZIP(), []int{8}
+	return file_konsul_ca_v1_ca_proto_rawDescGZIP(), []int{10}
 }
 
 type GetGossipKeyResponse struct {
@@ -558,7 +654,7 @@ type GetGossipKeyResponse struct {
 
 func (x *GetGossipKeyResponse) Reset() {
 	*x = GetGossipKeyResponse{}
-	mi := &file_konsul_ca_v1_ca_proto_msgTypes[9]
+	mi := &file_konsul_ca_v1_ca_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -570,7 +666,7 @@ func (x *GetGossipKeyResponse) String() string {
 func (*GetGossipKeyResponse) ProtoMessage() {}
 
 func (x *GetGossipKeyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_konsul_ca_v1_ca_proto_msgTypes[9]
+	mi := &file_konsul_ca_v1_ca_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -583,7 +679,7 @@ func (x *GetGossipKeyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetGossipKeyResponse.ProtoReflect.Descriptor instead.
 func (*GetGossipKeyResponse) Descriptor() ([]byte, []int) {
-	return file_konsul_ca_v1_ca_proto_rawDescGZIP(), []int{9}
+	return file_konsul_ca_v1_ca_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *GetGossipKeyResponse) GetKeys() [][]byte {
@@ -605,7 +701,7 @@ type CreateJoinTokenRequest struct {
 
 func (x *CreateJoinTokenRequest) Reset() {
 	*x = CreateJoinTokenRequest{}
-	mi := &file_konsul_ca_v1_ca_proto_msgTypes[10]
+	mi := &file_konsul_ca_v1_ca_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -617,7 +713,7 @@ func (x *CreateJoinTokenRequest) String() string {
 func (*CreateJoinTokenRequest) ProtoMessage() {}
 
 func (x *CreateJoinTokenRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_konsul_ca_v1_ca_proto_msgTypes[10]
+	mi := &file_konsul_ca_v1_ca_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -630,7 +726,7 @@ func (x *CreateJoinTokenRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateJoinTokenRequest.ProtoReflect.Descriptor instead.
 func (*CreateJoinTokenRequest) Descriptor() ([]byte, []int) {
-	return file_konsul_ca_v1_ca_proto_rawDescGZIP(), []int{10}
+	return file_konsul_ca_v1_ca_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *CreateJoinTokenRequest) GetDatacenter() string {
@@ -659,7 +755,7 @@ type CreateJoinTokenResponse struct {
 
 func (x *CreateJoinTokenResponse) Reset() {
 	*x = CreateJoinTokenResponse{}
-	mi := &file_konsul_ca_v1_ca_proto_msgTypes[11]
+	mi := &file_konsul_ca_v1_ca_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -671,7 +767,7 @@ func (x *CreateJoinTokenResponse) String() string {
 func (*CreateJoinTokenResponse) ProtoMessage() {}
 
 func (x *CreateJoinTokenResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_konsul_ca_v1_ca_proto_msgTypes[11]
+	mi := &file_konsul_ca_v1_ca_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -684,7 +780,7 @@ func (x *CreateJoinTokenResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateJoinTokenResponse.ProtoReflect.Descriptor instead.
 func (*CreateJoinTokenResponse) Descriptor() ([]byte, []int) {
-	return file_konsul_ca_v1_ca_proto_rawDescGZIP(), []int{11}
+	return file_konsul_ca_v1_ca_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *CreateJoinTokenResponse) GetToken() string {
@@ -743,6 +839,11 @@ const file_konsul_ca_v1_ca_proto_rawDesc = "" +
 	"\x03csr\x18\x01 \x01(\fR\x03csr\"R\n" +
 	"\rRenewResponse\x12+\n" +
 	"\x11certificate_chain\x18\x01 \x03(\fR\x10certificateChain\x12\x14\n" +
+	"\x05roots\x18\x02 \x03(\fR\x05roots\",\n" +
+	"\x18RenewIntermediateRequest\x12\x10\n" +
+	"\x03csr\x18\x01 \x01(\fR\x03csr\"U\n" +
+	"\x19RenewIntermediateResponse\x12\"\n" +
+	"\fintermediate\x18\x01 \x01(\fR\fintermediate\x12\x14\n" +
 	"\x05roots\x18\x02 \x03(\fR\x05roots\"\x17\n" +
 	"\x15GetTrustBundleRequest\"v\n" +
 	"\x16GetTrustBundleResponse\x12#\n" +
@@ -764,9 +865,10 @@ const file_konsul_ca_v1_ca_proto_rawDesc = "" +
 	"expires_at\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\texpiresAt2\x97\x01\n" +
 	"\x11EnrollmentService\x12C\n" +
 	"\x06Enroll\x12\x1b.konsul.ca.v1.EnrollRequest\x1a\x1c.konsul.ca.v1.EnrollResponse\x12=\n" +
-	"\x04Join\x12\x19.konsul.ca.v1.JoinRequest\x1a\x1a.konsul.ca.v1.JoinResponse2\xa8\x03\n" +
+	"\x04Join\x12\x19.konsul.ca.v1.JoinRequest\x1a\x1a.konsul.ca.v1.JoinResponse2\x8e\x04\n" +
 	"\x12CertificateService\x12@\n" +
-	"\x05Renew\x12\x1a.konsul.ca.v1.RenewRequest\x1a\x1b.konsul.ca.v1.RenewResponse\x12u\n" +
+	"\x05Renew\x12\x1a.konsul.ca.v1.RenewRequest\x1a\x1b.konsul.ca.v1.RenewResponse\x12d\n" +
+	"\x11RenewIntermediate\x12&.konsul.ca.v1.RenewIntermediateRequest\x1a'.konsul.ca.v1.RenewIntermediateResponse\x12u\n" +
 	"\x0eGetTrustBundle\x12#.konsul.ca.v1.GetTrustBundleRequest\x1a$.konsul.ca.v1.GetTrustBundleResponse\"\x18\x82\xd3\xe4\x93\x02\x12\x12\x10/api/v1/ca/roots\x12U\n" +
 	"\fGetGossipKey\x12!.konsul.ca.v1.GetGossipKeyRequest\x1a\".konsul.ca.v1.GetGossipKeyResponse\x12\x81\x01\n" +
 	"\x0fCreateJoinToken\x12$.konsul.ca.v1.CreateJoinTokenRequest\x1a%.konsul.ca.v1.CreateJoinTokenResponse\"!\x82\xd3\xe4\x93\x02\x1b:\x01*\"\x16/api/v1/ca/join-tokensB\x95\x01\n" +
@@ -784,42 +886,46 @@ func file_konsul_ca_v1_ca_proto_rawDescGZIP() []byte {
 	return file_konsul_ca_v1_ca_proto_rawDescData
 }
 
-var file_konsul_ca_v1_ca_proto_msgTypes = make([]protoimpl.MessageInfo, 12)
+var file_konsul_ca_v1_ca_proto_msgTypes = make([]protoimpl.MessageInfo, 14)
 var file_konsul_ca_v1_ca_proto_goTypes = []any{
-	(*EnrollRequest)(nil),           // 0: konsul.ca.v1.EnrollRequest
-	(*EnrollResponse)(nil),          // 1: konsul.ca.v1.EnrollResponse
-	(*JoinRequest)(nil),             // 2: konsul.ca.v1.JoinRequest
-	(*JoinResponse)(nil),            // 3: konsul.ca.v1.JoinResponse
-	(*RenewRequest)(nil),            // 4: konsul.ca.v1.RenewRequest
-	(*RenewResponse)(nil),           // 5: konsul.ca.v1.RenewResponse
-	(*GetTrustBundleRequest)(nil),   // 6: konsul.ca.v1.GetTrustBundleRequest
-	(*GetTrustBundleResponse)(nil),  // 7: konsul.ca.v1.GetTrustBundleResponse
-	(*GetGossipKeyRequest)(nil),     // 8: konsul.ca.v1.GetGossipKeyRequest
-	(*GetGossipKeyResponse)(nil),    // 9: konsul.ca.v1.GetGossipKeyResponse
-	(*CreateJoinTokenRequest)(nil),  // 10: konsul.ca.v1.CreateJoinTokenRequest
-	(*CreateJoinTokenResponse)(nil), // 11: konsul.ca.v1.CreateJoinTokenResponse
-	(*v1.Datacenter)(nil),           // 12: konsul.federation.v1.Datacenter
-	(*durationpb.Duration)(nil),     // 13: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil),   // 14: google.protobuf.Timestamp
+	(*EnrollRequest)(nil),             // 0: konsul.ca.v1.EnrollRequest
+	(*EnrollResponse)(nil),            // 1: konsul.ca.v1.EnrollResponse
+	(*JoinRequest)(nil),               // 2: konsul.ca.v1.JoinRequest
+	(*JoinResponse)(nil),              // 3: konsul.ca.v1.JoinResponse
+	(*RenewRequest)(nil),              // 4: konsul.ca.v1.RenewRequest
+	(*RenewResponse)(nil),             // 5: konsul.ca.v1.RenewResponse
+	(*RenewIntermediateRequest)(nil),  // 6: konsul.ca.v1.RenewIntermediateRequest
+	(*RenewIntermediateResponse)(nil), // 7: konsul.ca.v1.RenewIntermediateResponse
+	(*GetTrustBundleRequest)(nil),     // 8: konsul.ca.v1.GetTrustBundleRequest
+	(*GetTrustBundleResponse)(nil),    // 9: konsul.ca.v1.GetTrustBundleResponse
+	(*GetGossipKeyRequest)(nil),       // 10: konsul.ca.v1.GetGossipKeyRequest
+	(*GetGossipKeyResponse)(nil),      // 11: konsul.ca.v1.GetGossipKeyResponse
+	(*CreateJoinTokenRequest)(nil),    // 12: konsul.ca.v1.CreateJoinTokenRequest
+	(*CreateJoinTokenResponse)(nil),   // 13: konsul.ca.v1.CreateJoinTokenResponse
+	(*v1.Datacenter)(nil),             // 14: konsul.federation.v1.Datacenter
+	(*durationpb.Duration)(nil),       // 15: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil),     // 16: google.protobuf.Timestamp
 }
 var file_konsul_ca_v1_ca_proto_depIdxs = []int32{
-	12, // 0: konsul.ca.v1.JoinRequest.datacenter:type_name -> konsul.federation.v1.Datacenter
-	13, // 1: konsul.ca.v1.CreateJoinTokenRequest.ttl:type_name -> google.protobuf.Duration
-	14, // 2: konsul.ca.v1.CreateJoinTokenResponse.expires_at:type_name -> google.protobuf.Timestamp
+	14, // 0: konsul.ca.v1.JoinRequest.datacenter:type_name -> konsul.federation.v1.Datacenter
+	15, // 1: konsul.ca.v1.CreateJoinTokenRequest.ttl:type_name -> google.protobuf.Duration
+	16, // 2: konsul.ca.v1.CreateJoinTokenResponse.expires_at:type_name -> google.protobuf.Timestamp
 	0,  // 3: konsul.ca.v1.EnrollmentService.Enroll:input_type -> konsul.ca.v1.EnrollRequest
 	2,  // 4: konsul.ca.v1.EnrollmentService.Join:input_type -> konsul.ca.v1.JoinRequest
 	4,  // 5: konsul.ca.v1.CertificateService.Renew:input_type -> konsul.ca.v1.RenewRequest
-	6,  // 6: konsul.ca.v1.CertificateService.GetTrustBundle:input_type -> konsul.ca.v1.GetTrustBundleRequest
-	8,  // 7: konsul.ca.v1.CertificateService.GetGossipKey:input_type -> konsul.ca.v1.GetGossipKeyRequest
-	10, // 8: konsul.ca.v1.CertificateService.CreateJoinToken:input_type -> konsul.ca.v1.CreateJoinTokenRequest
-	1,  // 9: konsul.ca.v1.EnrollmentService.Enroll:output_type -> konsul.ca.v1.EnrollResponse
-	3,  // 10: konsul.ca.v1.EnrollmentService.Join:output_type -> konsul.ca.v1.JoinResponse
-	5,  // 11: konsul.ca.v1.CertificateService.Renew:output_type -> konsul.ca.v1.RenewResponse
-	7,  // 12: konsul.ca.v1.CertificateService.GetTrustBundle:output_type -> konsul.ca.v1.GetTrustBundleResponse
-	9,  // 13: konsul.ca.v1.CertificateService.GetGossipKey:output_type -> konsul.ca.v1.GetGossipKeyResponse
-	11, // 14: konsul.ca.v1.CertificateService.CreateJoinToken:output_type -> konsul.ca.v1.CreateJoinTokenResponse
-	9,  // [9:15] is the sub-list for method output_type
-	3,  // [3:9] is the sub-list for method input_type
+	6,  // 6: konsul.ca.v1.CertificateService.RenewIntermediate:input_type -> konsul.ca.v1.RenewIntermediateRequest
+	8,  // 7: konsul.ca.v1.CertificateService.GetTrustBundle:input_type -> konsul.ca.v1.GetTrustBundleRequest
+	10, // 8: konsul.ca.v1.CertificateService.GetGossipKey:input_type -> konsul.ca.v1.GetGossipKeyRequest
+	12, // 9: konsul.ca.v1.CertificateService.CreateJoinToken:input_type -> konsul.ca.v1.CreateJoinTokenRequest
+	1,  // 10: konsul.ca.v1.EnrollmentService.Enroll:output_type -> konsul.ca.v1.EnrollResponse
+	3,  // 11: konsul.ca.v1.EnrollmentService.Join:output_type -> konsul.ca.v1.JoinResponse
+	5,  // 12: konsul.ca.v1.CertificateService.Renew:output_type -> konsul.ca.v1.RenewResponse
+	7,  // 13: konsul.ca.v1.CertificateService.RenewIntermediate:output_type -> konsul.ca.v1.RenewIntermediateResponse
+	9,  // 14: konsul.ca.v1.CertificateService.GetTrustBundle:output_type -> konsul.ca.v1.GetTrustBundleResponse
+	11, // 15: konsul.ca.v1.CertificateService.GetGossipKey:output_type -> konsul.ca.v1.GetGossipKeyResponse
+	13, // 16: konsul.ca.v1.CertificateService.CreateJoinToken:output_type -> konsul.ca.v1.CreateJoinTokenResponse
+	10, // [10:17] is the sub-list for method output_type
+	3,  // [3:10] is the sub-list for method input_type
 	3,  // [3:3] is the sub-list for extension type_name
 	3,  // [3:3] is the sub-list for extension extendee
 	0,  // [0:3] is the sub-list for field type_name
@@ -836,7 +942,7 @@ func file_konsul_ca_v1_ca_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_konsul_ca_v1_ca_proto_rawDesc), len(file_konsul_ca_v1_ca_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   12,
+			NumMessages:   14,
 			NumExtensions: 0,
 			NumServices:   2,
 		},

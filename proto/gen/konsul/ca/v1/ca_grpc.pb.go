@@ -179,10 +179,11 @@ var EnrollmentService_ServiceDesc = grpc.ServiceDesc{
 }
 
 const (
-	CertificateService_Renew_FullMethodName           = "/konsul.ca.v1.CertificateService/Renew"
-	CertificateService_GetTrustBundle_FullMethodName  = "/konsul.ca.v1.CertificateService/GetTrustBundle"
-	CertificateService_GetGossipKey_FullMethodName    = "/konsul.ca.v1.CertificateService/GetGossipKey"
-	CertificateService_CreateJoinToken_FullMethodName = "/konsul.ca.v1.CertificateService/CreateJoinToken"
+	CertificateService_Renew_FullMethodName             = "/konsul.ca.v1.CertificateService/Renew"
+	CertificateService_RenewIntermediate_FullMethodName = "/konsul.ca.v1.CertificateService/RenewIntermediate"
+	CertificateService_GetTrustBundle_FullMethodName    = "/konsul.ca.v1.CertificateService/GetTrustBundle"
+	CertificateService_GetGossipKey_FullMethodName      = "/konsul.ca.v1.CertificateService/GetGossipKey"
+	CertificateService_CreateJoinToken_FullMethodName   = "/konsul.ca.v1.CertificateService/CreateJoinToken"
 )
 
 // CertificateServiceClient is the client API for CertificateService service.
@@ -193,6 +194,9 @@ const (
 type CertificateServiceClient interface {
 	// Renew signs a new leaf for the identity of the caller's certificate, and for no other.
 	Renew(ctx context.Context, in *RenewRequest, opts ...grpc.CallOption) (*RenewResponse, error)
+	// RenewIntermediate signs a new intermediate for the datacenter of the calling ca, and for no other.
+	// Served in the primary.
+	RenewIntermediate(ctx context.Context, in *RenewIntermediateRequest, opts ...grpc.CallOption) (*RenewIntermediateResponse, error)
 	// GetTrustBundle answers the federation's trust anchors.
 	GetTrustBundle(ctx context.Context, in *GetTrustBundleRequest, opts ...grpc.CallOption) (*GetTrustBundleResponse, error)
 	// GetGossipKey answers the federation's gossip keys. Only wan-gossip may ask.
@@ -213,6 +217,16 @@ func (c *certificateServiceClient) Renew(ctx context.Context, in *RenewRequest, 
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(RenewResponse)
 	err := c.cc.Invoke(ctx, CertificateService_Renew_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *certificateServiceClient) RenewIntermediate(ctx context.Context, in *RenewIntermediateRequest, opts ...grpc.CallOption) (*RenewIntermediateResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(RenewIntermediateResponse)
+	err := c.cc.Invoke(ctx, CertificateService_RenewIntermediate_FullMethodName, in, out, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -257,6 +271,9 @@ func (c *certificateServiceClient) CreateJoinToken(ctx context.Context, in *Crea
 type CertificateServiceServer interface {
 	// Renew signs a new leaf for the identity of the caller's certificate, and for no other.
 	Renew(context.Context, *RenewRequest) (*RenewResponse, error)
+	// RenewIntermediate signs a new intermediate for the datacenter of the calling ca, and for no other.
+	// Served in the primary.
+	RenewIntermediate(context.Context, *RenewIntermediateRequest) (*RenewIntermediateResponse, error)
 	// GetTrustBundle answers the federation's trust anchors.
 	GetTrustBundle(context.Context, *GetTrustBundleRequest) (*GetTrustBundleResponse, error)
 	// GetGossipKey answers the federation's gossip keys. Only wan-gossip may ask.
@@ -275,6 +292,9 @@ type UnimplementedCertificateServiceServer struct{}
 
 func (UnimplementedCertificateServiceServer) Renew(context.Context, *RenewRequest) (*RenewResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Renew not implemented")
+}
+func (UnimplementedCertificateServiceServer) RenewIntermediate(context.Context, *RenewIntermediateRequest) (*RenewIntermediateResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method RenewIntermediate not implemented")
 }
 func (UnimplementedCertificateServiceServer) GetTrustBundle(context.Context, *GetTrustBundleRequest) (*GetTrustBundleResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method GetTrustBundle not implemented")
@@ -320,6 +340,24 @@ func _CertificateService_Renew_Handler(srv interface{}, ctx context.Context, dec
 	}
 	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
 		return srv.(CertificateServiceServer).Renew(ctx, req.(*RenewRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _CertificateService_RenewIntermediate_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(RenewIntermediateRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(CertificateServiceServer).RenewIntermediate(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: CertificateService_RenewIntermediate_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(CertificateServiceServer).RenewIntermediate(ctx, req.(*RenewIntermediateRequest))
 	}
 	return interceptor(ctx, in, info, handler)
 }
@@ -388,6 +426,10 @@ var CertificateService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Renew",
 			Handler:    _CertificateService_Renew_Handler,
+		},
+		{
+			MethodName: "RenewIntermediate",
+			Handler:    _CertificateService_RenewIntermediate_Handler,
 		},
 		{
 			MethodName: "GetTrustBundle",

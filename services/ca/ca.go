@@ -1,0 +1,114 @@
+// Package ca is the certificate authority of a datacenter: the root in the primary, an intermediate in
+// every datacenter, short-lived leaves for every service, and the join tokens that admit a datacenter.
+//
+// It promises that nobody gets an identity without proving the datacenter secret on the very
+// connection it asks on, and that a datacenter can only speak for itself. What it must not lose is
+// sealed on its disk; join tokens and members are in the registry.
+package ca
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"go.uber.org/fx"
+
+	"konsul.dev/pkg/clock"
+	"konsul.dev/pkg/config"
+	"konsul.dev/pkg/fault"
+	"konsul.dev/pkg/konsulfx"
+	"konsul.dev/pkg/obs"
+	"konsul.dev/pkg/ops"
+)
+
+// Name is the service's name in identities, logs and folders.
+const Name = "ca"
+
+const day = 24 * time.Hour
+
+// Settings is the `ca` section.
+type Settings struct {
+	// Listen is where the gRPC port binds.
+	Listen string `koanf:"listen"`
+	// LeafTTL is how long a service's certificate is good; it is renewed at two thirds.
+	LeafTTL         time.Duration `koanf:"leaf_ttl"`
+	IntermediateTTL time.Duration `koanf:"intermediate_ttl"`
+	RootTTL         time.Duration `koanf:"root_ttl"`
+	// JoinTokenFile admits a new datacenter; read at a secondary's first start only.
+	JoinTokenFile string `koanf:"join_token_file"`
+	// JoinTimeout is how long a first start tries to reach the primary.
+	JoinTimeout time.Duration `koanf:"join_timeout"`
+	// PrimaryGateways go into join tokens: where new datacenters reach this one.
+	PrimaryGateways []string `koanf:"primary_gateways"`
+	// JoinTokenTTL is how long a join token works unless its maker says otherwise.
+	JoinTokenTTL    time.Duration `koanf:"join_token_ttl"`
+	MaxJoinTokenTTL time.Duration `koanf:"max_join_token_ttl"`
+	// WriteRootsFile is where the trust anchors are written as PEM, for clients.
+	WriteRootsFile string `koanf:"write_roots_file"`
+}
+
+// Config is the ca's configuration.
+type Config struct {
+	config.Base `koanf:",squash"`
+	CA          Settings `koanf:"ca"`
+}
+
+// DefaultConfig answers the defaults.
+func DefaultConfig() Config {
+	return Config{Base: config.DefaultBase(), CA: Settings{
+		LeafTTL: day, IntermediateTTL: 365 * day, RootTTL: 10 * 365 * day,
+		JoinTimeout: 30 * time.Second, JoinTokenTTL: time.Hour, MaxJoinTokenTTL: day,
+	}}
+}
+
+// Normalize fills what follows from other settings.
+func (c *Config) Normalize() {
+	c.Base.Normalize()
+	if c.CA.Listen == "" {
+		c.CA.Listen = c.Listen(config.PortCA)
+	}
+	if len(c.CA.PrimaryGateways) == 0 {
+		c.CA.PrimaryGateways = c.Endpoints.Gateway
+	}
+}
+
+// Validate reports every problem at once.
+func (c *Config) Validate() error {
+	errs := []error{c.Base.Validate(), config.CheckAddress("ca.listen", c.CA.Listen)}
+	for _, ttl := range []struct {
+		field string
+		value time.Duration
+	}{
+		{"ca.leaf_ttl", c.CA.LeafTTL}, {"ca.intermediate_ttl", c.CA.IntermediateTTL}, {"ca.root_ttl", c.CA.RootTTL},
+		{"ca.join_timeout", c.CA.JoinTimeout}, {"ca.join_token_ttl", c.CA.JoinTokenTTL}, {"ca.max_join_token_ttl", c.CA.MaxJoinTokenTTL},
+	} {
+		if ttl.value <= 0 {
+			errs = append(errs, fault.Invalid(ttl.field, "must be positive, is %s", ttl.value).WithRemedy("give a duration such as 24h"))
+		}
+	}
+	if c.CA.LeafTTL > c.CA.IntermediateTTL || c.CA.IntermediateTTL > c.CA.RootTTL {
+		errs = append(errs, fault.Invalid("ca.leaf_ttl", "leaves must not outlive intermediates, nor those the root"))
+	}
+	return errors.Join(errs...)
+}
+
+// Module runs the ca in a process.
+func Module(cfg Config) fx.Option {
+	return fx.Module(Name, fx.Invoke(func(lc fx.Lifecycle, stop fx.Shutdowner, telemetry *obs.Telemetry, c clock.Clock, probes *ops.Server) error {
+		service, err := New(cfg, Deps{Telemetry: telemetry.For(Name), Clock: c, Fail: konsulfx.Fail(stop)})
+		if err != nil {
+			return err
+		}
+		lc.Append(fx.Hook{
+			OnStart: func(ctx context.Context) error {
+				if err := service.Start(ctx); err != nil {
+					return err
+				}
+				probes.Add(Name, service.Ready)
+				return probes.Expose(service.Identity())
+			},
+			OnStop: service.Stop,
+		})
+		return nil
+	}))
+}

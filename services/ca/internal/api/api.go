@@ -1,0 +1,318 @@
+// Package api serves the ca's gRPC contracts: it authenticates, asks the policy, signs, and answers.
+package api
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/ed25519"
+	"crypto/hmac"
+	"crypto/rand"
+	"crypto/x509"
+	"encoding/pem"
+	"fmt"
+	"net"
+	"sync"
+	"time"
+
+	"github.com/google/uuid"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/peer"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"konsul.dev/pkg/clock"
+	"konsul.dev/pkg/config"
+	"konsul.dev/pkg/fault"
+	"konsul.dev/pkg/identity"
+	"konsul.dev/pkg/rpc"
+	cav1 "konsul.dev/proto/gen/konsul/ca/v1"
+	registryv1 "konsul.dev/proto/gen/konsul/registry/v1"
+	"konsul.dev/services/ca/internal/jointoken"
+	"konsul.dev/services/ca/internal/keystore"
+	"konsul.dev/services/ca/internal/policy"
+)
+
+// Limits of what the ca gives.
+type Limits struct {
+	LeafTTL          time.Duration
+	IntermediateTTL  time.Duration
+	JoinTokenTTL     time.Duration
+	MaxJoinTokenTTL  time.Duration
+	PrimaryGateways  []string
+	DatacenterSecret []byte
+}
+
+// Params is what the handlers are made of.
+type Params struct {
+	Datacenter string
+	State      *keystore.State
+	Limits     Limits
+	// Trust is the registry's side of join tokens and members.
+	Trust   registryv1.TrustServiceClient
+	Clock   clock.Clock
+	Metrics *Metrics
+}
+
+// Handlers serve EnrollmentService and CertificateService. Safe for concurrent use.
+type Handlers struct {
+	cav1.UnimplementedEnrollmentServiceServer
+	cav1.UnimplementedCertificateServiceServer
+
+	p  Params
+	mu sync.RWMutex // guards p.State
+}
+
+// New answers the handlers.
+func New(p Params) *Handlers { return &Handlers{p: p} }
+
+// Access says who may call what.
+func Access() rpc.Access {
+	const certificates = "/konsul.ca.v1.CertificateService/"
+	own, ownGateway := rpc.Peer{Service: "*"}, rpc.Peer{Service: "gateway"}
+	return rpc.Access{
+		"konsul.ca.v1.EnrollmentService":   {Anyone: true},
+		certificates + "Renew":             {Peers: []rpc.Peer{own}},
+		certificates + "GetTrustBundle":    {Peers: []rpc.Peer{own}},
+		certificates + "GetGossipKey":      {Peers: []rpc.Peer{{Service: "wan-gossip"}}},
+		certificates + "CreateJoinToken":   {Peers: []rpc.Peer{ownGateway}},
+		certificates + "RenewIntermediate": {Peers: []rpc.Peer{{Service: "ca", AnyDC: true}}},
+	}
+}
+
+// Replace puts a new state into use.
+func (h *Handlers) Replace(state *keystore.State) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.p.State = state
+}
+
+func (h *Handlers) state() *keystore.State {
+	h.mu.RLock()
+	defer h.mu.RUnlock()
+	return h.p.State
+}
+
+// IssueLeaf signs a leaf for a service of this datacenter.
+func (h *Handlers) IssueLeaf(service string, key *ecdsa.PublicKey, names []string, ips []net.IP) ([]*x509.Certificate, error) {
+	state := h.state()
+	id := identity.ID{FederationID: state.FederationID, Datacenter: h.p.Datacenter, Kind: identity.KindService, Service: service}
+	leaf, err := state.Intermediate.SignLeaf(id, key, names, ips, h.p.Clock.Now(), h.p.Limits.LeafTTL)
+	if err != nil {
+		return nil, err
+	}
+	h.p.Metrics.Issued.WithLabelValues(service).Inc()
+	return []*x509.Certificate{leaf, state.Intermediate.Certificate}, nil
+}
+
+// Enroll gives a service its first certificate.
+func (h *Handlers) Enroll(ctx context.Context, req *cav1.EnrollRequest) (*cav1.EnrollResponse, error) {
+	exporter, err := exporterOf(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if !hmac.Equal(req.GetProof(), identity.ClientProof(h.p.Limits.DatacenterSecret, exporter, req.GetCsr())) {
+		h.p.Metrics.Refused.WithLabelValues("secret").Inc()
+		return nil, fault.New(fault.Unauthenticated, "SECRET_MISMATCH", "the proof does not hold: caller and ca have different datacenter secrets").WithField("server.secret_file")
+	}
+	if req.GetDatacenter() != h.p.Datacenter {
+		return nil, fault.Invalid("server.datacenter", "this is the ca of %s, not of %s", h.p.Datacenter, req.GetDatacenter())
+	}
+	chain, err := h.signRequest(req.GetService(), req.GetCsr())
+	if err != nil {
+		return nil, err
+	}
+	roots := ders(h.state().Roots)
+	return &cav1.EnrollResponse{
+		CertificateChain: chain, Roots: roots, FederationId: h.state().FederationID,
+		Proof: identity.ServerProof(h.p.Limits.DatacenterSecret, exporter, chain, roots),
+	}, nil
+}
+
+// Renew signs a new leaf for the caller's own identity.
+func (h *Handlers) Renew(ctx context.Context, req *cav1.RenewRequest) (*cav1.RenewResponse, error) {
+	chain, err := h.signRequest(rpc.CallerFrom(ctx).Peer.Service, req.GetCsr())
+	if err != nil {
+		return nil, err
+	}
+	return &cav1.RenewResponse{CertificateChain: chain, Roots: ders(h.state().Roots)}, nil
+}
+
+func (h *Handlers) signRequest(service string, der []byte) ([][]byte, error) {
+	if err := policy.CheckService(service); err != nil {
+		return nil, err
+	}
+	csr, key, err := parseRequest(der)
+	if err != nil {
+		return nil, err
+	}
+	names, ips := policy.HostNames(service, csr)
+	chain, err := h.IssueLeaf(service, key, names, ips)
+	if err != nil {
+		return nil, err
+	}
+	return ders(chain), nil
+}
+
+// Join admits a new datacenter: it consumes the token and signs the intermediate.
+func (h *Handlers) Join(ctx context.Context, req *cav1.JoinRequest) (*cav1.JoinResponse, error) {
+	state, err := h.primary()
+	if err != nil {
+		return nil, err
+	}
+	exporter, err := exporterOf(ctx)
+	if err != nil {
+		return nil, err
+	}
+	token, err := h.p.Trust.GetJoinToken(ctx, &registryv1.GetJoinTokenRequest{Id: req.GetTokenId()})
+	if err != nil && fault.CodeOf(err) != fault.NotFound {
+		return nil, err
+	}
+	public := ed25519.PublicKey(token.GetToken().GetPublicKey())
+	if len(public) != ed25519.PublicKeySize || !ed25519.Verify(public, identity.JoinMessage(exporter, req.GetCsr()), req.GetProof()) {
+		h.p.Metrics.Refused.WithLabelValues("join_token").Inc()
+		return nil, fault.New(fault.Unauthenticated, "JOIN_TOKEN_UNKNOWN", "the primary knows no such join token").WithRemedy("make a new one in the primary")
+	}
+	if err := checkToken(token.GetToken(), req.GetDatacenter().GetName(), h.p.Clock.Now()); err != nil {
+		return nil, err
+	}
+	_, key, err := parseRequest(req.GetCsr())
+	if err != nil {
+		return nil, err
+	}
+	cert, err := state.Root.SignIntermediate(state.FederationID, req.GetDatacenter().GetName(), key, h.p.Clock.Now(), h.p.Limits.IntermediateTTL)
+	if err != nil {
+		return nil, err
+	}
+	// The commit that consumes the token decides between two that try it at once.
+	if _, err := h.p.Trust.AdmitDatacenter(ctx, &registryv1.AdmitDatacenterRequest{
+		TokenId: req.GetTokenId(), Datacenter: req.GetDatacenter(), RequestId: uuid.NewString(),
+	}); err != nil {
+		return nil, err
+	}
+	return &cav1.JoinResponse{
+		Intermediate: cert.Raw, Roots: ders(state.Roots), FederationId: state.FederationID,
+		PrimaryDatacenter: h.p.Datacenter, GossipKeys: state.GossipKeys,
+	}, nil
+}
+
+func checkToken(token *registryv1.JoinToken, datacenter string, now time.Time) error {
+	switch {
+	case token.GetDatacenter() != datacenter:
+		return fault.New(fault.FailedPrecondition, "JOIN_TOKEN_FOR_ANOTHER", "the token admits %q, not %q", token.GetDatacenter(), datacenter).
+			WithRemedy("make a token for this datacenter, or correct server.datacenter")
+	case token.GetUsedAt() != nil:
+		return fault.New(fault.FailedPrecondition, "JOIN_TOKEN_USED", "the token was used at %s", token.GetUsedAt().AsTime().Format(time.RFC3339)).
+			WithRemedy("make a new one in the primary")
+	case now.After(token.GetExpiresAt().AsTime()):
+		return fault.New(fault.FailedPrecondition, "JOIN_TOKEN_EXPIRED", "the token expired at %s", token.GetExpiresAt().AsTime().Format(time.RFC3339)).
+			WithRemedy("make a new one in the primary")
+	}
+	return nil
+}
+
+// RenewIntermediate signs a new intermediate for the calling ca's own datacenter.
+func (h *Handlers) RenewIntermediate(ctx context.Context, req *cav1.RenewIntermediateRequest) (*cav1.RenewIntermediateResponse, error) {
+	state, err := h.primary()
+	if err != nil {
+		return nil, err
+	}
+	_, key, err := parseRequest(req.GetCsr())
+	if err != nil {
+		return nil, err
+	}
+	cert, err := state.Root.SignIntermediate(state.FederationID, rpc.CallerFrom(ctx).Peer.Datacenter, key, h.p.Clock.Now(), h.p.Limits.IntermediateTTL)
+	if err != nil {
+		return nil, err
+	}
+	return &cav1.RenewIntermediateResponse{Intermediate: cert.Raw, Roots: ders(state.Roots)}, nil
+}
+
+// GetTrustBundle answers the trust anchors.
+func (h *Handlers) GetTrustBundle(context.Context, *cav1.GetTrustBundleRequest) (*cav1.GetTrustBundleResponse, error) {
+	state := h.state()
+	resp := &cav1.GetTrustBundleResponse{FederationId: state.FederationID, TrustDomain: identity.TrustDomain(state.FederationID)}
+	for _, root := range state.Roots {
+		resp.Roots = append(resp.Roots, string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: root.Raw})))
+	}
+	return resp, nil
+}
+
+// GetGossipKey answers the federation's gossip keys.
+func (h *Handlers) GetGossipKey(context.Context, *cav1.GetGossipKeyRequest) (*cav1.GetGossipKeyResponse, error) {
+	return &cav1.GetGossipKeyResponse{Keys: h.state().GossipKeys}, nil
+}
+
+// CreateJoinToken makes a token and has the registry remember its public half.
+func (h *Handlers) CreateJoinToken(ctx context.Context, req *cav1.CreateJoinTokenRequest) (*cav1.CreateJoinTokenResponse, error) {
+	state, err := h.primary()
+	if err != nil {
+		return nil, err
+	}
+	if !config.ValidDatacenter(req.GetDatacenter()) {
+		return nil, fault.Invalid("datacenter", "%q is no datacenter name", req.GetDatacenter()).WithRemedy("use a DNS label such as us-west")
+	}
+	ttl := h.p.Limits.JoinTokenTTL
+	if req.GetTtl() != nil {
+		ttl = req.GetTtl().AsDuration()
+	}
+	if ttl <= 0 || ttl > h.p.Limits.MaxJoinTokenTTL {
+		return nil, fault.Invalid("ttl", "%s is not between 0 and %s", ttl, h.p.Limits.MaxJoinTokenTTL)
+	}
+	public, private, err := ed25519.GenerateKey(rand.Reader)
+	if err != nil {
+		return nil, fmt.Errorf("make token key: %w", err)
+	}
+	token := jointoken.Token{
+		ID: uuid.NewString(), FederationID: state.FederationID, PrimaryDatacenter: h.p.Datacenter, Gateways: h.p.Limits.PrimaryGateways,
+		Root: state.Roots[0].Raw, Seed: private.Seed(), Datacenter: req.GetDatacenter(), ExpiresAt: h.p.Clock.Now().Add(ttl),
+	}
+	if _, err := h.p.Trust.PutJoinToken(ctx, &registryv1.PutJoinTokenRequest{
+		RequestId: uuid.NewString(),
+		Token: &registryv1.JoinToken{
+			Id: token.ID, PublicKey: public, Datacenter: token.Datacenter, ExpiresAt: timestamppb.New(token.ExpiresAt),
+		},
+	}); err != nil {
+		return nil, err
+	}
+	return &cav1.CreateJoinTokenResponse{Token: token.String(), Id: token.ID, ExpiresAt: timestamppb.New(token.ExpiresAt)}, nil
+}
+
+func (h *Handlers) primary() (*keystore.State, error) {
+	state := h.state()
+	if state.Root == nil {
+		return nil, fault.New(fault.FailedPrecondition, "NOT_PRIMARY", "%s holds no root: only the primary %s admits datacenters", h.p.Datacenter, state.PrimaryDatacenter).
+			WithRemedy("ask "+state.PrimaryDatacenter).WithMeta("primary_datacenter", state.PrimaryDatacenter)
+	}
+	return state, nil
+}
+
+func exporterOf(ctx context.Context) ([]byte, error) {
+	p, ok := peer.FromContext(ctx)
+	if !ok {
+		return nil, fault.New(fault.Unauthenticated, "TLS_REQUIRED", "the call did not come over TLS")
+	}
+	info, ok := p.AuthInfo.(credentials.TLSInfo)
+	if !ok {
+		return nil, fault.New(fault.Unauthenticated, "TLS_REQUIRED", "the call did not come over TLS")
+	}
+	return identity.Exporter(info.State)
+}
+
+func parseRequest(der []byte) (*x509.CertificateRequest, *ecdsa.PublicKey, error) {
+	csr, err := policy.ParseRequest(der)
+	if err != nil {
+		return nil, nil, err
+	}
+	key, ok := csr.PublicKey.(*ecdsa.PublicKey)
+	if !ok {
+		return nil, nil, fault.Invalid("csr", "key is not ECDSA")
+	}
+	return csr, key, nil
+}
+
+func ders(certs []*x509.Certificate) [][]byte {
+	list := make([][]byte, len(certs))
+	for i, c := range certs {
+		list[i] = c.Raw
+	}
+	return list
+}

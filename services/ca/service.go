@@ -1,0 +1,251 @@
+package ca
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"crypto/x509"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"net"
+	"path/filepath"
+
+	"github.com/google/uuid"
+	"google.golang.org/grpc"
+
+	"konsul.dev/pkg/clock"
+	"konsul.dev/pkg/fault"
+	"konsul.dev/pkg/identity"
+	"konsul.dev/pkg/lifecycle"
+	"konsul.dev/pkg/obs"
+	"konsul.dev/pkg/rpc"
+	cav1 "konsul.dev/proto/gen/konsul/ca/v1"
+	federationv1 "konsul.dev/proto/gen/konsul/federation/v1"
+	registryv1 "konsul.dev/proto/gen/konsul/registry/v1"
+	"konsul.dev/services/ca/internal/api"
+	"konsul.dev/services/ca/internal/issuer"
+	"konsul.dev/services/ca/internal/joiner"
+	"konsul.dev/services/ca/internal/jointoken"
+	"konsul.dev/services/ca/internal/keystore"
+)
+
+const gossipKeyLength = 32
+
+// Deps is what a ca takes from its process.
+type Deps struct {
+	Telemetry *obs.Telemetry
+	Clock     clock.Clock
+	// Fail is told once when a loop fails; it should end the process.
+	Fail func(error)
+}
+
+// Service is a ca. Start and Stop are called once each, in this order; the rest is safe for
+// concurrent use in between.
+type Service struct {
+	cfg      Config
+	deps     Deps
+	secret   []byte
+	store    *keystore.Store
+	group    *lifecycle.Group
+	handlers *api.Handlers
+	source   *identity.Rotating
+	registry *grpc.ClientConn
+	server   *rpc.Server
+}
+
+// New answers a ca that does nothing yet, or what is wrong with its configuration.
+func New(cfg Config, deps Deps) (*Service, error) {
+	secret, err := identity.ReadSecret(cfg.Server.SecretFile)
+	if err != nil {
+		return nil, err
+	}
+	store, err := keystore.Open(filepath.Join(cfg.Server.DataDir, Name), cfg.Server.Datacenter, secret)
+	if err != nil {
+		return nil, err
+	}
+	return &Service{cfg: cfg, deps: deps, secret: secret, store: store, group: lifecycle.NewGroup(deps.Telemetry.Log, deps.Fail)}, nil
+}
+
+// Identity answers the ca's own identity; nil before Start.
+func (s *Service) Identity() identity.Source { return s.source }
+
+// Ready answers nil once the ca can sign.
+func (s *Service) Ready(context.Context) error {
+	if s.server == nil {
+		return errors.New("not started")
+	}
+	return nil
+}
+
+// Start opens the sealed state, or makes it: a root in the primary, an intermediate by join token in a
+// secondary. Then it serves.
+func (s *Service) Start(ctx context.Context) (err error) {
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, s.Stop(ctx))
+		}
+	}()
+	// The port comes first: a second ca on this address must fail before it changes anything.
+	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", s.cfg.CA.Listen)
+	if err != nil {
+		return fault.New(fault.Unavailable, "PORT_TAKEN", "cannot listen on %s: %v", s.cfg.CA.Listen, err).WithField("ca.listen").WithRemedy("stop what uses it, or choose another address")
+	}
+	if err := s.open(ctx); err != nil {
+		return errors.Join(err, listener.Close())
+	}
+	s.group.Go("serve", func(context.Context) error { return s.server.Serve(listener) })
+	s.group.Go("renew", s.renew)
+	s.group.Go("publish roots", s.publishRoots)
+	s.server.Serving()
+	return nil
+}
+
+func (s *Service) open(ctx context.Context) error {
+	state, err := s.load(ctx)
+	if err != nil {
+		return err
+	}
+	if err := s.writeRoots(state); err != nil {
+		return err
+	}
+	metrics, err := api.NewMetrics(s.deps.Telemetry.Metrics)
+	if err != nil {
+		return fmt.Errorf("register ca metrics: %w", err)
+	}
+	params := api.Params{
+		Datacenter: s.cfg.Server.Datacenter, State: state, Clock: s.deps.Clock, Metrics: metrics,
+		Limits: api.Limits{
+			LeafTTL: s.cfg.CA.LeafTTL, IntermediateTTL: s.cfg.CA.IntermediateTTL,
+			JoinTokenTTL: s.cfg.CA.JoinTokenTTL, MaxJoinTokenTTL: s.cfg.CA.MaxJoinTokenTTL,
+			PrimaryGateways: s.cfg.CA.PrimaryGateways, DatacenterSecret: s.secret,
+		},
+	}
+	material, err := s.issueOwn(api.New(params), state)
+	if err != nil {
+		return err
+	}
+	if s.source, err = identity.NewRotating(material); err != nil {
+		return err
+	}
+	s.registry, err = rpc.Dial(s.cfg.Endpoints.Registry, rpc.ClientParams{
+		Identity: s.source, Want: identity.Want{Service: "registry"}, Telemetry: s.deps.Telemetry,
+	})
+	if err != nil {
+		return err
+	}
+	params.Trust = registryv1.NewTrustServiceClient(s.registry)
+	s.handlers = api.New(params)
+	s.server, err = rpc.NewServer(rpc.ServerParams{Name: Name, Identity: s.source, Access: api.Access(), Telemetry: s.deps.Telemetry})
+	if err != nil {
+		return err
+	}
+	cav1.RegisterEnrollmentServiceServer(s.server, s.handlers)
+	cav1.RegisterCertificateServiceServer(s.server, s.handlers)
+	return nil
+}
+
+// load answers the kept state, or makes and keeps a first one.
+func (s *Service) load(ctx context.Context) (*keystore.State, error) {
+	state, err := s.store.Load()
+	if err != nil || state != nil {
+		return state, err
+	}
+	if s.cfg.Primary() {
+		state, err = s.found()
+	} else {
+		state, err = s.join(ctx)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if err := s.store.Save(state); err != nil {
+		return nil, err
+	}
+	s.deps.Telemetry.Log.Info("this datacenter's authority is ready", "federation_id", state.FederationID, "primary", s.cfg.Primary())
+	return state, nil
+}
+
+// found makes a new federation.
+func (s *Service) found() (*keystore.State, error) {
+	now := s.deps.Clock.Now()
+	state := &keystore.State{FederationID: uuid.NewString(), PrimaryDatacenter: s.cfg.Server.Datacenter}
+	root, err := issuer.NewRoot(state.FederationID, now, s.cfg.CA.RootTTL)
+	if err != nil {
+		return nil, err
+	}
+	state.Root, state.Roots = root, []*x509.Certificate{root.Certificate}
+	if state.Intermediate, err = s.newIntermediate(state); err != nil {
+		return nil, err
+	}
+	key := make([]byte, gossipKeyLength)
+	_, _ = rand.Read(key) // never fails, see crypto/rand
+	state.GossipKeys = [][]byte{key}
+	return state, nil
+}
+
+func (s *Service) newIntermediate(state *keystore.State) (*issuer.Authority, error) {
+	key, err := issuer.NewKey()
+	if err != nil {
+		return nil, err
+	}
+	cert, err := state.Root.SignIntermediate(state.FederationID, s.cfg.Server.Datacenter, &key.PublicKey, s.deps.Clock.Now(), s.cfg.CA.IntermediateTTL)
+	if err != nil {
+		return nil, err
+	}
+	return &issuer.Authority{Certificate: cert, Key: key}, nil
+}
+
+// join gets this secondary's intermediate from the primary.
+func (s *Service) join(ctx context.Context) (*keystore.State, error) {
+	if s.cfg.CA.JoinTokenFile == "" {
+		return nil, fault.Invalid("ca.join_token_file", "is empty, and %s has not joined a federation yet", s.cfg.Server.Datacenter).
+			WithRemedy("make a token in the primary: konsulctl datacenter token create --datacenter " + s.cfg.Server.Datacenter)
+	}
+	token, err := jointoken.Read(s.cfg.CA.JoinTokenFile)
+	if err != nil {
+		return nil, err
+	}
+	return joiner.Join(ctx, token, &federationv1.Datacenter{
+		Name: s.cfg.Server.Datacenter, Id: uuid.NewString(), GatewayAddresses: s.cfg.CA.PrimaryGateways,
+	}, s.cfg.CA.JoinTimeout)
+}
+
+func (s *Service) writeRoots(state *keystore.State) error {
+	path := s.cfg.CA.WriteRootsFile
+	if path == "" {
+		path = filepath.Join(s.cfg.Server.DataDir, Name, "roots.pem")
+	}
+	var text bytes.Buffer
+	for _, root := range state.Roots {
+		if err := pem.Encode(&text, &pem.Block{Type: "CERTIFICATE", Bytes: root.Raw}); err != nil {
+			return fmt.Errorf("encode trust anchor: %w", err)
+		}
+	}
+	return identity.WriteFile(path, text.Bytes())
+}
+
+// issueOwn signs the ca's own leaf.
+func (s *Service) issueOwn(handlers *api.Handlers, state *keystore.State) (identity.Material, error) {
+	key, err := issuer.NewKey()
+	if err != nil {
+		return identity.Material{}, err
+	}
+	chain, err := handlers.IssueLeaf(Name, &key.PublicKey, nil, nil)
+	if err != nil {
+		return identity.Material{}, err
+	}
+	return identity.Material{Chain: chain, Key: key, Roots: state.Roots}, nil
+}
+
+// Stop drains the server and ends the loops.
+func (s *Service) Stop(ctx context.Context) error {
+	if s.server != nil {
+		s.server.Drain(ctx)
+	}
+	err := s.group.Stop(ctx)
+	if s.registry != nil {
+		err = errors.Join(err, s.registry.Close())
+	}
+	return err
+}
