@@ -1,0 +1,213 @@
+package konsul
+
+import (
+	"context"
+	"fmt"
+	"path"
+	"strings"
+	"time"
+
+	"github.com/google/uuid"
+	"google.golang.org/grpc"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	"konsul.dev/pkg/backoff"
+	"konsul.dev/pkg/fault"
+	"konsul.dev/pkg/rpc"
+)
+
+// ReasonUnreachable is the reason of an Unavailable fault that no server sent: the gateway could not
+// be reached, or the connection to it broke.
+const ReasonUnreachable = "GATEWAY_UNREACHABLE"
+
+// transport carries every call of a client. What decorates calls (retries, batching) implements it
+// over another one, and the generated clients sit on top.
+type transport interface{ grpc.ClientConnInterface }
+
+// Retries end after retryFor: a caller who must wait longer should know that it does.
+const (
+	retryFloor   = 100 * time.Millisecond
+	retryCeiling = time.Second
+	retryFor     = 3 * time.Second
+	// defaultWait is how long a blocking read waits in the registry when it does not say.
+	defaultWait = 5 * time.Minute
+)
+
+// retrying bounds each call, gives writes a request id, repeats what may be repeated, and turns statuses into faults.
+type retrying struct {
+	next    grpc.ClientConnInterface
+	timeout time.Duration
+	// gateways is how errors call the other end.
+	gateways string
+}
+
+func newTransport(conn grpc.ClientConnInterface, cfg Config) transport {
+	return &retrying{next: conn, timeout: cfg.Timeout, gateways: strings.Join(cfg.Addresses, ", ")}
+}
+
+// Invoke implements grpc.ClientConnInterface.
+func (r *retrying) Invoke(ctx context.Context, method string, args, reply any, opts ...grpc.CallOption) error {
+	request := withRequestID(args)
+	timeout := r.timeout + wait(request)
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	until := time.Now().Add(retryFor)
+	pause := backoff.New(retryFloor, retryCeiling)
+	for {
+		err := rpc.FromStatus(r.next.Invoke(ctx, method, request, reply, opts...))
+		if err == nil {
+			return nil
+		}
+		if !repeatable(err, method, request) || !sleep(ctx, pause.Next(), err, until) {
+			return r.explain(ctx, err)
+		}
+	}
+}
+
+// NewStream implements grpc.ClientConnInterface. Streams are neither bounded nor retried.
+func (r *retrying) NewStream(ctx context.Context, desc *grpc.StreamDesc, method string, opts ...grpc.CallOption) (grpc.ClientStream, error) {
+	stream, err := r.next.NewStream(ctx, desc, method, opts...)
+	if err != nil {
+		return nil, r.explain(ctx, rpc.FromStatus(err))
+	}
+	return faultStream{ClientStream: stream, owner: r}, nil
+}
+
+type faultStream struct {
+	grpc.ClientStream
+	owner *retrying
+}
+
+// RecvMsg answers faults; io.EOF stays what it is.
+func (s faultStream) RecvMsg(m any) error {
+	return s.owner.explain(s.Context(), rpc.FromStatus(s.ClientStream.RecvMsg(m)))
+}
+
+// requestIDField is the field by which the registry tells a repeated write from a new one.
+const requestIDField = protoreflect.Name("request_id")
+
+// withRequestID answers the request with a request id if its kind has one. The caller's message is
+// left alone: used for a second write, it must not look like a repetition of the first.
+func withRequestID(args any) any {
+	message, ok := args.(proto.Message)
+	if !ok {
+		return args
+	}
+	field := message.ProtoReflect().Descriptor().Fields().ByName(requestIDField)
+	if field == nil || message.ProtoReflect().Get(field).String() != "" {
+		return args
+	}
+	request := proto.Clone(message)
+	request.ProtoReflect().Set(field, protoreflect.ValueOfString(newRequestID()))
+	return request
+}
+
+func newRequestID() string { return uuid.NewString() }
+
+// wait answers how long the registry may hold a blocking read.
+func wait(request any) time.Duration {
+	blocking, ok := request.(interface {
+		GetIndex() uint64
+		GetWait() *durationpb.Duration
+	})
+	switch {
+	case !ok || blocking.GetIndex() == 0:
+		return 0
+	case blocking.GetWait() == nil:
+		return defaultWait
+	default:
+		return max(0, blocking.GetWait().AsDuration())
+	}
+}
+
+// repeatable says whether a failed call may be sent again: it changes nothing, or carries the
+// request id that makes it count once, or was refused before anything was done about it.
+func repeatable(err error, method string, request any) bool {
+	identified := false
+	if r, ok := request.(interface{ GetRequestId() string }); ok {
+		identified = r.GetRequestId() != ""
+	}
+	switch fault.CodeOf(err) {
+	case fault.Unavailable:
+		if untrusted(err) {
+			return false
+		}
+		return identified || reads(method) || fault.ReasonOf(err) != ""
+	case fault.Unknown:
+		return identified && fault.ReasonOf(err) == fault.ReasonOutcomeUnknown
+	default:
+		return false
+	}
+}
+
+// reads says whether a method changes nothing, going by the names the contracts use.
+func reads(method string) bool {
+	name := path.Base(method)
+	for _, prefix := range []string{"Get", "List", "Query", "Resolve", "ClusterStatus", "ServerStatus"} {
+		if strings.HasPrefix(name, prefix) {
+			return true
+		}
+	}
+	return false
+}
+
+// untrusted recognises a handshake that will fail again however often it is tried. gRPC leaves
+// nothing but the text of such an error.
+func untrusted(err error) bool {
+	return fault.ReasonOf(err) == "" && (strings.Contains(err.Error(), "x509: ") || strings.Contains(err.Error(), "tls: "))
+}
+
+// sleep waits before another try, longer if the server asked for it. It answers false when there is no time for one.
+func sleep(ctx context.Context, pause time.Duration, err error, until time.Time) bool {
+	if f, ok := fault.As(err); ok {
+		pause = max(pause, f.RetryAfter())
+	}
+	if time.Now().Add(pause).After(until) {
+		return false
+	}
+	timer := time.NewTimer(pause)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-timer.C:
+		return true
+	}
+}
+
+// explain adds what only this side knows: who did not answer, and which setting may be the cause.
+func (r *retrying) explain(ctx context.Context, err error) error {
+	f, ok := fault.As(err)
+	if !ok || f.Reason() != "" {
+		return err
+	}
+	switch f.Code() {
+	case fault.Unavailable:
+		remedy := "check that " + EnvAddr + " names a gateway (https://host:8500) and that it is running"
+		if untrusted(err) {
+			remedy = "check that " + EnvCAFile + " holds the roots of this federation, and that " + EnvAddr + " uses a name of the gateway's certificate"
+		}
+		return fault.New(fault.Unavailable, ReasonUnreachable, "no answer from %s: %s", r.gateways, f.Message()).WithRemedy(remedy)
+	case fault.DeadlineExceeded:
+		return fault.New(f.Code(), "", "no answer from %s in time", r.gateways).
+			WithRemedy("allow more time, or look at the datacenter's health").Wrap(context.DeadlineExceeded)
+	case fault.Canceled:
+		cause := ctx.Err()
+		if cause == nil {
+			cause = context.Canceled
+		}
+		return fault.New(f.Code(), "", "gave up waiting for %s", r.gateways).Wrap(cause)
+	case fault.Unauthenticated:
+		if f.Remedy() == "" {
+			return f.WithRemedy("check " + EnvToken)
+		}
+	}
+	return err
+}
+
+// invalid is for what this package refuses by itself.
+func invalid(field, format string, args ...any) error {
+	return fmt.Errorf("konsul: %w", fault.Invalid(field, format, args...))
+}

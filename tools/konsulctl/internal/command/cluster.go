@@ -1,0 +1,201 @@
+package command
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	registryv1 "konsul.dev/proto/gen/konsul/registry/v1"
+	wangossipv1 "konsul.dev/proto/gen/konsul/wangossip/v1"
+
+	"konsul.dev/pkg/fault"
+	"konsul.dev/pkg/konsul"
+	"konsul.dev/tools/konsulctl/internal/output"
+)
+
+// patience is how long `--all-datacenters` waits for one datacenter: one that is gone must not hold up the others' rows.
+const patience = 5 * time.Second
+
+// The states of a datacenter in an overview.
+const (
+	stateHealthy     = "healthy"
+	stateUnhealthy   = "unhealthy"
+	stateUnreachable = "unreachable"
+	stateLeft        = "left"
+)
+
+func (a *app) cluster() *cobra.Command {
+	return group(&cobra.Command{
+		Use: "cluster", Short: "See how the registry's servers are",
+		Example: "  konsulctl cluster status --all-datacenters",
+	}, a.clusterStatus())
+}
+
+func (a *app) clusterStatus() *cobra.Command {
+	var datacenter string
+	var all bool
+	cmd := &cobra.Command{
+		Use: "status", Short: "Show the servers and their Raft state",
+		Long: `Show the servers of one datacenter's registry and their Raft state, or with --all-datacenters a row for
+every datacenter gossip knows.
+
+With --all-datacenters, one that cannot be reached is a row with the state "unreachable", and the exit
+code stays 0; it is 5 only when none can be reached. JSON is that of GET /api/v1/cluster/status, or with
+--all-datacenters {"datacenters": [{"datacenter", "state", "primary", "error", "status"}]}, with that
+document as each status.`,
+		Example: `  konsulctl cluster status
+  konsulctl cluster status --datacenter us-west
+  konsulctl cluster status --all-datacenters`,
+		Args: exactly(),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return a.call(cmd, func(ctx context.Context, api konsul.API) error {
+				if all {
+					return a.overview(ctx, api)
+				}
+				answer, err := api.Operator.ClusterStatus(ctx, &registryv1.ClusterStatusRequest{Datacenter: named(datacenter)})
+				if err != nil {
+					return err
+				}
+				return a.print(answer, func(g *output.Grid) { statusTable(g, answer) })
+			})
+		},
+	}
+	a.datacenterFlag(cmd, &datacenter, "datacenter to ask (default: the gateway's)")
+	cmd.Flags().BoolVar(&all, "all-datacenters", false, "ask every datacenter")
+	cmd.MarkFlagsMutuallyExclusive("datacenter", "all-datacenters")
+	return cmd
+}
+
+func statusTable(g *output.Grid, s *registryv1.ClusterStatusResponse) {
+	g.Row("Datacenter", s.GetDatacenter())
+	g.Row("State", stateOf(s))
+	g.Row("Leader", s.GetLeader())
+	g.Row("Primary", s.GetPrimaryDatacenter())
+	g.Row("Epoch", fmt.Sprint(s.GetEpoch()))
+	g.Row("Federation", s.GetFederationId())
+	g.Line("")
+	g.Row("SERVER", "ADDRESS", "STATE", "VOTER", "TERM", "LAST LOG", "COMMIT", "APPLIED", "VERSION")
+	for _, n := range s.GetServers() {
+		g.Row(n.GetId(), n.GetAddress(), n.GetState(), yes(n.GetVoter()), fmt.Sprint(n.GetTerm()),
+			fmt.Sprint(n.GetLastLogIndex()), fmt.Sprint(n.GetCommitIndex()), fmt.Sprint(n.GetAppliedIndex()), n.GetVersion())
+	}
+}
+
+// member is one datacenter of an overview.
+type member struct {
+	Datacenter string          `json:"datacenter"`
+	State      string          `json:"state"`
+	Primary    bool            `json:"primary"`
+	Error      string          `json:"error"`
+	Status     json.RawMessage `json:"status"`
+
+	answer *registryv1.ClusterStatusResponse
+	err    error
+}
+
+func (a *app) overview(ctx context.Context, api konsul.API) error {
+	list, err := api.Datacenters.ListDatacenters(ctx, &wangossipv1.ListDatacentersRequest{})
+	if err != nil {
+		return err
+	}
+	members := make([]member, len(list.GetDatacenters()))
+	var asked sync.WaitGroup
+	for i, dc := range list.GetDatacenters() {
+		members[i] = member{Datacenter: dc.GetName(), Primary: dc.GetPrimary(), Status: json.RawMessage("null")}
+		if dc.GetState() == wangossipv1.DatacenterState_DATACENTER_STATE_LEFT {
+			members[i].State = stateLeft
+			continue
+		}
+		asked.Go(func() { members[i].ask(ctx, api, min(a.timeout, patience)) })
+	}
+	asked.Wait()
+	document := struct {
+		Datacenters []member `json:"datacenters"`
+	}{members}
+	if err := a.print(document, func(g *output.Grid) { overviewTable(g, members) }); err != nil {
+		return err
+	}
+	return allFailed(members)
+}
+
+func (m *member) ask(ctx context.Context, api konsul.API, timeout time.Duration) {
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	m.answer, m.err = api.Operator.ClusterStatus(ctx, &registryv1.ClusterStatusRequest{Datacenter: m.Datacenter})
+	if m.err == nil {
+		m.Status, m.err = output.RawJSON(m.answer)
+	}
+	if m.err != nil {
+		m.State, m.Error, m.answer = stateUnreachable, m.err.Error(), nil
+		return
+	}
+	m.State = stateOf(m.answer)
+}
+
+// allFailed answers an error when datacenters were asked and none answered.
+func allFailed(members []member) error {
+	var errs []error
+	for _, m := range members {
+		if m.answer != nil {
+			return nil
+		}
+		if m.err != nil {
+			errs = append(errs, fmt.Errorf("%s: %w", m.Datacenter, m.err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func overviewTable(g *output.Grid, members []member) {
+	g.Row("DATACENTER", "STATE", "ROLE", "EPOCH", "LEADER", "SERVERS", "COMMIT", "ERROR")
+	for _, m := range members {
+		role := "secondary"
+		if m.Primary {
+			role = "primary"
+		}
+		if m.answer == nil {
+			g.Row(m.Datacenter, m.State, role, "", "", "", "", m.brief())
+			continue
+		}
+		var commit uint64
+		reachable := 0
+		for _, s := range m.answer.GetServers() {
+			commit = max(commit, s.GetCommitIndex())
+			if s.GetState() != stateUnreachable {
+				reachable++
+			}
+		}
+		g.Row(m.Datacenter, m.State, role, fmt.Sprint(m.answer.GetEpoch()), m.answer.GetLeader(),
+			fmt.Sprintf("%d of %d", reachable, len(m.answer.GetServers())), fmt.Sprint(commit), "")
+	}
+}
+
+// brief answers the error without what surrounds it, for a cell.
+func (m *member) brief() string {
+	text := m.Error
+	if f, ok := fault.As(m.err); ok {
+		text = cmp.Or(f.Message(), text)
+	}
+	return output.Clip(strings.Join(strings.Fields(text), " "), 100)
+}
+
+func stateOf(s *registryv1.ClusterStatusResponse) string {
+	if s.GetHealthy() {
+		return stateHealthy
+	}
+	return stateUnhealthy
+}
+
+func yes(b bool) string {
+	if b {
+		return "yes"
+	}
+	return "no"
+}

@@ -1,0 +1,137 @@
+package command
+
+import (
+	"context"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	registryv1 "konsul.dev/proto/gen/konsul/registry/v1"
+	wangossipv1 "konsul.dev/proto/gen/konsul/wangossip/v1"
+
+	"konsul.dev/pkg/fault"
+	"konsul.dev/pkg/konsul"
+)
+
+// completionTimeout bounds what a person waits for after the tab key.
+const completionTimeout = 2 * time.Second
+
+// datacenterFlag adds --datacenter.
+func (a *app) datacenterFlag(cmd *cobra.Command, into *string, help string) {
+	cmd.Flags().StringVar(into, "datacenter", "", help)
+	must(cmd.RegisterFlagCompletionFunc("datacenter", a.completeDatacenters))
+}
+
+// named answers the datacenter to put into a request: empty stands for that of the gateway.
+func named(datacenter string) string {
+	if datacenter == konsul.Local {
+		return ""
+	}
+	return datacenter
+}
+
+// scopeFlags adds --global and --local.
+type scopeFlags struct{ global, local bool }
+
+func (s *scopeFlags) add(cmd *cobra.Command) {
+	cmd.Flags().BoolVar(&s.global, "global", false, "the federation's value, written in the primary and replicated to every datacenter")
+	cmd.Flags().BoolVar(&s.local, "local", false, "the datacenter's own value, which never leaves it")
+	cmd.MarkFlagsMutuallyExclusive("global", "local")
+}
+
+func (s *scopeFlags) scope() registryv1.Scope {
+	switch {
+	case s.global:
+		return registryv1.Scope_SCOPE_GLOBAL
+	case s.local:
+		return registryv1.Scope_SCOPE_LOCAL
+	default:
+		return registryv1.Scope_SCOPE_UNSPECIFIED
+	}
+}
+
+// readMode is the value of --read-mode.
+type readMode struct{ mode registryv1.ReadMode }
+
+const (
+	readModePrefix = "READ_MODE_"
+	readModeFlag   = "read-mode"
+)
+
+func (m *readMode) add(cmd *cobra.Command) {
+	cmd.Flags().Var(m, readModeFlag, "default (the leader answers), stale (any server answers) or linearizable (a quorum confirms the leader)")
+	must(cmd.RegisterFlagCompletionFunc(readModeFlag, cobra.FixedCompletions([]string{"default", "stale", "linearizable"}, cobra.ShellCompDirectiveNoFileComp)))
+}
+
+// String implements pflag.Value.
+func (m *readMode) String() string {
+	if m.mode == registryv1.ReadMode_READ_MODE_UNSPECIFIED {
+		return "default"
+	}
+	return strings.ToLower(strings.TrimPrefix(m.mode.String(), readModePrefix))
+}
+
+// Type implements pflag.Value.
+func (m *readMode) Type() string { return "mode" }
+
+// Set implements pflag.Value.
+func (m *readMode) Set(text string) error {
+	number, ok := registryv1.ReadMode_value[readModePrefix+strings.ToUpper(text)]
+	if !ok || number == 0 || strings.ToLower(text) != text {
+		return fault.New(fault.InvalidArgument, reasonUsage, "%q is no read mode; there are default, stale and linearizable", text)
+	}
+	m.mode = registryv1.ReadMode(number)
+	return nil
+}
+
+func (a *app) completeDatacenters(cmd *cobra.Command, _ []string, _ string) ([]string, cobra.ShellCompDirective) {
+	return a.complete(cmd, func(ctx context.Context, api konsul.API) (names []string, err error) {
+		answer, err := api.Datacenters.ListDatacenters(ctx, &wangossipv1.ListDatacentersRequest{})
+		for _, dc := range answer.GetDatacenters() {
+			names = append(names, dc.GetName())
+		}
+		return names, err
+	})
+}
+
+func (a *app) completeServices(cmd *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
+	if len(args) > 0 {
+		return nil, cobra.ShellCompDirectiveNoFileComp
+	}
+	return a.complete(cmd, func(ctx context.Context, api konsul.API) (names []string, err error) {
+		answer, err := api.Catalog.ListServices(ctx, &registryv1.ListServicesRequest{ReadMode: registryv1.ReadMode_READ_MODE_STALE})
+		for _, s := range answer.GetServices() {
+			names = append(names, s.GetName())
+		}
+		return names, err
+	})
+}
+
+func (a *app) completeKeys(cmd *cobra.Command, args []string, begun string) ([]string, cobra.ShellCompDirective) {
+	if len(args) > 0 {
+		return nil, cobra.ShellCompDirectiveDefault
+	}
+	return a.complete(cmd, func(ctx context.Context, api konsul.API) (names []string, err error) {
+		answer, err := api.KV.List(ctx, &registryv1.ListRequest{
+			Prefix: begun, KeysOnly: true, Limit: 100, ReadMode: registryv1.ReadMode_READ_MODE_STALE,
+		})
+		for _, e := range answer.GetEntries() {
+			names = append(names, e.GetKey())
+		}
+		return names, err
+	})
+}
+
+func (a *app) complete(cmd *cobra.Command, list func(context.Context, konsul.API) ([]string, error)) ([]string, cobra.ShellCompDirective) {
+	client, err := a.client(completionTimeout)
+	if err != nil {
+		return nil, cobra.ShellCompDirectiveError
+	}
+	defer func() { _ = client.Close() }()
+	names, err := list(cmd.Context(), client.API())
+	if err != nil {
+		return nil, cobra.ShellCompDirectiveError
+	}
+	return names, cobra.ShellCompDirectiveNoFileComp
+}

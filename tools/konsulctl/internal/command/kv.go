@@ -1,0 +1,261 @@
+package command
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"google.golang.org/protobuf/proto"
+
+	registryv1 "konsul.dev/proto/gen/konsul/registry/v1"
+
+	"konsul.dev/pkg/fault"
+	"konsul.dev/pkg/konsul"
+	"konsul.dev/tools/konsulctl/internal/output"
+)
+
+// shownValue is how much of a value a list shows.
+const shownValue = 60
+
+func (a *app) kv() *cobra.Command {
+	return group(&cobra.Command{
+		Use: "kv", Short: "Read and write keys",
+		Long: `Read and write keys.
+
+A key belongs to one datacenter (local) or to the federation (global). A bare key is read from the
+datacenter's own values first, then from the global ones; a bare write is local. --global and --local
+force one, and so do keys written in full, global/KEY and local/KEY.`,
+		Example: `  konsulctl kv set --global config/app/version v2.0
+  konsulctl kv get config/app/version`,
+	}, a.kvGet(), a.kvSet(), a.kvList(), a.kvDelete())
+}
+
+func (a *app) kvGet() *cobra.Command {
+	var datacenter string
+	var scope scopeFlags
+	var mode readMode
+	var raw bool
+	cmd := &cobra.Command{
+		Use: "get KEY", Short: "Read a key",
+		Long: `Read a key, with the scope and the datacenter that answered. --raw writes the value alone, byte for byte.
+JSON is that of GET /api/v1/kv/KEY, where the value is base64.`,
+		Example: `  konsulctl kv get config/app/version
+  konsulctl kv get --datacenter eu-central config/app/version
+  konsulctl kv get --raw config/tls.pem > tls.pem`,
+		Args: exactly("KEY"), ValidArgsFunction: a.completeKeys,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return a.call(cmd, func(ctx context.Context, api konsul.API) error {
+				answer, err := api.KV.Get(ctx, &registryv1.GetRequest{
+					Key: args[0], Scope: scope.scope(), Datacenter: named(datacenter), ReadMode: mode.mode,
+				})
+				if err != nil {
+					return err
+				}
+				if raw {
+					_, err := a.Out.Write(answer.GetEntry().GetValue())
+					return err
+				}
+				return a.print(answer, func(g *output.Grid) { entryTable(g, answer.GetEntry(), answer.GetMeta().GetDatacenter()) })
+			})
+		},
+	}
+	scope.add(cmd)
+	mode.add(cmd)
+	a.datacenterFlag(cmd, &datacenter, "datacenter to ask (default: the gateway's)")
+	cmd.Flags().BoolVar(&raw, "raw", false, "write the value alone")
+	return cmd
+}
+
+func entryTable(g *output.Grid, e *registryv1.Entry, datacenter string) {
+	g.Row("Key", e.GetKey())
+	g.Row("Value", string(e.GetValue()))
+	g.Row("Scope", scopeName(e.GetScope()))
+	g.Row("Datacenter", datacenter)
+	g.Row("Written in", e.GetOriginDatacenter())
+	g.Row("Modified", output.Time(e.GetModifiedAt()))
+	g.Row("Index", fmt.Sprint(e.GetModifyIndex()))
+	g.Row("Version", fmt.Sprint(e.GetVersion()))
+}
+
+func (a *app) kvSet() *cobra.Command {
+	var datacenter string
+	var scope scopeFlags
+	var cas, keep uint64
+	cmd := &cobra.Command{
+		Use: "set KEY VALUE", Short: "Write a key",
+		Long: `Write a key. VALUE "-" is standard input, "@FILE" the content of a file (write "@@..." for a value that
+begins with "@"). With --cas the write happens only if the key's index is the one given, 0 meaning that
+the key is absent; otherwise it fails with exit code 6.`,
+		Example: `  konsulctl kv set --global config/app/version v2.0
+  konsulctl kv set --datacenter us-east config/local/db_url "postgresql://us-db:5432/app"
+  konsulctl kv set --cas 42 config/app/version v2.1
+  konsulctl kv set config/tls.pem @tls.pem
+  date | konsulctl kv set deployed-at -`,
+		Args: exactly("KEY", "VALUE"), ValidArgsFunction: a.completeKeys,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			value, err := a.value(args[1])
+			if err != nil {
+				return err
+			}
+			request := &registryv1.SetRequest{Key: args[0], Value: value, Scope: scope.scope(), Datacenter: named(datacenter), Flags: keep}
+			if cmd.Flags().Changed("cas") {
+				request.Cas = proto.Uint64(cas)
+			}
+			return a.call(cmd, func(ctx context.Context, api konsul.API) error {
+				answer, err := api.KV.Set(ctx, request)
+				if err != nil {
+					return err
+				}
+				return a.print(answer, func(g *output.Grid) {
+					e, meta := answer.GetEntry(), answer.GetMeta()
+					g.Line("set %s (%s) in %s at index %d", e.GetKey(), scopeName(e.GetScope()), meta.GetDatacenter(), e.GetModifyIndex())
+				})
+			})
+		},
+	}
+	scope.add(cmd)
+	a.datacenterFlag(cmd, &datacenter, "datacenter to write in (default: the gateway's)")
+	cmd.Flags().Uint64Var(&cas, "cas", 0, "write only if the key's index is this; 0: only if the key is absent")
+	cmd.Flags().Uint64Var(&keep, "flags", 0, "a number to keep with the value, for your own use")
+	return cmd
+}
+
+// value answers what a VALUE argument stands for.
+func (a *app) value(text string) ([]byte, error) {
+	switch {
+	case text == "-":
+		value, err := io.ReadAll(a.In)
+		if err != nil {
+			return nil, fmt.Errorf("read standard input: %w", err)
+		}
+		return value, nil
+	case strings.HasPrefix(text, "@@"):
+		return []byte(text[1:]), nil
+	case strings.HasPrefix(text, "@"):
+		value, err := os.ReadFile(text[1:])
+		if err != nil {
+			return nil, fault.Invalid("VALUE", "cannot be read").Wrap(err).WithRemedy("write @@ for a value that begins with @")
+		}
+		return value, nil
+	default:
+		return []byte(text), nil
+	}
+}
+
+func (a *app) kvList() *cobra.Command {
+	var datacenter string
+	var scope scopeFlags
+	var mode readMode
+	var keysOnly bool
+	cmd := &cobra.Command{
+		Use: "list [PREFIX]", Short: "List keys",
+		Long: `List the keys that begin with a prefix, in order; without a prefix all of them. Long values are cut short in
+the table. JSON is that of GET /api/v1/kv, all its pages in one.`,
+		Example: "  konsulctl kv list\n  konsulctl kv list config/ --global\n  konsulctl kv list config/ --keys -o json",
+		Args: func(cmd *cobra.Command, args []string) error {
+			if len(args) == 0 {
+				return nil
+			}
+			return exactly("PREFIX")(cmd, args)
+		},
+		ValidArgsFunction: a.completeKeys,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			request := &registryv1.ListRequest{
+				Prefix: strings.Join(args, ""), Scope: scope.scope(), Datacenter: named(datacenter), ReadMode: mode.mode, KeysOnly: keysOnly,
+			}
+			return a.call(cmd, func(ctx context.Context, api konsul.API) error {
+				answer, err := listAll(ctx, api, request)
+				if err != nil {
+					return err
+				}
+				return a.print(answer, func(g *output.Grid) { listTable(g, answer, keysOnly) })
+			})
+		},
+	}
+	scope.add(cmd)
+	mode.add(cmd)
+	a.datacenterFlag(cmd, &datacenter, "datacenter to ask (default: the gateway's)")
+	cmd.Flags().BoolVar(&keysOnly, "keys", false, "leave the values out")
+	return cmd
+}
+
+// listAll answers every page as one.
+func listAll(ctx context.Context, api konsul.API, request *registryv1.ListRequest) (*registryv1.ListResponse, error) {
+	all, err := api.KV.List(ctx, request)
+	if err != nil {
+		return nil, err
+	}
+	for all.GetNextPageToken() != "" {
+		request.PageToken = all.GetNextPageToken()
+		page, err := api.KV.List(ctx, request)
+		if err != nil {
+			return nil, err
+		}
+		all.Entries, all.NextPageToken = append(all.Entries, page.GetEntries()...), page.GetNextPageToken()
+	}
+	return all, nil
+}
+
+func listTable(g *output.Grid, answer *registryv1.ListResponse, keysOnly bool) {
+	header := []string{"KEY", "SCOPE", "INDEX", "VERSION", "MODIFIED"}
+	if !keysOnly {
+		header = append(header, "VALUE")
+	}
+	g.Row(header...)
+	for _, e := range answer.GetEntries() {
+		row := []string{e.GetKey(), scopeName(e.GetScope()), fmt.Sprint(e.GetModifyIndex()), fmt.Sprint(e.GetVersion()), output.Time(e.GetModifiedAt())}
+		if !keysOnly {
+			row = append(row, output.Clip(output.Cell(string(e.GetValue())), shownValue))
+		}
+		g.Row(row...)
+	}
+}
+
+func (a *app) kvDelete() *cobra.Command {
+	var datacenter string
+	var scope scopeFlags
+	var cas uint64
+	var recurse bool
+	cmd := &cobra.Command{
+		Use: "delete KEY", Short: "Delete a key, or all below a prefix",
+		Long: `Delete a key, or with --recurse every key that begins with KEY. Deleting what is not there is no error.
+With --cas the key is deleted only if its index is the one given; otherwise it fails with exit code 6.`,
+		Example: "  konsulctl kv delete config/app/version\n  konsulctl kv delete --global --recurse config/feature_flags/",
+		Args:    exactly("KEY"), ValidArgsFunction: a.completeKeys,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			request := &registryv1.DeleteRequest{Key: args[0], Scope: scope.scope(), Datacenter: named(datacenter), Recurse: recurse}
+			if cmd.Flags().Changed("cas") {
+				request.Cas = proto.Uint64(cas)
+			}
+			return a.call(cmd, func(ctx context.Context, api konsul.API) error {
+				answer, err := api.KV.Delete(ctx, request)
+				if err != nil {
+					return err
+				}
+				return a.print(answer, func(g *output.Grid) {
+					g.Line("deleted %s in %s", count(int(answer.GetDeleted()), "key"), answer.GetMeta().GetDatacenter())
+				})
+			})
+		},
+	}
+	scope.add(cmd)
+	a.datacenterFlag(cmd, &datacenter, "datacenter to delete in (default: the gateway's)")
+	cmd.Flags().Uint64Var(&cas, "cas", 0, "delete only if the key's index is this")
+	cmd.Flags().BoolVar(&recurse, "recurse", false, "delete every key that begins with KEY")
+	cmd.MarkFlagsMutuallyExclusive("cas", "recurse")
+	return cmd
+}
+
+func scopeName(s registryv1.Scope) string {
+	return strings.ToLower(strings.TrimPrefix(s.String(), "SCOPE_"))
+}
+
+func count(n int, noun string) string {
+	if n == 1 {
+		return "1 " + noun
+	}
+	return fmt.Sprintf("%d %ss", n, noun)
+}

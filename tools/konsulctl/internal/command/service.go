@@ -1,0 +1,217 @@
+package command
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"net"
+	"strconv"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	failoverrouterv1 "konsul.dev/proto/gen/konsul/failoverrouter/v1"
+	registryv1 "konsul.dev/proto/gen/konsul/registry/v1"
+
+	"konsul.dev/pkg/konsul"
+	"konsul.dev/tools/konsulctl/internal/output"
+)
+
+func (a *app) service() *cobra.Command {
+	return group(&cobra.Command{
+		Use: "service", Short: "Discover and register services",
+		Example: "  konsulctl service get api\n  konsulctl service list",
+	}, a.serviceGet(), a.serviceList(), a.serviceRegister(), a.serviceDeregister())
+}
+
+// serviceQuery is what `service get` was asked.
+type serviceQuery struct {
+	datacenter      string
+	allDatacenters  bool
+	failover, tags  []string
+	passing, anyway bool
+	mode            readMode
+}
+
+func (a *app) serviceGet() *cobra.Command {
+	var q serviceQuery
+	cmd := &cobra.Command{
+		Use: "get NAME", Short: "Find the instances of a service",
+		Long: `Find the instances of a service: in one datacenter, in all of them (the own first, then the nearest by
+measured round trip), or in the first of a list of datacenters that has a healthy one.
+
+Only passing instances are answered unless --all-status is given. A service nobody registered has no
+instances; that is no error. Of several datacenters, those that cannot be asked are named on standard
+error; it is a failure (exit code 5) only when none of them can.
+
+JSON is that of GET /api/v1/health/services/NAME, or with --all-datacenters or --failover that of
+GET /api/v1/resolve/NAME.`,
+		Example: `  konsulctl service get api
+  konsulctl service get api --datacenter us-west
+  konsulctl service get api --all-datacenters
+  konsulctl service get api --failover us-west,eu-central
+  konsulctl service get payment-api --datacenter us-east --failover us-west,eu-central -o json`,
+		Args: exactly("NAME"), ValidArgsFunction: a.completeServices,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return a.call(cmd, func(ctx context.Context, api konsul.API) error {
+				if q.allDatacenters || len(q.failover) > 0 {
+					return a.resolve(ctx, api, args[0], q)
+				}
+				return a.query(ctx, api, args[0], q)
+			})
+		},
+	}
+	a.datacenterFlag(cmd, &q.datacenter, "datacenter to look in (default: the gateway's)")
+	flags := cmd.Flags()
+	flags.BoolVar(&q.allDatacenters, "all-datacenters", false, "look in every datacenter, the own first, then the nearest")
+	flags.StringSliceVar(&q.failover, "failover", nil, "datacenters to try in this order when the first has no healthy instance")
+	flags.StringSliceVar(&q.tags, "tag", nil, "only instances with this tag (repeatable)")
+	flags.BoolVar(&q.passing, "passing", true, "only passing instances")
+	flags.BoolVar(&q.anyway, "all-status", false, "instances in every status")
+	q.mode.add(cmd)
+	cmd.MarkFlagsMutuallyExclusive("passing", "all-status")
+	cmd.MarkFlagsMutuallyExclusive("all-datacenters", "failover")
+	cmd.MarkFlagsMutuallyExclusive("all-datacenters", "datacenter")
+	cmd.MarkFlagsMutuallyExclusive("all-datacenters", readModeFlag)
+	cmd.MarkFlagsMutuallyExclusive("failover", readModeFlag)
+	must(cmd.RegisterFlagCompletionFunc("failover", a.completeDatacenters))
+	return cmd
+}
+
+func (q *serviceQuery) unhealthyToo() bool { return q.anyway || !q.passing }
+
+func (a *app) query(ctx context.Context, api konsul.API, name string, q serviceQuery) error {
+	answer, err := api.Catalog.QueryService(ctx, &registryv1.QueryServiceRequest{
+		Service: name, Datacenter: named(q.datacenter), ReadMode: q.mode.mode, PassingOnly: !q.unhealthyToo(), Tags: q.tags,
+	})
+	if err != nil {
+		return err
+	}
+	if len(answer.GetInstances()) == 0 {
+		a.noteNone(name, answer.GetMeta().GetDatacenter(), q)
+	}
+	return a.print(answer, func(g *output.Grid) {
+		g.Row("ID", "DATACENTER", "NODE", "ADDRESS", "STATUS", "TAGS")
+		for _, i := range answer.GetInstances() {
+			g.Row(i.GetService().GetId(), cmp.Or(i.GetDatacenter(), answer.GetMeta().GetDatacenter()), nodeOf(i), addressOf(i), statusOf(i.GetStatus()), tagsOf(i))
+		}
+	})
+}
+
+func (a *app) resolve(ctx context.Context, api konsul.API, name string, q serviceQuery) error {
+	answer, err := api.Router.Resolve(ctx, &failoverrouterv1.ResolveRequest{
+		Service: name, Datacenter: named(q.datacenter),
+		AllDatacenters: q.allDatacenters, PreferLocal: q.allDatacenters, SortByLatency: q.allDatacenters,
+		Failover: q.failover, IncludeUnhealthy: q.unhealthyToo(), Tags: q.tags,
+	})
+	if err != nil {
+		return err
+	}
+	unanswered := konsul.Unanswered(answer)
+	if unanswered == nil {
+		for _, outcome := range answer.GetDatacenters() {
+			if outcome.GetError() != "" {
+				a.note("%s could not be asked: %s", outcome.GetDatacenter(), outcome.GetError())
+			}
+		}
+		if len(answer.GetEndpoints()) == 0 {
+			a.noteNone(name, "", q)
+		}
+	}
+	if err := a.print(answer, func(g *output.Grid) {
+		g.Row("ID", "DATACENTER", "NODE", "ADDRESS", "STATUS", "ROUND TRIP", "WHY", "TAGS")
+		for _, e := range answer.GetEndpoints() {
+			i := e.GetInstance()
+			g.Row(i.GetService().GetId(), e.GetDatacenter(), nodeOf(i), addressOf(i), statusOf(i.GetStatus()), output.RoundTrip(e.GetRoundTrip()), e.GetReason(), tagsOf(i))
+		}
+	}); err != nil {
+		return err
+	}
+	return unanswered
+}
+
+// noteNone says that nothing was found, and what might find more. In JSON the empty answer says it.
+func (a *app) noteNone(name, datacenter string, q serviceQuery) {
+	if a.format != output.Table {
+		return
+	}
+	where, hint := "", ""
+	if datacenter != "" {
+		where = " in " + datacenter
+	}
+	if !q.unhealthyToo() {
+		hint = "; --all-status shows those that are not passing"
+	}
+	a.note("no instances of %s%s%s", output.Cell(name), where, hint)
+}
+
+func (a *app) serviceList() *cobra.Command {
+	var datacenter string
+	var mode readMode
+	cmd := &cobra.Command{
+		Use: "list", Short: "List the names in the catalogue",
+		Example: "  konsulctl service list\n  konsulctl service list --datacenter us-west -o yaml",
+		Args:    exactly(),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return a.call(cmd, func(ctx context.Context, api konsul.API) error {
+				answer, err := api.Catalog.ListServices(ctx, &registryv1.ListServicesRequest{Datacenter: named(datacenter), ReadMode: mode.mode})
+				if err != nil {
+					return err
+				}
+				return a.print(answer, func(g *output.Grid) {
+					g.Row("NAME", "INSTANCES", "PASSING", "TAGS")
+					for _, s := range answer.GetServices() {
+						g.Row(s.GetName(), fmt.Sprint(s.GetInstances()), fmt.Sprint(s.GetPassing()), strings.Join(s.GetTags(), ","))
+					}
+				})
+			})
+		},
+	}
+	a.datacenterFlag(cmd, &datacenter, "datacenter to list (default: the gateway's)")
+	mode.add(cmd)
+	return cmd
+}
+
+func (a *app) serviceDeregister() *cobra.Command {
+	var datacenter string
+	cmd := &cobra.Command{
+		Use: "deregister ID", Short: "Remove an instance with its checks",
+		Long: `Remove an instance with its checks. An agent that has the service's definition registers it again;
+take the definition away from it first.`,
+		Example: "  konsulctl service deregister api-1\n  konsulctl service deregister api-1 --datacenter us-west",
+		Args:    exactly("ID"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return a.call(cmd, func(ctx context.Context, api konsul.API) error {
+				answer, err := api.Catalog.Deregister(ctx, &registryv1.DeregisterRequest{ServiceId: args[0], Datacenter: named(datacenter)})
+				if err != nil {
+					return err
+				}
+				return a.print(answer, func(g *output.Grid) {
+					g.Line("deregistered %s in %s", args[0], answer.GetMeta().GetDatacenter())
+				})
+			})
+		},
+	}
+	a.datacenterFlag(cmd, &datacenter, "datacenter to deregister from (default: the gateway's)")
+	return cmd
+}
+
+func nodeOf(i *registryv1.ServiceInstance) string {
+	return cmp.Or(i.GetService().GetNode(), i.GetNode().GetName())
+}
+
+func addressOf(i *registryv1.ServiceInstance) string {
+	host := cmp.Or(i.GetService().GetAddress(), i.GetNode().GetAddress())
+	if i.GetService().GetPort() == 0 {
+		return host
+	}
+	return net.JoinHostPort(host, strconv.Itoa(int(i.GetService().GetPort())))
+}
+
+func statusOf(s registryv1.HealthStatus) string {
+	return strings.ToLower(strings.TrimPrefix(s.String(), "HEALTH_STATUS_"))
+}
+
+func tagsOf(i *registryv1.ServiceInstance) string {
+	return strings.Join(i.GetService().GetTags(), ",")
+}
