@@ -1,0 +1,46 @@
+// Package agent looks after one node: it registers the node's services as their definition files
+// say, runs their checks, and keeps the registry in step with both.
+//
+// Contents: config.go (what it is told), service.go (its life), watch.go (what happens when a file or
+// the registry comes or goes), internal/definitions (the files), internal/checks (the probes),
+// internal/local (what this node says), internal/reconcile (what to do so that the registry says the
+// same), internal/registrar (doing it), internal/api (the local API).
+//
+// It keeps nothing on disk but its identity: files and registry are all it needs after a restart.
+package agent
+
+import (
+	"context"
+
+	"go.uber.org/fx"
+
+	"konsul.dev/pkg/konsulfx"
+	"konsul.dev/pkg/obs"
+	"konsul.dev/pkg/ops"
+)
+
+// Name is the service's name in identities, logs and metrics.
+const Name = "agent"
+
+// Module runs an agent in a process that includes konsulfx.Base.
+func Module(cfg Config) fx.Option {
+	return fx.Module(Name, fx.Invoke(func(
+		lc fx.Lifecycle, shutdowner fx.Shutdowner, telemetry *obs.Telemetry, operations *ops.Server,
+	) error {
+		service, err := New(cfg, Deps{Telemetry: telemetry.For(Name), Fail: konsulfx.Fail(shutdowner)})
+		if err != nil {
+			return err
+		}
+		lc.Append(fx.Hook{
+			OnStart: func(ctx context.Context) error {
+				if err := service.Start(ctx); err != nil {
+					return err
+				}
+				operations.Add(Name, service.Ready)
+				return operations.Expose(service.Identity())
+			},
+			OnStop: service.Stop,
+		})
+		return nil
+	}))
+}

@@ -1,0 +1,179 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"path/filepath"
+
+	"google.golang.org/grpc"
+
+	agentv1 "konsul.dev/proto/gen/konsul/agent/v1"
+	registryv1 "konsul.dev/proto/gen/konsul/registry/v1"
+
+	"konsul.dev/pkg/identity"
+	"konsul.dev/pkg/lifecycle"
+	"konsul.dev/pkg/obs"
+	"konsul.dev/pkg/rpc"
+	"konsul.dev/services/agent/internal/api"
+	"konsul.dev/services/agent/internal/checks"
+	"konsul.dev/services/agent/internal/local"
+	"konsul.dev/services/agent/internal/registrar"
+)
+
+const registryComponent = "registry"
+
+// Deps is what an agent takes from its process.
+type Deps struct {
+	Telemetry *obs.Telemetry
+	// Fail is told once when a loop fails; it should end the process.
+	Fail func(error)
+	// Identity is who the agent is; nil: it enrolls with the datacenter's ca.
+	Identity identity.Source
+}
+
+// Service is an agent. Start and Stop are called once each, in this order; the rest is safe for
+// concurrent use in between.
+type Service struct {
+	cfg       Config
+	deps      Deps
+	group     *lifecycle.Group
+	identity  identity.Source
+	registry  *grpc.ClientConn
+	state     *local.State
+	metrics   *metrics
+	runner    *checks.Runner
+	registrar *registrar.Registrar
+	server    *rpc.Server
+	listener  net.Listener
+}
+
+// New answers an agent that does nothing yet, or everything that is wrong with its configuration.
+func New(cfg Config, deps Deps) (*Service, error) {
+	cfg.Normalize()
+	if err := cfg.Validate(); err != nil {
+		return nil, err
+	}
+	return &Service{
+		cfg: cfg, deps: deps, group: lifecycle.NewGroup(deps.Telemetry.Log, deps.Fail),
+		state: local.New(&registryv1.Node{Name: cfg.Server.Node, Address: cfg.Agent.NodeAddress}),
+	}, nil
+}
+
+// Start gets an identity, binds the port and starts looking after the node. It waits neither for the
+// registry nor for the first outcome of a check.
+func (s *Service) Start(ctx context.Context) (err error) {
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, s.Stop(ctx))
+		}
+	}()
+	if err := s.enroll(ctx); err != nil {
+		return err
+	}
+	if err := s.assemble(); err != nil {
+		return err
+	}
+	s.listener, err = (&net.ListenConfig{}).Listen(ctx, "tcp", s.cfg.Agent.Listen)
+	if err != nil {
+		return fmt.Errorf("listen on agent.listen %q: %w", s.cfg.Agent.Listen, err)
+	}
+	definitions := newReloader(s)
+	definitions.load(ctx)
+	s.group.Go("serve", s.serve)
+	s.group.Go("reload definitions", definitions.run)
+	s.group.Go("sync", s.registrar.Run)
+	s.group.Go("watch connection", s.reconnected)
+	s.server.Serving()
+	return nil
+}
+
+func (s *Service) serve(context.Context) error {
+	if err := s.server.Serve(s.listener); !errors.Is(err, grpc.ErrServerStopped) {
+		return err
+	}
+	return nil // stopped before it began
+}
+
+func (s *Service) enroll(ctx context.Context) error {
+	if s.deps.Identity != nil {
+		s.identity = s.deps.Identity
+		return nil
+	}
+	enrolled, err := identity.Enroll(ctx, identity.EnrollConfig{
+		CAAddrs:    s.cfg.Endpoints.CA,
+		Datacenter: s.cfg.Server.Datacenter,
+		Service:    Name,
+		SecretFile: s.cfg.Server.SecretFile,
+		Dir:        filepath.Join(s.cfg.Server.DataDir, Name),
+		Log:        s.deps.Telemetry.Log,
+		Metrics:    s.deps.Telemetry.Metrics,
+	})
+	if err != nil {
+		return fmt.Errorf("enroll: %w", err)
+	}
+	s.identity = enrolled
+	s.group.Go("renew identity", enrolled.Run)
+	return nil
+}
+
+// assemble makes the parts that need an identity.
+func (s *Service) assemble() (err error) {
+	settings, telemetry := s.cfg.Agent, s.deps.Telemetry
+	s.metrics, err = newMetrics(telemetry.Metrics, s.state)
+	if err != nil {
+		return err
+	}
+	syncs, err := registrar.NewMetrics(telemetry.Metrics)
+	if err != nil {
+		return err
+	}
+	s.registry, err = rpc.Dial(s.cfg.Endpoints.Registry, rpc.ClientParams{
+		Identity: s.identity, Want: identity.Want{Service: registryComponent}, Telemetry: telemetry,
+	})
+	if err != nil {
+		return err
+	}
+	s.registrar = registrar.New(registrar.Params{
+		State: s.state, Registry: registrar.NewClient(s.registry, settings.CallTimeout),
+		Log: telemetry.Log, Metrics: syncs,
+		Interval: settings.SyncInterval, RetryMin: settings.RetryMin, RetryMax: settings.RetryMax,
+	})
+	s.runner = checks.NewRunner(checks.NewProber().Probe, settings.CheckConcurrency, s.observe)
+	s.server, err = rpc.NewServer(rpc.ServerParams{Name: Name, Identity: s.identity, Access: api.Access(), Telemetry: telemetry})
+	if err != nil {
+		return err
+	}
+	agentv1.RegisterAgentServiceServer(s.server, api.New(s.state, s.runner))
+	return nil
+}
+
+// Ready answers why the registry has never been told of this node; nil once it has.
+func (s *Service) Ready(ctx context.Context) error { return s.registrar.Ready(ctx) }
+
+// Identity answers who the agent is; nil before Start.
+func (s *Service) Identity() identity.Source { return s.identity }
+
+// Addr answers where the local API is served.
+func (s *Service) Addr() string { return s.listener.Addr().String() }
+
+// Stop ends the checks and the loops. The registrations stay, so that a restart is no outage, unless
+// agent.leave_on_stop says otherwise. It undoes a Start that failed half-way, too.
+func (s *Service) Stop(ctx context.Context) error {
+	if s.server != nil {
+		s.server.Drain(ctx)
+	}
+	err := s.group.Stop(ctx)
+	if s.runner != nil {
+		s.runner.Stop()
+	}
+	if s.registry != nil {
+		if s.listener != nil && s.cfg.Agent.LeaveOnStop {
+			err = errors.Join(err, s.registrar.Leave(ctx))
+		}
+		err = errors.Join(err, s.registry.Close())
+		s.registry = nil
+	}
+	return err
+}

@@ -1,0 +1,89 @@
+package agent
+
+import (
+	"context"
+	"time"
+
+	"google.golang.org/grpc/connectivity"
+
+	"konsul.dev/pkg/obs"
+	"konsul.dev/pkg/servicedef"
+	"konsul.dev/services/agent/internal/definitions"
+	"konsul.dev/services/agent/internal/local"
+)
+
+// reloader follows the definition files. It belongs to one goroutine at a time.
+type reloader struct {
+	*Service
+	loader *definitions.Loader
+	known  map[string]string // what is wrong, by file
+}
+
+func newReloader(s *Service) *reloader {
+	return &reloader{Service: s, loader: definitions.New(s.cfg.folder(), s.cfg.Server.Datacenter)}
+}
+
+// run reads the definitions now and again, so that a changed file takes effect within the interval.
+func (r *reloader) run(ctx context.Context) error {
+	ticker := time.NewTicker(r.cfg.Agent.ReloadInterval)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-ticker.C:
+			r.load(ctx)
+		}
+	}
+}
+
+func (r *reloader) load(ctx context.Context) {
+	set, problems, changed := r.loader.Load()
+	if changed {
+		r.complain(ctx, problems)
+		r.define(set)
+	}
+}
+
+// complain logs what is newly wrong with the files.
+func (r *reloader) complain(ctx context.Context, problems []definitions.Problem) {
+	before := r.known
+	r.known = map[string]string{}
+	for _, p := range problems {
+		err := inFile(r.cfg.Agent.ServicesDir, p)
+		r.known[p.File] = err.Error()
+		if before[p.File] != err.Error() {
+			r.deps.Telemetry.Log.ErrorContext(ctx, "service definition is wrong; its last good version stays in force",
+				"file", p.File, obs.KeyError, err)
+		}
+	}
+	r.metrics.definitionErrors.Set(float64(len(r.known)))
+}
+
+func (s *Service) define(set definitions.Set) {
+	s.state.Define(set.Definitions, set.Complete)
+	s.runner.Set(s.state.Checks())
+	s.registrar.Compare()
+}
+
+// observe takes the outcome of a check.
+func (s *Service) observe(key local.CheckKey, check servicedef.Check, outcome local.Outcome) {
+	s.metrics.ran(check, outcome.Status)
+	if s.state.Observe(key, outcome) {
+		s.registrar.Push()
+	}
+}
+
+// reconnected asks for a full comparison whenever the registry is reached again: nobody knows what
+// was lost meanwhile.
+func (s *Service) reconnected(ctx context.Context) error {
+	for {
+		state := s.registry.GetState()
+		if state == connectivity.Ready {
+			s.registrar.Compare()
+		}
+		if !s.registry.WaitForStateChange(ctx, state) {
+			return nil
+		}
+	}
+}

@@ -1,0 +1,56 @@
+// Package api is the replicator's gRPC face. It converts and decides nothing. Safe for concurrent use.
+package api
+
+import (
+	"context"
+
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	replicatorv1 "konsul.dev/proto/gen/konsul/replicator/v1"
+
+	"konsul.dev/pkg/rpc"
+	"konsul.dev/services/replicator/internal/pull"
+)
+
+// Access lists who may call: the own datacenter's services. Its gateway is one of them and lets
+// people in after checking their token.
+func Access() rpc.Access {
+	return rpc.Access{
+		replicatorv1.StatusService_ServiceDesc.ServiceName: {Peers: []rpc.Peer{{Service: "*"}}},
+	}
+}
+
+// Reporter knows how copying is doing.
+type Reporter interface {
+	// Status answers for every source.
+	Status() []pull.Status
+}
+
+// Server implements StatusService.
+type Server struct {
+	replicatorv1.UnimplementedStatusServiceServer
+
+	datacenter string
+	reporter   Reporter
+}
+
+// New answers a server for the replicator of a datacenter.
+func New(datacenter string, reporter Reporter) *Server {
+	return &Server{datacenter: datacenter, reporter: reporter}
+}
+
+// GetStatus implements StatusService.
+func (s *Server) GetStatus(context.Context, *replicatorv1.GetStatusRequest) (*replicatorv1.GetStatusResponse, error) {
+	resp := &replicatorv1.GetStatusResponse{Datacenter: s.datacenter}
+	for _, status := range s.reporter.Status() {
+		resp.Sources = append(resp.Sources, &replicatorv1.SourceStatus{
+			SourceDatacenter: status.Source,
+			ReplicatedIndex:  status.ReplicatedIndex,
+			SourceIndex:      status.SourceIndex,
+			Lag:              durationpb.New(status.Lag),
+			Connected:        status.Connected,
+			Error:            status.Err,
+		})
+	}
+	return resp, nil
+}

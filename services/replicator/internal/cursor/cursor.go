@@ -1,0 +1,90 @@
+// Package cursor decides what a message from a source means for the copy in this datacenter.
+//
+// It is pure: a position is a value, a message is judged against it, and the outcome is the next
+// position or the reason to refuse. It promises that a position never moves backwards, that an
+// older epoch is never followed, and that only a complete message moves it, so that a batch cut in
+// pieces is copied again from its beginning after an interruption rather than lost in its middle.
+package cursor
+
+import (
+	"time"
+
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	federationv1 "konsul.dev/proto/gen/konsul/federation/v1"
+
+	"konsul.dev/pkg/fault"
+)
+
+// Reasons to refuse a source. They are also the reasons with which a source refuses us.
+const (
+	// ReasonEpochSuperseded means the source speaks for an epoch that has ended.
+	ReasonEpochSuperseded = "EPOCH_SUPERSEDED"
+	// ReasonSourceIndexBehind means the source has less than was copied from it: it was rebuilt or restored.
+	ReasonSourceIndexBehind = "SOURCE_INDEX_BEHIND"
+	// ReasonOtherFederation means the source belongs to another federation.
+	ReasonOtherFederation = "OTHER_FEDERATION"
+)
+
+// Position says how far this datacenter has copied a source.
+type Position struct {
+	// Source is the datacenter copied from.
+	Source string
+	// Index is the source's index up to which everything is here.
+	Index uint64
+	// Epoch is the highest epoch known.
+	Epoch uint64
+	// Time is the source's clock at Index; zero when nothing has been copied.
+	Time time.Time
+}
+
+// FromProto reads a stored cursor of source. The position's epoch is at least epoch, the one of the
+// federation record: a datacenter that knows of a newer epoch must not follow an older one.
+func FromProto(source string, stored *federationv1.ReplicationCursor, epoch uint64) Position {
+	p := Position{Source: source, Index: stored.GetIndex(), Epoch: max(stored.GetEpoch(), epoch)}
+	if stored.GetSourceTime() != nil {
+		p.Time = stored.GetSourceTime().AsTime()
+	}
+	return p
+}
+
+// Proto answers the position as the registry stores it.
+func (p Position) Proto() *federationv1.ReplicationCursor {
+	c := &federationv1.ReplicationCursor{SourceDatacenter: p.Source, Index: p.Index, Epoch: p.Epoch}
+	if !p.Time.IsZero() {
+		c.SourceTime = timestamppb.New(p.Time)
+	}
+	return c
+}
+
+// Accept answers where the copy stands once the message's entries are applied. A FailedPrecondition
+// fault says why the source must not be followed; the copy stays as it is then.
+func (p Position) Accept(m *federationv1.ReplicationResponse) (Position, error) {
+	if m.GetEpoch() < p.Epoch {
+		return p, fault.New(fault.FailedPrecondition, ReasonEpochSuperseded,
+			"%s speaks for epoch %d, but epoch %d has begun", p.Source, m.GetEpoch(), p.Epoch).
+			WithRemedy("demote " + p.Source + ", or wait until it has learnt who the primary is")
+	}
+	if m.GetCurrentIndex() < 0 || uint64(m.GetCurrentIndex()) < p.Index {
+		return p, fault.New(fault.FailedPrecondition, ReasonSourceIndexBehind,
+			"%s is at index %d, but index %d was copied from it: it was rebuilt or restored", p.Source, m.GetCurrentIndex(), p.Index).
+			WithRemedy("the copies are kept; restore the source, or promote the datacenter with the newest copy")
+	}
+	next := p
+	next.Epoch = m.GetEpoch()
+	if !m.GetComplete() {
+		return next, nil
+	}
+	next.Index = uint64(m.GetCurrentIndex())
+	if m.GetSourceTime() != nil {
+		next.Time = m.GetSourceTime().AsTime()
+	}
+	return next, nil
+}
+
+// MustStore says whether going from stored to p must be written now although no entry came with it.
+// An idle source's index grows with its local writes: writing each step would cost a commit per
+// heartbeat, never writing would make a restart ask for more than the source keeps.
+func (p Position) MustStore(stored Position, age, every time.Duration) bool {
+	return p.Epoch > stored.Epoch || p.Index > stored.Index && age >= every
+}
