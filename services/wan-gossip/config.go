@@ -1,0 +1,138 @@
+package wangossip
+
+import (
+	"errors"
+	"net"
+	"time"
+
+	"konsul.dev/pkg/config"
+	"konsul.dev/pkg/fault"
+)
+
+// Config is everything wan-gossip is told. Where it listens for gossip, what it advertises and whom
+// it joins is in the shared section server.wan, as ADR-0027 has it.
+type Config struct {
+	config.Base `koanf:",squash"`
+	WANGossip   Settings `koanf:"wan_gossip"`
+}
+
+// Settings is the `wan_gossip` section.
+type Settings struct {
+	// Listen is where the list of datacenters is served over gRPC, host:port; the default is server.bind_addr with port 8512.
+	Listen string `koanf:"listen"`
+	// GatewayAddresses are where other datacenters reach this one's gateways; the default is the
+	// advertised gossip host with port 8443.
+	GatewayAddresses []string `koanf:"gateway_addresses"`
+	// ProbeInterval is how often round trips are measured.
+	ProbeInterval time.Duration `koanf:"probe_interval"`
+	// RetryMin and RetryMax bound the waits between tries to join.
+	RetryMin time.Duration `koanf:"retry_min"`
+	RetryMax time.Duration `koanf:"retry_max"`
+	// KeyRefresh is how often the ca is asked for new gossip keys.
+	KeyRefresh time.Duration `koanf:"key_refresh"`
+	// LeaveTimeout bounds the farewell at a stop.
+	LeaveTimeout time.Duration `koanf:"leave_timeout"`
+	// Detection is how fast the pool notices things; all datacenters should agree on it.
+	Detection Detection `koanf:"detection"`
+}
+
+// Detection is the `wan_gossip.detection` section. The defaults are memberlist's for a WAN, but notice a dead
+// datacenter within about ten seconds.
+type Detection struct {
+	ProbeInterval     time.Duration `koanf:"probe_interval"`
+	ProbeTimeout      time.Duration `koanf:"probe_timeout"`
+	SuspicionMult     int           `koanf:"suspicion_mult"`
+	SuspicionMaxMult  int           `koanf:"suspicion_max_mult"`
+	GossipInterval    time.Duration `koanf:"gossip_interval"`
+	PushPullInterval  time.Duration `koanf:"push_pull_interval"`
+	ReconnectInterval time.Duration `koanf:"reconnect_interval"`
+	ReconnectTimeout  time.Duration `koanf:"reconnect_timeout"`
+	TombstoneTimeout  time.Duration `koanf:"tombstone_timeout"`
+	StreamTimeout     time.Duration `koanf:"stream_timeout"`
+}
+
+// DefaultConfig answers the defaults.
+func DefaultConfig() Config {
+	return Config{
+		Base: config.DefaultBase(),
+		WANGossip: Settings{
+			ProbeInterval: time.Second,
+			RetryMin:      250 * time.Millisecond,
+			RetryMax:      10 * time.Second,
+			KeyRefresh:    5 * time.Minute,
+			LeaveTimeout:  5 * time.Second,
+			Detection: Detection{
+				ProbeInterval:     time.Second,
+				ProbeTimeout:      700 * time.Millisecond,
+				SuspicionMult:     4,
+				SuspicionMaxMult:  2,
+				GossipInterval:    200 * time.Millisecond,
+				PushPullInterval:  30 * time.Second,
+				ReconnectInterval: 5 * time.Second,
+				ReconnectTimeout:  72 * time.Hour,
+				TombstoneTimeout:  24 * time.Hour,
+				StreamTimeout:     5 * time.Second,
+			},
+		},
+	}
+}
+
+// Normalize fills what follows from other settings.
+func (c *Config) Normalize() {
+	c.Base.Normalize()
+	if c.WANGossip.Listen == "" {
+		c.WANGossip.Listen = c.Listen(config.PortWANGossipGRPC)
+	}
+}
+
+// Validate reports every problem at once.
+func (c *Config) Validate() error {
+	s, d := c.WANGossip, c.WANGossip.Detection
+	errs := []error{c.Base.Validate(), config.CheckAddress("wan_gossip.listen", s.Listen)}
+	for _, address := range s.GatewayAddresses {
+		errs = append(errs, config.CheckAddress("wan_gossip.gateway_addresses", address))
+	}
+	for _, e := range []struct {
+		field string
+		value time.Duration
+	}{
+		{"wan_gossip.probe_interval", s.ProbeInterval},
+		{"wan_gossip.retry_min", s.RetryMin},
+		{"wan_gossip.retry_max", s.RetryMax},
+		{"wan_gossip.key_refresh", s.KeyRefresh},
+		{"wan_gossip.leave_timeout", s.LeaveTimeout},
+		{"wan_gossip.detection.probe_interval", d.ProbeInterval},
+		{"wan_gossip.detection.probe_timeout", d.ProbeTimeout},
+		{"wan_gossip.detection.gossip_interval", d.GossipInterval},
+		{"wan_gossip.detection.push_pull_interval", d.PushPullInterval},
+		{"wan_gossip.detection.reconnect_interval", d.ReconnectInterval},
+		{"wan_gossip.detection.reconnect_timeout", d.ReconnectTimeout},
+		{"wan_gossip.detection.tombstone_timeout", d.TombstoneTimeout},
+		{"wan_gossip.detection.stream_timeout", d.StreamTimeout},
+	} {
+		if e.value <= 0 {
+			errs = append(errs, fault.Invalid(e.field, "%s is not positive", e.value).WithRemedy("write a duration such as 10s"))
+		}
+	}
+	if wan := c.Server.WAN; wan.Enabled && wan.AdvertiseAddr == "" {
+		if host, _, err := net.SplitHostPort(wan.BindAddr); err == nil && (host == "" || net.ParseIP(host).IsUnspecified()) {
+			errs = append(errs, fault.Invalid("server.wan.advertise_addr", "is empty while server.wan.bind_addr (%s) names no address that others could use", wan.BindAddr).
+				WithRemedy("write host:port as other datacenters reach this one"))
+		}
+	}
+	if s.RetryMin > s.RetryMax {
+		errs = append(errs, fault.Invalid("wan_gossip.retry_min", "%s is more than wan_gossip.retry_max (%s)", s.RetryMin, s.RetryMax).WithRemedy("lower it"))
+	}
+	if d.ProbeTimeout >= d.ProbeInterval {
+		errs = append(errs, fault.Invalid("wan_gossip.detection.probe_timeout", "%s is not less than wan_gossip.detection.probe_interval (%s)", d.ProbeTimeout, d.ProbeInterval).
+			WithRemedy("a probe must end, by way of another member too, before the next begins"))
+	}
+	for field, value := range map[string]int{
+		"wan_gossip.detection.suspicion_mult": d.SuspicionMult, "wan_gossip.detection.suspicion_max_mult": d.SuspicionMaxMult,
+	} {
+		if value < 1 {
+			errs = append(errs, fault.Invalid(field, "%d is less than 1", value).WithRemedy("leave it out for the default"))
+		}
+	}
+	return errors.Join(errs...)
+}

@@ -1,0 +1,109 @@
+package wangossip
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"log/slog"
+	"slices"
+	"time"
+
+	cav1 "konsul.dev/proto/gen/konsul/ca/v1"
+
+	"konsul.dev/pkg/backoff"
+	"konsul.dev/pkg/fault"
+	"konsul.dev/pkg/obs"
+	"konsul.dev/services/wan-gossip/internal/keyfile"
+)
+
+// How the ca is asked. While there is a kept copy, a ca that does not answer holds up a start for one callTimeout only.
+const (
+	keyCallTimeout = 3 * time.Second
+	keyRetryMin    = 200 * time.Millisecond
+	keyRetryMax    = 5 * time.Second
+)
+
+// ReasonNoGossipKey is the reason of a start without any gossip key to be had.
+const ReasonNoGossipKey = "NO_GOSSIP_KEY"
+
+// keys gets the federation's gossip keys from the ca and keeps a sealed copy.
+type keys struct {
+	box     *keyfile.Box
+	ca      cav1.CertificateServiceClient
+	log     *slog.Logger
+	current [][]byte
+}
+
+// obtain answers the ca's keys; while it is away, the kept ones; while there are none, it waits until ctx ends.
+func (k *keys) obtain(ctx context.Context) ([][]byte, error) {
+	kept, err := k.box.Load()
+	if err != nil {
+		k.log.Warn("kept gossip keys are of no use; asking the ca", obs.KeyError, err)
+	}
+	for pause := backoff.New(keyRetryMin, keyRetryMax); ; {
+		asked, err := k.ask(ctx)
+		switch {
+		case err == nil:
+			k.keep(asked)
+			return asked, nil
+		case len(kept) > 0:
+			k.log.Warn("ca is away; gossip starts with the kept keys", obs.KeyError, err)
+			k.current = kept
+			return kept, nil
+		case fault.CodeOf(err) == fault.PermissionDenied:
+			return nil, fmt.Errorf("get gossip key from ca: %w", err)
+		}
+		k.log.Warn("ca gives no gossip key yet; waiting", obs.KeyError, err)
+		if pause.Wait(ctx) != nil {
+			return nil, fault.New(fault.Unavailable, ReasonNoGossipKey, "the ca gave no gossip key, and none is kept here").
+				WithRemedy("start the datacenter's ca; see endpoints.ca").Wrap(err)
+		}
+	}
+}
+
+func (k *keys) ask(ctx context.Context) ([][]byte, error) {
+	ctx, cancel := context.WithTimeout(ctx, keyCallTimeout)
+	defer cancel()
+	resp, err := k.ca.GetGossipKey(ctx, &cav1.GetGossipKeyRequest{})
+	if err != nil {
+		return nil, err
+	}
+	if len(resp.GetKeys()) == 0 {
+		return nil, fault.New(fault.FailedPrecondition, ReasonNoGossipKey, "the ca has no gossip key yet")
+	}
+	return resp.GetKeys(), nil
+}
+
+func (k *keys) keep(fresh [][]byte) {
+	k.current = fresh
+	if err := k.box.Save(fresh); err != nil {
+		k.log.Warn("gossip keys cannot be kept; a restart will need the ca", obs.KeyError, err)
+	}
+}
+
+// refresh asks for new keys every interval and hands them to use, until ctx ends.
+func (k *keys) refresh(ctx context.Context, interval time.Duration, use func([][]byte) error) error {
+	ticker := time.NewTicker(interval)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-ticker.C:
+		}
+		fresh, err := k.ask(ctx)
+		if err != nil {
+			k.log.Debug("ca is away; gossip goes on with its keys", obs.KeyError, err)
+			continue
+		}
+		if slices.EqualFunc(fresh, k.current, bytes.Equal) {
+			continue
+		}
+		if err := use(fresh); err != nil {
+			k.log.Error("new gossip keys cannot be used", obs.KeyError, err)
+			continue
+		}
+		k.keep(fresh)
+		k.log.Info("gossip keys changed", "keys", len(fresh))
+	}
+}

@@ -1,0 +1,176 @@
+package wangossip
+
+import (
+	"context"
+	"crypto/hkdf"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/google/uuid"
+
+	"konsul.dev/pkg/backoff"
+	"konsul.dev/pkg/config"
+	"konsul.dev/pkg/fault"
+	"konsul.dev/pkg/identity"
+	"konsul.dev/pkg/obs"
+	"konsul.dev/services/wan-gossip/internal/members"
+	"konsul.dev/services/wan-gossip/internal/peerfile"
+	"konsul.dev/services/wan-gossip/internal/serfpool"
+)
+
+const (
+	// lookupTimeout bounds how long a start waits for names of its own to appear in DNS.
+	lookupTimeout = time.Minute
+	lookupMin     = 200 * time.Millisecond
+	lookupMax     = 5 * time.Second
+)
+
+func (s *Service) poolConfig(ctx context.Context, gossipKeys [][]byte) (serfpool.Config, error) {
+	wan, d := s.cfg.Server.WAN, s.cfg.WANGossip.Detection
+	bindIP, bindPort, err := s.resolve(ctx, "server.wan.bind_addr", wan.BindAddr)
+	if err != nil {
+		return serfpool.Config{}, err
+	}
+	var advertiseIP string
+	var advertisePort int
+	if wan.AdvertiseAddr != "" {
+		if advertiseIP, advertisePort, err = s.resolve(ctx, "server.wan.advertise_addr", wan.AdvertiseAddr); err != nil {
+			return serfpool.Config{}, err
+		}
+	}
+	return serfpool.Config{
+		Self: s.self, BindIP: bindIP, BindPort: bindPort, AdvertiseIP: advertiseIP, AdvertisePort: advertisePort,
+		Keys: gossipKeys, Admit: s.gate.admit, Log: s.deps.Telemetry.Log,
+		Timing: serfpool.Timing{
+			ProbeInterval: d.ProbeInterval, ProbeTimeout: d.ProbeTimeout,
+			SuspicionMult: d.SuspicionMult, SuspicionMaxMult: d.SuspicionMaxMult,
+			GossipInterval: d.GossipInterval, PushPullInterval: d.PushPullInterval,
+			ReconnectInterval: d.ReconnectInterval, ReconnectTimeout: d.ReconnectTimeout,
+			TombstoneTimeout: d.TombstoneTimeout, StreamTimeout: d.StreamTimeout,
+		},
+	}, nil
+}
+
+// resolve answers the IP and port of an own address, waiting for its name to appear.
+func (s *Service) resolve(ctx context.Context, field, address string) (ip string, port int, err error) {
+	host, portText, err := net.SplitHostPort(address)
+	if err != nil {
+		return "", 0, fault.Invalid(field, "%q is no address", address)
+	}
+	if port, err = strconv.Atoi(portText); err != nil {
+		return "", 0, fault.Invalid(field, "%q is no port", portText)
+	}
+	if host == "" {
+		return net.IPv4zero.String(), port, nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, lookupTimeout)
+	defer cancel()
+	for pause := backoff.New(lookupMin, lookupMax); ; {
+		ips, err := s.deps.Lookup(ctx, host)
+		if err == nil && len(ips) > 0 {
+			return preferV4(ips), port, nil
+		}
+		s.deps.Telemetry.Log.Warn("own gossip address has no IP address yet; waiting", obs.KeyAddress, address, obs.KeyError, err)
+		if pause.Wait(ctx) != nil {
+			return "", 0, fault.Invalid(field, "%q cannot be resolved: %v", host, err).
+				WithRemedy("write an IP address, or a name that DNS knows on this machine")
+		}
+	}
+}
+
+func preferV4(ips []string) string {
+	for _, ip := range ips {
+		if parsed := net.ParseIP(ip); parsed != nil && parsed.To4() != nil {
+			return ip
+		}
+	}
+	return ips[0]
+}
+
+// gateways answers where other datacenters reach this one's gateways. The host stays a name if it
+// was written as one.
+func gateways(cfg Config) []string {
+	if len(cfg.WANGossip.GatewayAddresses) > 0 {
+		return slices.Clone(cfg.WANGossip.GatewayAddresses)
+	}
+	address := cfg.Server.WAN.AdvertiseAddr
+	if address == "" {
+		address = cfg.Server.WAN.BindAddr
+	}
+	host, _, err := net.SplitHostPort(address)
+	if err != nil {
+		return nil // refused by Validate
+	}
+	return []string{net.JoinHostPort(host, strconv.Itoa(config.PortGateway))}
+}
+
+// datacenterID answers the immutable id of the datacenter. The first start derives it from the datacenter
+// secret, so that every member of a datacenter has the same one, also after the loss of a disk, and another
+// datacenter of the same name another; then it is kept, so that a new secret does not change it.
+func datacenterID(path, datacenter string, secret []byte) (string, error) {
+	kept, err := os.ReadFile(path)
+	if err == nil {
+		id, err := uuid.Parse(strings.TrimSpace(string(kept)))
+		if err != nil {
+			return "", fault.New(fault.DataLoss, "DATACENTER_ID_UNREADABLE", "%q holds no UUID", path).
+				WithRemedy("restore it from another member of the datacenter, or remove it to derive the id from server.secret_file").Wrap(err)
+		}
+		return id.String(), nil
+	}
+	if !errors.Is(err, os.ErrNotExist) {
+		return "", fmt.Errorf("read datacenter id: %w", err)
+	}
+	derived, err := hkdf.Key(sha256.New, secret, nil, "konsul datacenter id v1 "+datacenter, len(uuid.UUID{}))
+	if err != nil {
+		return "", fmt.Errorf("derive datacenter id: %w", err)
+	}
+	id := uuid.UUID(derived)
+	id[6] = id[6]&0x0f | 0x80 // version 8, RFC 9562: made our own way
+	id[8] = id[8]&0x3f | 0x80
+	return id.String(), identity.WriteFile(path, []byte(id.String()+"\n"))
+}
+
+// peers remembers where others were. It is used by one goroutine at a time.
+type peers struct {
+	path string
+	own  string
+	log  *slog.Logger
+	last []string
+}
+
+func (p *peers) load() []string {
+	list, err := peerfile.Load(p.path)
+	if err != nil {
+		p.log.Warn("known gossip peers cannot be read; relying on configured seeds", obs.KeyError, err)
+	}
+	return list
+}
+
+// remember saves the peers, but not while alone: those of better days are worth more then.
+func (p *peers) remember(all []members.Member) {
+	var list []string
+	alone := true
+	for _, m := range all {
+		if m.Name == p.own || m.Status == members.Left {
+			continue
+		}
+		alone = alone && !m.Up()
+		list = append(list, m.Address)
+	}
+	slices.Sort(list)
+	if alone || slices.Equal(list, p.last) {
+		return
+	}
+	p.last = list
+	if err := peerfile.Save(p.path, list); err != nil {
+		p.log.Warn("known gossip peers cannot be saved", obs.KeyError, err)
+	}
+}
