@@ -106,6 +106,13 @@ func run[C any, P interface {
 	settings := P(&cfg).Settings()
 	switch {
 	case inv.checkConfig:
+		// What a service can check beyond its settings, such as the files they name.
+		if c, ok := any(&cfg).(interface{ CheckConfig() error }); ok {
+			if err := c.CheckConfig(); err != nil {
+				complain(stderr, name, err)
+				return exitUsage
+			}
+		}
 		fmt.Fprintln(stdout, "configuration is valid")
 		return exitOK
 	case inv.health:

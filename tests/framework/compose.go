@@ -38,7 +38,7 @@ func StartCompose(t *testing.T) *Compose {
 		t.Skipf("Docker does not answer: %v", err)
 	}
 	c := &Compose{Dir: filepath.Join(t.TempDir(), "compose-lab"), Project: "konsul-e2e", t: t, out: &tail{}}
-	c.cmd = exec.Command(Bin(t, "konsul-lab"), "compose-up", "--dir", c.Dir, "--project", c.Project)
+	c.cmd = exec.Command(Bin(t, "konsul-lab"), "compose", "up", "--dir", c.Dir, "--project", c.Project)
 	c.cmd.Stderr = c.out
 	c.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGTERM}
 	stdout, err := c.cmd.StdoutPipe()
@@ -110,8 +110,9 @@ func (c *Compose) CutOff(dc string) {
 // Rejoin puts a datacenter back on the network between datacenters, under the names it had.
 func (c *Compose) Rejoin(dc string) {
 	for _, name := range c.wan(dc) {
-		service := strings.TrimSpace(c.docker("inspect", "-f", `{{index .Config.Labels "com.docker.compose.service"}}`, name))
-		c.docker("network", "connect", "--alias", service, c.Project+"_wan", name)
+		labels := c.docker("inspect", "-f", `{{index .Config.Labels "com.docker.compose.service"}} {{index .Config.Labels "konsul.wan-address"}}`, name)
+		service, address, _ := strings.Cut(strings.TrimSpace(labels), " ")
+		c.docker("network", "connect", "--alias", service, "--ip", address, c.Project+"_wan", name)
 	}
 }
 
