@@ -53,9 +53,12 @@ const (
 
 // Reasons used by more than one package; the rest live beside the code that returns them.
 const (
+	// ReasonInvalidArgument means the named field is wrong whatever the state.
 	ReasonInvalidArgument = "INVALID_ARGUMENT"
-	ReasonOutcomeUnknown  = "OUTCOME_UNKNOWN"
-	ReasonNoLeader        = "NO_LEADER"
+	// ReasonOutcomeUnknown means the write was proposed and its fate is unsure.
+	ReasonOutcomeUnknown = "OUTCOME_UNKNOWN"
+	// ReasonNoLeader means the datacenter's registry has no leader right now.
+	ReasonNoLeader = "NO_LEADER"
 )
 
 // Error is a fault. Make one with New or Invalid.

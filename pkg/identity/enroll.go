@@ -6,7 +6,6 @@ import (
 	"crypto/elliptic"
 	"crypto/hmac"
 	"crypto/rand"
-	"crypto/tls"
 	"crypto/x509"
 	"errors"
 	"fmt"
@@ -17,10 +16,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
-	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/credentials"
-	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/status"
 
 	"konsul.dev/pkg/backoff"
@@ -72,6 +68,10 @@ func Enroll(ctx context.Context, cfg EnrollConfig) (*Enrolled, error) {
 	if err != nil {
 		return nil, err
 	}
+	if len(cfg.CAAddrs) == 0 {
+		return nil, fault.Invalid("endpoints.ca", "names no ca").WithRemedy("list the datacenter's cas as host:port")
+	}
+	WarnIfExposed(cfg.Log, cfg.SecretFile)
 	expiry, err := obs.Register(cfg.Metrics, prometheus.NewGaugeVec(prometheus.GaugeOpts{
 		Name: "konsul_identity_certificate_expiry_timestamp_seconds",
 		Help: "When the certificate in use expires, as seconds since 1970.",
@@ -140,9 +140,7 @@ func (e *Enrolled) enroll(ctx context.Context) (Material, error) {
 		case err == nil:
 			return material, nil
 		case refused(err):
-			return Material{}, fault.New(fault.Unauthenticated, "ENROLLMENT_REFUSED", "the ca at %s refuses service %s of datacenter %s: %s",
-				addr, e.cfg.Service, e.cfg.Datacenter, status.Convert(err).Message()).
-				WithField("server.secret_file").WithRemedy("give every service of the datacenter the ca's secret file").Wrap(err)
+			return Material{}, e.refusal(addr, err)
 		}
 		last = err
 		e.cfg.Log.Debug("ca does not answer yet", obs.KeyAddress, addr, obs.KeyError, err)
@@ -151,6 +149,16 @@ func (e *Enrolled) enroll(ctx context.Context) (Material, error) {
 				WithField("endpoints.ca").WithRemedy("start the datacenter's ca, or correct its address").Wrap(last)
 		}
 	}
+}
+
+// refusal names the setting at fault: the ca takes the secret before it looks at anything else.
+func (e *Enrolled) refusal(addr string, err error) error {
+	f := fault.New(fault.Unauthenticated, "ENROLLMENT_REFUSED", "the ca at %s refuses service %s of datacenter %s: %s",
+		addr, e.cfg.Service, e.cfg.Datacenter, status.Convert(err).Message()).Wrap(err)
+	if status.Code(err) == codes.Unauthenticated {
+		return f.WithField("server.secret_file").WithRemedy("give every service of the datacenter the ca's secret file")
+	}
+	return f.WithField("server.datacenter").WithRemedy("compare server.datacenter and endpoints.ca with the ca's configuration")
 }
 
 // refused tells an answer that will not change from a failure that may pass.
@@ -211,38 +219,6 @@ func (e *Enrolled) request() (*ecdsa.PrivateKey, []byte, error) {
 	return key, csr, nil
 }
 
-// DialUnverified opens TLS to addr without believing who answers, and answers a gRPC connection over
-// exactly that TLS connection with its state. The caller proves and checks by channel binding.
-func DialUnverified(ctx context.Context, addr, serverName string) (*grpc.ClientConn, tls.ConnectionState, error) {
-	dialer := tls.Dialer{Config: &tls.Config{
-		MinVersion: tls.VersionTLS13, NextProtos: []string{"h2"}, ServerName: serverName,
-		InsecureSkipVerify: true,
-	}}
-	raw, err := dialer.DialContext(ctx, "tcp", addr)
-	if err != nil {
-		return nil, tls.ConnectionState{}, fmt.Errorf("dial %s: %w", addr, err)
-	}
-	secured, ok := raw.(*tls.Conn)
-	if !ok {
-		return nil, tls.ConnectionState{}, fmt.Errorf("dial %s: no TLS connection", addr)
-	}
-	once := make(chan net.Conn, 1)
-	once <- secured
-	conn, err := grpc.NewClient("passthrough:///"+addr, grpc.WithTransportCredentials(insecure.NewCredentials()),
-		grpc.WithContextDialer(func(context.Context, string) (net.Conn, error) {
-			select {
-			case c := <-once:
-				return c, nil
-			default:
-				return nil, errors.New("the connection that was proven is gone")
-			}
-		}))
-	if err != nil {
-		return nil, tls.ConnectionState{}, errors.Join(fmt.Errorf("make client: %w", err), secured.Close())
-	}
-	return conn, secured.ConnectionState(), nil
-}
-
 func parseMaterial(key *ecdsa.PrivateKey, chain, roots [][]byte) (Material, error) {
 	m := Material{Key: key}
 	for _, list := range []struct {
@@ -261,78 +237,4 @@ func parseMaterial(key *ecdsa.PrivateKey, chain, roots [][]byte) (Material, erro
 		return Material{}, errors.New("the ca answered without a certificate")
 	}
 	return m, nil
-}
-
-// Run renews the certificate at two thirds of its life, for as long as ctx lasts. It never fails:
-// a ca that is away is asked again, and an expired certificate is replaced by enrolling anew.
-func (e *Enrolled) Run(ctx context.Context) error {
-	retry := backoff.New(time.Second, time.Minute)
-	for {
-		leaf := e.Material().Chain[0]
-		renewAt := leaf.NotBefore.Add(leaf.NotAfter.Sub(leaf.NotBefore) * 2 / 3)
-		timer := time.NewTimer(max(0, time.Until(renewAt)))
-		select {
-		case <-ctx.Done():
-			timer.Stop()
-			return nil
-		case <-timer.C:
-		}
-		if err := e.renew(ctx); err != nil {
-			e.cfg.Log.Warn("certificate not renewed; the old one stays in use", obs.KeyError, err, "expires", leaf.NotAfter)
-			if retry.Wait(ctx) != nil {
-				return nil
-			}
-			continue
-		}
-		retry.Reset()
-	}
-}
-
-func (e *Enrolled) renew(ctx context.Context) error {
-	material, err := e.renewed(ctx)
-	if err != nil {
-		if time.Now().Before(e.Material().Chain[0].NotAfter) {
-			return err
-		}
-		// With an expired certificate no ca takes the call; the secret still proves who we are.
-		enrollCtx, cancel := context.WithTimeout(ctx, attemptTimeout)
-		defer cancel()
-		if material, err = e.enroll(enrollCtx); err != nil {
-			return err
-		}
-	}
-	if err := e.Set(material); err != nil {
-		return err
-	}
-	e.expiry.WithLabelValues(e.cfg.Service).Set(float64(material.Chain[0].NotAfter.Unix()))
-	e.cfg.Log.Info("certificate renewed", "expires", material.Chain[0].NotAfter)
-	return save(e.cfg.Dir, material)
-}
-
-func (e *Enrolled) renewed(ctx context.Context) (Material, error) {
-	ctx, cancel := context.WithTimeout(ctx, attemptTimeout)
-	defer cancel()
-	key, csr, err := e.request()
-	if err != nil {
-		return Material{}, err
-	}
-	var errs []error
-	for _, addr := range e.cfg.CAAddrs {
-		resp, err := e.askRenewal(ctx, addr, csr)
-		if err == nil {
-			return parseMaterial(key, resp.GetCertificateChain(), resp.GetRoots())
-		}
-		errs = append(errs, err)
-	}
-	return Material{}, errors.Join(errs...)
-}
-
-func (e *Enrolled) askRenewal(ctx context.Context, addr string, csr []byte) (*cav1.RenewResponse, error) {
-	conn, err := grpc.NewClient("passthrough:///"+addr,
-		grpc.WithTransportCredentials(credentials.NewTLS(e.ClientTLS(Want{Service: componentCA}, ""))))
-	if err != nil {
-		return nil, fmt.Errorf("make client: %w", err)
-	}
-	defer func() { _ = conn.Close() }()
-	return cav1.NewCertificateServiceClient(conn).Renew(ctx, &cav1.RenewRequest{Csr: csr})
 }

@@ -10,6 +10,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"hash"
+	"log/slog"
 	"os"
 	"strings"
 
@@ -47,6 +48,13 @@ func ReadSecret(path string) ([]byte, error) {
 		return nil, fault.Invalid("server.secret_file", "%q holds %d bytes, fewer than %d", path, len(secret), minSecret).WithRemedy(secretRemedy)
 	}
 	return secret, nil
+}
+
+// WarnIfExposed logs when every user of the machine may read a secret file.
+func WarnIfExposed(log *slog.Logger, path string) {
+	if info, err := os.Stat(path); err == nil && info.Mode().Perm()&0o007 != 0 {
+		log.Warn("secret file is open to every user of this machine; chmod 600 it", "path", path, "mode", info.Mode().Perm().String())
+	}
 }
 
 // Channel binding, RFC 5705 as TLS 1.3 defines it (RFC 8446 section 7.5).

@@ -74,9 +74,22 @@ type Rotating struct {
 	current atomic.Pointer[Material]
 }
 
+// check answers whose identity material proves, or why it proves none.
+func (m Material) check() (ID, error) {
+	id, err := Verify(m.Chain, m.Roots, time.Now())
+	if err != nil {
+		return ID{}, err
+	}
+	public, ok := m.Chain[0].PublicKey.(interface{ Equal(crypto.PublicKey) bool })
+	if m.Key == nil || !ok || !public.Equal(m.Key.Public()) {
+		return ID{}, fmt.Errorf("certificate of %s is for another key", id)
+	}
+	return id, nil
+}
+
 // NewRotating answers a source for the identity in material.
 func NewRotating(m Material) (*Rotating, error) {
-	id, err := Verify(m.Chain, m.Roots, time.Now())
+	id, err := m.check()
 	if err != nil {
 		return nil, fmt.Errorf("own certificate: %w", err)
 	}
@@ -87,7 +100,7 @@ func NewRotating(m Material) (*Rotating, error) {
 
 // Set replaces the material for all handshakes from now on. It must be valid and name the same identity.
 func (r *Rotating) Set(m Material) error {
-	id, err := Verify(m.Chain, m.Roots, time.Now())
+	id, err := m.check()
 	if err != nil {
 		return fmt.Errorf("new certificate: %w", err)
 	}

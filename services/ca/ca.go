@@ -9,6 +9,7 @@ package ca
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 
 	"go.uber.org/fx"
@@ -38,7 +39,8 @@ type Settings struct {
 	JoinTokenFile string `koanf:"join_token_file"`
 	// JoinTimeout is how long a first start tries to reach the primary.
 	JoinTimeout time.Duration `koanf:"join_timeout"`
-	// PrimaryGateways go into join tokens: where new datacenters reach this one.
+	// PrimaryGateways is how other datacenters reach this one's gateways: a primary puts it into join tokens,
+	// a secondary into its application.
 	PrimaryGateways []string `koanf:"primary_gateways"`
 	// JoinTokenTTL is how long a join token works unless its maker says otherwise.
 	JoinTokenTTL    time.Duration `koanf:"join_token_ttl"`
@@ -79,8 +81,12 @@ func (c *Config) Validate() error {
 		field string
 		value time.Duration
 	}{
-		{"ca.leaf_ttl", c.CA.LeafTTL}, {"ca.intermediate_ttl", c.CA.IntermediateTTL}, {"ca.root_ttl", c.CA.RootTTL},
-		{"ca.join_timeout", c.CA.JoinTimeout}, {"ca.join_token_ttl", c.CA.JoinTokenTTL}, {"ca.max_join_token_ttl", c.CA.MaxJoinTokenTTL},
+		{"ca.leaf_ttl", c.CA.LeafTTL},
+		{"ca.intermediate_ttl", c.CA.IntermediateTTL},
+		{"ca.root_ttl", c.CA.RootTTL},
+		{"ca.join_timeout", c.CA.JoinTimeout},
+		{"ca.join_token_ttl", c.CA.JoinTokenTTL},
+		{"ca.max_join_token_ttl", c.CA.MaxJoinTokenTTL},
 	} {
 		if ttl.value <= 0 {
 			errs = append(errs, fault.Invalid(ttl.field, "must be positive, is %s", ttl.value).WithRemedy("give a duration such as 24h"))
@@ -88,6 +94,12 @@ func (c *Config) Validate() error {
 	}
 	if c.CA.LeafTTL > c.CA.IntermediateTTL || c.CA.IntermediateTTL > c.CA.RootTTL {
 		errs = append(errs, fault.Invalid("ca.leaf_ttl", "leaves must not outlive intermediates, nor those the root"))
+	}
+	if c.CA.JoinTokenTTL > c.CA.MaxJoinTokenTTL {
+		errs = append(errs, fault.Invalid("ca.join_token_ttl", "%s is more than ca.max_join_token_ttl, %s", c.CA.JoinTokenTTL, c.CA.MaxJoinTokenTTL))
+	}
+	for i, gateway := range c.CA.PrimaryGateways {
+		errs = append(errs, config.CheckAddress(fmt.Sprintf("ca.primary_gateways[%d]", i), gateway))
 	}
 	return errors.Join(errs...)
 }

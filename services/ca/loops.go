@@ -2,11 +2,10 @@ package ca
 
 import (
 	"context"
-	"crypto/rand"
 	"crypto/sha256"
 	"crypto/x509"
 	"encoding/hex"
-	"fmt"
+	"errors"
 	"time"
 
 	"github.com/google/uuid"
@@ -27,39 +26,54 @@ const (
 	callTimeout = 10 * time.Second
 )
 
-// renew keeps the ca's own leaf and, before that, its intermediate from expiring.
-func (s *Service) renew(ctx context.Context) error {
+// renew keeps the ca's own leaf and its intermediate from expiring. A primary that is away holds up the
+// intermediate only: the leaf is signed here, and without it nobody in this datacenter could renew.
+func (s *Service) renew(ctx context.Context, state *keystore.State) error {
 	retry := backoff.New(retryMin, retryMax)
 	for {
-		state, err := s.store.Load()
-		if err != nil {
-			return err
-		}
-		intermediate, leaf := policy.RenewAt(state.Intermediate.Certificate), policy.RenewAt(s.source.Material().Chain[0])
-		next := leaf
-		if intermediate.Before(leaf) {
-			next = intermediate
-		}
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-s.deps.Clock.After(next.Sub(s.deps.Clock.Now())):
+		case <-s.deps.Clock.After(s.nextRenewal(state).Sub(s.deps.Clock.Now())):
 		}
-		if !s.deps.Clock.Now().Before(intermediate) {
-			state, err = s.renewIntermediate(ctx, state)
-		}
-		if err == nil {
-			err = s.renewLeaf(state)
-		}
-		if err == nil {
+		state = s.renewDue(ctx, state)
+		// What failed is still due, and what is cut short by its issuer's end is due at birth.
+		if s.deps.Clock.Now().Before(s.nextRenewal(state)) {
 			retry.Reset()
 			continue
 		}
-		s.deps.Telemetry.Log.Warn("own certificates not renewed; the old ones stay in use", obs.KeyError, err)
 		if retry.Wait(ctx) != nil {
 			return nil
 		}
 	}
+}
+
+func (s *Service) nextRenewal(state *keystore.State) time.Time {
+	leaf, intermediate := policy.RenewAt(s.source.Material().Chain[0]), policy.RenewAt(state.Intermediate.Certificate)
+	if intermediate.Before(leaf) {
+		return intermediate
+	}
+	return leaf
+}
+
+func (s *Service) renewDue(ctx context.Context, state *keystore.State) *keystore.State {
+	log := s.deps.Telemetry.Log
+	if !s.deps.Clock.Now().Before(policy.RenewAt(state.Intermediate.Certificate)) {
+		next, err := s.renewIntermediate(ctx, state)
+		if err != nil {
+			log.Warn("intermediate not renewed; the old one stays in use", obs.KeyError, err, "expires", state.Intermediate.Certificate.NotAfter)
+		} else {
+			state = next
+		}
+	}
+	leaf := s.source.Material().Chain[0]
+	if s.deps.Clock.Now().Before(policy.RenewAt(leaf)) && leaf.CheckSignatureFrom(state.Intermediate.Certificate) == nil {
+		return state
+	}
+	if err := s.renewLeaf(state); err != nil {
+		log.Warn("own certificate not renewed; the old one stays in use", obs.KeyError, err, "expires", leaf.NotAfter)
+	}
+	return state
 }
 
 func (s *Service) renewLeaf(state *keystore.State) error {
@@ -77,52 +91,55 @@ func (s *Service) renewIntermediate(ctx context.Context, state *keystore.State) 
 	if state.Root != nil {
 		next.Intermediate, err = s.newIntermediate(state)
 	} else {
-		next.Intermediate, err = s.askIntermediate(ctx, state)
+		next.Intermediate, next.Roots, err = s.askIntermediate(ctx, state)
 	}
 	if err != nil {
-		return state, err
+		return nil, err
 	}
-	if err := s.store.Save(&next); err != nil {
-		return state, err
+	if err := errors.Join(s.store.Save(&next), s.writeRoots(&next)); err != nil {
+		return nil, err
 	}
-	s.handlers.Replace(&next)
+	s.handlers.Replace(known(&next))
 	s.deps.Telemetry.Log.Info("intermediate renewed", "expires", next.Intermediate.Certificate.NotAfter)
 	return &next, nil
 }
 
-func (s *Service) askIntermediate(ctx context.Context, state *keystore.State) (*issuer.Authority, error) {
+func (s *Service) askIntermediate(ctx context.Context, state *keystore.State) (*issuer.Authority, []*x509.Certificate, error) {
 	conn, err := rpc.DialDatacenter(s.cfg.Endpoints.Gateway, state.PrimaryDatacenter, Name, rpc.ClientParams{Identity: s.source, Telemetry: s.deps.Telemetry})
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	defer func() { _ = conn.Close() }()
 	key, err := issuer.NewKey()
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	csr, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{}, key)
+	csr, err := issuer.Request(key)
 	if err != nil {
-		return nil, fmt.Errorf("make certificate request: %w", err)
+		return nil, nil, err
 	}
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
 	resp, err := cav1.NewCertificateServiceClient(conn).RenewIntermediate(ctx, &cav1.RenewIntermediateRequest{Csr: csr})
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	cert, err := x509.ParseCertificate(resp.GetIntermediate())
+	certs, err := issuer.ParseCertificates(append([][]byte{resp.GetIntermediate()}, resp.GetRoots()...))
 	if err != nil {
-		return nil, fmt.Errorf("parse intermediate: %w", err)
+		return nil, nil, err
 	}
-	return &issuer.Authority{Certificate: cert, Key: key}, nil
+	cert, roots := certs[0], certs[1:]
+	if err := issuer.CheckIntermediate(cert, &key.PublicKey, roots, state.FederationID, s.cfg.Server.Datacenter, s.deps.Clock.Now()); err != nil {
+		return nil, nil, err
+	}
+	return &issuer.Authority{Certificate: cert, Key: key}, roots, nil
 }
 
 // publishRoots tells the registry the federation's trust anchors, once, as soon as it can. The primary's
 // registry passes them on by replication.
-func (s *Service) publishRoots(ctx context.Context) error {
-	state, err := s.store.Load()
-	if err != nil || state.Root == nil {
-		return err
+func (s *Service) publishRoots(ctx context.Context, state *keystore.State) error {
+	if state.Root == nil {
+		return nil
 	}
 	request := &registryv1.PublishRootsRequest{RequestId: uuid.NewString()}
 	for _, root := range state.Roots {

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"os"
 	"path/filepath"
 
 	"github.com/google/uuid"
@@ -30,7 +31,10 @@ import (
 	"konsul.dev/services/ca/internal/keystore"
 )
 
-const gossipKeyLength = 32
+const (
+	gossipKeyLength = 32
+	rootsMode       = 0o644
+)
 
 // Deps is what a ca takes from its process.
 type Deps struct {
@@ -60,6 +64,7 @@ func New(cfg Config, deps Deps) (*Service, error) {
 	if err != nil {
 		return nil, err
 	}
+	identity.WarnIfExposed(deps.Telemetry.Log, cfg.Server.SecretFile)
 	store, err := keystore.Open(filepath.Join(cfg.Server.DataDir, Name), cfg.Server.Datacenter, secret)
 	if err != nil {
 		return nil, err
@@ -91,30 +96,31 @@ func (s *Service) Start(ctx context.Context) (err error) {
 	if err != nil {
 		return fault.New(fault.Unavailable, "PORT_TAKEN", "cannot listen on %s: %v", s.cfg.CA.Listen, err).WithField("ca.listen").WithRemedy("stop what uses it, or choose another address")
 	}
-	if err := s.open(ctx); err != nil {
+	state, err := s.open(ctx)
+	if err != nil {
 		return errors.Join(err, listener.Close())
 	}
 	s.group.Go("serve", func(context.Context) error { return s.server.Serve(listener) })
-	s.group.Go("renew", s.renew)
-	s.group.Go("publish roots", s.publishRoots)
+	s.group.Go("renew", func(ctx context.Context) error { return s.renew(ctx, state) })
+	s.group.Go("publish roots", func(ctx context.Context) error { return s.publishRoots(ctx, state) })
 	s.server.Serving()
 	return nil
 }
 
-func (s *Service) open(ctx context.Context) error {
+func (s *Service) open(ctx context.Context) (*keystore.State, error) {
 	state, err := s.load(ctx)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if err := s.writeRoots(state); err != nil {
-		return err
+		return nil, err
 	}
 	metrics, err := api.NewMetrics(s.deps.Telemetry.Metrics)
 	if err != nil {
-		return fmt.Errorf("register ca metrics: %w", err)
+		return nil, fmt.Errorf("register ca metrics: %w", err)
 	}
 	params := api.Params{
-		Datacenter: s.cfg.Server.Datacenter, State: state, Clock: s.deps.Clock, Metrics: metrics,
+		Datacenter: s.cfg.Server.Datacenter, State: known(state), Clock: s.deps.Clock, Metrics: metrics,
 		Limits: api.Limits{
 			LeafTTL: s.cfg.CA.LeafTTL, IntermediateTTL: s.cfg.CA.IntermediateTTL,
 			JoinTokenTTL: s.cfg.CA.JoinTokenTTL, MaxJoinTokenTTL: s.cfg.CA.MaxJoinTokenTTL,
@@ -123,26 +129,38 @@ func (s *Service) open(ctx context.Context) error {
 	}
 	material, err := s.issueOwn(api.New(params), state)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if s.source, err = identity.NewRotating(material); err != nil {
-		return err
+		return nil, err
 	}
 	s.registry, err = rpc.Dial(s.cfg.Endpoints.Registry, rpc.ClientParams{
 		Identity: s.source, Want: identity.Want{Service: "registry"}, Telemetry: s.deps.Telemetry,
 	})
 	if err != nil {
-		return err
+		return nil, err
 	}
 	params.Trust = registryv1.NewTrustServiceClient(s.registry)
 	s.handlers = api.New(params)
 	s.server, err = rpc.NewServer(rpc.ServerParams{Name: Name, Identity: s.source, Access: api.Access(), Telemetry: s.deps.Telemetry})
 	if err != nil {
-		return err
+		return nil, err
 	}
 	cav1.RegisterEnrollmentServiceServer(s.server, s.handlers)
 	cav1.RegisterCertificateServiceServer(s.server, s.handlers)
-	return nil
+	return state, nil
+}
+
+// known answers what of the state the handlers need.
+func known(state *keystore.State) *api.State {
+	k := &api.State{
+		FederationID: state.FederationID, PrimaryDatacenter: state.PrimaryDatacenter, Roots: state.Roots, GossipKeys: state.GossipKeys,
+		Intermediate: state.Intermediate.Certificate, Leaves: state.Intermediate,
+	}
+	if state.Root != nil {
+		k.Root = state.Root
+	}
+	return k
 }
 
 // load answers the kept state, or makes and keeps a first one.
@@ -162,12 +180,19 @@ func (s *Service) load(ctx context.Context) (*keystore.State, error) {
 	if err := s.store.Save(state); err != nil {
 		return nil, err
 	}
+	if err := s.store.DropPending(); err != nil {
+		return nil, err
+	}
 	s.deps.Telemetry.Log.Info("this datacenter's authority is ready", "federation_id", state.FederationID, "primary", s.cfg.Primary())
 	return state, nil
 }
 
 // found makes a new federation.
 func (s *Service) found() (*keystore.State, error) {
+	if s.cfg.CA.JoinTokenFile != "" {
+		return nil, fault.Invalid("server.primary_datacenter", "makes %s the primary of a new federation, but ca.join_token_file is to join one", s.cfg.Server.Datacenter).
+			WithRemedy("name the primary that made the token, or remove ca.join_token_file")
+	}
 	now := s.deps.Clock.Now()
 	state := &keystore.State{FederationID: uuid.NewString(), PrimaryDatacenter: s.cfg.Server.Datacenter}
 	root, err := issuer.NewRoot(state.FederationID, now, s.cfg.CA.RootTTL)
@@ -202,13 +227,47 @@ func (s *Service) join(ctx context.Context) (*keystore.State, error) {
 		return nil, fault.Invalid("ca.join_token_file", "is empty, and %s has not joined a federation yet", s.cfg.Server.Datacenter).
 			WithRemedy("make a token in the primary: konsulctl datacenter token create --datacenter " + s.cfg.Server.Datacenter)
 	}
-	token, err := jointoken.Read(s.cfg.CA.JoinTokenFile)
+	token, err := s.readToken()
 	if err != nil {
 		return nil, err
 	}
-	return joiner.Join(ctx, token, &federationv1.Datacenter{
-		Name: s.cfg.Server.Datacenter, Id: uuid.NewString(), GatewayAddresses: s.cfg.CA.PrimaryGateways,
+	pending, err := s.store.Pending(token.ID)
+	if err != nil {
+		return nil, err
+	}
+	state, err := joiner.Join(ctx, token, joiner.Applicant{
+		Datacenter: &federationv1.Datacenter{
+			Name: s.cfg.Server.Datacenter, Id: pending.DatacenterID, GatewayAddresses: s.cfg.CA.PrimaryGateways,
+		},
+		Key: pending.Key,
 	}, s.cfg.CA.JoinTimeout)
+	if err != nil && fault.CodeOf(err) != fault.Unavailable {
+		err = errors.Join(err, s.store.DropPending())
+	}
+	return state, err
+}
+
+// readToken answers the join token if this datacenter may use it.
+func (s *Service) readToken() (jointoken.Token, error) {
+	path := s.cfg.CA.JoinTokenFile
+	identity.WarnIfExposed(s.deps.Telemetry.Log, path)
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return jointoken.Token{}, fault.Invalid("ca.join_token_file", "cannot be read: %v", err).
+			WithRemedy("make a token in the primary: konsulctl datacenter token create --datacenter " + s.cfg.Server.Datacenter)
+	}
+	token, err := jointoken.Parse(string(text))
+	if err != nil {
+		return jointoken.Token{}, err
+	}
+	if err := token.Usable(s.cfg.Server.Datacenter, s.deps.Clock.Now()); err != nil {
+		return jointoken.Token{}, err
+	}
+	if token.PrimaryDatacenter != s.cfg.Server.PrimaryDatacenter {
+		return jointoken.Token{}, fault.Invalid("server.primary_datacenter", "is %q, but the join token comes from %q", s.cfg.Server.PrimaryDatacenter, token.PrimaryDatacenter).
+			WithRemedy("name the primary that made the token")
+	}
+	return token, nil
 }
 
 func (s *Service) writeRoots(state *keystore.State) error {
@@ -222,7 +281,14 @@ func (s *Service) writeRoots(state *keystore.State) error {
 			return fmt.Errorf("encode trust anchor: %w", err)
 		}
 	}
-	return identity.WriteFile(path, text.Bytes())
+	if err := identity.WriteFile(path, text.Bytes()); err != nil {
+		return err
+	}
+	// Trust anchors are no secret: whoever is to verify this federation reads them.
+	if err := os.Chmod(path, rootsMode); err != nil {
+		return fmt.Errorf("open trust anchors to readers: %w", err)
+	}
+	return nil
 }
 
 // issueOwn signs the ca's own leaf.

@@ -98,9 +98,12 @@ func (d *datacenter) enroll(service, secretFile string) (*identity.Enrolled, err
 type trust struct {
 	registryv1.UnimplementedTrustServiceServer
 
-	mu     sync.Mutex
-	tokens map[string]*registryv1.JoinToken
-	roots  chan *registryv1.PublishRootsRequest
+	mu       sync.Mutex
+	tokens   map[string]*registryv1.JoinToken
+	requests map[string]string // datacenter by request id
+	// loseAnswer is how many admissions are committed but answered with a broken connection.
+	loseAnswer int
+	roots      chan *registryv1.PublishRootsRequest
 }
 
 func (s *trust) PutJoinToken(_ context.Context, r *registryv1.PutJoinTokenRequest) (*registryv1.PutJoinTokenResponse, error) {
@@ -123,7 +126,15 @@ func (s *trust) GetJoinToken(_ context.Context, r *registryv1.GetJoinTokenReques
 func (s *trust) AdmitDatacenter(_ context.Context, r *registryv1.AdmitDatacenterRequest) (*registryv1.AdmitDatacenterResponse, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.tokens[r.GetTokenId()].UsedAt = timestamppb.Now()
+	token := s.tokens[r.GetTokenId()]
+	if _, repeated := s.requests[r.GetRequestId()]; token.GetUsedAt() != nil && !repeated {
+		return nil, fault.New(fault.FailedPrecondition, "JOIN_TOKEN_USED", "the join token has been used")
+	}
+	token.UsedAt, s.requests[r.GetRequestId()] = timestamppb.Now(), r.GetDatacenter().GetId()
+	if s.loseAnswer > 0 {
+		s.loseAnswer--
+		return nil, fault.New(fault.Unavailable, "LOST", "the answer is lost")
+	}
 	return &registryv1.AdmitDatacenterResponse{}, nil
 }
 
@@ -142,7 +153,7 @@ func (d *datacenter) withRegistry() *trust {
 		Access: rpc.Access{"konsul.registry.v1.TrustService": {Peers: []rpc.Peer{{Service: "ca"}}}},
 	})
 	require.NoError(d.t, err)
-	store := &trust{tokens: map[string]*registryv1.JoinToken{}, roots: make(chan *registryv1.PublishRootsRequest, 1)}
+	store := &trust{tokens: map[string]*registryv1.JoinToken{}, requests: map[string]string{}, roots: make(chan *registryv1.PublishRootsRequest, 1)}
 	registryv1.RegisterTrustServiceServer(server, store)
 	listener, err := net.Listen("tcp", d.cfg.Endpoints.Registry[0])
 	require.NoError(d.t, err)

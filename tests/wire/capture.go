@@ -55,7 +55,7 @@ func Start(ports ...string) (*Capture, error) {
 
 // Stop ends the capture.
 func (c *Capture) Stop() {
-	c.handle.Close()
+	_ = c.handle.Close() // closing is how the reading loop learns that it is over
 	<-c.done
 }
 

@@ -68,16 +68,32 @@ func (c *CA) SourceOf(id identity.ID) *identity.Rotating {
 func (c *CA) Material(id identity.ID, issuerDC string) identity.Material {
 	c.t.Helper()
 	issuer := c.intermediate(issuerDC)
-	leaf := c.sign(&x509.Certificate{
+	leaf := c.sign(c.leaf(id), &issuer)
+	return identity.Material{
+		Chain: []*x509.Certificate{leaf.cert, issuer.cert}, Key: leaf.key, Roots: []*x509.Certificate{c.root.cert},
+	}
+}
+
+// Issuer answers the intermediate of a datacenter.
+func (c *CA) Issuer(dc string) *x509.Certificate { return c.intermediate(dc).cert }
+
+// Sign answers a leaf for somebody else's key, good from one time to another.
+func (c *CA) Sign(id identity.ID, issuerDC string, key *ecdsa.PublicKey, from, to time.Time) *x509.Certificate {
+	c.t.Helper()
+	template := c.leaf(id)
+	template.NotBefore, template.NotAfter = from, to
+	issuer := c.intermediate(issuerDC)
+	return c.certify(template, issuer.cert, key, issuer.key)
+}
+
+func (c *CA) leaf(id identity.ID) *x509.Certificate {
+	return &x509.Certificate{
 		Subject:     pkix.Name{CommonName: id.Service},
 		URIs:        []*url.URL{c.uri(id.String())},
 		KeyUsage:    x509.KeyUsageDigitalSignature,
 		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
 		DNSNames:    []string{"localhost"},
 		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1), net.IPv6loopback},
-	}, &issuer)
-	return identity.Material{
-		Chain: []*x509.Certificate{leaf.cert, issuer.cert}, Key: leaf.key, Roots: []*x509.Certificate{c.root.cert},
 	}
 }
 
@@ -107,19 +123,24 @@ func (c *CA) sign(template *x509.Certificate, issuer *signer) signer {
 	c.t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	require.NoError(c.t, err)
-	serial, err := rand.Int(rand.Reader, new(big.Int).Lsh(big.NewInt(1), 127))
-	require.NoError(c.t, err)
-	template.SerialNumber = serial
 	template.NotBefore, template.NotAfter = time.Now().Add(-time.Minute), time.Now().Add(lifetime)
 	parent := signer{cert: template, key: key}
 	if issuer != nil {
 		parent = *issuer
 	}
-	der, err := x509.CreateCertificate(rand.Reader, template, parent.cert, key.Public(), parent.key)
+	return signer{cert: c.certify(template, parent.cert, &key.PublicKey, parent.key), key: key}
+}
+
+func (c *CA) certify(template, parent *x509.Certificate, public *ecdsa.PublicKey, key *ecdsa.PrivateKey) *x509.Certificate {
+	c.t.Helper()
+	serial, err := rand.Int(rand.Reader, new(big.Int).Lsh(big.NewInt(1), 127))
+	require.NoError(c.t, err)
+	template.SerialNumber = serial
+	der, err := x509.CreateCertificate(rand.Reader, template, parent, public, key)
 	require.NoError(c.t, err)
 	cert, err := x509.ParseCertificate(der)
 	require.NoError(c.t, err)
-	return signer{cert: cert, key: key}
+	return cert
 }
 
 func (c *CA) uri(text string) *url.URL {

@@ -7,7 +7,9 @@ import (
 	"crypto/ed25519"
 	"crypto/hmac"
 	"crypto/rand"
+	"crypto/sha256"
 	"crypto/x509"
+	"encoding/hex"
 	"encoding/pem"
 	"fmt"
 	"net"
@@ -27,7 +29,6 @@ import (
 	cav1 "konsul.dev/proto/gen/konsul/ca/v1"
 	registryv1 "konsul.dev/proto/gen/konsul/registry/v1"
 	"konsul.dev/services/ca/internal/jointoken"
-	"konsul.dev/services/ca/internal/keystore"
 	"konsul.dev/services/ca/internal/policy"
 )
 
@@ -41,10 +42,34 @@ type Limits struct {
 	DatacenterSecret []byte
 }
 
+// State is what the handlers know of the federation.
+type State struct {
+	FederationID      string
+	PrimaryDatacenter string
+	// Roots are the federation's trust anchors, the one that signs first.
+	Roots      []*x509.Certificate
+	GossipKeys [][]byte
+	// Intermediate is what Leaves signs with.
+	Intermediate *x509.Certificate
+	Leaves       LeafSigner
+	// Root signs intermediates; nil in a secondary.
+	Root IntermediateSigner
+}
+
+// LeafSigner signs the keys of services.
+type LeafSigner interface {
+	SignLeaf(id identity.ID, key *ecdsa.PublicKey, names []string, ips []net.IP, now time.Time, ttl time.Duration) (*x509.Certificate, error)
+}
+
+// IntermediateSigner signs the keys of datacenters' cas.
+type IntermediateSigner interface {
+	SignIntermediate(federationID, datacenter string, key *ecdsa.PublicKey, now time.Time, ttl time.Duration) (*x509.Certificate, error)
+}
+
 // Params is what the handlers are made of.
 type Params struct {
 	Datacenter string
-	State      *keystore.State
+	State      *State
 	Limits     Limits
 	// Trust is the registry's side of join tokens and members.
 	Trust   registryv1.TrustServiceClient
@@ -79,13 +104,13 @@ func Access() rpc.Access {
 }
 
 // Replace puts a new state into use.
-func (h *Handlers) Replace(state *keystore.State) {
+func (h *Handlers) Replace(state *State) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.p.State = state
 }
 
-func (h *Handlers) state() *keystore.State {
+func (h *Handlers) state() *State {
 	h.mu.RLock()
 	defer h.mu.RUnlock()
 	return h.p.State
@@ -95,12 +120,12 @@ func (h *Handlers) state() *keystore.State {
 func (h *Handlers) IssueLeaf(service string, key *ecdsa.PublicKey, names []string, ips []net.IP) ([]*x509.Certificate, error) {
 	state := h.state()
 	id := identity.ID{FederationID: state.FederationID, Datacenter: h.p.Datacenter, Kind: identity.KindService, Service: service}
-	leaf, err := state.Intermediate.SignLeaf(id, key, names, ips, h.p.Clock.Now(), h.p.Limits.LeafTTL)
+	leaf, err := state.Leaves.SignLeaf(id, key, names, ips, h.p.Clock.Now(), h.p.Limits.LeafTTL)
 	if err != nil {
 		return nil, err
 	}
 	h.p.Metrics.Issued.WithLabelValues(service).Inc()
-	return []*x509.Certificate{leaf, state.Intermediate.Certificate}, nil
+	return []*x509.Certificate{leaf, state.Intermediate}, nil
 }
 
 // Enroll gives a service its first certificate.
@@ -171,8 +196,8 @@ func (h *Handlers) Join(ctx context.Context, req *cav1.JoinRequest) (*cav1.JoinR
 		h.p.Metrics.Refused.WithLabelValues("join_token").Inc()
 		return nil, fault.New(fault.Unauthenticated, "JOIN_TOKEN_UNKNOWN", "the primary knows no such join token").WithRemedy("make a new one in the primary")
 	}
-	if err := checkToken(token.GetToken(), req.GetDatacenter().GetName(), h.p.Clock.Now()); err != nil {
-		return nil, err
+	if refusal := jointoken.Admits(token.GetToken().GetDatacenter(), req.GetDatacenter().GetName(), token.GetToken().GetExpiresAt().AsTime(), h.p.Clock.Now()); refusal != nil {
+		return nil, refusal
 	}
 	_, key, err := parseRequest(req.GetCsr())
 	if err != nil {
@@ -182,9 +207,13 @@ func (h *Handlers) Join(ctx context.Context, req *cav1.JoinRequest) (*cav1.JoinR
 	if err != nil {
 		return nil, err
 	}
+	requestID, err := joinRequestID(req, key)
+	if err != nil {
+		return nil, err
+	}
 	// The commit that consumes the token decides between two that try it at once.
 	if _, err := h.p.Trust.AdmitDatacenter(ctx, &registryv1.AdmitDatacenterRequest{
-		TokenId: req.GetTokenId(), Datacenter: req.GetDatacenter(), RequestId: uuid.NewString(),
+		TokenId: req.GetTokenId(), Datacenter: req.GetDatacenter(), RequestId: requestID,
 	}); err != nil {
 		return nil, err
 	}
@@ -194,19 +223,19 @@ func (h *Handlers) Join(ctx context.Context, req *cav1.JoinRequest) (*cav1.JoinR
 	}, nil
 }
 
-func checkToken(token *registryv1.JoinToken, datacenter string, now time.Time) error {
-	switch {
-	case token.GetDatacenter() != datacenter:
-		return fault.New(fault.FailedPrecondition, "JOIN_TOKEN_FOR_ANOTHER", "the token admits %q, not %q", token.GetDatacenter(), datacenter).
-			WithRemedy("make a token for this datacenter, or correct server.datacenter")
-	case token.GetUsedAt() != nil:
-		return fault.New(fault.FailedPrecondition, "JOIN_TOKEN_USED", "the token was used at %s", token.GetUsedAt().AsTime().Format(time.RFC3339)).
-			WithRemedy("make a new one in the primary")
-	case now.After(token.GetExpiresAt().AsTime()):
-		return fault.New(fault.FailedPrecondition, "JOIN_TOKEN_EXPIRED", "the token expired at %s", token.GetExpiresAt().AsTime().Format(time.RFC3339)).
-			WithRemedy("make a new one in the primary")
+// joinRequestID names an admission. The same applicant asking again, because the answer was lost, is admitted
+// again; another key is another request, for which the token is used up.
+func joinRequestID(req *cav1.JoinRequest, key *ecdsa.PublicKey) (string, error) {
+	public, err := x509.MarshalPKIXPublicKey(key)
+	if err != nil {
+		return "", fmt.Errorf("encode key: %w", err)
 	}
-	return nil
+	digest := sha256.New()
+	for _, part := range [][]byte{[]byte(req.GetTokenId()), []byte(req.GetDatacenter().GetId()), public} {
+		sum := sha256.Sum256(part)
+		digest.Write(sum[:])
+	}
+	return "join-" + hex.EncodeToString(digest.Sum(nil)), nil
 }
 
 // RenewIntermediate signs a new intermediate for the calling ca's own datacenter.
@@ -276,7 +305,7 @@ func (h *Handlers) CreateJoinToken(ctx context.Context, req *cav1.CreateJoinToke
 	return &cav1.CreateJoinTokenResponse{Token: token.String(), Id: token.ID, ExpiresAt: timestamppb.New(token.ExpiresAt)}, nil
 }
 
-func (h *Handlers) primary() (*keystore.State, error) {
+func (h *Handlers) primary() (*State, error) {
 	state := h.state()
 	if state.Root == nil {
 		return nil, fault.New(fault.FailedPrecondition, "NOT_PRIMARY", "%s holds no root: only the primary %s admits datacenters", h.p.Datacenter, state.PrimaryDatacenter).

@@ -8,6 +8,7 @@ import (
 	"crypto/rand"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"errors"
 	"fmt"
 	"math/big"
 	"net"
@@ -24,6 +25,27 @@ const serialBits = 127
 type Authority struct {
 	Certificate *x509.Certificate
 	Key         *ecdsa.PrivateKey
+}
+
+// ParseCertificates reads certificates from their DER.
+func ParseCertificates(ders [][]byte) ([]*x509.Certificate, error) {
+	certs := make([]*x509.Certificate, len(ders))
+	for i, der := range ders {
+		var err error
+		if certs[i], err = x509.ParseCertificate(der); err != nil {
+			return nil, fmt.Errorf("parse certificate: %w", err)
+		}
+	}
+	return certs, nil
+}
+
+// Request makes the certificate request of a key; who asks is proven elsewhere.
+func Request(key *ecdsa.PrivateKey) ([]byte, error) {
+	csr, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{}, key)
+	if err != nil {
+		return nil, fmt.Errorf("make certificate request: %w", err)
+	}
+	return csr, nil
 }
 
 // NewKey answers a fresh ECDSA P-256 key.
@@ -81,6 +103,24 @@ func (a *Authority) SignLeaf(id identity.ID, key *ecdsa.PublicKey, names []strin
 	}
 	template.NotBefore, template.NotAfter = policy.Validity(now, ttl, a.Certificate)
 	return sign(template, a.Certificate, key, a.Key)
+}
+
+// CheckIntermediate answers why an intermediate does not let the holder of key sign for a datacenter.
+func CheckIntermediate(cert *x509.Certificate, key *ecdsa.PublicKey, roots []*x509.Certificate, federationID, datacenter string, now time.Time) error {
+	if !key.Equal(cert.PublicKey) {
+		return errors.New("the intermediate is for another key")
+	}
+	if want := identity.DatacenterURI(federationID, datacenter); !cert.IsCA || len(cert.URIs) != 1 || cert.URIs[0].String() != want {
+		return fmt.Errorf("the intermediate does not sign for %s", want)
+	}
+	pool := x509.NewCertPool()
+	for _, root := range roots {
+		pool.AddCert(root)
+	}
+	if _, err := cert.Verify(x509.VerifyOptions{Roots: pool, CurrentTime: now, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny}}); err != nil {
+		return fmt.Errorf("verify intermediate: %w", err)
+	}
+	return nil
 }
 
 func authority(name string, uri *url.URL) *x509.Certificate {

@@ -4,11 +4,10 @@ package joiner
 
 import (
 	"context"
+	"crypto/ecdsa"
 	"crypto/ed25519"
-	"crypto/rand"
 	"crypto/x509"
 	"errors"
-	"fmt"
 	"slices"
 	"time"
 
@@ -34,23 +33,22 @@ const (
 	component      = "ca"
 )
 
+// Applicant is who wants to join.
+type Applicant struct {
+	Datacenter *federationv1.Datacenter
+	// Key is what the intermediate is to be for. Whoever comes again with it, after an answer was lost, gets another.
+	Key *ecdsa.PrivateKey
+}
+
 // Join gets the state of a new secondary, trying the primary's gateways until timeout. What the
 // primary refuses is refused at once.
-func Join(ctx context.Context, token jointoken.Token, dc *federationv1.Datacenter, timeout time.Duration) (*keystore.State, error) {
-	if token.Datacenter != dc.GetName() {
-		return nil, fault.New(fault.FailedPrecondition, "JOIN_TOKEN_FOR_ANOTHER", "the token admits %q, not %q", token.Datacenter, dc.GetName()).
-			WithField(field).WithRemedy("make a token for this datacenter, or correct server.datacenter")
-	}
-	if time.Now().After(token.ExpiresAt) {
-		return nil, fault.New(fault.FailedPrecondition, "JOIN_TOKEN_EXPIRED", "the token expired at %s", token.ExpiresAt.Format(time.RFC3339)).
-			WithField(field).WithRemedy("make a new one in the primary")
-	}
+func Join(ctx context.Context, token jointoken.Token, a Applicant, timeout time.Duration) (*keystore.State, error) {
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	retry := backoff.New(retryMin, retryMax)
 	var last error
 	for i := 0; ; i++ {
-		state, err := attempt(ctx, token, dc, token.Gateways[i%len(token.Gateways)])
+		state, err := attempt(ctx, token, a, token.Gateways[i%len(token.Gateways)])
 		if err == nil {
 			return state, nil
 		}
@@ -61,7 +59,7 @@ func Join(ctx context.Context, token jointoken.Token, dc *federationv1.Datacente
 		if retry.Wait(ctx) != nil {
 			return nil, fault.New(fault.Unavailable, "PRIMARY_UNREACHABLE", "the primary %s was not reached at %v within %s: %v",
 				token.PrimaryDatacenter, token.Gateways, timeout, last).
-				WithField(field).WithRemedy("check that the primary runs and that its gateways can be reached on these addresses, then start again; the token was not used").Wrap(last)
+				WithField(field).WithRemedy("check that the primary runs and that its gateways can be reached on these addresses, then start again: the token still works").Wrap(last)
 		}
 	}
 }
@@ -73,7 +71,7 @@ func final(code fault.Code) bool {
 	}, code)
 }
 
-func attempt(ctx context.Context, token jointoken.Token, dc *federationv1.Datacenter, gateway string) (*keystore.State, error) {
+func attempt(ctx context.Context, token jointoken.Token, a Applicant, gateway string) (*keystore.State, error) {
 	ctx, cancel := context.WithTimeout(ctx, attemptTimeout)
 	defer cancel()
 	sni := identity.ControlSNI(component, token.PrimaryDatacenter, identity.TrustDomain(token.FederationID))
@@ -95,37 +93,34 @@ func attempt(ctx context.Context, token jointoken.Token, dc *federationv1.Datace
 	if err != nil {
 		return nil, err
 	}
-	key, err := issuer.NewKey()
+	csr, err := issuer.Request(a.Key)
 	if err != nil {
 		return nil, err
 	}
-	csr, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{}, key)
-	if err != nil {
-		return nil, fmt.Errorf("make certificate request: %w", err)
-	}
 	resp, err := cav1.NewEnrollmentServiceClient(conn).Join(ctx, &cav1.JoinRequest{
-		TokenId: token.ID, Csr: csr, Datacenter: dc, Proof: ed25519.Sign(token.Key(), identity.JoinMessage(exporter, csr)),
+		TokenId: token.ID, Csr: csr, Datacenter: a.Datacenter, Proof: ed25519.Sign(token.Key(), identity.JoinMessage(exporter, csr)),
 	})
 	if err != nil {
 		return nil, err
 	}
-	intermediate, err := x509.ParseCertificate(resp.GetIntermediate())
+	return accept(token, a, root, resp)
+}
+
+// accept answers the state an answer makes. Nothing is kept of one that would not work.
+func accept(token jointoken.Token, a Applicant, pinned *x509.Certificate, resp *cav1.JoinResponse) (*keystore.State, error) {
+	certs, err := issuer.ParseCertificates(append([][]byte{resp.GetIntermediate()}, resp.GetRoots()...))
 	if err != nil {
-		return nil, fmt.Errorf("parse intermediate: %w", err)
+		return nil, err
 	}
-	if !key.PublicKey.Equal(intermediate.PublicKey) {
-		return nil, errors.New("the primary signed another key")
+	intermediate, roots := certs[0], certs[1:]
+	if !slices.ContainsFunc(roots, pinned.Equal) || len(resp.GetGossipKeys()) == 0 {
+		return nil, errors.New("the primary's answer is incomplete")
 	}
-	state := &keystore.State{
-		FederationID: token.FederationID, PrimaryDatacenter: resp.GetPrimaryDatacenter(),
-		Intermediate: &issuer.Authority{Certificate: intermediate, Key: key}, GossipKeys: resp.GetGossipKeys(),
+	if err := issuer.CheckIntermediate(intermediate, &a.Key.PublicKey, roots, token.FederationID, token.Datacenter, time.Now()); err != nil {
+		return nil, err
 	}
-	for _, der := range resp.GetRoots() {
-		c, err := x509.ParseCertificate(der)
-		if err != nil {
-			return nil, fmt.Errorf("parse trust anchor: %w", err)
-		}
-		state.Roots = append(state.Roots, c)
-	}
-	return state, intermediate.CheckSignatureFrom(root)
+	return &keystore.State{
+		FederationID: token.FederationID, PrimaryDatacenter: token.PrimaryDatacenter,
+		Intermediate: &issuer.Authority{Certificate: intermediate, Key: a.Key}, Roots: roots, GossipKeys: resp.GetGossipKeys(),
+	}, nil
 }

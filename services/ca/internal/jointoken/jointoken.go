@@ -9,11 +9,15 @@ import (
 	"crypto/x509"
 	"encoding/base64"
 	"encoding/json"
-	"os"
+	"errors"
+	"fmt"
+	"io"
 	"strings"
 	"time"
 
+	"konsul.dev/pkg/config"
 	"konsul.dev/pkg/fault"
+	"konsul.dev/pkg/identity"
 )
 
 const (
@@ -21,6 +25,12 @@ const (
 	maxText = 64 << 10
 	field   = "ca.join_token_file"
 	remedy  = "make one in the primary: konsulctl datacenter token create --datacenter NAME"
+)
+
+// Reasons why a token does not admit.
+const (
+	ReasonForAnother = "JOIN_TOKEN_FOR_ANOTHER"
+	ReasonExpired    = "JOIN_TOKEN_EXPIRED"
 )
 
 // Token admits one datacenter, once.
@@ -73,22 +83,58 @@ func Parse(text string) (Token, error) {
 	if err := decoder.Decode(&t); err != nil {
 		return Token{}, invalid("holds a damaged join token")
 	}
-	if t.ID == "" || t.FederationID == "" || t.PrimaryDatacenter == "" || t.Datacenter == "" || len(t.Gateways) == 0 || len(t.Seed) != ed25519.SeedSize {
-		return Token{}, invalid("holds an incomplete join token")
+	if _, err := decoder.Token(); !errors.Is(err, io.EOF) {
+		return Token{}, invalid("holds a damaged join token")
 	}
-	if _, err := t.RootCertificate(); err != nil {
-		return Token{}, err
-	}
-	return t, nil
+	return t, t.check()
 }
 
-// Read reads the token in a file.
-func Read(path string) (Token, error) {
-	text, err := os.ReadFile(path)
-	if err != nil {
-		return Token{}, fault.Invalid(field, "cannot be read: %v", err).WithRemedy(remedy)
+// check refuses a token that could not have come from a ca.
+func (t Token) check() error {
+	if t.ID == "" || len(t.Gateways) == 0 || len(t.Seed) != ed25519.SeedSize || t.ExpiresAt.IsZero() {
+		return invalid("holds an incomplete join token")
 	}
-	return Parse(string(text))
+	if !config.ValidDatacenter(t.Datacenter) || !config.ValidDatacenter(t.PrimaryDatacenter) {
+		return invalid("names a malformed datacenter")
+	}
+	issuer := identity.ID{FederationID: t.FederationID, Datacenter: t.PrimaryDatacenter, Kind: identity.KindService, Service: "ca"}
+	if parsed, err := identity.ParseID(issuer.String()); err != nil || parsed != issuer {
+		return invalid("names a malformed federation")
+	}
+	for _, gateway := range t.Gateways {
+		if config.CheckAddress(field, gateway) != nil {
+			return invalid(fmt.Sprintf("names a malformed gateway %q", gateway))
+		}
+	}
+	root, err := t.RootCertificate()
+	if err != nil {
+		return err
+	}
+	if !root.IsCA {
+		return invalid("pins a certificate that is no trust anchor")
+	}
+	return nil
+}
+
+// Usable refuses to use the token for another datacenter than its own, or too late.
+func (t Token) Usable(datacenter string, now time.Time) error {
+	if err := Admits(t.Datacenter, datacenter, t.ExpiresAt, now); err != nil {
+		return err.WithField(field)
+	}
+	return nil
+}
+
+// Admits answers why a token for one datacenter does not admit another, or not any more; nil when it does.
+func Admits(admitted, datacenter string, expires, now time.Time) *fault.Error {
+	switch {
+	case admitted != datacenter:
+		return fault.New(fault.FailedPrecondition, ReasonForAnother, "the token admits %q, not %q", admitted, datacenter).
+			WithRemedy("make a token for this datacenter, or correct server.datacenter")
+	case now.After(expires):
+		return fault.New(fault.FailedPrecondition, ReasonExpired, "the token expired at %s", expires.Format(time.RFC3339)).
+			WithRemedy("make a new one in the primary")
+	}
+	return nil
 }
 
 func invalid(what string) *fault.Error { return fault.Invalid(field, "%s", what).WithRemedy(remedy) }

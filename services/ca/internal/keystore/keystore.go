@@ -45,7 +45,7 @@ type State struct {
 
 // Store reads and writes the state of one datacenter's ca. Not safe for concurrent use.
 type Store struct {
-	path       string
+	dir        string
 	datacenter string
 	aead       cipher.AEAD
 }
@@ -64,30 +64,54 @@ func Open(dir, datacenter string, secret []byte) (*Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("make cipher: %w", err)
 	}
-	return &Store{path: filepath.Join(dir, stateFile), datacenter: datacenter, aead: aead}, nil
+	return &Store{dir: dir, datacenter: datacenter, aead: aead}, nil
 }
 
 // Load answers the state; nil without error when there is none yet.
 func (s *Store) Load() (*State, error) {
-	sealed, err := os.ReadFile(s.path)
+	plain, err := s.unseal(stateFile)
+	if err != nil || plain == nil {
+		return nil, err
+	}
+	return decode(plain)
+}
+
+// unseal answers what a file holds; nil without error when there is none.
+func (s *Store) unseal(name string) ([]byte, error) {
+	path := filepath.Join(s.dir, name)
+	sealed, err := os.ReadFile(path)
 	if errors.Is(err, os.ErrNotExist) {
-		return nil, nil //nolint:nilnil // "none yet" is an answer, and not an error
+		return nil, nil
 	}
 	if err != nil {
 		return nil, fmt.Errorf("read sealed state: %w", err)
 	}
 	if len(sealed) < s.aead.NonceSize() {
-		return nil, s.unopened()
+		return nil, unopened(path)
 	}
-	plain, err := s.aead.Open(nil, sealed[:s.aead.NonceSize()], sealed[s.aead.NonceSize():], []byte(s.datacenter))
+	plain, err := s.aead.Open(nil, sealed[:s.aead.NonceSize()], sealed[s.aead.NonceSize():], s.label(name))
 	if err != nil {
-		return nil, s.unopened()
+		return nil, unopened(path)
 	}
-	return decode(plain)
+	return plain, nil
 }
 
-func (s *Store) unopened() error {
-	return fault.New(fault.FailedPrecondition, "CA_STATE_SEALED", "does not open the ca's state in %q: wrong secret, wrong datacenter, or a damaged file", s.path).
+func (s *Store) seal(name string, plain []byte) error {
+	nonce := make([]byte, s.aead.NonceSize())
+	_, _ = rand.Read(nonce) // never fails, see crypto/rand
+	return identity.WriteFile(filepath.Join(s.dir, name), s.aead.Seal(nonce, nonce, plain, s.label(name)))
+}
+
+// label is sealed along with a file, so that neither another datacenter's nor another file opens in its place.
+func (s *Store) label(name string) []byte {
+	if name == stateFile {
+		return []byte(s.datacenter)
+	}
+	return []byte(s.datacenter + "/" + name)
+}
+
+func unopened(path string) error {
+	return fault.New(fault.FailedPrecondition, "CA_STATE_SEALED", "does not open the ca's state in %q: wrong secret, wrong datacenter, or a damaged file", path).
 		WithField("server.secret_file").WithRemedy("give the secret this datacenter was created with; nothing was changed")
 }
 
@@ -97,9 +121,7 @@ func (s *Store) Save(state *State) error {
 	if err != nil {
 		return err
 	}
-	nonce := make([]byte, s.aead.NonceSize())
-	_, _ = rand.Read(nonce) // never fails, see crypto/rand
-	return identity.WriteFile(s.path, s.aead.Seal(nonce, nonce, plain, []byte(s.datacenter)))
+	return s.seal(stateFile, plain)
 }
 
 // onDisk is State as it is encoded: keys as PKCS #8, certificates as DER.
@@ -167,7 +189,15 @@ func parseAuthority(cert, key []byte) (*issuer.Authority, error) {
 	if err != nil {
 		return nil, fmt.Errorf("parse certificate: %w", err)
 	}
-	k, err := x509.ParsePKCS8PrivateKey(key)
+	k, err := parseKey(key)
+	if err != nil {
+		return nil, err
+	}
+	return &issuer.Authority{Certificate: c, Key: k}, nil
+}
+
+func parseKey(der []byte) (*ecdsa.PrivateKey, error) {
+	k, err := x509.ParsePKCS8PrivateKey(der)
 	if err != nil {
 		return nil, fmt.Errorf("parse key: %w", err)
 	}
@@ -175,5 +205,5 @@ func parseAuthority(cert, key []byte) (*issuer.Authority, error) {
 	if !ok {
 		return nil, errors.New("key is not ECDSA")
 	}
-	return &issuer.Authority{Certificate: c, Key: signer}, nil
+	return signer, nil
 }

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"konsul.dev/pkg/fault"
+	"konsul.dev/pkg/identity"
 )
 
 // gateway is the one component that people reach by host name.
@@ -64,7 +65,5 @@ func Validity(now time.Time, ttl time.Duration, issuer *x509.Certificate) (notBe
 	return notBefore, notAfter
 }
 
-// RenewAt answers when two thirds of a certificate's life have passed.
-func RenewAt(c *x509.Certificate) time.Time {
-	return c.NotBefore.Add(c.NotAfter.Sub(c.NotBefore) * 2 / 3)
-}
+// RenewAt answers when a certificate of ours is due for renewal.
+func RenewAt(c *x509.Certificate) time.Time { return identity.RenewAt(c) }

@@ -1,0 +1,35 @@
+package restedge
+
+import (
+	"fmt"
+	"net/http"
+	"strconv"
+
+	"github.com/felixge/httpsnoop"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"konsul.dev/pkg/obs"
+)
+
+type metrics struct{ requests *prometheus.CounterVec }
+
+func newMetrics(registerer prometheus.Registerer) (metrics, error) {
+	requests, err := obs.Register(registerer, prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "konsul_gateway_requests_total", Help: "Calls at the people's edge, by what they speak (rest, grpc) and HTTP status.",
+	}, []string{"face", "status"}))
+	if err != nil {
+		return metrics{}, fmt.Errorf("register edge metrics: %w", err)
+	}
+	return metrics{requests}, nil
+}
+
+func (m metrics) count(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		face := "rest"
+		if isGRPC(r) {
+			face = "grpc"
+		}
+		seen := httpsnoop.CaptureMetrics(next, w, r)
+		m.requests.WithLabelValues(face, strconv.Itoa(seen.Code)).Inc()
+	})
+}

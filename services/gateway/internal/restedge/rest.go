@@ -1,0 +1,149 @@
+package restedge
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/grpc-ecosystem/grpc-gateway/v2/runtime"
+	"google.golang.org/protobuf/proto"
+
+	registryv1 "konsul.dev/proto/gen/konsul/registry/v1"
+
+	"konsul.dev/pkg/fault"
+)
+
+const (
+	apiPrefix = "/api/v1/"
+	kvPrefix  = apiPrefix + "kv/"
+)
+
+// ReasonBodyTooLarge is the reason of a request with too large a body.
+const ReasonBodyTooLarge = "BODY_TOO_LARGE"
+
+func newMux(ctx context.Context, conns Conns) (http.Handler, error) {
+	none := func(string) (string, bool) { return "", false }
+	mux := runtime.NewServeMux(
+		runtime.WithMarshalerOption(runtime.MIMEWildcard, jsonMarshaler()),
+		runtime.WithMarshalerOption(mimeRaw, rawMarshaler{jsonMarshaler()}),
+		runtime.WithUnescapingMode(runtime.UnescapingModeAllCharacters),
+		runtime.WithDisablePathLengthFallback(),
+		runtime.WithDisableHTTPMethodOverride(),
+		// Headers become metadata by our choice alone: services mark calls between themselves with it.
+		runtime.WithIncomingHeaderMatcher(none),
+		runtime.WithOutgoingHeaderMatcher(none),
+		runtime.WithOutgoingTrailerMatcher(none),
+		runtime.SetQueryParameterParser(queryParser{}),
+		runtime.WithErrorHandler(writeError),
+		runtime.WithRoutingErrorHandler(writeRoutingError),
+		runtime.WithForwardResponseOption(setHeaders),
+	)
+	return mux, conns.register(ctx, mux)
+}
+
+func (e *Edge) serveREST(w http.ResponseWriter, r *http.Request) {
+	caller, err := e.authenticate(r)
+	if err != nil {
+		refuse(w, err)
+		return
+	}
+	// A clone: the request's headers and URL change for the mux, the caller's wrappers still read them.
+	r = r.Clone(withCaller(r.Context(), caller))
+	if err := e.readBody(w, r); err != nil {
+		refuse(w, err)
+		return
+	}
+	negotiate(r)
+	w.Header().Set("Cache-Control", "no-store")
+	w.Header().Set("X-Content-Type-Options", "nosniff")
+	e.rest.ServeHTTP(w, r)
+}
+
+// authenticate checks the token, wherever the client put it, and leaves it where grpc-gateway looks.
+func (e *Edge) authenticate(r *http.Request) (Caller, error) {
+	secret := bearer(r.Header.Get("Authorization"), r.Header.Get(tokenHeader))
+	caller, err := e.p.Tokens.Check(r.Context(), secret)
+	if err != nil {
+		return Caller{}, err
+	}
+	r.Header.Set("Authorization", "Bearer "+secret)
+	return caller, nil
+}
+
+// readBody takes the whole body, so that one that is too large or too slow is refused as that.
+func (e *Edge) readBody(w http.ResponseWriter, r *http.Request) error {
+	tooLarge := fault.New(fault.InvalidArgument, ReasonBodyTooLarge, "is larger than %d bytes", e.p.MaxRequestBytes).
+		WithField("body").WithRemedy("send less, or raise gateway.max_request_bytes")
+	if r.ContentLength > e.p.MaxRequestBytes {
+		return tooLarge
+	}
+	if r.Body == nil || r.Body == http.NoBody {
+		return nil
+	}
+	control := http.NewResponseController(w)
+	_ = control.SetReadDeadline(time.Now().Add(bodyTimeout)) // without it the server's other limits hold
+	content, err := io.ReadAll(http.MaxBytesReader(w, r.Body, e.p.MaxRequestBytes))
+	var limit *http.MaxBytesError
+	if errors.As(err, &limit) {
+		return tooLarge
+	}
+	if err != nil {
+		return fault.Invalid("body", "did not arrive").Wrap(err)
+	}
+	_ = control.SetReadDeadline(time.Time{})
+	r.Body = io.NopCloser(bytes.NewReader(content))
+	return nil
+}
+
+// negotiate makes the KV endpoints carry raw bytes where the client speaks no JSON: any body that is
+// not JSON is a value, and ?raw or Accept asks for one. Everything else is JSON.
+func negotiate(r *http.Request) {
+	accept := mimeJSON
+	if query := r.URL.Query(); strings.HasPrefix(r.URL.Path, kvPrefix) {
+		switch r.Method {
+		case http.MethodGet:
+			if flag(query.Has("raw"), query.Get("raw")) || accepts(r.Header.Values("Accept"), mimeRaw) {
+				accept = mimeRaw
+			}
+		case http.MethodPut:
+			if mediaType(r.Header.Get("Content-Type")) != mimeJSON {
+				r.Header.Set("Content-Type", mimeRaw)
+			}
+		}
+	}
+	r.Header.Set("Accept", accept)
+}
+
+func flag(given bool, value string) bool {
+	off, err := strconv.ParseBool(value)
+	return given && (err != nil || off)
+}
+
+// indexHeader is a read's index, also where an error says that there is nothing yet to read.
+const indexHeader = "X-Konsul-Index"
+
+// setHeaders gives the metadata of an answer as headers too, for clients that take raw bytes.
+func setHeaders(_ context.Context, w http.ResponseWriter, message proto.Message) error {
+	set := func(name string, value any) { w.Header().Set(name, fmt.Sprint(value)) }
+	switch m := message.(type) {
+	case interface{ GetMeta() *registryv1.QueryMeta }:
+		if meta := m.GetMeta(); meta != nil {
+			set(indexHeader, meta.GetIndex())
+			set("X-Konsul-Datacenter", meta.GetDatacenter())
+			set("X-Konsul-Known-Leader", meta.GetKnownLeader())
+			set("X-Konsul-Last-Contact", meta.GetLastContactMs())
+		}
+	case interface{ GetMeta() *registryv1.WriteMeta }:
+		if meta := m.GetMeta(); meta != nil {
+			set(indexHeader, meta.GetIndex())
+			set("X-Konsul-Datacenter", meta.GetDatacenter())
+		}
+	}
+	return nil
+}

@@ -1,0 +1,127 @@
+package gateway
+
+import (
+	"errors"
+	"math/rand/v2"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"google.golang.org/grpc"
+
+	federationv1 "konsul.dev/proto/gen/konsul/federation/v1"
+	registryv1 "konsul.dev/proto/gen/konsul/registry/v1"
+	wangossipv1 "konsul.dev/proto/gen/konsul/wangossip/v1"
+
+	"konsul.dev/pkg/identity"
+	"konsul.dev/pkg/rpc"
+	"konsul.dev/services/gateway/internal/balance"
+	"konsul.dev/services/gateway/internal/listener"
+	"konsul.dev/services/gateway/internal/restedge"
+	"konsul.dev/services/gateway/internal/route"
+	"konsul.dev/services/gateway/internal/topology"
+	"konsul.dev/services/gateway/internal/workload"
+)
+
+const (
+	// instancesFresh is how long a workload's instances are used without asking, instancesLease how long
+	// when the registry does not answer.
+	instancesFresh = time.Second
+	instancesLease = 10 * time.Minute
+	// maxAnswer bounds a message from our own services: a list of many keys, not an attack.
+	maxAnswer = 64 << 20
+
+	registryComponent = "registry"
+	caComponent       = "ca"
+)
+
+// assemble makes the parts that need an identity.
+func (s *Service) assemble() error {
+	conns, err := s.dial()
+	if err != nil {
+		return err
+	}
+	s.watchTopology(conns)
+	if err := s.assembleMesh(conns); err != nil {
+		return err
+	}
+	return s.assembleEdge(conns)
+}
+
+// dial makes lazy connections to the datacenter's services.
+func (s *Service) dial() (restedge.Conns, error) {
+	var errs []error
+	connect := func(component string, addresses []string) *grpc.ClientConn {
+		conn, err := rpc.Dial(addresses, rpc.ClientParams{
+			Identity: s.identity, Want: identity.Want{Service: component}, Telemetry: s.deps.Telemetry,
+			Options: []grpc.DialOption{grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxAnswer))},
+		})
+		if err != nil {
+			errs = append(errs, err)
+			return nil
+		}
+		s.conns = append(s.conns, conn)
+		return conn
+	}
+	e := s.cfg.Endpoints
+	conns := restedge.Conns{
+		Registry: connect(registryComponent, e.Registry), CA: connect(caComponent, e.CA), WANGossip: connect("wan-gossip", e.WANGossip),
+		Replicator: connect("replicator", e.Replicator), FailoverRouter: connect("failover-router", e.FailoverRouter),
+	}
+	return conns, errors.Join(errs...)
+}
+
+// watchTopology keeps the routing table in step with what is known of the federation.
+func (s *Service) watchTopology(conns restedge.Conns) {
+	// The components that other datacenters talk to; no other is reachable through a gateway.
+	base := route.New(s.cfg.Server.Datacenter, identity.TrustDomain(s.identity.ID().FederationID), map[string][]string{
+		registryComponent: s.cfg.Endpoints.Registry, caComponent: s.cfg.Endpoints.CA,
+	})
+	own := append(slices.Clone(s.cfg.Endpoints.Gateway), s.cfg.Gateway.WANAddress, s.cfg.Gateway.Listen)
+	s.topology = topology.New(topology.Params{
+		Datacenter: s.cfg.Server.Datacenter,
+		Gossip:     wangossipv1.NewDatacenterServiceClient(conns.WANGossip),
+		Registry:   federationv1.NewFederationServiceClient(conns.Registry),
+		Path:       filepath.Join(s.cfg.Server.DataDir, Name, "topology.json"),
+		Changed:    func(remotes map[string][]string) { s.table.Store(base.With(remotes, own)) },
+		Clock:      s.deps.Clock,
+		Log:        s.deps.Telemetry.Log,
+	})
+}
+
+func (s *Service) assembleMesh(conns restedge.Conns) error {
+	metrics, err := listener.NewMetrics(s.deps.Telemetry.Metrics)
+	if err != nil {
+		return err
+	}
+	g := s.cfg.Gateway
+	catalogue := workload.New(registryv1.NewCatalogServiceClient(conns.Registry), s.deps.Clock, instancesFresh, instancesLease)
+	s.mesh = listener.New(listener.Params{
+		Settings: listener.Settings{
+			HandshakeTimeout: g.HandshakeTimeout, DialTimeout: g.DialTimeout, IdleTimeout: g.IdleTimeout, MaxConnections: g.MaxConnections,
+		},
+		Datacenter:  s.cfg.Server.Datacenter,
+		Table:       s.table.Load,
+		Instances:   catalogue.Instances,
+		WorkloadTLS: s.identity.ServerTLS(identity.ServerOptions{Accept: workload.Admit}),
+		Balancer:    balance.New(s.deps.Clock.Now, rand.IntN),
+		Metrics:     metrics,
+		Log:         s.deps.Telemetry.Log,
+	})
+	return nil
+}
+
+func (s *Service) assembleEdge(conns restedge.Conns) (err error) {
+	g := s.cfg.Gateway
+	s.edge, err = restedge.New(restedge.Params{
+		Conns:           conns,
+		Tokens:          restedge.NewTokens(registryv1.NewTokenServiceClient(conns.Registry), s.deps.Clock, g.IntrospectCacheTTL),
+		TLS:             s.identity.ServerTLS(identity.ServerOptions{ClientCert: identity.NoClientCert, NextProtos: []string{"h2", "http/1.1"}}),
+		Telemetry:       s.deps.Telemetry,
+		MaxRequestBytes: g.MaxRequestBytes,
+		MaxConnections:  g.MaxConnections,
+		Ready:           s.deps.Ready,
+		Metrics:         s.deps.Metrics,
+	})
+	return err
+}
