@@ -9,6 +9,8 @@ MAKEFLAGS += --no-print-directory
 # wrong with their go.mod shows when they are built.
 MODULES := $(shell sed -n 's,^[[:space:]]*\./,,p' go.work)
 UNIT_MODULES := $(filter-out proto tests,$(MODULES))
+# What runs for months and shares memory; tools are short-lived.
+RACE_MODULES := $(filter pkg services/%,$(UNIT_MODULES))
 
 # What we ship: one program per service, and the tools people run. $(MAINS) are package folders.
 SERVICE_MAINS := $(patsubst %/main.go,./%,$(wildcard services/*/cmd/*/main.go))
@@ -23,7 +25,7 @@ LDFLAGS = -s -w -X konsul.dev/pkg/konsulfx.version=$(VERSION) -X main.version=$(
 GOBUILD = go build -buildvcs=false -ldflags '$(LDFLAGS)'
 
 PROCESSES ?= single
-# RACE=1 switches the race detector on for the unit tests; it needs a C compiler.
+# RACE=1 switches the race detector on for pkg and the services; it needs a C compiler.
 RACE ?=
 TESTFLAGS ?=
 # Images are named konsul/registry and so on.
@@ -80,8 +82,11 @@ clean: ## remove what build and lab made; the pinned tools stay in .tools/
 .PHONY: test test-unit test-e2e bench
 test: test-unit test-e2e ## everything: every module's tests, then the stories with real processes
 
-test-unit: ## every module's tests without the stories; RACE=1 with the race detector
-	$(if $(RACE),CGO_ENABLED=1 )go test $(if $(RACE),-race) $(TESTFLAGS) $(UNIT_MODULES:%=./%/...)
+test-unit: build ## every module's tests without the stories; RACE=1 with the race detector in pkg and services
+	@status=0; \
+	$(if $(RACE),CGO_ENABLED=1 go test -race $(TESTFLAGS) $(RACE_MODULES:%=./%/...) || status=1;) \
+	go test $(TESTFLAGS) $(patsubst %,./%/...,$(if $(RACE),$(filter-out $(RACE_MODULES),$(UNIT_MODULES)),$(UNIT_MODULES))) || status=1; \
+	exit $$status
 
 test-e2e: build ## the stories; those in containers run when Docker answers, and must when CI is set
 	@if docker info >/dev/null 2>&1; then $(MAKE) images; else echo "Docker does not answer: the stories in containers are skipped"; fi

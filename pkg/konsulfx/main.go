@@ -29,8 +29,14 @@ const (
 
 const probeTimeout = 5 * time.Second
 
+// version is stamped by the build (-ldflags -X).
+var version string
+
 // Version is the program's version, as the build stamped it.
 func Version() string {
+	if version != "" {
+		return version
+	}
 	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {
 		return info.Main.Version
 	}

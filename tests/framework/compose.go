@@ -31,14 +31,19 @@ type Compose struct {
 // and takes it down when the test ends. Without Docker the test is skipped, in CI it fails.
 func StartCompose(t *testing.T) *Compose {
 	t.Helper()
-	if err := exec.Command("docker", "info").Run(); err != nil {
-		if os.Getenv("CI") != "" {
-			t.Fatalf("CI must run the compose story, but Docker does not answer: %v", err)
+	for _, program := range [][]string{{"docker", "info"}, {"docker-compose", "version"}} {
+		err := exec.Command(program[0], program[1:]...).Run()
+		if err != nil && os.Getenv("CI") != "" {
+			t.Fatalf("CI must run the compose story, but %s does not answer: %v", program[0], err)
 		}
-		t.Skipf("Docker does not answer: %v", err)
+		if err != nil {
+			t.Skipf("%s does not answer: %v", program[0], err)
+		}
 	}
 	c := &Compose{Dir: filepath.Join(t.TempDir(), "compose-lab"), Project: "konsul-e2e", t: t, out: &tail{}}
 	c.cmd = exec.Command(Bin(t, "konsul-lab"), "compose", "up", "--dir", c.Dir, "--project", c.Project)
+	// It reads compose/docker-compose.yml from the repository's root.
+	c.cmd.Dir = "../.."
 	c.cmd.Stderr = c.out
 	c.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGTERM}
 	stdout, err := c.cmd.StdoutPipe()

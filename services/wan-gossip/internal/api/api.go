@@ -66,6 +66,11 @@ func (s *Server) WatchDatacenters(req *wangossipv1.WatchDatacentersRequest, stre
 	timer := time.NewTimer(heartbeat)
 	defer timer.Stop()
 	for {
+		select {
+		case <-s.stopping: // a watcher that came back while gossip says farewell
+			return errStopping()
+		default:
+		}
 		list, changed := s.lister.Current()
 		if err := stream.Send(&wangossipv1.WatchDatacentersResponse{Datacenters: convert(list), Datacenter: s.datacenter}); err != nil {
 			return err
@@ -77,7 +82,7 @@ func (s *Server) WatchDatacenters(req *wangossipv1.WatchDatacentersRequest, stre
 		case <-stream.Context().Done():
 			return stream.Context().Err()
 		case <-s.stopping:
-			return fault.New(fault.Unavailable, ReasonStopping, "wan-gossip is stopping").WithRetryAfter(time.Second)
+			return errStopping()
 		}
 	}
 }
@@ -123,4 +128,8 @@ func state(s datacenters.State) wangossipv1.DatacenterState {
 	default:
 		return wangossipv1.DatacenterState_DATACENTER_STATE_UNSPECIFIED
 	}
+}
+
+func errStopping() error {
+	return fault.New(fault.Unavailable, ReasonStopping, "wan-gossip is stopping").WithRetryAfter(time.Second)
 }

@@ -186,9 +186,17 @@ func (p *Pool) Join(address string) error {
 		if refusal := p.refusal(address, err); refusal != nil {
 			return fmt.Errorf("join gossip at %s: %w", address, refusal)
 		}
-		return fmt.Errorf("join gossip at %s: %w", address, err)
+		return errors.New(oneLine(err))
 	}
 	return nil
+}
+
+// oneLine takes the text of the only error out of memberlist's list of errors, which spans lines and wraps nothing.
+func oneLine(err error) string {
+	if _, text, ok := strings.Cut(err.Error(), "* "); ok {
+		return strings.TrimSpace(text)
+	}
+	return err.Error()
 }
 
 // refusal answers why a join was refused; nil when it failed for another reason.
@@ -200,7 +208,7 @@ func (p *Pool) refusal(address string, err error) *members.Refusal {
 	if strings.Contains(text, "installed keys") || strings.Contains(text, "encrypt") {
 		return &members.Refusal{
 			Reason: members.ReasonEncryption,
-			Text:   address + " gossips with another key: " + text,
+			Text:   address + " gossips with another key: " + oneLine(err),
 			Remedy: "bring both datacenters into one federation, so that they get its gossip key from their ca",
 		}
 	}

@@ -1,0 +1,86 @@
+package api
+
+import (
+	"context"
+	"math/rand/v2"
+	"time"
+
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	"konsul.dev/pkg/fault"
+	registryv1 "konsul.dev/proto/gen/konsul/registry/v1"
+	"konsul.dev/services/registry/internal/watch"
+)
+
+const (
+	defaultWait = 5 * time.Minute
+	longestWait = 10 * time.Minute
+	// leaseCheck is how soon a blocked reader notices that its server leads no more.
+	leaseCheck = time.Second
+)
+
+// blocking is the part of a read request that says what to wait for.
+type blocking interface {
+	GetIndex() uint64
+	GetWait() *durationpb.Duration
+	GetReadMode() registryv1.ReadMode
+}
+
+// block waits until changed answers an index above the request's, or its wait has passed. It
+// subscribes before it asks, so no wake-up is lost. When it answers nil the caller reads the state.
+func (c *Core) block(ctx context.Context, req blocking, filters []watch.Filter, changed func(since uint64) (uint64, error)) error {
+	since := req.GetIndex()
+	if since == 0 || since < c.Store.Watermark() {
+		return nil // What changed so long ago is forgotten: answer the state.
+	}
+	wait, err := waitOf(req.GetWait())
+	if err != nil {
+		return err
+	}
+	sub := c.Hub.Subscribe(0, filters...)
+	defer sub.Close()
+	c.Metrics.blocked.Inc()
+	defer c.Metrics.blocked.Dec()
+	// The jitter keeps readers that were woken together from coming back together.
+	timer := c.Clock.After(wait + rand.N(wait/16+1))
+	lease := time.NewTicker(leaseCheck)
+	defer lease.Stop()
+	for {
+		index, err := changed(since)
+		if err != nil || index > since {
+			return err
+		}
+		select {
+		case <-sub.Wake():
+		case <-timer:
+			return c.stillLeads(req)
+		case <-lease.C:
+			if err := c.stillLeads(req); err != nil {
+				return err
+			}
+		case <-c.Draining:
+			return c.draining()
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}
+
+// stillLeads refuses to answer a read for the cluster after the leadership is gone.
+func (c *Core) stillLeads(req blocking) error {
+	if req.GetReadMode() == registryv1.ReadMode_READ_MODE_STALE {
+		return nil
+	}
+	return c.Node.CheckLease()
+}
+
+func waitOf(d *durationpb.Duration) (time.Duration, error) {
+	if d == nil {
+		return defaultWait, nil
+	}
+	wait := d.AsDuration()
+	if !d.IsValid() || wait < 0 || wait > longestWait {
+		return 0, fault.Invalid("wait", "%v is not between 0 and %v", wait, longestWait)
+	}
+	return wait, nil
+}

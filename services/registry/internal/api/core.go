@@ -1,0 +1,154 @@
+package api
+
+import (
+	"context"
+	"log/slog"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"konsul.dev/pkg/clock"
+	"konsul.dev/pkg/fault"
+	federationv1 "konsul.dev/proto/gen/konsul/federation/v1"
+	registryv1 "konsul.dev/proto/gen/konsul/registry/v1"
+	"konsul.dev/services/registry/internal/acl"
+	"konsul.dev/services/registry/internal/catalog"
+	"konsul.dev/services/registry/internal/federation"
+	"konsul.dev/services/registry/internal/kv"
+	"konsul.dev/services/registry/internal/record"
+	"konsul.dev/services/registry/internal/watch"
+)
+
+// Node is what the handlers ask of this server's Raft node.
+type Node interface {
+	Propose(ctx context.Context, cmd *registryv1.Command) (*registryv1.CommandResult, error)
+	CheckLease() error
+	Freshness(now time.Time) (time.Time, bool)
+	Status() Status
+	Servers() []Server
+	LeaderID() string
+}
+
+// Status is where this server stands.
+type Status struct {
+	// State is "leader", "follower" or "candidate".
+	State       string
+	Voter       bool
+	Term        uint64
+	LastIndex   uint64
+	CommitIndex uint64
+}
+
+// Server is a member of the cluster.
+type Server struct {
+	ID string
+	// Address is its Raft listener.
+	Address string
+}
+
+// Router is what the handlers ask of the forwarding.
+type Router interface {
+	Resolve(name string) (string, error)
+	Stream(ctx context.Context, target string) (grpc.ClientConnInterface, context.Context, error)
+	FarError(ctx context.Context, target string, err error) error
+}
+
+// Peers are ways to the datacenter's other servers.
+type Peers interface {
+	Server(id string) (grpc.ClientConnInterface, error)
+}
+
+// Core is what the handlers share.
+type Core struct {
+	ServerID   string
+	Version    string
+	Node       Node
+	Store      record.Store
+	Hub        *watch.Hub
+	Catalog    *catalog.View
+	Tokens     *acl.View
+	Federation *federation.View
+	KV         kv.Writer
+	Services   *catalog.Writer
+	Joiner     *federation.Joiner
+	Router     Router
+	Peers      Peers
+	Clock      clock.Clock
+	Metrics    *Metrics
+	Log        *slog.Logger
+	// Draining is closed when streams and blocked reads should end.
+	Draining <-chan struct{}
+}
+
+// Register adds every service to a server.
+func (c *Core) Register(s grpc.ServiceRegistrar) {
+	registryv1.RegisterKVServiceServer(s, &kvService{Core: c})
+	registryv1.RegisterCatalogServiceServer(s, &catalogService{Core: c})
+	registryv1.RegisterWatchServiceServer(s, &watchService{Core: c})
+	registryv1.RegisterOperatorServiceServer(s, &operatorService{Core: c})
+	registryv1.RegisterTrustServiceServer(s, &trustService{Core: c})
+	registryv1.RegisterTokenServiceServer(s, &tokenService{Core: c})
+	federationv1.RegisterFederationServiceServer(s, &federationService{Core: c})
+	federationv1.RegisterReplicationServiceServer(s, &replicationService{Core: c})
+}
+
+// Propose stamps a command with the leader's clock and epoch, and commits it.
+func (c *Core) Propose(ctx context.Context, cmd *registryv1.Command) (*registryv1.CommandResult, error) {
+	cmd.Time = timestamppb.New(c.Clock.Now())
+	cmd.Epoch = c.Federation.Epoch()
+	return c.Node.Propose(ctx, cmd)
+}
+
+const maxRequestID = 128
+
+// checkRequestID keeps ids printable: rows that are not requests have keys that are not.
+func checkRequestID(id string) error {
+	if len(id) > maxRequestID {
+		return fault.Invalid("request_id", "is %d bytes long; at most %d are allowed", len(id), maxRequestID)
+	}
+	for _, r := range id {
+		if r < ' ' || r == 0x7f || r == '\uFFFD' {
+			return fault.Invalid("request_id", "holds a character that cannot be printed").WithRemedy("use a UUID")
+		}
+	}
+	return nil
+}
+
+func (c *Core) writeMeta(index uint64) *registryv1.WriteMeta {
+	return &registryv1.WriteMeta{Datacenter: c.Federation.Datacenter(), Index: index}
+}
+
+func (c *Core) queryMeta(index uint64) *registryv1.QueryMeta {
+	now := c.Clock.Now()
+	fresh, known := c.Node.Freshness(now)
+	meta := &registryv1.QueryMeta{Datacenter: c.Federation.Datacenter(), Index: index, KnownLeader: known}
+	if !fresh.IsZero() {
+		meta.LastContactMs = max(0, now.Sub(fresh).Milliseconds())
+	}
+	return meta
+}
+
+// stateTime answers up to when what this server shows is known to be the leader's state.
+func (c *Core) stateTime() *timestamppb.Timestamp {
+	now := c.Clock.Now()
+	fresh, known := c.Node.Freshness(now)
+	if !known || fresh.IsZero() {
+		return timestamppb.New(now)
+	}
+	return timestamppb.New(fresh)
+}
+
+// Reasons of calls that cannot be answered now.
+const (
+	// ReasonDraining says that the server is stopping: another one will answer.
+	ReasonDraining = "DRAINING"
+	// ReasonResync says that a stream's reader fell behind and has to start again from its cursor.
+	ReasonResync = "RESYNC"
+	// ReasonNotFounded says that the datacenter has just started and has no federation record yet.
+	ReasonNotFounded = "FEDERATION_NOT_FOUNDED"
+)
+
+func (c *Core) draining() error {
+	return fault.New(fault.Unavailable, ReasonDraining, "this server is stopping").WithRetryAfter(100 * time.Millisecond)
+}

@@ -1,0 +1,142 @@
+package api
+
+import (
+	"context"
+	"strconv"
+
+	"konsul.dev/pkg/fault"
+	registryv1 "konsul.dev/proto/gen/konsul/registry/v1"
+	"konsul.dev/services/registry/internal/kv"
+	"konsul.dev/services/registry/internal/record"
+	"konsul.dev/services/registry/internal/watch"
+)
+
+type kvService struct {
+	registryv1.UnimplementedKVServiceServer
+	*Core
+}
+
+// Get reads one key.
+func (s *kvService) Get(ctx context.Context, req *registryv1.GetRequest) (*registryv1.GetResponse, error) {
+	s.Metrics.kv("get")
+	key, err := record.ParseKey(req.GetKey(), req.GetScope())
+	if err != nil {
+		return nil, err
+	}
+	var entry *registryv1.Entry
+	var index, changed uint64
+	read := func() error {
+		return s.Store.View(func(r record.Reader) (err error) {
+			entry, changed, err = kv.Get(r, key)
+			index = r.Index()
+			return err
+		})
+	}
+	err = s.block(ctx, req, kvFilters(key, true), func(uint64) (uint64, error) {
+		err := read()
+		return changed, err
+	})
+	if err == nil {
+		err = read()
+	}
+	if err != nil {
+		return nil, err
+	}
+	if entry == nil {
+		return nil, withIndex(kv.NotFound(key), index)
+	}
+	return &registryv1.GetResponse{Entry: entry, Meta: s.queryMeta(index)}, nil
+}
+
+// withIndex lets a caller block on what is not there.
+func withIndex(err error, index uint64) error {
+	if f, ok := fault.As(err); ok {
+		return f.WithMeta("index", strconv.FormatUint(index, 10))
+	}
+	return err
+}
+
+func kvFilters(key record.Key, exact bool) []watch.Filter {
+	var filters []watch.Filter
+	for _, scope := range key.Read() {
+		filters = append(filters, watch.Filter{Table: registryv1.Table_TABLE_KV, Prefix: key.In(scope), Exact: exact})
+	}
+	return filters
+}
+
+// List answers the entries below a prefix.
+func (s *kvService) List(ctx context.Context, req *registryv1.ListRequest) (*registryv1.ListResponse, error) {
+	s.Metrics.kv("list")
+	prefix, err := record.ParsePrefix(req.GetPrefix(), req.GetScope())
+	if err != nil {
+		return nil, err
+	}
+	err = s.block(ctx, req, kvFilters(prefix, false), func(since uint64) (changed uint64, err error) {
+		err = s.Store.View(func(r record.Reader) (err error) {
+			changed, err = kv.Changed(r, prefix, since)
+			return err
+		})
+		return changed, err
+	})
+	if err != nil {
+		return nil, err
+	}
+	resp := &registryv1.ListResponse{}
+	err = s.Store.View(func(r record.Reader) error {
+		page, err := kv.List(r, prefix, kv.ListOptions{KeysOnly: req.GetKeysOnly(), Limit: req.GetLimit(), PageToken: req.GetPageToken()})
+		resp.Entries, resp.NextPageToken = page.Entries, page.Next
+		resp.Meta = s.queryMeta(r.Index())
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return resp, nil
+}
+
+// Set writes one key.
+func (s *kvService) Set(ctx context.Context, req *registryv1.SetRequest) (*registryv1.SetResponse, error) {
+	s.Metrics.kv("set")
+	cmd, key, err := s.KV.Set(req)
+	if err != nil {
+		return nil, err
+	}
+	result, err := s.commit(ctx, cmd)
+	if err != nil {
+		return nil, err
+	}
+	if err := kv.Outcome(result, key); err != nil {
+		return nil, err
+	}
+	resp := &registryv1.SetResponse{Meta: s.writeMeta(result.GetIndex())}
+	for _, row := range result.GetWritten() {
+		resp.Entry = kv.Entry(row)
+		resp.Entry.Value = req.GetValue()
+	}
+	return resp, nil
+}
+
+// Delete removes one key, or all below a prefix.
+func (s *kvService) Delete(ctx context.Context, req *registryv1.DeleteRequest) (*registryv1.DeleteResponse, error) {
+	s.Metrics.kv("delete")
+	cmd, key, err := s.KV.Delete(req)
+	if err != nil {
+		return nil, err
+	}
+	result, err := s.commit(ctx, cmd)
+	if err != nil {
+		return nil, err
+	}
+	if err := kv.Outcome(result, key); err != nil {
+		return nil, err
+	}
+	return &registryv1.DeleteResponse{Meta: s.writeMeta(result.GetIndex()), Deleted: result.GetChanged()}, nil
+}
+
+// commit is Propose for commands that carry a caller's request id.
+func (c *Core) commit(ctx context.Context, cmd *registryv1.Command) (*registryv1.CommandResult, error) {
+	if err := checkRequestID(cmd.GetRequestId()); err != nil {
+		return nil, err
+	}
+	return c.Propose(ctx, cmd)
+}

@@ -1,0 +1,37 @@
+package api
+
+import "github.com/prometheus/client_golang/prometheus"
+
+// Metrics counts what the handlers do.
+type Metrics struct {
+	operations *prometheus.CounterVec
+	blocked    prometheus.Gauge
+	watchers   prometheus.Gauge
+	resyncs    prometheus.Counter
+}
+
+// NewMetrics registers the metrics.
+func NewMetrics(registerer prometheus.Registerer) (*Metrics, error) {
+	m := &Metrics{
+		operations: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "konsul_registry_kv_operations_total", Help: "Key-value operations served here, by kind.",
+		}, []string{"operation"}),
+		blocked: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "konsul_registry_blocked_reads", Help: "Reads that wait for a change.",
+		}),
+		watchers: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "konsul_registry_watchers", Help: "Open watch and replication streams.",
+		}),
+		resyncs: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "konsul_registry_watch_resyncs_total", Help: "Watchers that fell behind and were told to start again.",
+		}),
+	}
+	for _, c := range []prometheus.Collector{m.operations, m.blocked, m.watchers, m.resyncs} {
+		if err := registerer.Register(c); err != nil {
+			return nil, err
+		}
+	}
+	return m, nil
+}
+
+func (m *Metrics) kv(operation string) { m.operations.WithLabelValues(operation).Inc() }

@@ -1,0 +1,102 @@
+package api
+
+import (
+	"context"
+
+	registryv1 "konsul.dev/proto/gen/konsul/registry/v1"
+	"konsul.dev/services/registry/internal/acl"
+	"konsul.dev/services/registry/internal/federation"
+	"konsul.dev/services/registry/internal/record"
+)
+
+type trustService struct {
+	registryv1.UnimplementedTrustServiceServer
+	*Core
+}
+
+// PutJoinToken stores a fresh join token.
+func (s *trustService) PutJoinToken(ctx context.Context, req *registryv1.PutJoinTokenRequest) (*registryv1.PutJoinTokenResponse, error) {
+	cmd, err := s.Joiner.PutToken(req)
+	if err != nil {
+		return nil, err
+	}
+	index, err := s.trust(ctx, cmd)
+	return &registryv1.PutJoinTokenResponse{Index: index}, err
+}
+
+// AdmitDatacenter consumes a join token and records the new member.
+func (s *trustService) AdmitDatacenter(ctx context.Context, req *registryv1.AdmitDatacenterRequest) (*registryv1.AdmitDatacenterResponse, error) {
+	var cmd *registryv1.Command
+	err := s.Store.View(func(r record.Reader) (err error) {
+		cmd, err = s.Joiner.Admit(r, req, s.Clock.Now())
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	index, err := s.trust(ctx, cmd)
+	return &registryv1.AdmitDatacenterResponse{Index: index}, err
+}
+
+// GetJoinToken reads a join token.
+func (s *trustService) GetJoinToken(_ context.Context, req *registryv1.GetJoinTokenRequest) (*registryv1.GetJoinTokenResponse, error) {
+	resp := &registryv1.GetJoinTokenResponse{}
+	err := s.Store.View(func(r record.Reader) (err error) {
+		resp.Token, err = federation.GetToken(r, req.GetId())
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return resp, nil
+}
+
+// PublishRoots makes the ca's trust anchors known.
+func (s *trustService) PublishRoots(ctx context.Context, req *registryv1.PublishRootsRequest) (*registryv1.PublishRootsResponse, error) {
+	var cmd *registryv1.Command
+	resp := &registryv1.PublishRootsResponse{}
+	err := s.Store.View(func(r record.Reader) (err error) {
+		cmd, err = s.Joiner.PublishRoots(r, req)
+		resp.Index = r.Index()
+		return err
+	})
+	if err != nil || cmd == nil {
+		return resp, err
+	}
+	resp.Index, err = s.trust(ctx, cmd)
+	return resp, err
+}
+
+func (s *trustService) trust(ctx context.Context, cmd *registryv1.Command) (uint64, error) {
+	result, err := s.commit(ctx, cmd)
+	if err != nil {
+		return 0, err
+	}
+	return result.GetIndex(), federation.Outcome(result)
+}
+
+type tokenService struct {
+	registryv1.UnimplementedTokenServiceServer
+	*Core
+}
+
+// IntrospectToken answers whose a bearer token is.
+func (s *tokenService) IntrospectToken(_ context.Context, req *registryv1.IntrospectTokenRequest) (*registryv1.IntrospectTokenResponse, error) {
+	token, err := s.Tokens.Resolve(req.GetSecret())
+	if err != nil {
+		return nil, err
+	}
+	return &registryv1.IntrospectTokenResponse{AccessorId: token.GetAccessorId(), Management: token.GetManagement()}, nil
+}
+
+// TokenChecker admits calls that carry a token.
+type TokenChecker struct{ Tokens *acl.View }
+
+// CheckToken answers the accessor of a token that may call a method.
+func (c TokenChecker) CheckToken(_ context.Context, secret, fullMethod string) (string, error) {
+	token, err := c.Tokens.Resolve(secret)
+	if err != nil {
+		return "", err
+	}
+	return token.GetAccessorId(), acl.Authorize(token, fullMethod)
+}

@@ -1,0 +1,92 @@
+package badgerstore
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/dgraph-io/badger/v4"
+
+	"konsul.dev/services/registry/internal/record"
+)
+
+// maintainEvery is how often space is reclaimed.
+const maintainEvery = time.Minute
+
+// Maintain reclaims space until ctx ends: tombstones at or below the watermark, and value log files.
+func (s *Store) Maintain(ctx context.Context) error {
+	ticker := time.NewTicker(maintainEvery)
+	defer ticker.Stop()
+	purged := uint64(0)
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-ticker.C:
+		}
+		// A whole retention between two purges keeps the scan's cost in proportion to the writes.
+		if watermark := s.Watermark(); watermark > purged+s.opts.Retention/2 {
+			if _, err := s.Purge(ctx); err != nil {
+				return err
+			}
+			purged = watermark
+		}
+		if err := s.collect(); err != nil {
+			return err
+		}
+	}
+}
+
+func (s *Store) collect() error {
+	s.gate.RLock()
+	defer s.gate.RUnlock()
+	if s.closed {
+		return nil
+	}
+	err := s.db.RunValueLogGC(0.5)
+	if err != nil && !errors.Is(err, badger.ErrNoRewrite) && !errors.Is(err, badger.ErrRejected) {
+		return fmt.Errorf("collect value log: %w", err)
+	}
+	return nil
+}
+
+// Purge removes the tombstones at or below the watermark, and answers how many.
+func (s *Store) Purge(ctx context.Context) (int, error) {
+	watermark := s.Watermark()
+	s.gate.RLock()
+	defer s.gate.RUnlock()
+	if s.closed || watermark == 0 {
+		return 0, nil
+	}
+	wb := s.db.NewManagedWriteBatch()
+	defer wb.Cancel()
+	purged := 0
+	err := s.viewAt(s.applied.Load(), func(r record.Reader) error {
+		v, ok := r.(*view)
+		if !ok {
+			return errors.New("view of a foreign store")
+		}
+		it := v.txn.NewIterator(badger.IteratorOptions{PrefetchSize: prefetch})
+		defer it.Close()
+		for it.Rewind(); it.Valid() && ctx.Err() == nil; it.Next() {
+			item := it.Item()
+			if !tombstone(item) || item.Version() > watermark {
+				continue
+			}
+			// At the tombstone's own timestamp: a row written anew above it is not touched.
+			if err := wb.DeleteAt(item.KeyCopy(nil), item.Version()); err != nil {
+				return err
+			}
+			purged++
+		}
+		return nil
+	})
+	if err != nil {
+		return 0, fmt.Errorf("find old tombstones: %w", err)
+	}
+	if err := wb.Flush(); err != nil {
+		return 0, fmt.Errorf("purge tombstones: %w", err)
+	}
+	return purged, nil
+}

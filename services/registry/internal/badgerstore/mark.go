@@ -1,0 +1,78 @@
+package badgerstore
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+)
+
+// mark is what the store must know before it can trust its files. It lives beside them, in a file
+// that is replaced whole.
+type mark struct {
+	// BootID is the run of the machine in which the files were last written.
+	BootID string `json:"boot_id"`
+	// Synced is the index up to which everything survives a power failure.
+	Synced uint64 `json:"synced"`
+	// Oldest is the index of the last restore.
+	Oldest uint64 `json:"oldest"`
+}
+
+const markFile = "konsul-mark.json"
+
+func readMark(dir string) (mark, error) {
+	b, err := os.ReadFile(filepath.Join(dir, markFile))
+	if errors.Is(err, fs.ErrNotExist) {
+		return mark{}, nil
+	}
+	if err != nil {
+		return mark{}, fmt.Errorf("read store mark: %w", err)
+	}
+	var m mark
+	if err := json.Unmarshal(b, &m); err != nil {
+		return mark{}, fmt.Errorf("decode store mark: %w", err)
+	}
+	return m, nil
+}
+
+func writeMark(dir string, m mark) error {
+	b, err := json.Marshal(m)
+	if err != nil {
+		return fmt.Errorf("encode store mark: %w", err)
+	}
+	path := filepath.Join(dir, markFile)
+	fresh := path + ".new"
+	if err := os.WriteFile(fresh, b, 0o600); err != nil {
+		return fmt.Errorf("write store mark: %w", err)
+	}
+	if err := syncFile(fresh); err != nil {
+		return err
+	}
+	if err := os.Rename(fresh, path); err != nil {
+		return fmt.Errorf("replace store mark: %w", err)
+	}
+	return syncFile(dir)
+}
+
+func syncFile(path string) error {
+	f, err := os.Open(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil // A memtable's log that was flushed meanwhile: its table is durable.
+	}
+	if err != nil {
+		return fmt.Errorf("open for sync: %w", err)
+	}
+	return errors.Join(f.Sync(), f.Close())
+}
+
+// BootID names this run of the machine, empty where that is not known.
+func BootID() string {
+	b, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	if err != nil {
+		return ""
+	}
+	return strings.TrimSpace(string(b))
+}

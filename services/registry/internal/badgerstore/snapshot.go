@@ -1,0 +1,152 @@
+package badgerstore
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+
+	"github.com/dgraph-io/badger/v4"
+	"google.golang.org/protobuf/encoding/protodelim"
+	"google.golang.org/protobuf/proto"
+
+	registryv1 "konsul.dev/proto/gen/konsul/registry/v1"
+)
+
+const snapshotFormat = 1
+
+// maxRowBytes bounds a row in a snapshot; values are checked far below it before they are proposed.
+const maxRowBytes = 64 << 20
+
+// WriteSnapshot streams the state as of an applied index: a SnapshotHeader, then every row and every
+// tombstone above the watermark, length-delimited, in table and key order.
+func (s *Store) WriteSnapshot(index uint64, w io.Writer) error {
+	s.gate.RLock()
+	defer s.gate.RUnlock()
+	if s.closed {
+		return errClosed
+	}
+	out := bufio.NewWriterSize(w, 1<<20)
+	header := &registryv1.SnapshotHeader{Index: index, Format: snapshotFormat}
+	if _, err := protodelim.MarshalTo(out, header); err != nil {
+		return fmt.Errorf("write snapshot header: %w", err)
+	}
+	keep := uint64(0)
+	if index > s.opts.Retention {
+		keep = index - s.opts.Retention
+	}
+	txn := s.db.NewTransactionAt(index, false)
+	defer txn.Discard()
+	it := txn.NewIterator(badger.IteratorOptions{PrefetchSize: prefetch})
+	defer it.Close()
+	for it.Rewind(); it.Valid(); it.Next() {
+		item := it.Item()
+		if item.Key()[0] == metaTable || tombstone(item) && item.Version() <= keep {
+			continue
+		}
+		err := item.Value(func(value []byte) error {
+			r, err := decodeRow(value, false)
+			if err != nil {
+				return err
+			}
+			_, err = protodelim.MarshalTo(out, r)
+			return err
+		})
+		if err != nil {
+			return fmt.Errorf("write snapshot row: %w", err)
+		}
+	}
+	if err := out.Flush(); err != nil {
+		return fmt.Errorf("write snapshot: %w", err)
+	}
+	return nil
+}
+
+// Restore replaces everything by what WriteSnapshot wrote. If it fails or is cut short the store
+// opens empty and has to be restored again.
+func (s *Store) Restore(r io.Reader) error {
+	in := bufio.NewReaderSize(r, 1<<20)
+	header := &registryv1.SnapshotHeader{}
+	if err := protodelim.UnmarshalFrom(in, header); err != nil {
+		return fmt.Errorf("read snapshot header: %w", err)
+	}
+	if header.GetFormat() != snapshotFormat {
+		return fmt.Errorf("snapshot has format %d, this server reads format %d", header.GetFormat(), snapshotFormat)
+	}
+	s.gate.Lock()
+	defer s.gate.Unlock()
+	if s.closed {
+		return errClosed
+	}
+	// From here on the files are worth nothing until the end.
+	if err := writeMark(s.opts.Dir, mark{}); err != nil {
+		return err
+	}
+	s.db.SetDiscardTs(0)
+	if err := s.db.DropAll(); err != nil {
+		return fmt.Errorf("empty the store: %w", err)
+	}
+	if err := s.load(in); err != nil {
+		return err
+	}
+	index := header.GetIndex()
+	txn := s.db.NewTransactionAt(math.MaxUint64, true)
+	defer txn.Discard()
+	if err := txn.Set(appliedKey(), encodeIndex(index)); err != nil {
+		return fmt.Errorf("write applied index: %w", err)
+	}
+	if err := txn.CommitAt(max(index, 1), nil); err != nil {
+		return fmt.Errorf("commit applied index: %w", err)
+	}
+	s.oldest.Store(index)
+	s.applied.Store(index)
+	_, err := s.Sync()
+	return err
+}
+
+func (s *Store) load(in *bufio.Reader) error {
+	wb := s.db.NewManagedWriteBatch()
+	defer wb.Cancel()
+	for {
+		row := &registryv1.Record{}
+		err := protodelim.UnmarshalOptions{MaxSize: maxRowBytes}.UnmarshalFrom(in, row)
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			return fmt.Errorf("read snapshot row: %w", err)
+		}
+		if err := checkTable(row.GetTable()); err != nil {
+			return fmt.Errorf("read snapshot row: %w", err)
+		}
+		entry, err := rowEntry(row)
+		if err != nil {
+			return err
+		}
+		if err := wb.SetEntryAt(entry, row.GetModifyIndex()); err != nil {
+			return fmt.Errorf("restore row: %w", err)
+		}
+	}
+	if err := wb.Flush(); err != nil {
+		return fmt.Errorf("restore rows: %w", err)
+	}
+	return nil
+}
+
+// tombstoneMeta marks tombstones for whoever scans, so that they need not be decoded.
+const tombstoneMeta = 1
+
+func tombstone(item *badger.Item) bool { return item.UserMeta() == tombstoneMeta }
+
+func rowEntry(row *registryv1.Record) (*badger.Entry, error) {
+	value, err := proto.Marshal(row)
+	if err != nil {
+		return nil, fmt.Errorf("encode row: %w", err)
+	}
+	entry := badger.NewEntry(rowKey(row.GetTable(), row.GetKey()), value)
+	if row.GetDeleted() {
+		entry.UserMeta = tombstoneMeta
+	}
+	return entry, nil
+}

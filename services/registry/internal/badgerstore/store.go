@@ -1,0 +1,195 @@
+package badgerstore
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"math"
+	"os"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+
+	"github.com/dgraph-io/badger/v4"
+	"github.com/dgraph-io/badger/v4/options"
+
+	"konsul.dev/services/registry/internal/record"
+)
+
+// Options says where and how to keep the state.
+type Options struct {
+	// Dir is the store's own folder.
+	Dir string
+	Log *slog.Logger
+	// Retention is how many indexes back tombstones and old versions are kept.
+	Retention uint64
+	// MemTableBytes is the size of a memtable; at least 8 MiB.
+	MemTableBytes int64
+	// CacheBytes is the size of the block cache.
+	CacheBytes int64
+	// BootID names this run of the machine; empty: unknown, and nothing past the last Sync is trusted.
+	BootID string
+}
+
+// DefaultOptions suits a registry of up to some millions of rows.
+func DefaultOptions(dir string, log *slog.Logger) Options {
+	return Options{Dir: dir, Log: log, Retention: 1 << 16, MemTableBytes: 16 << 20, CacheBytes: 32 << 20, BootID: BootID()}
+}
+
+// Store is the state on disk. Reads are safe for concurrent use; Begin to Commit and Restore belong to one goroutine.
+type Store struct {
+	opts    Options
+	db      *badger.DB
+	applied atomic.Uint64
+	synced  atomic.Uint64
+	// oldest is the index of the last restore: nothing older is here as of its own index.
+	oldest atomic.Uint64
+
+	// gate keeps readers out while Restore replaces everything under them.
+	gate   sync.RWMutex
+	closed bool
+}
+
+// Open opens the store in its folder, making it if need be.
+func Open(opts Options) (*Store, error) {
+	if err := os.MkdirAll(opts.Dir, 0o700); err != nil {
+		return nil, fmt.Errorf("make store folder: %w", err)
+	}
+	db, err := badger.OpenManaged(badgerOptions(opts))
+	if err != nil {
+		return nil, fmt.Errorf("open badger in %q: %w", opts.Dir, err)
+	}
+	s := &Store{opts: opts, db: db}
+	if err := s.recover(); err != nil {
+		return nil, errors.Join(err, db.Close())
+	}
+	s.discard()
+	return s, nil
+}
+
+func badgerOptions(opts Options) badger.Options {
+	return badger.DefaultOptions(opts.Dir).
+		WithLogger(badgerLog{opts.Log}).
+		WithSyncWrites(false).
+		WithDetectConflicts(false).
+		WithNumVersionsToKeep(1).
+		WithMetricsEnabled(false).
+		WithMemTableSize(opts.MemTableBytes).
+		WithNumMemtables(3).
+		WithNumCompactors(2).
+		WithValueThreshold(1 << 20). // Values are at most that: all of them live in the tree, which compaction keeps bounded.
+		WithValueLogFileSize(16 << 20).
+		WithCompression(options.Snappy).
+		WithBlockCacheSize(opts.CacheBytes).
+		WithIndexCacheSize(0)
+}
+
+// recover decides how far the files can be trusted.
+func (s *Store) recover() error {
+	mark, err := readMark(s.opts.Dir)
+	if err != nil {
+		return err
+	}
+	s.synced.Store(mark.Synced)
+	s.oldest.Store(mark.Oldest)
+	s.applied.Store(mark.Synced)
+	if s.opts.BootID != "" && mark.BootID == s.opts.BootID {
+		applied, err := s.readApplied()
+		if err != nil {
+			return err
+		}
+		s.applied.Store(max(applied, mark.Synced))
+	}
+	mark.BootID = s.opts.BootID
+	return writeMark(s.opts.Dir, mark)
+}
+
+func (s *Store) readApplied() (uint64, error) {
+	txn := s.db.NewTransactionAt(math.MaxUint64, false)
+	defer txn.Discard()
+	item, err := txn.Get(appliedKey())
+	if errors.Is(err, badger.ErrKeyNotFound) {
+		return 0, nil
+	}
+	if err != nil {
+		return 0, fmt.Errorf("read applied index: %w", err)
+	}
+	var index uint64
+	err = item.Value(func(value []byte) error {
+		index, err = decodeIndex(value)
+		return err
+	})
+	return index, err
+}
+
+// Applied is the index of the last command whose changes are here and visible.
+func (s *Store) Applied() uint64 { return s.applied.Load() }
+
+// Watermark answers the index up to and including which tombstones and old versions may be gone. It
+// follows from the applied index alone, so that servers agree on it.
+func (s *Store) Watermark() uint64 {
+	applied := s.applied.Load()
+	if applied <= s.opts.Retention {
+		return 0
+	}
+	return applied - s.opts.Retention
+}
+
+// View runs fn on the latest applied state.
+func (s *Store) View(fn func(record.Reader) error) error {
+	s.gate.RLock()
+	defer s.gate.RUnlock()
+	if s.closed {
+		return errClosed
+	}
+	return s.viewAt(s.applied.Load(), fn)
+}
+
+func (s *Store) viewAt(index uint64, fn func(record.Reader) error) error {
+	txn := s.db.NewTransactionAt(index, false)
+	defer txn.Discard()
+	return fn(&view{txn: txn, index: index})
+}
+
+var errClosed = errors.New("store is closed")
+
+// Sync makes everything applied so far survive a power failure, and answers up to which index.
+func (s *Store) Sync() (uint64, error) {
+	index := s.applied.Load()
+	if err := s.db.Sync(); err != nil {
+		return 0, fmt.Errorf("sync badger: %w", err)
+	}
+	// Sync covers the memtable in use; one that is full and waits for its flush has its own log.
+	logs, err := filepath.Glob(filepath.Join(s.opts.Dir, "*.mem"))
+	if err != nil {
+		return 0, fmt.Errorf("list memtable logs: %w", err)
+	}
+	for _, path := range append(logs, s.opts.Dir) {
+		if err := syncFile(path); err != nil {
+			return 0, err
+		}
+	}
+	if err := writeMark(s.opts.Dir, mark{BootID: s.opts.BootID, Synced: index, Oldest: s.oldest.Load()}); err != nil {
+		return 0, err
+	}
+	s.synced.Store(index)
+	s.discard()
+	return index, nil
+}
+
+// discard lets compaction drop versions that neither a reader of the past nor a replay needs.
+func (s *Store) discard() { s.db.SetDiscardTs(min(s.Watermark(), s.synced.Load())) }
+
+// Close syncs and closes the store. Reads after it fail.
+func (s *Store) Close() error {
+	s.gate.Lock()
+	defer s.gate.Unlock()
+	if s.closed {
+		return nil
+	}
+	s.closed = true
+	_, err := s.Sync()
+	return errors.Join(err, s.db.Close())
+}
+
+var _ record.Store = (*Store)(nil)

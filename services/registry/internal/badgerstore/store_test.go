@@ -1,0 +1,210 @@
+package badgerstore
+
+import (
+	"bytes"
+	"fmt"
+	"log/slog"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/stretchr/testify/require"
+	"google.golang.org/protobuf/testing/protocmp"
+
+	registryv1 "konsul.dev/proto/gen/konsul/registry/v1"
+	"konsul.dev/services/registry/internal/record"
+	"konsul.dev/services/registry/internal/record/recordtest"
+)
+
+const kv = registryv1.Table_TABLE_KV
+
+func testOptions(dir string) Options {
+	o := DefaultOptions(dir, slog.New(slog.DiscardHandler))
+	o.MemTableBytes = 8 << 20
+	o.BootID = "boot-1"
+	return o
+}
+
+func mustOpen(t *testing.T, o Options) *Store {
+	t.Helper()
+	s, err := Open(o)
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, s.Close()) })
+	return s
+}
+
+func row(key, value string, index uint64) *registryv1.Record {
+	return &registryv1.Record{Table: kv, Key: key, Value: []byte(value), CreateIndex: 1, ModifyIndex: index, Version: index}
+}
+
+// step commits one batch of the commands first to last: command i appends its index to row "sum",
+// so that each depends on the one before, and writes a row of its own.
+func step(t *testing.T, s *Store, first, last uint64, commit bool) {
+	t.Helper()
+	b := s.Begin()
+	for i := first; i <= last; i++ {
+		tx := b.At(i)
+		old, err := tx.Get(kv, "sum")
+		require.NoError(t, err)
+		require.NoError(t, tx.Put(row("sum", fmt.Sprintf("%s,%d", old.GetValue(), i), i)))
+		require.NoError(t, tx.Put(row(fmt.Sprintf("row-%d", i), "v", i)))
+	}
+	if commit {
+		require.NoError(t, b.Commit())
+		return
+	}
+	b.base.txn.Discard()
+	require.NoError(t, b.write())
+}
+
+func contents(t *testing.T, s *Store) []*registryv1.Record {
+	t.Helper()
+	var rows []*registryv1.Record
+	require.NoError(t, s.View(func(r record.Reader) (err error) {
+		rows, err = recordtest.Dump(r)
+		return err
+	}))
+	return rows
+}
+
+func TestReplayOverLeftoversOfACutBatchGivesTheSameState(t *testing.T) {
+	want := mustOpen(t, testOptions(t.TempDir()))
+	step(t, want, 1, 3, true)
+	step(t, want, 4, 9, true)
+
+	o := testOptions(t.TempDir())
+	s := mustOpen(t, o)
+	step(t, s, 1, 3, true)
+	step(t, s, 4, 8, false) // the process dies before it can say that the batch is whole
+	require.EqualValues(t, 3, s.Applied())
+	var seen []*registryv1.Record
+	require.NoError(t, s.View(func(r record.Reader) (err error) {
+		seen, err = recordtest.Dump(r)
+		return err
+	}))
+	require.Len(t, seen, 4, "nobody sees a batch half applied")
+	require.NoError(t, s.db.Close())
+	s.closed = true
+
+	again := mustOpen(t, o)
+	require.EqualValues(t, 3, again.Applied())
+	step(t, again, 4, 9, true)
+	require.Empty(t, cmp.Diff(contents(t, want), contents(t, again), protocmp.Transform()))
+}
+
+func TestAfterAPowerFailureOnlyTheLastSyncIsTrusted(t *testing.T) {
+	o := testOptions(t.TempDir())
+	s := mustOpen(t, o)
+	step(t, s, 1, 5, true)
+	synced, err := s.Sync()
+	require.NoError(t, err)
+	require.EqualValues(t, 5, synced)
+	step(t, s, 6, 9, true)
+	before := contents(t, s)
+	require.NoError(t, s.db.Close())
+	s.closed = true
+
+	same, err := Open(o)
+	require.NoError(t, err)
+	require.EqualValues(t, 9, same.Applied(), "the machine did not stop: what was applied is there")
+	require.NoError(t, same.db.Close())
+
+	o.BootID = "boot-2"
+	after := mustOpen(t, o)
+	require.EqualValues(t, 5, after.Applied())
+	step(t, after, 6, 9, true)
+	require.Empty(t, cmp.Diff(before, contents(t, after), protocmp.Transform()))
+}
+
+func TestRestoreReplacesEverything(t *testing.T) {
+	source := mustOpen(t, testOptions(t.TempDir()))
+	step(t, source, 1, 7, true)
+	b := source.Begin()
+	require.NoError(t, b.At(8).Put(&registryv1.Record{Table: kv, Key: "row-2", Deleted: true, ModifyIndex: 8}))
+	require.NoError(t, b.Commit())
+	var snapshot bytes.Buffer
+	require.NoError(t, source.WriteSnapshot(source.Applied(), &snapshot))
+
+	o := testOptions(t.TempDir())
+	target := mustOpen(t, o)
+	step(t, target, 1, 3, true)
+	require.NoError(t, target.Restore(bytes.NewReader(snapshot.Bytes())))
+	require.EqualValues(t, 8, target.Applied())
+	require.Empty(t, cmp.Diff(contents(t, source), contents(t, target), protocmp.Transform()))
+
+	cut := mustOpen(t, testOptions(t.TempDir()))
+	step(t, cut, 1, 3, true)
+	require.Error(t, cut.Restore(bytes.NewReader(snapshot.Bytes()[:snapshot.Len()-3])))
+	dir := cut.opts
+	require.NoError(t, cut.db.Close())
+	cut.closed = true
+	reopened := mustOpen(t, dir)
+	require.Zero(t, reopened.Applied(), "a restore cut short is started again, never trusted")
+}
+
+func TestScanSeesDeltasAndTheBatchItself(t *testing.T) {
+	s := mustOpen(t, testOptions(t.TempDir()))
+	step(t, s, 1, 5, true)
+	keys := func(r interface {
+		Scan(registryv1.Table, record.ScanOptions, func(*registryv1.Record) bool) error
+	}, o record.ScanOptions,
+	) (out []string) {
+		require.NoError(t, r.Scan(kv, o, func(r *registryv1.Record) bool {
+			out = append(out, r.GetKey())
+			return true
+		}))
+		return out
+	}
+	require.NoError(t, s.View(func(r record.Reader) error {
+		require.Equal(t, []string{"row-4", "row-5", "sum"}, keys(r, record.ScanOptions{Since: 3}))
+		require.Equal(t, []string{"row-3", "row-4", "row-5"}, keys(r, record.ScanOptions{Prefix: "row-", From: "row-3"}))
+		return nil
+	}))
+	b := s.Begin()
+	defer b.Discard()
+	tx := b.At(6)
+	require.NoError(t, tx.Put(row("row-0", "new", 6)))
+	require.NoError(t, tx.Put(row("row-3", "new", 6)))
+	require.NoError(t, tx.Put(&registryv1.Record{Table: kv, Key: "row-4", Deleted: true, ModifyIndex: 6}))
+	require.NoError(t, tx.Drop(kv, "row-5"))
+	require.NoError(t, tx.Put(row("zzz", "new", 6)))
+	require.Equal(t, []string{"row-0", "row-1", "row-2", "row-3", "sum", "zzz"}, keys(tx, record.ScanOptions{}))
+	require.Equal(t, []string{"row-0", "row-3", "row-4", "zzz"}, keys(tx, record.ScanOptions{Since: 5, Deleted: true}))
+}
+
+func TestPurgeRemovesOldTombstonesOnly(t *testing.T) {
+	o := testOptions(t.TempDir())
+	o.Retention = 10
+	s := mustOpen(t, o)
+	step(t, s, 1, 3, true)
+	bury := func(key string, index uint64) {
+		b := s.Begin()
+		require.NoError(t, b.At(index).Put(&registryv1.Record{Table: kv, Key: key, Deleted: true, ModifyIndex: index}))
+		require.NoError(t, b.Commit())
+	}
+	bury("row-1", 4)
+	bury("row-2", 5)
+	step(t, s, 6, 9, true)
+	bury("row-6", 14)
+	b := s.Begin()
+	require.NoError(t, b.At(15).Put(row("row-2", "again", 15)))
+	require.NoError(t, b.Commit())
+	require.EqualValues(t, 5, s.Watermark())
+	n, err := s.Purge(t.Context())
+	require.NoError(t, err)
+	require.Equal(t, 1, n)
+	var keys []string
+	for _, r := range contents(t, s) {
+		keys = append(keys, fmt.Sprint(r.GetKey(), r.GetDeleted()))
+	}
+	require.Equal(t, []string{"row-2false", "row-3false", "row-6true", "row-7false", "row-8false", "row-9false", "sumfalse"}, keys)
+}
+
+func TestABatchLargerThanBadgersOwnLimitIsWritten(t *testing.T) {
+	s := mustOpen(t, testOptions(t.TempDir()))
+	b := s.Begin()
+	for i := uint64(1); i <= 32; i++ {
+		require.NoError(t, b.At(i).Put(row(fmt.Sprintf("big-%02d", i), string(make([]byte, 512<<10)), i)))
+	}
+	require.NoError(t, b.Commit())
+	require.Len(t, contents(t, s), 32)
+}

@@ -1,0 +1,68 @@
+package badgerstore
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/dgraph-io/badger/v4"
+
+	registryv1 "konsul.dev/proto/gen/konsul/registry/v1"
+	"konsul.dev/services/registry/internal/record"
+)
+
+// view is the state as of one index.
+type view struct {
+	txn   *badger.Txn
+	index uint64
+}
+
+var _ record.Reader = (*view)(nil)
+
+func (v *view) Index() uint64 { return v.index }
+
+func (v *view) Get(table registryv1.Table, key string) (*registryv1.Record, error) {
+	item, err := v.txn.Get(rowKey(table, key))
+	if errors.Is(err, badger.ErrKeyNotFound) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read %s row: %w", table, err)
+	}
+	var r *registryv1.Record
+	err = item.Value(func(value []byte) error {
+		r, err = decodeRow(value, false)
+		return err
+	})
+	return r, err
+}
+
+// The first rows of a scan are read ahead one by one; long scans get more.
+const prefetch = 64
+
+func (v *view) Scan(table registryv1.Table, o record.ScanOptions, fn func(*registryv1.Record) bool) error {
+	prefix := rowKey(table, o.Prefix)
+	it := v.txn.NewIterator(badger.IteratorOptions{
+		PrefetchValues: false, // Values live in the tree: prefetching only copies them twice.
+		PrefetchSize:   prefetch,
+		Prefix:         prefix,
+		SinceTs:        o.Since,
+	})
+	defer it.Close()
+	for it.Seek(rowKey(table, max(o.From, o.Prefix))); it.Valid(); it.Next() {
+		if tombstone(it.Item()) && !o.Deleted {
+			continue
+		}
+		var r *registryv1.Record
+		err := it.Item().Value(func(value []byte) (err error) {
+			r, err = decodeRow(value, o.KeysOnly)
+			return err
+		})
+		if err != nil {
+			return fmt.Errorf("scan %s: %w", table, err)
+		}
+		if !fn(r) {
+			return nil
+		}
+	}
+	return nil
+}

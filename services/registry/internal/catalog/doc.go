@@ -1,0 +1,8 @@
+// Package catalog decides what the catalogue of nodes, services and checks answers and what changes
+// to it mean.
+//
+// Requests become commands in plain functions. Answers come from View, the catalogue in memory, fed
+// with committed rows: it knows for each service when its answer last changed, and keeps each
+// instance ready to send, so that a health query builds nothing. View is safe for concurrent use, and
+// what it answers must not be changed.
+package catalog

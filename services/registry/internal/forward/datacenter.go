@@ -1,0 +1,98 @@
+package forward
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	"konsul.dev/pkg/backoff"
+	"konsul.dev/pkg/fault"
+)
+
+// A call to another datacenter ends after crossTimeout, plus what the request itself asks to wait.
+const (
+	crossTimeout = 5 * time.Second
+	crossTries   = 3
+	maxWait      = 11 * time.Minute
+)
+
+var errCrossTimeout = errors.New("no answer in time")
+
+// toDatacenter passes a call on to another datacenter.
+func (r *Router) toDatacenter(ctx context.Context, c call, target string) (any, error) {
+	conn, err := r.Connections.Datacenter(target)
+	if err != nil {
+		return nil, err
+	}
+	start := time.Now()
+	ctx, cancel := context.WithTimeoutCause(ctx, crossTimeout+wait(c.req), errCrossTimeout)
+	defer cancel()
+	reply := c.route.Reply()
+	own := r.Directory.Datacenter()
+	pause := backoff.New(50*time.Millisecond, 500*time.Millisecond)
+	for try := 1; ; try++ {
+		err = conn.Invoke(outgoing(ctx, hops{datacenter: own}), c.method, c.req, reply)
+		bare := fault.CodeOf(err) == fault.Unavailable && fault.ReasonOf(err) == ""
+		if err == nil || !bare || try == crossTries || pause.Wait(ctx) != nil {
+			break
+		}
+	}
+	r.Metrics.crossed(own, target, serviceOf(c), time.Since(start))
+	if err != nil {
+		return nil, r.farError(ctx, target, err)
+	}
+	return reply, nil
+}
+
+// farError names the datacenter when the way to it failed; what it answered itself passes through.
+func (r *Router) farError(ctx context.Context, target string, err error) error {
+	late := errors.Is(context.Cause(ctx), errCrossTimeout)
+	if !late && (fault.CodeOf(err) != fault.Unavailable || fault.ReasonOf(err) != "") {
+		return err
+	}
+	return fault.New(fault.Unavailable, ReasonDatacenterUnreachable, "datacenter %s did not answer", target).
+		WithMeta("datacenter", target).WithRetryAfter(time.Second).
+		WithRemedy("look at `konsulctl datacenter list`; gateways must reach each other on port 8443").Wrap(err)
+}
+
+// Stream answers a connection to another datacenter and the context for a stream over it.
+func (r *Router) Stream(ctx context.Context, target string) (grpc.ClientConnInterface, context.Context, error) {
+	if from := hopsOf(ctx).datacenter; from != "" {
+		return nil, nil, loop(from, r.Directory.Datacenter(), target)
+	}
+	conn, err := r.Connections.Datacenter(target)
+	if err != nil {
+		return nil, nil, err
+	}
+	return conn, outgoing(ctx, hops{datacenter: r.Directory.Datacenter()}), nil
+}
+
+// FarError is the error of a stream to another datacenter as the caller gets it.
+func (r *Router) FarError(ctx context.Context, target string, err error) error {
+	return r.farError(ctx, target, err)
+}
+
+func wait(req any) time.Duration {
+	blocking, ok := req.(interface {
+		GetWait() *durationpb.Duration
+		GetIndex() uint64
+	})
+	if !ok || blocking.GetIndex() == 0 {
+		return 0
+	}
+	if blocking.GetWait() == nil {
+		return maxWait
+	}
+	// The far side adds its jitter.
+	return min(blocking.GetWait().AsDuration()*17/16, maxWait)
+}
+
+func serviceOf(c call) string {
+	if c.route.Service != nil {
+		return c.route.Service(c.req)
+	}
+	return ""
+}

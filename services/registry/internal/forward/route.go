@@ -1,0 +1,55 @@
+package forward
+
+import (
+	"google.golang.org/protobuf/proto"
+
+	registryv1 "konsul.dev/proto/gen/konsul/registry/v1"
+)
+
+// Kind says which server may answer a call.
+type Kind int
+
+const (
+	// Anywhere is answered by whichever server was asked.
+	Anywhere Kind = iota
+	// Read is answered as its read mode says, by the leader if it has none.
+	Read
+	// Write is answered by the leader.
+	Write
+)
+
+// Route is how calls of one method travel.
+type Route struct {
+	Kind Kind
+	// Reply makes an empty response.
+	Reply func() proto.Message
+	// Primary says that a request belongs to the primary datacenter; nil: none does.
+	Primary func(req any) bool
+	// Service names what is asked for, for metrics.
+	Service func(req any) string
+}
+
+// Routes maps full method names.
+type Routes map[string]Route
+
+// To is a Route's Reply for a response type.
+func To[T any, P interface {
+	*T
+	proto.Message
+}]() func() proto.Message {
+	return func() proto.Message { return P(new(T)) }
+}
+
+func readMode(req any) registryv1.ReadMode {
+	if r, ok := req.(interface{ GetReadMode() registryv1.ReadMode }); ok {
+		return r.GetReadMode()
+	}
+	return registryv1.ReadMode_READ_MODE_DEFAULT
+}
+
+func requestedDatacenter(req any) string {
+	if r, ok := req.(interface{ GetDatacenter() string }); ok {
+		return r.GetDatacenter()
+	}
+	return ""
+}

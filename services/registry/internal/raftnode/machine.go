@@ -1,0 +1,139 @@
+package raftnode
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/raft"
+
+	"konsul.dev/services/registry/internal/badgerstore"
+	"konsul.dev/services/registry/internal/fsm"
+)
+
+// machine adapts fsm and store to the Raft library. Raft calls it from one goroutine, but for Persist.
+type machine struct {
+	store   *badgerstore.Store
+	sink    Sink
+	metrics *Metrics
+	fatal   func(error)
+
+	mu     sync.Mutex
+	broken error
+}
+
+var _ raft.BatchingFSM = (*machine)(nil)
+
+// errBroken is what follows the first failure: a state machine that missed a command must not go on.
+var errBroken = errors.New("the state machine has stopped")
+
+func (m *machine) failure() error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.broken
+}
+
+func (m *machine) fail(err error) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.broken == nil {
+		m.broken = fmt.Errorf("%w: %w", errBroken, err)
+		m.fatal(m.broken)
+	}
+	return m.broken
+}
+
+// Apply is ApplyBatch of one.
+func (m *machine) Apply(log *raft.Log) any { return m.ApplyBatch([]*raft.Log{log})[0] }
+
+// ApplyBatch applies committed entries as one write and answers each one's *CommandResult, or why the
+// machine has stopped.
+func (m *machine) ApplyBatch(logs []*raft.Log) []any {
+	start := time.Now()
+	responses := make([]any, len(logs))
+	err := m.failure()
+	if err == nil {
+		if err = m.apply(logs, responses); err != nil {
+			err = m.fail(err)
+		}
+	}
+	if err != nil {
+		for i := range responses {
+			responses[i] = err
+		}
+		return responses
+	}
+	m.metrics.applied(len(logs), time.Since(start), m.store.Applied())
+	return responses
+}
+
+func (m *machine) apply(logs []*raft.Log, responses []any) error {
+	applied := m.store.Applied()
+	batch := m.store.Begin()
+	defer batch.Discard()
+	last := uint64(0)
+	for i, log := range logs {
+		if log.Type != raft.LogCommand || log.Index <= applied {
+			continue
+		}
+		cmd, err := fsm.Decode(log.Data)
+		if err != nil {
+			return fmt.Errorf("entry %d: %w", log.Index, err)
+		}
+		result, err := fsm.Apply(batch.At(log.Index), log.Index, cmd)
+		if err != nil {
+			return fmt.Errorf("entry %d: %w", log.Index, err)
+		}
+		responses[i], last = result, log.Index
+	}
+	if last == 0 {
+		return nil
+	}
+	if err := batch.Commit(); err != nil {
+		return err
+	}
+	return m.sink.Committed(last, batch.Changes())
+}
+
+// Snapshot marks the applied state; Persist writes it while entries go on being applied.
+func (m *machine) Snapshot() (raft.FSMSnapshot, error) {
+	if err := m.failure(); err != nil {
+		return nil, err
+	}
+	return &snapshot{store: m.store, index: m.store.Applied()}, nil
+}
+
+// Restore replaces the state by a snapshot, at start or when the leader sent one.
+func (m *machine) Restore(r io.ReadCloser) error {
+	if err := m.failure(); err != nil {
+		return err
+	}
+	if err := m.store.Restore(r); err != nil {
+		return m.fail(fmt.Errorf("restore snapshot: %w", err))
+	}
+	if err := m.sink.Restored(); err != nil {
+		return m.fail(err)
+	}
+	return nil
+}
+
+type snapshot struct {
+	store *badgerstore.Store
+	index uint64
+}
+
+// Persist syncs the store first: once the snapshot is there Raft forgets the log before it.
+func (s *snapshot) Persist(sink raft.SnapshotSink) error {
+	_, err := s.store.Sync()
+	if err == nil {
+		err = s.store.WriteSnapshot(s.index, sink)
+	}
+	if err != nil {
+		return errors.Join(err, sink.Cancel())
+	}
+	return sink.Close()
+}
+
+func (s *snapshot) Release() {}

@@ -1,0 +1,65 @@
+package raftnode
+
+import (
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// Metrics counts what a node does.
+type Metrics struct {
+	apply     prometheus.Histogram
+	batch     prometheus.Histogram
+	index     prometheus.Gauge
+	leader    prometheus.Gauge
+	elections prometheus.Counter
+	propose   prometheus.Histogram
+}
+
+// NewMetrics registers the node's metrics.
+func NewMetrics(registerer prometheus.Registerer) (*Metrics, error) {
+	m := &Metrics{
+		apply: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name: "konsul_registry_apply_duration_seconds", Help: "Time to apply one batch of committed entries.",
+			Buckets: prometheus.ExponentialBuckets(0.0001, 2.5, 12),
+		}),
+		batch: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name: "konsul_registry_apply_batch_entries", Help: "Committed entries applied together.",
+			Buckets: prometheus.ExponentialBuckets(1, 2, 10),
+		}),
+		index: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "konsul_registry_applied_index", Help: "Raft index of the last applied command.",
+		}),
+		leader: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "konsul_registry_leader", Help: "1 while this server leads its datacenter, else 0.",
+		}),
+		elections: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "konsul_registry_leadership_gained_total", Help: "How often this server became the leader.",
+		}),
+		propose: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name: "konsul_registry_commit_duration_seconds", Help: "Time from proposing a command to its outcome, on the leader.",
+			Buckets: prometheus.ExponentialBuckets(0.0002, 2.5, 12),
+		}),
+	}
+	for _, c := range []prometheus.Collector{m.apply, m.batch, m.index, m.leader, m.elections, m.propose} {
+		if err := registerer.Register(c); err != nil {
+			return nil, err
+		}
+	}
+	return m, nil
+}
+
+func (m *Metrics) applied(entries int, elapsed time.Duration, index uint64) {
+	m.apply.Observe(elapsed.Seconds())
+	m.batch.Observe(float64(entries))
+	m.index.Set(float64(index))
+}
+
+func (m *Metrics) leads(now bool) {
+	if now {
+		m.leader.Set(1)
+		m.elections.Inc()
+		return
+	}
+	m.leader.Set(0)
+}

@@ -1,0 +1,143 @@
+package raftnode
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/raft"
+
+	"konsul.dev/pkg/fault"
+	"konsul.dev/pkg/identity"
+)
+
+const (
+	raftProtocol = "konsul-raft"
+	// maxPool bounds idle connections to a peer; one carries heartbeats, one entries.
+	maxPool        = 3
+	networkTimeout = 5 * time.Second
+)
+
+// streams is Raft's network: mutual TLS between the registries of one datacenter. It closes its
+// connections with itself, which the library leaves to whoever is at the other end.
+type streams struct {
+	net.Listener
+	advertise addr
+	dial      *tls.Config
+
+	mu     sync.Mutex
+	conns  map[*stream]struct{}
+	closed bool
+}
+
+// stream is a connection that its network closes at the end.
+type stream struct {
+	net.Conn
+	network *streams
+}
+
+// Close closes the connection and forgets it.
+func (s *stream) Close() error {
+	s.network.mu.Lock()
+	delete(s.network.conns, s)
+	s.network.mu.Unlock()
+	return s.Conn.Close()
+}
+
+func (s *streams) track(conn net.Conn) (net.Conn, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return nil, errors.Join(net.ErrClosed, conn.Close())
+	}
+	tracked := &stream{Conn: conn, network: s}
+	s.conns[tracked] = struct{}{}
+	return tracked, nil
+}
+
+// Accept answers the next connection of a peer.
+func (s *streams) Accept() (net.Conn, error) {
+	conn, err := s.Listener.Accept()
+	if err != nil {
+		return nil, err
+	}
+	return s.track(conn)
+}
+
+// Close ends the listener and every connection.
+func (s *streams) Close() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.closed = true
+	for c := range s.conns {
+		_ = c.Conn.Close() // Peers notice either way.
+	}
+	clear(s.conns)
+	return s.Listener.Close()
+}
+
+type addr string
+
+func (addr) Network() string  { return "tcp" }
+func (a addr) String() string { return string(a) }
+
+func listen(c Config, source identity.Source) (*streams, error) {
+	own := source.ID()
+	server := source.ServerTLS(identity.ServerOptions{
+		NextProtos: []string{raftProtocol},
+		Accept: func(peer identity.ID) error {
+			if peer.Kind != own.Kind || peer.Service != own.Service || peer.Datacenter != own.Datacenter {
+				return fmt.Errorf("%s is no registry of datacenter %s", peer, own.Datacenter)
+			}
+			return nil
+		},
+	})
+	listener, err := net.Listen("tcp", c.Listen)
+	if err != nil {
+		return nil, ListenFailed("registry.raft_listen", c.Listen, err)
+	}
+	client := source.ClientTLS(identity.Want{Service: own.Service}, "")
+	client.NextProtos = []string{raftProtocol}
+	advertise := c.Advertise
+	if advertise == "" {
+		advertise = listener.Addr().String()
+	}
+	return &streams{Listener: tls.NewListener(listener, server), advertise: addr(advertise), dial: client, conns: map[*stream]struct{}{}}, nil
+}
+
+func (s *streams) Addr() net.Addr { return s.advertise }
+
+// Dial connects to a peer. The handshake is part of it, so that a peer that accepts and then is
+// silent counts as down.
+func (s *streams) Dial(address raft.ServerAddress, timeout time.Duration) (net.Conn, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), timeout)
+	defer cancel()
+	dialer := tls.Dialer{NetDialer: &net.Dialer{}, Config: s.dial}
+	conn, err := dialer.DialContext(ctx, "tcp", string(address))
+	if err != nil {
+		return nil, fmt.Errorf("dial raft peer %s: %w", address, err)
+	}
+	return s.track(conn)
+}
+
+func newTransport(s *streams, log *slog.Logger) *raft.NetworkTransport {
+	return raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
+		Stream: s, MaxPool: maxPool, Timeout: networkTimeout, Logger: newLogger(log),
+	})
+}
+
+// ReasonListenFailed says that an address could not be bound, most often because the port is taken.
+const ReasonListenFailed = "LISTEN_FAILED"
+
+// ListenFailed is the fault of an address that could not be bound.
+func ListenFailed(field, address string, cause error) error {
+	return fault.New(fault.FailedPrecondition, ReasonListenFailed, "cannot listen on %q: %v", address, cause).
+		WithField(field).WithRemedy("free the port, or choose another address").Wrap(cause)
+}
+
+var errShutdown = errors.New("raft is shut down")

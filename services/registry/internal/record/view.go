@@ -1,0 +1,51 @@
+package record
+
+import registryv1 "konsul.dev/proto/gen/konsul/registry/v1"
+
+// Reader is the state as of one index. It is good only inside the call that handed it out.
+type Reader interface {
+	// Index is the Raft index the state reflects.
+	Index() uint64
+	// Get answers a row, a tombstone if it was deleted within the retention window, else nil. The
+	// caller owns it.
+	Get(table registryv1.Table, key string) (*registryv1.Record, error)
+	// Scan calls fn for each matching row in key order until fn answers false. fn owns the row.
+	Scan(table registryv1.Table, options ScanOptions, fn func(*registryv1.Record) bool) error
+}
+
+// ScanOptions narrows a scan. The zero value is every live row of the table.
+type ScanOptions struct {
+	// Prefix every key must have.
+	Prefix string
+	// From is the first key to consider, inclusive.
+	From string
+	// Since leaves out rows last modified at or before this index.
+	Since uint64
+	// Deleted includes tombstones.
+	Deleted bool
+	// KeysOnly may leave values out.
+	KeysOnly bool
+}
+
+// Store hands out the state.
+type Store interface {
+	// View runs fn on the latest applied state.
+	View(fn func(Reader) error) error
+	// Watermark answers the index up to and including which tombstones and old versions may be
+	// gone: a delta from an index below it cannot be trusted.
+	Watermark() uint64
+}
+
+// Live says whether a row is there and not a tombstone.
+func Live(r *registryv1.Record) bool { return r != nil && !r.GetDeleted() }
+
+// ModifyIndex answers when a live row was last written; 0 when it is absent.
+func ModifyIndex(r *registryv1.Record) uint64 {
+	if Live(r) {
+		return r.GetModifyIndex()
+	}
+	return 0
+}
+
+// ChangeIndex answers when a row or its tombstone was last written; 0 when it was never there.
+func ChangeIndex(r *registryv1.Record) uint64 { return r.GetModifyIndex() }

@@ -1,0 +1,59 @@
+package registry
+
+import (
+	registryv1 "konsul.dev/proto/gen/konsul/registry/v1"
+	"konsul.dev/services/registry/internal/acl"
+	"konsul.dev/services/registry/internal/badgerstore"
+	"konsul.dev/services/registry/internal/catalog"
+	"konsul.dev/services/registry/internal/federation"
+	"konsul.dev/services/registry/internal/record"
+	"konsul.dev/services/registry/internal/watch"
+)
+
+// state is the store and what follows it in memory. The Raft node feeds it before writers hear of
+// their success, so a client that wrote reads its write in every one of these.
+type state struct {
+	store      *badgerstore.Store
+	catalog    *catalog.View
+	tokens     *acl.View
+	federation *federation.View
+	hub        *watch.Hub
+}
+
+// Committed follows a batch. The hub comes last: whoever it wakes must see the rest.
+func (s *state) Committed(index uint64, rows []*registryv1.Record) error {
+	if err := s.catalog.Apply(index, rows); err != nil {
+		return err
+	}
+	if err := s.tokens.Apply(rows); err != nil {
+		return err
+	}
+	if s.federation.Concerns(rows) {
+		if err := s.store.View(s.federation.Load); err != nil {
+			return err
+		}
+	}
+	s.hub.Publish(index, rows)
+	return nil
+}
+
+// Restored reads everything anew.
+func (s *state) Restored() error {
+	if err := s.load(); err != nil {
+		return err
+	}
+	s.hub.Reset(s.store.Applied())
+	return nil
+}
+
+func (s *state) load() error {
+	return s.store.View(func(r record.Reader) error {
+		if err := s.catalog.Load(r); err != nil {
+			return err
+		}
+		if err := s.tokens.Load(r); err != nil {
+			return err
+		}
+		return s.federation.Load(r)
+	})
+}

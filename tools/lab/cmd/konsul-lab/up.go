@@ -1,0 +1,112 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"konsul.dev/tools/lab/internal/edge"
+	"konsul.dev/tools/lab/internal/lab"
+	"konsul.dev/tools/lab/internal/plan"
+	"konsul.dev/tools/lab/internal/portcheck"
+)
+
+const (
+	defaultDir     = ".lab"
+	defaultNetwork = "127.0.27"
+	defaultTimeout = 90 * time.Second
+)
+
+// sharedNetwork is how a user asks for one address with shifted ports.
+const sharedNetwork = "shared"
+
+func up() *cobra.Command {
+	var o struct {
+		dir, bin, network, processes, otlp string
+		keep                               bool
+		timeout                            time.Duration
+	}
+	cmd := &cobra.Command{
+		Use:   "up",
+		Short: "Start us-east, us-west and eu-central and stay in front until Ctrl-C",
+		Example: `  konsul-lab up
+  konsul-lab up --processes per-service --network 127.0.28 --dir .lab2`,
+		Args: cobra.NoArgs,
+	}
+	flags := cmd.Flags()
+	dirFlag(cmd, &o.dir)
+	flags.StringVar(&o.bin, "bin", "", "folder of konsul's programs (default: where konsul-lab is)")
+	flags.StringVar(&o.network, "network", defaultNetwork,
+		"first three octets of the datacenters' addresses, or \""+sharedNetwork+"\": all on 127.0.0.1 with shifted ports")
+	flags.StringVar(&o.processes, "processes", string(plan.Single), "single: one process per datacenter; per-service: one per service")
+	flags.StringVar(&o.otlp, "otlp-endpoint", "", "send traces to this OTLP/gRPC collector, host:port, without TLS")
+	flags.BoolVar(&o.keep, "keep", false, "leave secrets and data in the folder for the next lab")
+	flags.DurationVar(&o.timeout, "timeout", defaultTimeout, "give up when the lab is not ready after this time")
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		dir, err := filepath.Abs(o.dir)
+		if err != nil {
+			return fmt.Errorf("find --dir: %w", err)
+		}
+		bin, err := programs(o.bin)
+		if err != nil {
+			return err
+		}
+		network := o.network
+		if !cmd.Flags().Changed("network") && !portcheck.Bindable(defaultNetwork+".1") {
+			fmt.Fprintf(cmd.ErrOrStderr(), "this system has no 127.0.0.0/8: all datacenters use 127.0.0.1, with ports shifted by 10000 each\n")
+			network = sharedNetwork
+		}
+		if network == sharedNetwork {
+			network = ""
+		}
+		layout, err := plan.New(plan.Options{
+			Dir: dir, Bin: bin, Network: network, Processes: plan.Processes(o.processes), OTLPEndpoint: o.otlp,
+		})
+		if err != nil {
+			return err
+		}
+		if err := present(layout); err != nil {
+			return err
+		}
+		return lab.Up(cmd.Context(), lab.Options{
+			Layout: layout, Keep: o.keep, Timeout: o.timeout, Connect: edge.Connect,
+			Out: cmd.OutOrStdout(), Err: cmd.ErrOrStderr(),
+		})
+	}
+	return cmd
+}
+
+func dirFlag(cmd *cobra.Command, dir *string) {
+	cmd.Flags().StringVar(dir, "dir", defaultDir, "the lab's folder")
+}
+
+// programs answers the folder of konsul's programs, absolute.
+func programs(bin string) (string, error) {
+	if bin == "" {
+		self, err := os.Executable()
+		if err != nil {
+			return "", fmt.Errorf("find konsul-lab's own folder: %w; name it with --bin", err)
+		}
+		return filepath.Dir(self), nil
+	}
+	abs, err := filepath.Abs(bin)
+	if err != nil {
+		return "", fmt.Errorf("find --bin: %w", err)
+	}
+	return abs, nil
+}
+
+// present answers an error naming every program that is not built.
+func present(layout plan.Layout) error {
+	var errs []error
+	for _, spec := range layout.Specs(layout.Primary()) {
+		if _, err := os.Stat(spec.Path); err != nil {
+			errs = append(errs, fmt.Errorf("program is missing: %w; build it with `make build`", err))
+		}
+	}
+	return errors.Join(errs...)
+}
