@@ -1,6 +1,11 @@
 package ca_test
 
 import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"net/url"
 	"os"
 	"path/filepath"
 	"testing"
@@ -10,6 +15,9 @@ import (
 
 	"konsul.dev/pkg/fault"
 	"konsul.dev/pkg/identity"
+	"konsul.dev/pkg/obs"
+	"konsul.dev/pkg/rpc"
+	cav1 "konsul.dev/proto/gen/konsul/ca/v1"
 )
 
 func (d *datacenter) files() []string {
@@ -110,4 +118,84 @@ func TestARenewalThatIsDueAtBirthDoesNotSpin(t *testing.T) {
 		seen[source.Material().Chain[0].SerialNumber.String()] = true
 		return len(seen) > 4
 	}, time.Second, time.Millisecond)
+}
+
+func TestAnImpostorOnTheWayGetsNothingAndSpoilsNothing(t *testing.T) {
+	primary := newDatacenter(t, "us-east", "us-east")
+	require.NoError(t, primary.start())
+	<-primary.withRegistry().roots
+	text := primary.token("us-west", time.Hour)
+	gateways := primary.cfg.CA.Listen
+	primary.stop()
+
+	// Another federation with the same names answers where the primary did.
+	impostor := newDatacenter(t, "us-east", "us-east")
+	impostor.cfg.CA.Listen = gateways
+	require.NoError(t, impostor.start())
+	west := newDatacenter(t, "us-west", "us-east").useToken(text)
+	require.ErrorContains(t, west.start(), "the token pins")
+	require.Equal(t, []string{"join.sealed"}, west.files())
+
+	impostor.stop()
+	require.NoError(t, primary.start())
+	require.NoError(t, west.start())
+}
+
+func TestOnlyThePrimaryAdmitsDatacenters(t *testing.T) {
+	primary := newDatacenter(t, "us-east", "us-east")
+	require.NoError(t, primary.start())
+	<-primary.withRegistry().roots
+	west := newDatacenter(t, "us-west", "us-east").useToken(primary.token("us-west", time.Hour))
+	require.NoError(t, west.start())
+
+	refused := func(err error) {
+		f, ok := fault.As(rpc.FromStatus(err))
+		require.True(t, ok)
+		require.Equal(t, fault.FailedPrecondition, f.Code())
+		require.Equal(t, "NOT_PRIMARY", f.Reason())
+		require.Equal(t, "us-east", f.Meta()["primary_datacenter"])
+	}
+	gateway, err := west.enrollNamed("gateway")
+	require.NoError(t, err)
+	conn, err := rpc.Dial(west.cfg.Endpoints.CA, rpc.ClientParams{Identity: gateway, Want: identity.Want{Service: "ca"}, Telemetry: obs.Discard()})
+	require.NoError(t, err)
+	defer func() { require.NoError(t, conn.Close()) }()
+	_, err = cav1.NewCertificateServiceClient(conn).CreateJoinToken(t.Context(), &cav1.CreateJoinTokenRequest{Datacenter: "ap-south"})
+	refused(err)
+	_, err = cav1.NewEnrollmentServiceClient(conn).Join(t.Context(), &cav1.JoinRequest{})
+	refused(err)
+}
+
+func TestAnIntermediateIsRenewedForTheCallersDatacenterOnly(t *testing.T) {
+	primary := newDatacenter(t, "us-east", "us-east")
+	require.NoError(t, primary.start())
+	<-primary.withRegistry().roots
+	west := newDatacenter(t, "us-west", "us-east").useToken(primary.token("us-west", time.Hour))
+	require.NoError(t, west.start())
+
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	require.NoError(t, err)
+	csr, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{
+		URIs: []*url.URL{{Scheme: "spiffe", Host: "x.konsul", Path: "/dc/us-east"}},
+	}, key)
+	require.NoError(t, err)
+	ask := func(source identity.Source) (*cav1.RenewIntermediateResponse, error) {
+		conn, err := rpc.Dial(primary.cfg.Endpoints.CA, rpc.ClientParams{
+			Identity: source, Want: identity.Want{Datacenter: "us-east", Service: "ca"}, Telemetry: obs.Discard(),
+		})
+		require.NoError(t, err)
+		defer func() { require.NoError(t, conn.Close()) }()
+		return cav1.NewCertificateServiceClient(conn).RenewIntermediate(t.Context(), &cav1.RenewIntermediateRequest{Csr: csr})
+	}
+	resp, err := ask(west.service.Identity())
+	require.NoError(t, err)
+	cert, err := x509.ParseCertificate(resp.GetIntermediate())
+	require.NoError(t, err)
+	require.Len(t, cert.URIs, 1)
+	require.Equal(t, "/dc/us-west", cert.URIs[0].Path, "what the request asks for does not matter")
+
+	registry, err := west.enrollNamed("registry")
+	require.NoError(t, err)
+	_, err = ask(registry)
+	require.Equal(t, fault.PermissionDenied, fault.CodeOf(err), "only a ca may ask")
 }

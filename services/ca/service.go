@@ -100,7 +100,13 @@ func (s *Service) Start(ctx context.Context) (err error) {
 	if err != nil {
 		return errors.Join(err, listener.Close())
 	}
-	s.group.Go("serve", func(context.Context) error { return s.server.Serve(listener) })
+	s.group.Go("serve", func(context.Context) error {
+		// Stop may come before this loop's first step.
+		if err := s.server.Serve(listener); !errors.Is(err, grpc.ErrServerStopped) {
+			return err
+		}
+		return nil
+	})
 	s.group.Go("renew", func(ctx context.Context) error { return s.renew(ctx, state) })
 	s.group.Go("publish roots", func(ctx context.Context) error { return s.publishRoots(ctx, state) })
 	s.server.Serving()
@@ -241,7 +247,8 @@ func (s *Service) join(ctx context.Context) (*keystore.State, error) {
 		},
 		Key: pending.Key,
 	}, s.cfg.CA.JoinTimeout)
-	if err != nil && fault.CodeOf(err) != fault.Unavailable {
+	// Only the primary's own refusal, which has a reason, ends the matter: not silence, nor an impostor on the way.
+	if err != nil && fault.CodeOf(err) != fault.Unavailable && fault.ReasonOf(err) != "" {
 		err = errors.Join(err, s.store.DropPending())
 	}
 	return state, err

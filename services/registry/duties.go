@@ -2,14 +2,13 @@ package registry
 
 import (
 	"context"
-	"crypto/hkdf"
-	"crypto/sha256"
 	"time"
 
 	"github.com/google/uuid"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"konsul.dev/pkg/backoff"
+	"konsul.dev/pkg/identity"
 	"konsul.dev/pkg/obs"
 	registryv1 "konsul.dev/proto/gen/konsul/registry/v1"
 	"konsul.dev/services/registry/internal/acl"
@@ -86,12 +85,9 @@ func (d *duties) attempt(ctx context.Context, n *raftnode.Node) error {
 // datacenterID answers the id of this datacenter: derived from its secret, so that every service that
 // needs it before the record is founded comes to the same, and a new one where there is no secret.
 func (s *Service) datacenterID() string {
-	derived, err := hkdf.Key(sha256.New, s.secret, nil, "konsul datacenter id v1 "+s.cfg.Server.Datacenter, len(uuid.UUID{}))
+	id, err := identity.DatacenterID(s.secret, s.cfg.Server.Datacenter)
 	if len(s.secret) == 0 || err != nil {
 		return uuid.NewString()
 	}
-	id := uuid.UUID(derived)
-	id[6] = id[6]&0x0f | 0x80 // version 8, RFC 9562: made our own way
-	id[8] = id[8]&0x3f | 0x80
-	return id.String()
+	return id
 }

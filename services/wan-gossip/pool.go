@@ -2,8 +2,6 @@ package wangossip
 
 import (
 	"context"
-	"crypto/hkdf"
-	"crypto/sha256"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -128,14 +126,11 @@ func datacenterID(path, datacenter string, secret []byte) (string, error) {
 	if !errors.Is(err, os.ErrNotExist) {
 		return "", fmt.Errorf("read datacenter id: %w", err)
 	}
-	derived, err := hkdf.Key(sha256.New, secret, nil, "konsul datacenter id v1 "+datacenter, len(uuid.UUID{}))
+	id, err := identity.DatacenterID(secret, datacenter)
 	if err != nil {
-		return "", fmt.Errorf("derive datacenter id: %w", err)
+		return "", err
 	}
-	id := uuid.UUID(derived)
-	id[6] = id[6]&0x0f | 0x80 // version 8, RFC 9562: made our own way
-	id[8] = id[8]&0x3f | 0x80
-	return id.String(), identity.WriteFile(path, []byte(id.String()+"\n"))
+	return id, identity.WriteFile(path, []byte(id+"\n"))
 }
 
 // peers remembers where others were. It is used by one goroutine at a time.

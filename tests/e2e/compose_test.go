@@ -40,7 +40,7 @@ func TestStoryInContainers(t *testing.T) {
 	})
 
 	s.survivesTheLossOf(framework.USEast, func() { c.Kill(framework.USEast) })
-	s.routesAround(framework.USEast, published(t, "US_WEST_PROXY_PORT", 28553))
+	s.routesAround(framework.USEast, published(t, "KONSUL_US_WEST_PROXY_PORT", 28553))
 	c.Start(framework.USEast)
 	s.welcomesBack(framework.USEast)
 }

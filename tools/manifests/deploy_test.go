@@ -121,6 +121,8 @@ func TestServicesAcceptTheirConfiguration(t *testing.T) {
 				for _, file := range []string{"konsul.yaml", "datacenter.yaml"} {
 					cmd.Args = append(cmd.Args, "--config", filepath.Join(dir, file))
 				}
+				// A volume of a ConfigMap that is optional and not there is an empty folder.
+				cmd.Args = append(cmd.Args, "--set", "agent.services_dir="+t.TempDir())
 				cmd.Env = environment(t, workload.Name(), container)
 				out, err := cmd.CombinedOutput()
 				require.NoError(t, err, string(out))

@@ -1,11 +1,14 @@
 package jointoken_test
 
 import (
+	"encoding/base64"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
 
+	"konsul.dev/pkg/fault"
 	"konsul.dev/services/ca/internal/issuer"
 	"konsul.dev/services/ca/internal/jointoken"
 )
@@ -37,6 +40,48 @@ func TestADamagedTokenIsRefused(t *testing.T) {
 			require.ErrorContains(t, err, "ca.join_token_file")
 		})
 	}
+}
+
+func TestATokenThatNoCAMadeIsRefused(t *testing.T) {
+	for name, spoil := range map[string]func(*jointoken.Token){
+		"no id":                func(k *jointoken.Token) { k.ID = "" },
+		"no gateways":          func(k *jointoken.Token) { k.Gateways = nil },
+		"gateway without port": func(k *jointoken.Token) { k.Gateways = []string{"a"} },
+		"short seed":           func(k *jointoken.Token) { k.Seed = k.Seed[:31] },
+		"no end":               func(k *jointoken.Token) { k.ExpiresAt = time.Time{} },
+		"datacenter":           func(k *jointoken.Token) { k.Datacenter = "US West" },
+		"primary":              func(k *jointoken.Token) { k.PrimaryDatacenter = "../us-east" },
+		"federation":           func(k *jointoken.Token) { k.FederationID = "f/dc/x" },
+		"root":                 func(k *jointoken.Token) { k.Root = k.Root[:9] },
+	} {
+		t.Run(name, func(t *testing.T) {
+			token := sample(t)
+			spoil(&token)
+			_, err := jointoken.Parse(token.String())
+			require.ErrorContains(t, err, "ca.join_token_file")
+		})
+	}
+}
+
+func TestNothingFollowsATokensContent(t *testing.T) {
+	encoded, _ := strings.CutPrefix(sample(t).String(), "konsul-join-v1.")
+	content, err := base64.RawURLEncoding.DecodeString(encoded)
+	require.NoError(t, err)
+	for _, text := range []string{
+		string(content) + "{}",
+		strings.Replace(string(content), "{", `{"extra":1,`, 1),
+	} {
+		_, err := jointoken.Parse("konsul-join-v1." + base64.RawURLEncoding.EncodeToString([]byte(text)))
+		require.ErrorContains(t, err, "damaged")
+	}
+}
+
+func TestATokenIsForItsDatacenterAndItsTime(t *testing.T) {
+	token := sample(t)
+	now := token.ExpiresAt
+	require.NoError(t, token.Usable("us-west", now))
+	require.Equal(t, jointoken.ReasonForAnother, fault.ReasonOf(token.Usable("us-east", now)))
+	require.Equal(t, jointoken.ReasonExpired, fault.ReasonOf(token.Usable("us-west", now.Add(time.Second))))
 }
 
 func FuzzParse(f *testing.F) {
