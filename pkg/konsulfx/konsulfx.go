@@ -59,8 +59,8 @@ func base(name string, cfg config.Base, logs io.Writer) fx.Option {
 	)
 }
 
-// Fail answers a function that ends the process with exit code 1; services give it to their lifecycle group.
-func Fail(shutdowner fx.Shutdowner) func(error) {
+// fail answers a function that ends the process with exit code 1.
+func fail(shutdowner fx.Shutdowner) func(error) {
 	return func(error) {
 		// The only error is that the process is already ending.
 		_ = shutdowner.Shutdown(fx.ExitCode(1))

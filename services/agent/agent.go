@@ -10,13 +10,9 @@
 package agent
 
 import (
-	"context"
-
 	"go.uber.org/fx"
 
 	"konsul.dev/pkg/konsulfx"
-	"konsul.dev/pkg/obs"
-	"konsul.dev/pkg/ops"
 )
 
 // Name is the service's name in identities, logs and metrics.
@@ -24,23 +20,7 @@ const Name = "agent"
 
 // Module runs an agent in a process that includes konsulfx.Base.
 func Module(cfg Config) fx.Option {
-	return fx.Module(Name, fx.Invoke(func(
-		lc fx.Lifecycle, shutdowner fx.Shutdowner, telemetry *obs.Telemetry, operations *ops.Server,
-	) error {
-		service, err := New(cfg, Deps{Telemetry: telemetry.For(Name), Fail: konsulfx.Fail(shutdowner)})
-		if err != nil {
-			return err
-		}
-		lc.Append(fx.Hook{
-			OnStart: func(ctx context.Context) error {
-				if err := service.Start(ctx); err != nil {
-					return err
-				}
-				operations.Add(Name, service.Ready)
-				return operations.Expose(service.Identity())
-			},
-			OnStop: service.Stop,
-		})
-		return nil
-	}))
+	return konsulfx.Module(Name, func(p konsulfx.Process) (konsulfx.Service, error) {
+		return New(cfg, Deps{Telemetry: p.Telemetry, Fail: p.Fail})
+	})
 }

@@ -7,19 +7,15 @@
 package ca
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"time"
 
 	"go.uber.org/fx"
 
-	"konsul.dev/pkg/clock"
 	"konsul.dev/pkg/config"
 	"konsul.dev/pkg/fault"
 	"konsul.dev/pkg/konsulfx"
-	"konsul.dev/pkg/obs"
-	"konsul.dev/pkg/ops"
 )
 
 // Name is the service's name in identities, logs and folders.
@@ -106,21 +102,7 @@ func (c *Config) Validate() error {
 
 // Module runs the ca in a process.
 func Module(cfg Config) fx.Option {
-	return fx.Module(Name, fx.Invoke(func(lc fx.Lifecycle, stop fx.Shutdowner, telemetry *obs.Telemetry, c clock.Clock, probes *ops.Server) error {
-		service, err := New(cfg, Deps{Telemetry: telemetry.For(Name), Clock: c, Fail: konsulfx.Fail(stop)})
-		if err != nil {
-			return err
-		}
-		lc.Append(fx.Hook{
-			OnStart: func(ctx context.Context) error {
-				if err := service.Start(ctx); err != nil {
-					return err
-				}
-				probes.Add(Name, service.Ready)
-				return probes.Expose(service.Identity())
-			},
-			OnStop: service.Stop,
-		})
-		return nil
-	}))
+	return konsulfx.Module(Name, func(p konsulfx.Process) (konsulfx.Service, error) {
+		return New(cfg, Deps{Telemetry: p.Telemetry, Clock: p.Clock, Fail: p.Fail})
+	})
 }

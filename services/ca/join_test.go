@@ -50,6 +50,13 @@ func TestALostAnswerDoesNotCostTheToken(t *testing.T) {
 
 	store.mu.Lock()
 	require.Len(t, store.requests, 1, "every try is the same request")
+	secret, err := identity.ReadSecret(west.cfg.Server.SecretFile)
+	require.NoError(t, err)
+	id, err := identity.DatacenterID(secret, "us-west")
+	require.NoError(t, err)
+	for _, applied := range store.requests {
+		require.Equal(t, id, applied, "the id is the one the datacenter's registry and gossip use")
+	}
 	store.loseAnswer = 0
 	store.mu.Unlock()
 

@@ -241,9 +241,13 @@ func (s *Service) join(ctx context.Context) (*keystore.State, error) {
 	if err != nil {
 		return nil, err
 	}
+	id, err := identity.DatacenterID(s.secret, s.cfg.Server.Datacenter)
+	if err != nil {
+		return nil, err
+	}
 	state, err := joiner.Join(ctx, token, joiner.Applicant{
 		Datacenter: &federationv1.Datacenter{
-			Name: s.cfg.Server.Datacenter, Id: pending.DatacenterID, GatewayAddresses: s.cfg.CA.PrimaryGateways,
+			Name: s.cfg.Server.Datacenter, Id: id, GatewayAddresses: s.cfg.CA.PrimaryGateways,
 		},
 		Key: pending.Key,
 	}, s.cfg.CA.JoinTimeout)

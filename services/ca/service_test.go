@@ -22,6 +22,7 @@ import (
 	"konsul.dev/pkg/fault"
 	"konsul.dev/pkg/identity"
 	"konsul.dev/pkg/konsulfx"
+	"konsul.dev/pkg/konsultest"
 	"konsul.dev/pkg/obs"
 	"konsul.dev/pkg/rpc"
 	cav1 "konsul.dev/proto/gen/konsul/ca/v1"
@@ -36,14 +37,6 @@ type datacenter struct {
 	service *ca.Service
 }
 
-func freeAddress(t *testing.T) string {
-	t.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	defer func() { require.NoError(t, listener.Close()) }()
-	return listener.Addr().String()
-}
-
 func newDatacenter(t *testing.T, name, primary string) *datacenter {
 	t.Helper()
 	dir := t.TempDir()
@@ -51,9 +44,9 @@ func newDatacenter(t *testing.T, name, primary string) *datacenter {
 	cfg.Server.Datacenter, cfg.Server.PrimaryDatacenter, cfg.Server.DataDir = name, primary, dir
 	cfg.Server.SecretFile = filepath.Join(dir, "secret")
 	require.NoError(t, os.WriteFile(cfg.Server.SecretFile, []byte(identity.NewSecret()), 0o600))
-	cfg.CA.Listen = freeAddress(t)
+	cfg.CA.Listen = konsultest.FreeAddress(t)
 	cfg.Endpoints.CA = []string{cfg.CA.Listen}
-	cfg.Endpoints.Registry = []string{freeAddress(t)}
+	cfg.Endpoints.Registry = []string{konsultest.FreeAddress(t)}
 	// With no gateway in between, the primary's ca is reached directly.
 	cfg.CA.PrimaryGateways = []string{cfg.CA.Listen}
 	cfg.CA.JoinTimeout = 2 * time.Second

@@ -14,14 +14,9 @@
 package gateway
 
 import (
-	"context"
-
 	"go.uber.org/fx"
 
-	"konsul.dev/pkg/clock"
 	"konsul.dev/pkg/konsulfx"
-	"konsul.dev/pkg/obs"
-	"konsul.dev/pkg/ops"
 )
 
 // Name is the service's name in identities, logs and folders.
@@ -29,26 +24,7 @@ const Name = "gateway"
 
 // Module runs a gateway in a process that includes konsulfx.Base.
 func Module(cfg Config) fx.Option {
-	return fx.Module(Name, fx.Invoke(func(
-		lc fx.Lifecycle, shutdowner fx.Shutdowner, telemetry *obs.Telemetry, clk clock.Clock, operations *ops.Server,
-	) error {
-		service, err := New(cfg, Deps{
-			Telemetry: telemetry.For(Name), Clock: clk, Fail: konsulfx.Fail(shutdowner),
-			Ready: operations.Ready, Metrics: operations.Handler(),
-		})
-		if err != nil {
-			return err
-		}
-		lc.Append(fx.Hook{
-			OnStart: func(ctx context.Context) error {
-				if err := service.Start(ctx); err != nil {
-					return err
-				}
-				operations.Add(Name, service.Ready)
-				return operations.Expose(service.Identity())
-			},
-			OnStop: service.Stop,
-		})
-		return nil
-	}))
+	return konsulfx.Module(Name, func(p konsulfx.Process) (konsulfx.Service, error) {
+		return New(cfg, Deps{Telemetry: p.Telemetry, Clock: p.Clock, Fail: p.Fail, Ready: p.Ops.Ready, Metrics: p.Ops.Handler()})
+	})
 }

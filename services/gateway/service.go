@@ -5,7 +5,6 @@ import (
 	"errors"
 	"net"
 	"net/http"
-	"path/filepath"
 	"sync"
 	"sync/atomic"
 
@@ -108,18 +107,9 @@ func (s *Service) enroll(ctx context.Context) error {
 	if s.identity = s.deps.Identity; s.identity != nil {
 		return nil
 	}
-	names, ips := s.cfg.names()
-	enrolled, err := identity.Enroll(ctx, identity.EnrollConfig{
-		CAAddrs:    s.cfg.Endpoints.CA,
-		Datacenter: s.cfg.Server.Datacenter,
-		Service:    Name,
-		SecretFile: s.cfg.Server.SecretFile,
-		Dir:        filepath.Join(s.cfg.Server.DataDir, Name),
-		DNSNames:   names,
-		IPs:        ips,
-		Log:        s.deps.Telemetry.Log,
-		Metrics:    s.deps.Telemetry.Metrics,
-	})
+	enrollment := identity.ConfigFor(s.cfg.Base, Name, s.deps.Telemetry)
+	enrollment.DNSNames, enrollment.IPs = s.cfg.names()
+	enrolled, err := identity.Enroll(ctx, enrollment)
 	if err != nil {
 		return err
 	}

@@ -1,6 +1,7 @@
 package registry_test
 
 import (
+	"context"
 	"crypto/ed25519"
 	"testing"
 	"time"
@@ -126,12 +127,28 @@ func TestAcrossTwoDatacenters(t *testing.T) {
 	require.NoError(t, err)
 	require.Len(t, m.GetRecords(), 1)
 
+	// P3: without a user's token no other datacenter sees keys, whichever service asks.
+	stranger := p.one.ClientAs(p.one.Servers[0], "dc2", "registry")
+	for _, refused := range []registryv1.WatchService_WatchClient{
+		watchKV(t, stranger.Watch, stranger.Bare(), ""), watchKV(t, router.Watch, router.Bare(), "dc1"),
+	} {
+		_, err = refused.Recv()
+		require.Equal(t, fault.PermissionDenied, fault.CodeOf(err), "%v", err)
+	}
+
 	p.one.Servers[0].Kill()
 	_, err = secondary.KV.Get(secondary.Ctx(), &registryv1.GetRequest{Key: "here", Datacenter: "dc1"})
 	require.Equal(t, fault.Unavailable, fault.CodeOf(err))
 	require.Equal(t, "DATACENTER_UNREACHABLE", fault.ReasonOf(err))
 	require.Equal(t, "local to dc2", get(t, secondary, "mine", registryv1.ReadMode_READ_MODE_LINEARIZABLE))
 	set(t, secondary, "mine", "still")
+}
+
+func watchKV(t *testing.T, client registryv1.WatchServiceClient, ctx context.Context, dc string) registryv1.WatchService_WatchClient {
+	t.Helper()
+	stream, err := client.Watch(ctx, &registryv1.WatchRequest{Table: registryv1.Table_TABLE_KV, Datacenter: dc})
+	require.NoError(t, err)
+	return stream
 }
 
 func TestReplicationIsRefusedWhenItWouldHarm(t *testing.T) {

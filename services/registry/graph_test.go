@@ -18,6 +18,7 @@ import (
 	"konsul.dev/pkg/fault"
 	"konsul.dev/pkg/identity/identitytest"
 	"konsul.dev/pkg/konsulfx"
+	"konsul.dev/pkg/konsultest"
 	"konsul.dev/pkg/obs"
 	"konsul.dev/pkg/ops"
 	"konsul.dev/services/registry"
@@ -32,7 +33,7 @@ func graphConfig(t *testing.T) registry.Config {
 	cfg.Server.Datacenter, cfg.Server.Node, cfg.Server.DataDir = "dc1", "n1", t.TempDir()
 	cfg.Server.SecretFile = filepath.Join(cfg.Server.DataDir, "secret")
 	require.NoError(t, os.WriteFile(cfg.Server.SecretFile, []byte("000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f"), 0o600))
-	cfg.Registry.Listen, cfg.Registry.RaftListen = registrytest.FreeAddress(t), registrytest.FreeAddress(t)
+	cfg.Registry.Listen, cfg.Registry.RaftListen = konsultest.FreeAddress(t), konsultest.FreeAddress(t)
 	cfg.Telemetry.LogLevel = "error"
 	cfg.Normalize()
 	require.NoError(t, cfg.Validate())

@@ -42,8 +42,6 @@ type Deps struct {
 	Fail func(error)
 	// Identity replaces the enrolment with the ca; for tests.
 	Identity identity.Source
-	// Enrolled is called with the identity once the service has it; may be nil.
-	Enrolled func(identity.Source) error
 }
 
 // Service is one registry server.
@@ -60,6 +58,7 @@ type Service struct {
 	server   *rpc.Server
 	core     *api.Core
 	listener net.Listener
+	identity identity.Source
 	draining chan struct{}
 	drain    sync.Once
 }
@@ -73,7 +72,6 @@ func New(cfg Config, deps Deps) (*Service, error) {
 	if deps.Fail == nil {
 		deps.Fail = func(error) {}
 	}
-	deps.Telemetry = deps.Telemetry.For(Name)
 	return &Service{cfg: cfg, deps: deps, draining: make(chan struct{})}, nil
 }
 
@@ -105,11 +103,7 @@ func (s *Service) dir(name string) string { return filepath.Join(s.cfg.Server.Da
 func (s *Service) enroll(ctx context.Context) (identity.Source, error) {
 	source := s.deps.Identity
 	if source == nil {
-		enrolled, err := identity.Enroll(ctx, identity.EnrollConfig{
-			CAAddrs: s.cfg.Endpoints.CA, Datacenter: s.cfg.Server.Datacenter, Service: Name,
-			SecretFile: s.cfg.Server.SecretFile, Dir: s.dir(""),
-			Log: s.deps.Telemetry.Log, Metrics: s.deps.Telemetry.Metrics,
-		})
+		enrolled, err := identity.Enroll(ctx, identity.ConfigFor(s.cfg.Base, Name, s.deps.Telemetry))
 		if err != nil {
 			return nil, fmt.Errorf("enroll with the ca: %w", err)
 		}
@@ -119,11 +113,7 @@ func (s *Service) enroll(ctx context.Context) (identity.Source, error) {
 			return nil, err
 		}
 	}
-	if s.deps.Enrolled != nil {
-		if err := s.deps.Enrolled(source); err != nil {
-			return nil, err
-		}
-	}
+	s.identity = source
 	return source, nil
 }
 
@@ -233,6 +223,9 @@ func (s *Service) Ready(context.Context) error {
 	}
 	return nil
 }
+
+// Identity answers who the service is; nil before Start.
+func (s *Service) Identity() identity.Source { return s.identity }
 
 // Leads says whether this server leads its datacenter now.
 func (s *Service) Leads() bool { return s.node != nil && s.node.Leads() }

@@ -9,14 +9,9 @@
 package replicator
 
 import (
-	"context"
-
 	"go.uber.org/fx"
 
-	"konsul.dev/pkg/clock"
 	"konsul.dev/pkg/konsulfx"
-	"konsul.dev/pkg/obs"
-	"konsul.dev/pkg/ops"
 )
 
 // Name is the service's name in identities, logs and metrics.
@@ -24,23 +19,7 @@ const Name = "replicator"
 
 // Module runs a replicator in a process that includes konsulfx.Base.
 func Module(cfg Config) fx.Option {
-	return fx.Module(Name, fx.Invoke(func(
-		lc fx.Lifecycle, shutdowner fx.Shutdowner, telemetry *obs.Telemetry, clk clock.Clock, operations *ops.Server,
-	) error {
-		service, err := New(cfg, Deps{Telemetry: telemetry.For(Name), Clock: clk, Fail: konsulfx.Fail(shutdowner)})
-		if err != nil {
-			return err
-		}
-		lc.Append(fx.Hook{
-			OnStart: func(ctx context.Context) error {
-				if err := service.Start(ctx); err != nil {
-					return err
-				}
-				operations.Add(Name, service.Ready)
-				return operations.Expose(service.Identity())
-			},
-			OnStop: service.Stop,
-		})
-		return nil
-	}))
+	return konsulfx.Module(Name, func(p konsulfx.Process) (konsulfx.Service, error) {
+		return New(cfg, Deps{Telemetry: p.Telemetry, Clock: p.Clock, Fail: p.Fail})
+	})
 }

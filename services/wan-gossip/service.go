@@ -127,15 +127,7 @@ func (s *Service) enroll(ctx context.Context) error {
 		s.identity = s.deps.Identity
 		return nil
 	}
-	enrolled, err := identity.Enroll(ctx, identity.EnrollConfig{
-		CAAddrs:    s.cfg.Endpoints.CA,
-		Datacenter: s.cfg.Server.Datacenter,
-		Service:    Name,
-		SecretFile: s.cfg.Server.SecretFile,
-		Dir:        s.dir(),
-		Log:        s.deps.Telemetry.Log,
-		Metrics:    s.deps.Telemetry.Metrics,
-	})
+	enrolled, err := identity.Enroll(ctx, identity.ConfigFor(s.cfg.Base, Name, s.deps.Telemetry))
 	if err != nil {
 		return fmt.Errorf("enroll: %w", err)
 	}

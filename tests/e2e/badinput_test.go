@@ -56,15 +56,15 @@ func TestWhatIsWrongIsNamedAndChangesNothing(t *testing.T) {
 		names string
 		code  int
 	}{
-		"empty key":               {[]string{"kv", "set", "", "x"}, "", "key", 1},
-		"contradicting scope":     {[]string{"kv", "set", "--local", "global/x", "x"}, "", "key", 1},
-		"value over the limit":    {[]string{"kv", "set", "kept", "-"}, string(big), "value", 1},
-		"unknown datacenter":      {[]string{"kv", "set", "--datacenter", "atlantis", "kept", "x"}, "", "datacenter", 1},
-		"stale cas":               {[]string{"kv", "set", "--cas", "1", "kept", "x"}, "", "cas", 6},
-		"port out of range":       {[]string{"service", "register", "--name", "x", "--port", "70000"}, "", "port", 1},
-		"name that is no label":   {[]string{"service", "register", "--name", "a b", "--port", "80"}, "", "name", 1},
-		"deregister of a ghost":   {[]string{"service", "deregister", "ghost"}, "", "ghost", 3},
-		"join token for a member": {[]string{"datacenter", "token", "create", "--datacenter", framework.USWest}, "", framework.USWest, 1},
+		"empty key":                 {[]string{"kv", "set", "", "x"}, "", "key", 1},
+		"contradicting scope":       {[]string{"kv", "set", "--local", "global/x", "x"}, "", "key", 1},
+		"value over the limit":      {[]string{"kv", "set", "kept", "-"}, string(big), "value", 1},
+		"unknown datacenter":        {[]string{"kv", "set", "--datacenter", "atlantis", "kept", "x"}, "", "datacenter", 1},
+		"stale cas":                 {[]string{"kv", "set", "--cas", "1", "kept", "x"}, "", "cas", 6},
+		"port out of range":         {[]string{"service", "register", "--name", "x", "--port", "70000"}, "", "port", 1},
+		"name that is no label":     {[]string{"service", "register", "--name", "a b", "--port", "80"}, "", "name", 1},
+		"deregister of a ghost":     {[]string{"service", "deregister", "ghost"}, "", "ghost", 3},
+		"join token in a secondary": {[]string{"datacenter", "token", "create", "--datacenter", "ap-south"}, "", framework.USEast, 1},
 	} {
 		t.Run(name, func(t *testing.T) {
 			result := west.CTLInput(t, c.input, c.args...)
@@ -83,6 +83,9 @@ func TestWhatIsWrongIsNamedAndChangesNothing(t *testing.T) {
 func TestAJoinTokenIsForOneDatacenterOnce(t *testing.T) {
 	lab := framework.StartLab(t, framework.LabOptions{})
 	east := lab.Access(framework.USEast)
+	member := east.CTL(t, "datacenter", "token", "create", "--datacenter", framework.USWest)
+	require.NotZero(t, member.Code, "a second us-west must not get in")
+	require.Contains(t, member.Stderr, framework.USWest)
 	token := east.MustCTL(t, "datacenter", "token", "create", "--datacenter", "ap-south")
 
 	out := join(t, lab, "ap-north", token, "")
@@ -96,6 +99,22 @@ func TestAJoinTokenIsForOneDatacenterOnce(t *testing.T) {
 	lab.Kill(framework.USEast)
 	out = join(t, lab, "ap-south", token, "2s")
 	require.Contains(t, out, framework.USEast, "an unreachable primary is named")
+}
+
+// TestAServiceWithAnotherSecretIsNotLetIn starts a second registry for us-west that holds a secret of its own.
+func TestAServiceWithAnotherSecretIsNotLetIn(t *testing.T) {
+	lab := framework.StartLab(t, framework.LabOptions{})
+	dir := t.TempDir()
+	secret := filepath.Join(dir, "secret")
+	generated, err := exec.Command(framework.Bin(t, "konsulctl"), "secret", "generate").Output()
+	require.NoError(t, err)
+	require.NoError(t, os.WriteFile(secret, generated, 0o600))
+	out := refusal(t, "konsul-registry", "--set", "server.datacenter="+framework.USWest, "--set", "server.primary_datacenter="+framework.USEast,
+		"--set", "server.bind_addr="+lab.Network+".9", "--set", "server.data_dir="+filepath.Join(dir, "data"), "--set", "server.secret_file="+secret,
+		"--set", "endpoints.ca="+lab.Address(framework.USWest)+":8532")
+	require.Contains(t, out, "server.secret_file")
+	require.Contains(t, out, "remedy:")
+	require.NoFileExists(t, filepath.Join(dir, "data", "registry", "identity.pem"))
 }
 
 // join starts the ca of a new datacenter with a token and answers what it said when it gave up.

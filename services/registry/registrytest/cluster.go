@@ -6,7 +6,6 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
-	"net"
 	"os"
 	"path/filepath"
 	"testing"
@@ -19,6 +18,7 @@ import (
 	"konsul.dev/pkg/clock"
 	"konsul.dev/pkg/identity"
 	"konsul.dev/pkg/identity/identitytest"
+	"konsul.dev/pkg/konsultest"
 	"konsul.dev/pkg/obs"
 	"konsul.dev/pkg/rpc"
 	federationv1 "konsul.dev/proto/gen/konsul/federation/v1"
@@ -96,7 +96,7 @@ func Prepare(t testing.TB, n int, o Options) *Cluster {
 	require.NoError(t, os.WriteFile(token, []byte(Token+"\n"), 0o600))
 	var members []registry.Server
 	for i := range n {
-		members = append(members, registry.Server{ID: fmt.Sprintf("%s-%d", o.Datacenter, i+1), RaftAddress: FreeAddress(t), Address: FreeAddress(t)})
+		members = append(members, registry.Server{ID: fmt.Sprintf("%s-%d", o.Datacenter, i+1), RaftAddress: konsultest.FreeAddress(t), Address: konsultest.FreeAddress(t)})
 	}
 	c := &Cluster{t: t, CA: o.CA, DC: o.Datacenter}
 	for _, member := range members {
@@ -118,15 +118,6 @@ func Prepare(t testing.TB, n int, o Options) *Cluster {
 		t.Cleanup(func() { s.Kill() })
 	}
 	return c
-}
-
-// FreeAddress answers an address on which nobody listens.
-func FreeAddress(t testing.TB) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	defer func() { _ = l.Close() }()
-	return l.Addr().String()
 }
 
 // ID is the server's id.

@@ -9,25 +9,21 @@ import (
 	"os"
 	"path/filepath"
 
-	"github.com/google/uuid"
-
 	"konsul.dev/services/ca/internal/issuer"
 )
 
 const pendingFile = "join.sealed"
 
-// Pending is a join that was begun: who asks, with which key. It is on disk before the primary is asked, so
+// Pending is a join that was begun: with which token and key. It is on disk before the primary is asked, so
 // that when the answer is lost, after the token was consumed, the same question gets the same answer.
 type Pending struct {
-	TokenID      string
-	DatacenterID string
-	Key          *ecdsa.PrivateKey
+	TokenID string
+	Key     *ecdsa.PrivateKey
 }
 
 type pendingOnDisk struct {
-	TokenID      string `json:"token_id"`
-	DatacenterID string `json:"datacenter_id"`
-	Key          []byte `json:"key"`
+	TokenID string `json:"token_id"`
+	Key     []byte `json:"key"`
 }
 
 // Pending answers the join that was begun with a token, or begins one.
@@ -45,12 +41,12 @@ func (s *Store) Pending(tokenID string) (*Pending, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &Pending{TokenID: tokenID, DatacenterID: uuid.NewString(), Key: key}
+	p := &Pending{TokenID: tokenID, Key: key}
 	der, err := x509.MarshalPKCS8PrivateKey(key)
 	if err != nil {
 		return nil, fmt.Errorf("encode key: %w", err)
 	}
-	if plain, err = json.Marshal(pendingOnDisk{TokenID: p.TokenID, DatacenterID: p.DatacenterID, Key: der}); err != nil {
+	if plain, err = json.Marshal(pendingOnDisk{TokenID: p.TokenID, Key: der}); err != nil {
 		return nil, fmt.Errorf("encode pending join: %w", err)
 	}
 	return p, s.seal(pendingFile, plain)
@@ -65,7 +61,7 @@ func decodePending(plain []byte) (*Pending, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Pending{TokenID: d.TokenID, DatacenterID: d.DatacenterID, Key: key}, nil
+	return &Pending{TokenID: d.TokenID, Key: key}, nil
 }
 
 // DropPending forgets a join that was begun: it has succeeded, or was refused for good.

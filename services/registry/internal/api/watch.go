@@ -12,6 +12,7 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"konsul.dev/pkg/fault"
+	"konsul.dev/pkg/rpc"
 	registryv1 "konsul.dev/proto/gen/konsul/registry/v1"
 	"konsul.dev/services/registry/internal/record"
 	"konsul.dev/services/registry/internal/watch"
@@ -43,6 +44,25 @@ func watchable(table registryv1.Table) bool {
 	return false
 }
 
+// shared are the tables that services of other datacenters may watch on their own account: what discovery
+// and failover need. Keys are local until a user's token says who asks for them.
+func shared(table registryv1.Table) bool {
+	switch table {
+	case registryv1.Table_TABLE_NODE, registryv1.Table_TABLE_SERVICE, registryv1.Table_TABLE_CHECK,
+		registryv1.Table_TABLE_FAILOVER_POLICY, registryv1.Table_TABLE_CA_ROOT, registryv1.Table_TABLE_FEDERATION, registryv1.Table_TABLE_DATACENTER:
+		return true
+	}
+	return false
+}
+
+func (s *watchService) mayWatch(ctx context.Context, table registryv1.Table) error {
+	caller := rpc.CallerFrom(ctx)
+	if caller.Accessor != "" || caller.Peer.Datacenter == s.Federation.Datacenter() || shared(table) {
+		return nil
+	}
+	return fault.New(fault.PermissionDenied, rpc.ReasonPeerDenied, "%s may not watch %s without a user's token", caller.Peer, table)
+}
+
 // Watch streams the rows that match, from an index on.
 func (s *watchService) Watch(req *registryv1.WatchRequest, stream grpc.ServerStreamingServer[registryv1.WatchResponse]) error {
 	target, err := s.Router.Resolve(req.GetDatacenter())
@@ -54,6 +74,9 @@ func (s *watchService) Watch(req *registryv1.WatchRequest, stream grpc.ServerStr
 	}
 	if !watchable(req.GetTable()) {
 		return fault.Invalid("table", "%s cannot be watched", req.GetTable()).WithRemedy("watch kv, node, service, check, failover policy, ca root, federation or datacenter")
+	}
+	if err := s.mayWatch(stream.Context(), req.GetTable()); err != nil {
+		return err
 	}
 	heartbeat, err := heartbeatOf(req.GetHeartbeat(), defaultHeartbeat)
 	if err != nil {
