@@ -14,9 +14,13 @@ import (
 
 // Reasons of refused calls.
 const (
+	// ReasonNoCertificate means the caller showed no client certificate.
 	ReasonNoCertificate = "CERTIFICATE_REQUIRED"
+	// ReasonTokenRequired means the call carries no bearer token.
 	ReasonTokenRequired = "TOKEN_REQUIRED"
-	ReasonPeerDenied    = "PEER_DENIED"
+	// ReasonPeerDenied means the calling service may not make this call.
+	ReasonPeerDenied = "PEER_DENIED"
+	// ReasonUnknownMethod means nobody may call this method here.
 	ReasonUnknownMethod = "UNKNOWN_METHOD"
 )
 

@@ -94,7 +94,7 @@ func (s *Service) Start(ctx context.Context) (err error) {
 	// The port comes first: a second ca on this address must fail before it changes anything.
 	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", s.cfg.CA.Listen)
 	if err != nil {
-		return fault.New(fault.Unavailable, "PORT_TAKEN", "cannot listen on %s: %v", s.cfg.CA.Listen, err).WithField("ca.listen").WithRemedy("stop what uses it, or choose another address")
+		return fault.New(fault.Unavailable, "PORT_UNAVAILABLE", "cannot listen on %s: %v", s.cfg.CA.Listen, err).WithField("ca.listen").WithRemedy("stop what uses it, or choose another address")
 	}
 	state, err := s.open(ctx)
 	if err != nil {

@@ -235,7 +235,7 @@ func TestAJoinTokenAdmitsOneDatacenterOnce(t *testing.T) {
 	require.Empty(t, put("old", "dc3", time.Now().Add(-time.Second)))
 	require.Equal(t, "JOIN_TOKEN_EXPIRED", admit("old", "dc3", ""))
 	require.Equal(t, "JOIN_TOKEN_NOT_FOUND", admit("none", "dc3", ""))
-	require.Equal(t, "JOIN_TOKEN_FOR_ANOTHER_DATACENTER", admit("t1", "dc3", ""))
+	require.Equal(t, "JOIN_TOKEN_FOR_ANOTHER", admit("t1", "dc3", ""))
 	require.Empty(t, put("t3", "dc2", soon))
 	require.Empty(t, admit("t1", "dc2", "r1"))
 	require.Empty(t, admit("t1", "dc2", "r1"), "a retry of the same request hears the same")

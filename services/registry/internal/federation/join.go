@@ -24,7 +24,7 @@ const (
 	// ReasonTokenUsed says that the join token has admitted a datacenter already.
 	ReasonTokenUsed = "JOIN_TOKEN_USED"
 	// ReasonTokenForeign says that the join token admits a datacenter of another name.
-	ReasonTokenForeign = "JOIN_TOKEN_FOR_ANOTHER_DATACENTER"
+	ReasonTokenForeign = "JOIN_TOKEN_FOR_ANOTHER"
 	// ReasonNameTaken says that a member of the federation has that name.
 	ReasonNameTaken = "DATACENTER_EXISTS"
 )
