@@ -31,7 +31,7 @@ const (
 
 const (
 	maxTokenID           = 128
-	joinTokenRemedy      = "make a new one in the primary with `konsulctl datacenter token`"
+	joinTokenRemedy      = "make a new one in the primary with `konsulctl datacenter token create --datacenter NAME`"
 	tokens               = registryv1.Table_TABLE_JOIN_TOKEN
 	datacenters          = registryv1.Table_TABLE_DATACENTER
 	roots                = registryv1.Table_TABLE_CA_ROOT
