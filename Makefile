@@ -125,7 +125,7 @@ verify-tidy: ## every go.mod says what its module needs, workspace or not
 	@$(call each,$(MODULES),go mod tidy -diff,run make fix-tidy)
 
 isolate: ## every module builds and vets, tests included, without the workspace to hide a forbidden import
-	@$(call each,$(MODULES),go build ./... && go vet ./...,name the import in its go.mod or drop it)
+	@$(call each,$(MODULES),go build -o /dev/null ./... && go vet ./...,name the import in its go.mod or drop it)
 
 guard: ## our own rules: who imports whom, package docs, names, TODOs, docs/errors.md, docs/metrics.md
 	@GOWORK=off go build -C tools/guard -buildvcs=false -o ../../.tools/guard . && .tools/guard check

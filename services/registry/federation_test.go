@@ -130,7 +130,7 @@ func TestAcrossTwoDatacenters(t *testing.T) {
 	// P3: without a user's token no other datacenter sees keys, whichever service asks.
 	stranger := p.one.ClientAs(p.one.Servers[0], "dc2", "registry")
 	for _, refused := range []registryv1.WatchService_WatchClient{
-		watchKV(t, stranger.Watch, stranger.Bare(), ""), watchKV(t, router.Watch, router.Bare(), "dc1"),
+		watchKV(stranger.Bare(), t, stranger.Watch, ""), watchKV(router.Bare(), t, router.Watch, "dc1"),
 	} {
 		_, err = refused.Recv()
 		require.Equal(t, fault.PermissionDenied, fault.CodeOf(err), "%v", err)
@@ -144,7 +144,7 @@ func TestAcrossTwoDatacenters(t *testing.T) {
 	set(t, secondary, "mine", "still")
 }
 
-func watchKV(t *testing.T, client registryv1.WatchServiceClient, ctx context.Context, dc string) registryv1.WatchService_WatchClient {
+func watchKV(ctx context.Context, t *testing.T, client registryv1.WatchServiceClient, dc string) registryv1.WatchService_WatchClient {
 	t.Helper()
 	stream, err := client.Watch(ctx, &registryv1.WatchRequest{Table: registryv1.Table_TABLE_KV, Datacenter: dc})
 	require.NoError(t, err)
