@@ -24,7 +24,7 @@ func TODOs(t *tree.Tree) []tree.Finding {
 // to download from: the Go module proxy of the machine at hand is all a build may need.
 func Places(root string) func(*tree.Tree) []tree.Finding {
 	// Written so that this file does not match itself.
-	folder := regexp.MustCompile(`(?:^|[\s"'=:(,\x60])((?:/(?:root|work)/|/home/[a-z]|/Users/[A-Za-z]|[A-Z]:\\Users\\)[\w./\\-]*)`)
+	folder := regexp.MustCompile(`(?:^|[\s"'=:(,\x60])((?:/(?:root)/|/home/[a-z]|/Users/[A-Za-z]|[A-Z]:\\Users\\)[\w./\\-]*)`)
 	host := regexp.MustCompile(`\b((?:registry-1[.]|index[.])?docker[.]io|ghcr[.]io|quay[.]io|(?:[\w-]+[.])?gcr[.]io|registry[.]k8s[.]io|` +
 		`[\w-]+[.]azurecr[.]io|[\w-]+[.]dkr[.]ecr[.][\w.-]+|[\w-]+[.]pkg[.]dev|proxy[.]golang[.]org|goproxy[.]\w+|sum[.]golang[.]org)\b`)
 	return func(t *tree.Tree) []tree.Finding {
