@@ -154,3 +154,13 @@ func TestAWrongServerIsNotBelieved(t *testing.T) {
 	require.Equal(t, fault.Unavailable, fault.CodeOf(err), "%v", err)
 	require.Equal(t, codes.Unavailable, status.Code(rpc.ToStatus(err).Err()))
 }
+
+func TestAServerStoppedBeforeItServesDidNotFail(t *testing.T) {
+	ca := identitytest.NewCA(t, identitytest.FederationID)
+	server, err := rpc.NewServer(rpc.ServerParams{Name: "test", Identity: ca.Source("us-east", "registry"), Telemetry: obs.Discard()})
+	require.NoError(t, err)
+	server.Drain(t.Context())
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	require.NoError(t, server.Serve(listener))
+}

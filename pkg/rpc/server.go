@@ -2,8 +2,10 @@ package rpc
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"runtime/debug"
 	"time"
 
@@ -74,6 +76,14 @@ func NewServer(p ServerParams) (*Server, error) {
 	s.Health.SetServingStatus("", healthv1.HealthCheckResponse_NOT_SERVING)
 	healthv1.RegisterHealthServer(s.Server, s.Health)
 	return s, nil
+}
+
+// Serve answers calls on listener until the server is stopped, which is no error, also if that came first.
+func (s *Server) Serve(listener net.Listener) error {
+	if err := s.Server.Serve(listener); !errors.Is(err, grpc.ErrServerStopped) {
+		return err
+	}
+	return nil
 }
 
 // Serving reports the server as healthy.

@@ -88,12 +88,7 @@ func (s *Service) Start(ctx context.Context) (err error) {
 	return nil
 }
 
-func (s *Service) serve(context.Context) error {
-	if err := s.server.Serve(s.listener); !errors.Is(err, grpc.ErrServerStopped) {
-		return err
-	}
-	return nil // stopped before it began
-}
+func (s *Service) serve(context.Context) error { return s.server.Serve(s.listener) }
 
 func (s *Service) enroll(ctx context.Context) error {
 	if s.deps.Identity != nil {

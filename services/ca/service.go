@@ -100,13 +100,7 @@ func (s *Service) Start(ctx context.Context) (err error) {
 	if err != nil {
 		return errors.Join(err, listener.Close())
 	}
-	s.group.Go("serve", func(context.Context) error {
-		// Stop may come before this loop's first step.
-		if err := s.server.Serve(listener); !errors.Is(err, grpc.ErrServerStopped) {
-			return err
-		}
-		return nil
-	})
+	s.group.Go("serve", func(context.Context) error { return s.server.Serve(listener) })
 	s.group.Go("renew", func(ctx context.Context) error { return s.renew(ctx, state) })
 	s.group.Go("publish roots", func(ctx context.Context) error { return s.publishRoots(ctx, state) })
 	s.server.Serving()
