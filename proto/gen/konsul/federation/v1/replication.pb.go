@@ -33,6 +33,8 @@ const (
 	ReplicatedEntry_INTENTION       ReplicatedEntry_EntryType = 4
 	ReplicatedEntry_FAILOVER_POLICY ReplicatedEntry_EntryType = 5
 	ReplicatedEntry_DATACENTER      ReplicatedEntry_EntryType = 6
+	ReplicatedEntry_ACL_ROLE        ReplicatedEntry_EntryType = 7
+	ReplicatedEntry_ACL_BOOTSTRAP   ReplicatedEntry_EntryType = 8
 )
 
 // Enum value maps for ReplicatedEntry_EntryType.
@@ -45,6 +47,8 @@ var (
 		4: "INTENTION",
 		5: "FAILOVER_POLICY",
 		6: "DATACENTER",
+		7: "ACL_ROLE",
+		8: "ACL_BOOTSTRAP",
 	}
 	ReplicatedEntry_EntryType_value = map[string]int32{
 		"KV":              0,
@@ -54,6 +58,8 @@ var (
 		"INTENTION":       4,
 		"FAILOVER_POLICY": 5,
 		"DATACENTER":      6,
+		"ACL_ROLE":        7,
+		"ACL_BOOTSTRAP":   8,
 	}
 )
 
@@ -180,7 +186,7 @@ func (x *ReplicationRequest) GetHeartbeat() *durationpb.Duration {
 	return nil
 }
 
-// ReplicationResponse carries changes in commit order. Fields 1-3 are those of ADR-0027.
+// ReplicationResponse carries changes in commit order, but policies first and roles next. Fields 1-3 are those of ADR-0027.
 type ReplicationResponse struct {
 	state        protoimpl.MessageState `protogen:"open.v1"`
 	CurrentIndex int64                  `protobuf:"varint,1,opt,name=current_index,json=currentIndex,proto3" json:"current_index,omitempty"`
@@ -280,6 +286,7 @@ type ReplicatedEntry struct {
 	OriginDc      string                    `protobuf:"bytes,7,opt,name=origin_dc,json=originDc,proto3" json:"origin_dc,omitempty"`
 	OriginEpoch   uint64                    `protobuf:"varint,8,opt,name=origin_epoch,json=originEpoch,proto3" json:"origin_epoch,omitempty"`
 	OriginTime    *timestamppb.Timestamp    `protobuf:"bytes,9,opt,name=origin_time,json=originTime,proto3" json:"origin_time,omitempty"`
+	Meta          map[string]string         `protobuf:"bytes,10,rep,name=meta,proto3" json:"meta,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -373,6 +380,13 @@ func (x *ReplicatedEntry) GetOriginEpoch() uint64 {
 func (x *ReplicatedEntry) GetOriginTime() *timestamppb.Timestamp {
 	if x != nil {
 		return x.OriginTime
+	}
+	return nil
+}
+
+func (x *ReplicatedEntry) GetMeta() map[string]string {
+	if x != nil {
+		return x.Meta
 	}
 	return nil
 }
@@ -608,7 +622,7 @@ const file_konsul_federation_v1_replication_proto_rawDesc = "" +
 	"\x05epoch\x18\x04 \x01(\x04R\x05epoch\x12;\n" +
 	"\vsource_time\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
 	"sourceTime\x12\x1a\n" +
-	"\bcomplete\x18\x06 \x01(\bR\bcomplete\"\xc3\x03\n" +
+	"\bcomplete\x18\x06 \x01(\bR\bcomplete\"\xe3\x04\n" +
 	"\x0fReplicatedEntry\x12C\n" +
 	"\x04type\x18\x01 \x01(\x0e2/.konsul.federation.v1.ReplicatedEntry.EntryTypeR\x04type\x12\x10\n" +
 	"\x03key\x18\x02 \x01(\tR\x03key\x12\x14\n" +
@@ -619,7 +633,12 @@ const file_konsul_federation_v1_replication_proto_rawDesc = "" +
 	"\torigin_dc\x18\a \x01(\tR\boriginDc\x12!\n" +
 	"\forigin_epoch\x18\b \x01(\x04R\voriginEpoch\x12;\n" +
 	"\vorigin_time\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\n" +
-	"originTime\"s\n" +
+	"originTime\x12C\n" +
+	"\x04meta\x18\n" +
+	" \x03(\v2/.konsul.federation.v1.ReplicatedEntry.MetaEntryR\x04meta\x1a7\n" +
+	"\tMetaEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x94\x01\n" +
 	"\tEntryType\x12\x06\n" +
 	"\x02KV\x10\x00\x12\x0e\n" +
 	"\n" +
@@ -629,7 +648,9 @@ const file_konsul_federation_v1_replication_proto_rawDesc = "" +
 	"\tINTENTION\x10\x04\x12\x13\n" +
 	"\x0fFAILOVER_POLICY\x10\x05\x12\x0e\n" +
 	"\n" +
-	"DATACENTER\x10\x06\"\xfd\x01\n" +
+	"DATACENTER\x10\x06\x12\f\n" +
+	"\bACL_ROLE\x10\a\x12\x11\n" +
+	"\rACL_BOOTSTRAP\x10\b\"\xfd\x01\n" +
 	"\x16ApplyReplicatedRequest\x12\x1b\n" +
 	"\tsource_dc\x18\x01 \x01(\tR\bsourceDc\x12?\n" +
 	"\aentries\x18\x02 \x03(\v2%.konsul.federation.v1.ReplicatedEntryR\aentries\x12%\n" +
@@ -662,7 +683,7 @@ func file_konsul_federation_v1_replication_proto_rawDescGZIP() []byte {
 }
 
 var file_konsul_federation_v1_replication_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_konsul_federation_v1_replication_proto_msgTypes = make([]protoimpl.MessageInfo, 7)
+var file_konsul_federation_v1_replication_proto_msgTypes = make([]protoimpl.MessageInfo, 8)
 var file_konsul_federation_v1_replication_proto_goTypes = []any{
 	(ReplicatedEntry_EntryType)(0),  // 0: konsul.federation.v1.ReplicatedEntry.EntryType
 	(*ReplicationRequest)(nil),      // 1: konsul.federation.v1.ReplicationRequest
@@ -672,30 +693,32 @@ var file_konsul_federation_v1_replication_proto_goTypes = []any{
 	(*ApplyReplicatedResponse)(nil), // 5: konsul.federation.v1.ApplyReplicatedResponse
 	(*GetCursorRequest)(nil),        // 6: konsul.federation.v1.GetCursorRequest
 	(*GetCursorResponse)(nil),       // 7: konsul.federation.v1.GetCursorResponse
-	(*durationpb.Duration)(nil),     // 8: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil),   // 9: google.protobuf.Timestamp
-	(*ReplicationCursor)(nil),       // 10: konsul.federation.v1.ReplicationCursor
+	nil,                             // 8: konsul.federation.v1.ReplicatedEntry.MetaEntry
+	(*durationpb.Duration)(nil),     // 9: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil),   // 10: google.protobuf.Timestamp
+	(*ReplicationCursor)(nil),       // 11: konsul.federation.v1.ReplicationCursor
 }
 var file_konsul_federation_v1_replication_proto_depIdxs = []int32{
-	8,  // 0: konsul.federation.v1.ReplicationRequest.heartbeat:type_name -> google.protobuf.Duration
+	9,  // 0: konsul.federation.v1.ReplicationRequest.heartbeat:type_name -> google.protobuf.Duration
 	3,  // 1: konsul.federation.v1.ReplicationResponse.entries:type_name -> konsul.federation.v1.ReplicatedEntry
-	9,  // 2: konsul.federation.v1.ReplicationResponse.source_time:type_name -> google.protobuf.Timestamp
+	10, // 2: konsul.federation.v1.ReplicationResponse.source_time:type_name -> google.protobuf.Timestamp
 	0,  // 3: konsul.federation.v1.ReplicatedEntry.type:type_name -> konsul.federation.v1.ReplicatedEntry.EntryType
-	9,  // 4: konsul.federation.v1.ReplicatedEntry.origin_time:type_name -> google.protobuf.Timestamp
-	3,  // 5: konsul.federation.v1.ApplyReplicatedRequest.entries:type_name -> konsul.federation.v1.ReplicatedEntry
-	10, // 6: konsul.federation.v1.ApplyReplicatedRequest.cursor:type_name -> konsul.federation.v1.ReplicationCursor
-	10, // 7: konsul.federation.v1.GetCursorResponse.cursor:type_name -> konsul.federation.v1.ReplicationCursor
-	1,  // 8: konsul.federation.v1.ReplicationService.Replicate:input_type -> konsul.federation.v1.ReplicationRequest
-	4,  // 9: konsul.federation.v1.ReplicationService.ApplyReplicated:input_type -> konsul.federation.v1.ApplyReplicatedRequest
-	6,  // 10: konsul.federation.v1.ReplicationService.GetCursor:input_type -> konsul.federation.v1.GetCursorRequest
-	2,  // 11: konsul.federation.v1.ReplicationService.Replicate:output_type -> konsul.federation.v1.ReplicationResponse
-	5,  // 12: konsul.federation.v1.ReplicationService.ApplyReplicated:output_type -> konsul.federation.v1.ApplyReplicatedResponse
-	7,  // 13: konsul.federation.v1.ReplicationService.GetCursor:output_type -> konsul.federation.v1.GetCursorResponse
-	11, // [11:14] is the sub-list for method output_type
-	8,  // [8:11] is the sub-list for method input_type
-	8,  // [8:8] is the sub-list for extension type_name
-	8,  // [8:8] is the sub-list for extension extendee
-	0,  // [0:8] is the sub-list for field type_name
+	10, // 4: konsul.federation.v1.ReplicatedEntry.origin_time:type_name -> google.protobuf.Timestamp
+	8,  // 5: konsul.federation.v1.ReplicatedEntry.meta:type_name -> konsul.federation.v1.ReplicatedEntry.MetaEntry
+	3,  // 6: konsul.federation.v1.ApplyReplicatedRequest.entries:type_name -> konsul.federation.v1.ReplicatedEntry
+	11, // 7: konsul.federation.v1.ApplyReplicatedRequest.cursor:type_name -> konsul.federation.v1.ReplicationCursor
+	11, // 8: konsul.federation.v1.GetCursorResponse.cursor:type_name -> konsul.federation.v1.ReplicationCursor
+	1,  // 9: konsul.federation.v1.ReplicationService.Replicate:input_type -> konsul.federation.v1.ReplicationRequest
+	4,  // 10: konsul.federation.v1.ReplicationService.ApplyReplicated:input_type -> konsul.federation.v1.ApplyReplicatedRequest
+	6,  // 11: konsul.federation.v1.ReplicationService.GetCursor:input_type -> konsul.federation.v1.GetCursorRequest
+	2,  // 12: konsul.federation.v1.ReplicationService.Replicate:output_type -> konsul.federation.v1.ReplicationResponse
+	5,  // 13: konsul.federation.v1.ReplicationService.ApplyReplicated:output_type -> konsul.federation.v1.ApplyReplicatedResponse
+	7,  // 14: konsul.federation.v1.ReplicationService.GetCursor:output_type -> konsul.federation.v1.GetCursorResponse
+	12, // [12:15] is the sub-list for method output_type
+	9,  // [9:12] is the sub-list for method input_type
+	9,  // [9:9] is the sub-list for extension type_name
+	9,  // [9:9] is the sub-list for extension extendee
+	0,  // [0:9] is the sub-list for field type_name
 }
 
 func init() { file_konsul_federation_v1_replication_proto_init() }
@@ -710,7 +733,7 @@ func file_konsul_federation_v1_replication_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_konsul_federation_v1_replication_proto_rawDesc), len(file_konsul_federation_v1_replication_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   7,
+			NumMessages:   8,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

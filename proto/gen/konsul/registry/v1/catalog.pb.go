@@ -78,12 +78,15 @@ func (HealthStatus) EnumDescriptor() ([]byte, []int) {
 }
 
 type Node struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	Address       string                 `protobuf:"bytes,2,opt,name=address,proto3" json:"address,omitempty"`
-	Meta          map[string]string      `protobuf:"bytes,3,rep,name=meta,proto3" json:"meta,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
-	CreateIndex   uint64                 `protobuf:"varint,4,opt,name=create_index,json=createIndex,proto3" json:"create_index,omitempty"`
-	ModifyIndex   uint64                 `protobuf:"varint,5,opt,name=modify_index,json=modifyIndex,proto3" json:"modify_index,omitempty"`
+	state       protoimpl.MessageState `protogen:"open.v1"`
+	Name        string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Address     string                 `protobuf:"bytes,2,opt,name=address,proto3" json:"address,omitempty"`
+	Meta        map[string]string      `protobuf:"bytes,3,rep,name=meta,proto3" json:"meta,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	CreateIndex uint64                 `protobuf:"varint,4,opt,name=create_index,json=createIndex,proto3" json:"create_index,omitempty"`
+	ModifyIndex uint64                 `protobuf:"varint,5,opt,name=modify_index,json=modifyIndex,proto3" json:"modify_index,omitempty"`
+	// With it the node must send heartbeats: when none came for so long, its check "_liveness" and with it all its instances
+	// are critical, and after registry.catalog.reap_after the node is deregistered. Absent: nobody expects heartbeats.
+	LivenessTtl   *durationpb.Duration `protobuf:"bytes,6,opt,name=liveness_ttl,json=livenessTtl,proto3" json:"liveness_ttl,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -153,6 +156,68 @@ func (x *Node) GetModifyIndex() uint64 {
 	return 0
 }
 
+func (x *Node) GetLivenessTtl() *durationpb.Duration {
+	if x != nil {
+		return x.LivenessTtl
+	}
+	return nil
+}
+
+// Weights are an instance's share of the traffic, by its status.
+type Weights struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// While it is passing; 1 when the weights are absent.
+	Passing uint32 `protobuf:"varint,1,opt,name=passing,proto3" json:"passing,omitempty"`
+	// While it is warning; 1 when the weights are absent. 0: none.
+	Warning       uint32 `protobuf:"varint,2,opt,name=warning,proto3" json:"warning,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Weights) Reset() {
+	*x = Weights{}
+	mi := &file_konsul_registry_v1_catalog_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Weights) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Weights) ProtoMessage() {}
+
+func (x *Weights) ProtoReflect() protoreflect.Message {
+	mi := &file_konsul_registry_v1_catalog_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Weights.ProtoReflect.Descriptor instead.
+func (*Weights) Descriptor() ([]byte, []int) {
+	return file_konsul_registry_v1_catalog_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *Weights) GetPassing() uint32 {
+	if x != nil {
+		return x.Passing
+	}
+	return 0
+}
+
+func (x *Weights) GetWarning() uint32 {
+	if x != nil {
+		return x.Warning
+	}
+	return 0
+}
+
 type Service struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Unique in its datacenter; defaults to the service's name.
@@ -166,13 +231,14 @@ type Service struct {
 	Meta          map[string]string `protobuf:"bytes,7,rep,name=meta,proto3" json:"meta,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	CreateIndex   uint64            `protobuf:"varint,8,opt,name=create_index,json=createIndex,proto3" json:"create_index,omitempty"`
 	ModifyIndex   uint64            `protobuf:"varint,9,opt,name=modify_index,json=modifyIndex,proto3" json:"modify_index,omitempty"`
+	Weights       *Weights          `protobuf:"bytes,10,opt,name=weights,proto3" json:"weights,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Service) Reset() {
 	*x = Service{}
-	mi := &file_konsul_registry_v1_catalog_proto_msgTypes[1]
+	mi := &file_konsul_registry_v1_catalog_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -184,7 +250,7 @@ func (x *Service) String() string {
 func (*Service) ProtoMessage() {}
 
 func (x *Service) ProtoReflect() protoreflect.Message {
-	mi := &file_konsul_registry_v1_catalog_proto_msgTypes[1]
+	mi := &file_konsul_registry_v1_catalog_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -197,7 +263,7 @@ func (x *Service) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Service.ProtoReflect.Descriptor instead.
 func (*Service) Descriptor() ([]byte, []int) {
-	return file_konsul_registry_v1_catalog_proto_rawDescGZIP(), []int{1}
+	return file_konsul_registry_v1_catalog_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *Service) GetId() string {
@@ -263,24 +329,37 @@ func (x *Service) GetModifyIndex() uint64 {
 	return 0
 }
 
+func (x *Service) GetWeights() *Weights {
+	if x != nil {
+		return x.Weights
+	}
+	return nil
+}
+
 type Check struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Unique within its service instance.
-	Id        string       `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
-	Name      string       `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
+	// Unique within its service instance or, if it is a node's own, its node. The registry's own checks begin with an
+	// underscore: "_maintenance" and, of nodes, "_liveness".
+	Id   string `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	Name string `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
+	// Empty in a node's own check.
 	ServiceId string       `protobuf:"bytes,3,opt,name=service_id,json=serviceId,proto3" json:"service_id,omitempty"`
 	Status    HealthStatus `protobuf:"varint,4,opt,name=status,proto3,enum=konsul.registry.v1.HealthStatus" json:"status,omitempty"`
 	// Human-readable outcome of the last run.
-	Output        string                 `protobuf:"bytes,5,opt,name=output,proto3" json:"output,omitempty"`
-	ModifyIndex   uint64                 `protobuf:"varint,6,opt,name=modify_index,json=modifyIndex,proto3" json:"modify_index,omitempty"`
-	ModifiedAt    *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=modified_at,json=modifiedAt,proto3" json:"modified_at,omitempty"`
+	Output      string                 `protobuf:"bytes,5,opt,name=output,proto3" json:"output,omitempty"`
+	ModifyIndex uint64                 `protobuf:"varint,6,opt,name=modify_index,json=modifyIndex,proto3" json:"modify_index,omitempty"`
+	ModifiedAt  *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=modified_at,json=modifiedAt,proto3" json:"modified_at,omitempty"`
+	// With it the check becomes critical when no report came for so long.
+	Ttl *durationpb.Duration `protobuf:"bytes,8,opt,name=ttl,proto3" json:"ttl,omitempty"`
+	// The node, in a node's own check. Such a check is about all instances of the node.
+	Node          string `protobuf:"bytes,9,opt,name=node,proto3" json:"node,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Check) Reset() {
 	*x = Check{}
-	mi := &file_konsul_registry_v1_catalog_proto_msgTypes[2]
+	mi := &file_konsul_registry_v1_catalog_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -292,7 +371,7 @@ func (x *Check) String() string {
 func (*Check) ProtoMessage() {}
 
 func (x *Check) ProtoReflect() protoreflect.Message {
-	mi := &file_konsul_registry_v1_catalog_proto_msgTypes[2]
+	mi := &file_konsul_registry_v1_catalog_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -305,7 +384,7 @@ func (x *Check) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Check.ProtoReflect.Descriptor instead.
 func (*Check) Descriptor() ([]byte, []int) {
-	return file_konsul_registry_v1_catalog_proto_rawDescGZIP(), []int{2}
+	return file_konsul_registry_v1_catalog_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *Check) GetId() string {
@@ -357,22 +436,38 @@ func (x *Check) GetModifiedAt() *timestamppb.Timestamp {
 	return nil
 }
 
+func (x *Check) GetTtl() *durationpb.Duration {
+	if x != nil {
+		return x.Ttl
+	}
+	return nil
+}
+
+func (x *Check) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
 // ServiceInstance is a service instance with everything a caller needs to choose it.
 type ServiceInstance struct {
 	state   protoimpl.MessageState `protogen:"open.v1"`
 	Node    *Node                  `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
 	Service *Service               `protobuf:"bytes,2,opt,name=service,proto3" json:"service,omitempty"`
 	Checks  []*Check               `protobuf:"bytes,3,rep,name=checks,proto3" json:"checks,omitempty"`
-	// The worst status of the checks; passing when there are none.
-	Status        HealthStatus `protobuf:"varint,4,opt,name=status,proto3,enum=konsul.registry.v1.HealthStatus" json:"status,omitempty"`
-	Datacenter    string       `protobuf:"bytes,5,opt,name=datacenter,proto3" json:"datacenter,omitempty"`
+	// The worst status of the checks and the node's checks; passing when there are none.
+	Status     HealthStatus `protobuf:"varint,4,opt,name=status,proto3,enum=konsul.registry.v1.HealthStatus" json:"status,omitempty"`
+	Datacenter string       `protobuf:"bytes,5,opt,name=datacenter,proto3" json:"datacenter,omitempty"`
+	// The node's own checks.
+	NodeChecks    []*Check `protobuf:"bytes,6,rep,name=node_checks,json=nodeChecks,proto3" json:"node_checks,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ServiceInstance) Reset() {
 	*x = ServiceInstance{}
-	mi := &file_konsul_registry_v1_catalog_proto_msgTypes[3]
+	mi := &file_konsul_registry_v1_catalog_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -384,7 +479,7 @@ func (x *ServiceInstance) String() string {
 func (*ServiceInstance) ProtoMessage() {}
 
 func (x *ServiceInstance) ProtoReflect() protoreflect.Message {
-	mi := &file_konsul_registry_v1_catalog_proto_msgTypes[3]
+	mi := &file_konsul_registry_v1_catalog_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -397,7 +492,7 @@ func (x *ServiceInstance) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ServiceInstance.ProtoReflect.Descriptor instead.
 func (*ServiceInstance) Descriptor() ([]byte, []int) {
-	return file_konsul_registry_v1_catalog_proto_rawDescGZIP(), []int{3}
+	return file_konsul_registry_v1_catalog_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *ServiceInstance) GetNode() *Node {
@@ -435,12 +530,20 @@ func (x *ServiceInstance) GetDatacenter() string {
 	return ""
 }
 
+func (x *ServiceInstance) GetNodeChecks() []*Check {
+	if x != nil {
+		return x.NodeChecks
+	}
+	return nil
+}
+
 type RegisterRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Node  *Node                  `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
 	// Empty: register the node only.
 	Service *Service `protobuf:"bytes,2,opt,name=service,proto3" json:"service,omitempty"`
-	// Replaces the instance's checks. A check that keeps its id and says no status keeps its status.
+	// Replaces the instance's checks. A check that keeps its id and says no status keeps its status. Without a service these
+	// are the node's own checks: they are added to those it has, or replace those of the same id.
 	Checks        []*Check `protobuf:"bytes,3,rep,name=checks,proto3" json:"checks,omitempty"`
 	Datacenter    string   `protobuf:"bytes,4,opt,name=datacenter,proto3" json:"datacenter,omitempty"`
 	RequestId     string   `protobuf:"bytes,5,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
@@ -450,7 +553,7 @@ type RegisterRequest struct {
 
 func (x *RegisterRequest) Reset() {
 	*x = RegisterRequest{}
-	mi := &file_konsul_registry_v1_catalog_proto_msgTypes[4]
+	mi := &file_konsul_registry_v1_catalog_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -462,7 +565,7 @@ func (x *RegisterRequest) String() string {
 func (*RegisterRequest) ProtoMessage() {}
 
 func (x *RegisterRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_konsul_registry_v1_catalog_proto_msgTypes[4]
+	mi := &file_konsul_registry_v1_catalog_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -475,7 +578,7 @@ func (x *RegisterRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RegisterRequest.ProtoReflect.Descriptor instead.
 func (*RegisterRequest) Descriptor() ([]byte, []int) {
-	return file_konsul_registry_v1_catalog_proto_rawDescGZIP(), []int{4}
+	return file_konsul_registry_v1_catalog_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *RegisterRequest) GetNode() *Node {
@@ -523,7 +626,7 @@ type RegisterResponse struct {
 
 func (x *RegisterResponse) Reset() {
 	*x = RegisterResponse{}
-	mi := &file_konsul_registry_v1_catalog_proto_msgTypes[5]
+	mi := &file_konsul_registry_v1_catalog_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -535,7 +638,7 @@ func (x *RegisterResponse) String() string {
 func (*RegisterResponse) ProtoMessage() {}
 
 func (x *RegisterResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_konsul_registry_v1_catalog_proto_msgTypes[5]
+	mi := &file_konsul_registry_v1_catalog_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -548,7 +651,7 @@ func (x *RegisterResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RegisterResponse.ProtoReflect.Descriptor instead.
 func (*RegisterResponse) Descriptor() ([]byte, []int) {
-	return file_konsul_registry_v1_catalog_proto_rawDescGZIP(), []int{5}
+	return file_konsul_registry_v1_catalog_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *RegisterResponse) GetMeta() *WriteMeta {
@@ -576,7 +679,7 @@ type DeregisterRequest struct {
 
 func (x *DeregisterRequest) Reset() {
 	*x = DeregisterRequest{}
-	mi := &file_konsul_registry_v1_catalog_proto_msgTypes[6]
+	mi := &file_konsul_registry_v1_catalog_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -588,7 +691,7 @@ func (x *DeregisterRequest) String() string {
 func (*DeregisterRequest) ProtoMessage() {}
 
 func (x *DeregisterRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_konsul_registry_v1_catalog_proto_msgTypes[6]
+	mi := &file_konsul_registry_v1_catalog_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -601,7 +704,7 @@ func (x *DeregisterRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeregisterRequest.ProtoReflect.Descriptor instead.
 func (*DeregisterRequest) Descriptor() ([]byte, []int) {
-	return file_konsul_registry_v1_catalog_proto_rawDescGZIP(), []int{6}
+	return file_konsul_registry_v1_catalog_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *DeregisterRequest) GetServiceId() string {
@@ -634,7 +737,7 @@ type DeregisterResponse struct {
 
 func (x *DeregisterResponse) Reset() {
 	*x = DeregisterResponse{}
-	mi := &file_konsul_registry_v1_catalog_proto_msgTypes[7]
+	mi := &file_konsul_registry_v1_catalog_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -646,7 +749,7 @@ func (x *DeregisterResponse) String() string {
 func (*DeregisterResponse) ProtoMessage() {}
 
 func (x *DeregisterResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_konsul_registry_v1_catalog_proto_msgTypes[7]
+	mi := &file_konsul_registry_v1_catalog_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -659,7 +762,7 @@ func (x *DeregisterResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeregisterResponse.ProtoReflect.Descriptor instead.
 func (*DeregisterResponse) Descriptor() ([]byte, []int) {
-	return file_konsul_registry_v1_catalog_proto_rawDescGZIP(), []int{7}
+	return file_konsul_registry_v1_catalog_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *DeregisterResponse) GetMeta() *WriteMeta {
@@ -670,18 +773,30 @@ func (x *DeregisterResponse) GetMeta() *WriteMeta {
 }
 
 type ListServicesRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Datacenter    string                 `protobuf:"bytes,1,opt,name=datacenter,proto3" json:"datacenter,omitempty"`
-	ReadMode      ReadMode               `protobuf:"varint,2,opt,name=read_mode,json=readMode,proto3,enum=konsul.registry.v1.ReadMode" json:"read_mode,omitempty"`
-	Index         uint64                 `protobuf:"varint,3,opt,name=index,proto3" json:"index,omitempty"`
-	Wait          *durationpb.Duration   `protobuf:"bytes,4,opt,name=wait,proto3" json:"wait,omitempty"`
+	state      protoimpl.MessageState `protogen:"open.v1"`
+	Datacenter string                 `protobuf:"bytes,1,opt,name=datacenter,proto3" json:"datacenter,omitempty"`
+	ReadMode   ReadMode               `protobuf:"varint,2,opt,name=read_mode,json=readMode,proto3,enum=konsul.registry.v1.ReadMode" json:"read_mode,omitempty"`
+	Index      uint64                 `protobuf:"varint,3,opt,name=index,proto3" json:"index,omitempty"`
+	Wait       *durationpb.Duration   `protobuf:"bytes,4,opt,name=wait,proto3" json:"wait,omitempty"`
+	// Count only instances that carry every one of these tags; names without any such instance are left out.
+	Tags []string `protobuf:"bytes,5,rep,name=tags,proto3" json:"tags,omitempty"`
+	// Only instances of which every one of these holds: meta as given (REST: meta[key]=value),
+	Meta map[string]string `protobuf:"bytes,6,rep,name=meta,proto3" json:"meta,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	// meta of the node as given,
+	NodeMeta map[string]string `protobuf:"bytes,7,rep,name=node_meta,json=nodeMeta,proto3" json:"node_meta,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	// one of these statuses,
+	Statuses []HealthStatus `protobuf:"varint,8,rep,packed,name=statuses,proto3,enum=konsul.registry.v1.HealthStatus" json:"statuses,omitempty"`
+	// and an expression such as `Service.Meta.version != "1" and "http" in Service.Tags`.
+	Filter string `protobuf:"bytes,9,opt,name=filter,proto3" json:"filter,omitempty"`
+	// Answer the state as of this index instead of the latest. It must lie inside the retention window; not together with index.
+	AtIndex       uint64 `protobuf:"varint,20,opt,name=at_index,json=atIndex,proto3" json:"at_index,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ListServicesRequest) Reset() {
 	*x = ListServicesRequest{}
-	mi := &file_konsul_registry_v1_catalog_proto_msgTypes[8]
+	mi := &file_konsul_registry_v1_catalog_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -693,7 +808,7 @@ func (x *ListServicesRequest) String() string {
 func (*ListServicesRequest) ProtoMessage() {}
 
 func (x *ListServicesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_konsul_registry_v1_catalog_proto_msgTypes[8]
+	mi := &file_konsul_registry_v1_catalog_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -706,7 +821,7 @@ func (x *ListServicesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListServicesRequest.ProtoReflect.Descriptor instead.
 func (*ListServicesRequest) Descriptor() ([]byte, []int) {
-	return file_konsul_registry_v1_catalog_proto_rawDescGZIP(), []int{8}
+	return file_konsul_registry_v1_catalog_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *ListServicesRequest) GetDatacenter() string {
@@ -737,6 +852,48 @@ func (x *ListServicesRequest) GetWait() *durationpb.Duration {
 	return nil
 }
 
+func (x *ListServicesRequest) GetTags() []string {
+	if x != nil {
+		return x.Tags
+	}
+	return nil
+}
+
+func (x *ListServicesRequest) GetMeta() map[string]string {
+	if x != nil {
+		return x.Meta
+	}
+	return nil
+}
+
+func (x *ListServicesRequest) GetNodeMeta() map[string]string {
+	if x != nil {
+		return x.NodeMeta
+	}
+	return nil
+}
+
+func (x *ListServicesRequest) GetStatuses() []HealthStatus {
+	if x != nil {
+		return x.Statuses
+	}
+	return nil
+}
+
+func (x *ListServicesRequest) GetFilter() string {
+	if x != nil {
+		return x.Filter
+	}
+	return ""
+}
+
+func (x *ListServicesRequest) GetAtIndex() uint64 {
+	if x != nil {
+		return x.AtIndex
+	}
+	return 0
+}
+
 type ServiceSummary struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
@@ -749,7 +906,7 @@ type ServiceSummary struct {
 
 func (x *ServiceSummary) Reset() {
 	*x = ServiceSummary{}
-	mi := &file_konsul_registry_v1_catalog_proto_msgTypes[9]
+	mi := &file_konsul_registry_v1_catalog_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -761,7 +918,7 @@ func (x *ServiceSummary) String() string {
 func (*ServiceSummary) ProtoMessage() {}
 
 func (x *ServiceSummary) ProtoReflect() protoreflect.Message {
-	mi := &file_konsul_registry_v1_catalog_proto_msgTypes[9]
+	mi := &file_konsul_registry_v1_catalog_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -774,7 +931,7 @@ func (x *ServiceSummary) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ServiceSummary.ProtoReflect.Descriptor instead.
 func (*ServiceSummary) Descriptor() ([]byte, []int) {
-	return file_konsul_registry_v1_catalog_proto_rawDescGZIP(), []int{9}
+	return file_konsul_registry_v1_catalog_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *ServiceSummary) GetName() string {
@@ -815,7 +972,7 @@ type ListServicesResponse struct {
 
 func (x *ListServicesResponse) Reset() {
 	*x = ListServicesResponse{}
-	mi := &file_konsul_registry_v1_catalog_proto_msgTypes[10]
+	mi := &file_konsul_registry_v1_catalog_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -827,7 +984,7 @@ func (x *ListServicesResponse) String() string {
 func (*ListServicesResponse) ProtoMessage() {}
 
 func (x *ListServicesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_konsul_registry_v1_catalog_proto_msgTypes[10]
+	mi := &file_konsul_registry_v1_catalog_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -840,7 +997,7 @@ func (x *ListServicesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListServicesResponse.ProtoReflect.Descriptor instead.
 func (*ListServicesResponse) Descriptor() ([]byte, []int) {
-	return file_konsul_registry_v1_catalog_proto_rawDescGZIP(), []int{10}
+	return file_konsul_registry_v1_catalog_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *ListServicesResponse) GetServices() []*ServiceSummary {
@@ -858,18 +1015,26 @@ func (x *ListServicesResponse) GetMeta() *QueryMeta {
 }
 
 type ListNodesRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Datacenter    string                 `protobuf:"bytes,1,opt,name=datacenter,proto3" json:"datacenter,omitempty"`
-	ReadMode      ReadMode               `protobuf:"varint,2,opt,name=read_mode,json=readMode,proto3,enum=konsul.registry.v1.ReadMode" json:"read_mode,omitempty"`
-	Index         uint64                 `protobuf:"varint,3,opt,name=index,proto3" json:"index,omitempty"`
-	Wait          *durationpb.Duration   `protobuf:"bytes,4,opt,name=wait,proto3" json:"wait,omitempty"`
+	state      protoimpl.MessageState `protogen:"open.v1"`
+	Datacenter string                 `protobuf:"bytes,1,opt,name=datacenter,proto3" json:"datacenter,omitempty"`
+	ReadMode   ReadMode               `protobuf:"varint,2,opt,name=read_mode,json=readMode,proto3,enum=konsul.registry.v1.ReadMode" json:"read_mode,omitempty"`
+	Index      uint64                 `protobuf:"varint,3,opt,name=index,proto3" json:"index,omitempty"`
+	Wait       *durationpb.Duration   `protobuf:"bytes,4,opt,name=wait,proto3" json:"wait,omitempty"`
+	// Only nodes with all of this meta (REST: meta[key]=value),
+	Meta map[string]string `protobuf:"bytes,5,rep,name=meta,proto3" json:"meta,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	// whose own checks amount to one of these statuses,
+	Statuses []HealthStatus `protobuf:"varint,6,rep,packed,name=statuses,proto3,enum=konsul.registry.v1.HealthStatus" json:"statuses,omitempty"`
+	// and that match an expression such as `Meta.rack == "a1" and Status != "critical"`.
+	Filter string `protobuf:"bytes,7,opt,name=filter,proto3" json:"filter,omitempty"`
+	// Answer the state as of this index instead of the latest. It must lie inside the retention window; not together with index.
+	AtIndex       uint64 `protobuf:"varint,20,opt,name=at_index,json=atIndex,proto3" json:"at_index,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ListNodesRequest) Reset() {
 	*x = ListNodesRequest{}
-	mi := &file_konsul_registry_v1_catalog_proto_msgTypes[11]
+	mi := &file_konsul_registry_v1_catalog_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -881,7 +1046,7 @@ func (x *ListNodesRequest) String() string {
 func (*ListNodesRequest) ProtoMessage() {}
 
 func (x *ListNodesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_konsul_registry_v1_catalog_proto_msgTypes[11]
+	mi := &file_konsul_registry_v1_catalog_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -894,7 +1059,7 @@ func (x *ListNodesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListNodesRequest.ProtoReflect.Descriptor instead.
 func (*ListNodesRequest) Descriptor() ([]byte, []int) {
-	return file_konsul_registry_v1_catalog_proto_rawDescGZIP(), []int{11}
+	return file_konsul_registry_v1_catalog_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *ListNodesRequest) GetDatacenter() string {
@@ -925,6 +1090,34 @@ func (x *ListNodesRequest) GetWait() *durationpb.Duration {
 	return nil
 }
 
+func (x *ListNodesRequest) GetMeta() map[string]string {
+	if x != nil {
+		return x.Meta
+	}
+	return nil
+}
+
+func (x *ListNodesRequest) GetStatuses() []HealthStatus {
+	if x != nil {
+		return x.Statuses
+	}
+	return nil
+}
+
+func (x *ListNodesRequest) GetFilter() string {
+	if x != nil {
+		return x.Filter
+	}
+	return ""
+}
+
+func (x *ListNodesRequest) GetAtIndex() uint64 {
+	if x != nil {
+		return x.AtIndex
+	}
+	return 0
+}
+
 type ListNodesResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Nodes         []*Node                `protobuf:"bytes,1,rep,name=nodes,proto3" json:"nodes,omitempty"`
@@ -935,7 +1128,7 @@ type ListNodesResponse struct {
 
 func (x *ListNodesResponse) Reset() {
 	*x = ListNodesResponse{}
-	mi := &file_konsul_registry_v1_catalog_proto_msgTypes[12]
+	mi := &file_konsul_registry_v1_catalog_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -947,7 +1140,7 @@ func (x *ListNodesResponse) String() string {
 func (*ListNodesResponse) ProtoMessage() {}
 
 func (x *ListNodesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_konsul_registry_v1_catalog_proto_msgTypes[12]
+	mi := &file_konsul_registry_v1_catalog_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -960,7 +1153,7 @@ func (x *ListNodesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListNodesResponse.ProtoReflect.Descriptor instead.
 func (*ListNodesResponse) Descriptor() ([]byte, []int) {
-	return file_konsul_registry_v1_catalog_proto_rawDescGZIP(), []int{12}
+	return file_konsul_registry_v1_catalog_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *ListNodesResponse) GetNodes() []*Node {
@@ -987,14 +1180,24 @@ type QueryServiceRequest struct {
 	// Leave out instances that are not passing.
 	PassingOnly bool `protobuf:"varint,6,opt,name=passing_only,json=passingOnly,proto3" json:"passing_only,omitempty"`
 	// Only instances that carry every one of these tags.
-	Tags          []string `protobuf:"bytes,7,rep,name=tags,proto3" json:"tags,omitempty"`
+	Tags []string `protobuf:"bytes,7,rep,name=tags,proto3" json:"tags,omitempty"`
+	// Only instances of which every one of these holds: meta as given (REST: meta[key]=value),
+	Meta map[string]string `protobuf:"bytes,8,rep,name=meta,proto3" json:"meta,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	// meta of the node as given,
+	NodeMeta map[string]string `protobuf:"bytes,9,rep,name=node_meta,json=nodeMeta,proto3" json:"node_meta,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	// one of these statuses,
+	Statuses []HealthStatus `protobuf:"varint,10,rep,packed,name=statuses,proto3,enum=konsul.registry.v1.HealthStatus" json:"statuses,omitempty"`
+	// and an expression such as `Service.Meta.version != "1" and "http" in Service.Tags`.
+	Filter string `protobuf:"bytes,11,opt,name=filter,proto3" json:"filter,omitempty"`
+	// Answer the state as of this index instead of the latest. It must lie inside the retention window; not together with index.
+	AtIndex       uint64 `protobuf:"varint,20,opt,name=at_index,json=atIndex,proto3" json:"at_index,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *QueryServiceRequest) Reset() {
 	*x = QueryServiceRequest{}
-	mi := &file_konsul_registry_v1_catalog_proto_msgTypes[13]
+	mi := &file_konsul_registry_v1_catalog_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1006,7 +1209,7 @@ func (x *QueryServiceRequest) String() string {
 func (*QueryServiceRequest) ProtoMessage() {}
 
 func (x *QueryServiceRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_konsul_registry_v1_catalog_proto_msgTypes[13]
+	mi := &file_konsul_registry_v1_catalog_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1019,7 +1222,7 @@ func (x *QueryServiceRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use QueryServiceRequest.ProtoReflect.Descriptor instead.
 func (*QueryServiceRequest) Descriptor() ([]byte, []int) {
-	return file_konsul_registry_v1_catalog_proto_rawDescGZIP(), []int{13}
+	return file_konsul_registry_v1_catalog_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *QueryServiceRequest) GetService() string {
@@ -1071,6 +1274,41 @@ func (x *QueryServiceRequest) GetTags() []string {
 	return nil
 }
 
+func (x *QueryServiceRequest) GetMeta() map[string]string {
+	if x != nil {
+		return x.Meta
+	}
+	return nil
+}
+
+func (x *QueryServiceRequest) GetNodeMeta() map[string]string {
+	if x != nil {
+		return x.NodeMeta
+	}
+	return nil
+}
+
+func (x *QueryServiceRequest) GetStatuses() []HealthStatus {
+	if x != nil {
+		return x.Statuses
+	}
+	return nil
+}
+
+func (x *QueryServiceRequest) GetFilter() string {
+	if x != nil {
+		return x.Filter
+	}
+	return ""
+}
+
+func (x *QueryServiceRequest) GetAtIndex() uint64 {
+	if x != nil {
+		return x.AtIndex
+	}
+	return 0
+}
+
 type QueryServiceResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Ordered by service id.
@@ -1082,7 +1320,7 @@ type QueryServiceResponse struct {
 
 func (x *QueryServiceResponse) Reset() {
 	*x = QueryServiceResponse{}
-	mi := &file_konsul_registry_v1_catalog_proto_msgTypes[14]
+	mi := &file_konsul_registry_v1_catalog_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1094,7 +1332,7 @@ func (x *QueryServiceResponse) String() string {
 func (*QueryServiceResponse) ProtoMessage() {}
 
 func (x *QueryServiceResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_konsul_registry_v1_catalog_proto_msgTypes[14]
+	mi := &file_konsul_registry_v1_catalog_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1107,7 +1345,7 @@ func (x *QueryServiceResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use QueryServiceResponse.ProtoReflect.Descriptor instead.
 func (*QueryServiceResponse) Descriptor() ([]byte, []int) {
-	return file_konsul_registry_v1_catalog_proto_rawDescGZIP(), []int{14}
+	return file_konsul_registry_v1_catalog_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *QueryServiceResponse) GetInstances() []*ServiceInstance {
@@ -1125,18 +1363,20 @@ func (x *QueryServiceResponse) GetMeta() *QueryMeta {
 }
 
 type CheckUpdate struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	ServiceId     string                 `protobuf:"bytes,1,opt,name=service_id,json=serviceId,proto3" json:"service_id,omitempty"`
-	CheckId       string                 `protobuf:"bytes,2,opt,name=check_id,json=checkId,proto3" json:"check_id,omitempty"`
-	Status        HealthStatus           `protobuf:"varint,3,opt,name=status,proto3,enum=konsul.registry.v1.HealthStatus" json:"status,omitempty"`
-	Output        string                 `protobuf:"bytes,4,opt,name=output,proto3" json:"output,omitempty"`
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	ServiceId string                 `protobuf:"bytes,1,opt,name=service_id,json=serviceId,proto3" json:"service_id,omitempty"`
+	CheckId   string                 `protobuf:"bytes,2,opt,name=check_id,json=checkId,proto3" json:"check_id,omitempty"`
+	Status    HealthStatus           `protobuf:"varint,3,opt,name=status,proto3,enum=konsul.registry.v1.HealthStatus" json:"status,omitempty"`
+	Output    string                 `protobuf:"bytes,4,opt,name=output,proto3" json:"output,omitempty"`
+	// Instead of service_id: the check is the node's own.
+	Node          string `protobuf:"bytes,5,opt,name=node,proto3" json:"node,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *CheckUpdate) Reset() {
 	*x = CheckUpdate{}
-	mi := &file_konsul_registry_v1_catalog_proto_msgTypes[15]
+	mi := &file_konsul_registry_v1_catalog_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1148,7 +1388,7 @@ func (x *CheckUpdate) String() string {
 func (*CheckUpdate) ProtoMessage() {}
 
 func (x *CheckUpdate) ProtoReflect() protoreflect.Message {
-	mi := &file_konsul_registry_v1_catalog_proto_msgTypes[15]
+	mi := &file_konsul_registry_v1_catalog_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1161,7 +1401,7 @@ func (x *CheckUpdate) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CheckUpdate.ProtoReflect.Descriptor instead.
 func (*CheckUpdate) Descriptor() ([]byte, []int) {
-	return file_konsul_registry_v1_catalog_proto_rawDescGZIP(), []int{15}
+	return file_konsul_registry_v1_catalog_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *CheckUpdate) GetServiceId() string {
@@ -1192,6 +1432,13 @@ func (x *CheckUpdate) GetOutput() string {
 	return ""
 }
 
+func (x *CheckUpdate) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
 type UpdateChecksRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Updates       []*CheckUpdate         `protobuf:"bytes,1,rep,name=updates,proto3" json:"updates,omitempty"`
@@ -1203,7 +1450,7 @@ type UpdateChecksRequest struct {
 
 func (x *UpdateChecksRequest) Reset() {
 	*x = UpdateChecksRequest{}
-	mi := &file_konsul_registry_v1_catalog_proto_msgTypes[16]
+	mi := &file_konsul_registry_v1_catalog_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1215,7 +1462,7 @@ func (x *UpdateChecksRequest) String() string {
 func (*UpdateChecksRequest) ProtoMessage() {}
 
 func (x *UpdateChecksRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_konsul_registry_v1_catalog_proto_msgTypes[16]
+	mi := &file_konsul_registry_v1_catalog_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1228,7 +1475,7 @@ func (x *UpdateChecksRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateChecksRequest.ProtoReflect.Descriptor instead.
 func (*UpdateChecksRequest) Descriptor() ([]byte, []int) {
-	return file_konsul_registry_v1_catalog_proto_rawDescGZIP(), []int{16}
+	return file_konsul_registry_v1_catalog_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *UpdateChecksRequest) GetUpdates() []*CheckUpdate {
@@ -1261,7 +1508,7 @@ type UpdateChecksResponse struct {
 
 func (x *UpdateChecksResponse) Reset() {
 	*x = UpdateChecksResponse{}
-	mi := &file_konsul_registry_v1_catalog_proto_msgTypes[17]
+	mi := &file_konsul_registry_v1_catalog_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1273,7 +1520,7 @@ func (x *UpdateChecksResponse) String() string {
 func (*UpdateChecksResponse) ProtoMessage() {}
 
 func (x *UpdateChecksResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_konsul_registry_v1_catalog_proto_msgTypes[17]
+	mi := &file_konsul_registry_v1_catalog_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1286,10 +1533,1195 @@ func (x *UpdateChecksResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateChecksResponse.ProtoReflect.Descriptor instead.
 func (*UpdateChecksResponse) Descriptor() ([]byte, []int) {
-	return file_konsul_registry_v1_catalog_proto_rawDescGZIP(), []int{17}
+	return file_konsul_registry_v1_catalog_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *UpdateChecksResponse) GetMeta() *WriteMeta {
+	if x != nil {
+		return x.Meta
+	}
+	return nil
+}
+
+// ServiceRegistration is one instance of a registration of many.
+type ServiceRegistration struct {
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Service *Service               `protobuf:"bytes,1,opt,name=service,proto3" json:"service,omitempty"`
+	// As in RegisterRequest.
+	Checks        []*Check `protobuf:"bytes,2,rep,name=checks,proto3" json:"checks,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ServiceRegistration) Reset() {
+	*x = ServiceRegistration{}
+	mi := &file_konsul_registry_v1_catalog_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ServiceRegistration) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ServiceRegistration) ProtoMessage() {}
+
+func (x *ServiceRegistration) ProtoReflect() protoreflect.Message {
+	mi := &file_konsul_registry_v1_catalog_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ServiceRegistration.ProtoReflect.Descriptor instead.
+func (*ServiceRegistration) Descriptor() ([]byte, []int) {
+	return file_konsul_registry_v1_catalog_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *ServiceRegistration) GetService() *Service {
+	if x != nil {
+		return x.Service
+	}
+	return nil
+}
+
+func (x *ServiceRegistration) GetChecks() []*Check {
+	if x != nil {
+		return x.Checks
+	}
+	return nil
+}
+
+type RegisterNodeRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Node  *Node                  `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
+	// At most registry.catalog.max_services_per_request of them.
+	Services []*ServiceRegistration `protobuf:"bytes,2,rep,name=services,proto3" json:"services,omitempty"`
+	// The node's own checks: they are added to those it has, or replace those of the same id.
+	Checks        []*Check `protobuf:"bytes,3,rep,name=checks,proto3" json:"checks,omitempty"`
+	Datacenter    string   `protobuf:"bytes,4,opt,name=datacenter,proto3" json:"datacenter,omitempty"`
+	RequestId     string   `protobuf:"bytes,5,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RegisterNodeRequest) Reset() {
+	*x = RegisterNodeRequest{}
+	mi := &file_konsul_registry_v1_catalog_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RegisterNodeRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RegisterNodeRequest) ProtoMessage() {}
+
+func (x *RegisterNodeRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_konsul_registry_v1_catalog_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RegisterNodeRequest.ProtoReflect.Descriptor instead.
+func (*RegisterNodeRequest) Descriptor() ([]byte, []int) {
+	return file_konsul_registry_v1_catalog_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *RegisterNodeRequest) GetNode() *Node {
+	if x != nil {
+		return x.Node
+	}
+	return nil
+}
+
+func (x *RegisterNodeRequest) GetServices() []*ServiceRegistration {
+	if x != nil {
+		return x.Services
+	}
+	return nil
+}
+
+func (x *RegisterNodeRequest) GetChecks() []*Check {
+	if x != nil {
+		return x.Checks
+	}
+	return nil
+}
+
+func (x *RegisterNodeRequest) GetDatacenter() string {
+	if x != nil {
+		return x.Datacenter
+	}
+	return ""
+}
+
+func (x *RegisterNodeRequest) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
+	}
+	return ""
+}
+
+type RegisterNodeResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Meta          *WriteMeta             `protobuf:"bytes,1,opt,name=meta,proto3" json:"meta,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RegisterNodeResponse) Reset() {
+	*x = RegisterNodeResponse{}
+	mi := &file_konsul_registry_v1_catalog_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RegisterNodeResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RegisterNodeResponse) ProtoMessage() {}
+
+func (x *RegisterNodeResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_konsul_registry_v1_catalog_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RegisterNodeResponse.ProtoReflect.Descriptor instead.
+func (*RegisterNodeResponse) Descriptor() ([]byte, []int) {
+	return file_konsul_registry_v1_catalog_proto_rawDescGZIP(), []int{21}
+}
+
+func (x *RegisterNodeResponse) GetMeta() *WriteMeta {
+	if x != nil {
+		return x.Meta
+	}
+	return nil
+}
+
+type DeregisterNodeRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Node          string                 `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
+	Datacenter    string                 `protobuf:"bytes,2,opt,name=datacenter,proto3" json:"datacenter,omitempty"`
+	RequestId     string                 `protobuf:"bytes,3,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DeregisterNodeRequest) Reset() {
+	*x = DeregisterNodeRequest{}
+	mi := &file_konsul_registry_v1_catalog_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DeregisterNodeRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DeregisterNodeRequest) ProtoMessage() {}
+
+func (x *DeregisterNodeRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_konsul_registry_v1_catalog_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DeregisterNodeRequest.ProtoReflect.Descriptor instead.
+func (*DeregisterNodeRequest) Descriptor() ([]byte, []int) {
+	return file_konsul_registry_v1_catalog_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *DeregisterNodeRequest) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+func (x *DeregisterNodeRequest) GetDatacenter() string {
+	if x != nil {
+		return x.Datacenter
+	}
+	return ""
+}
+
+func (x *DeregisterNodeRequest) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
+	}
+	return ""
+}
+
+type DeregisterNodeResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Meta  *WriteMeta             `protobuf:"bytes,1,opt,name=meta,proto3" json:"meta,omitempty"`
+	// How many instances went with the node.
+	Instances     uint32 `protobuf:"varint,2,opt,name=instances,proto3" json:"instances,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DeregisterNodeResponse) Reset() {
+	*x = DeregisterNodeResponse{}
+	mi := &file_konsul_registry_v1_catalog_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DeregisterNodeResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DeregisterNodeResponse) ProtoMessage() {}
+
+func (x *DeregisterNodeResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_konsul_registry_v1_catalog_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DeregisterNodeResponse.ProtoReflect.Descriptor instead.
+func (*DeregisterNodeResponse) Descriptor() ([]byte, []int) {
+	return file_konsul_registry_v1_catalog_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *DeregisterNodeResponse) GetMeta() *WriteMeta {
+	if x != nil {
+		return x.Meta
+	}
+	return nil
+}
+
+func (x *DeregisterNodeResponse) GetInstances() uint32 {
+	if x != nil {
+		return x.Instances
+	}
+	return 0
+}
+
+type DeregisterCheckRequest struct {
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	CheckId string                 `protobuf:"bytes,1,opt,name=check_id,json=checkId,proto3" json:"check_id,omitempty"`
+	// Whose check: an instance's
+	ServiceId string `protobuf:"bytes,2,opt,name=service_id,json=serviceId,proto3" json:"service_id,omitempty"`
+	// or a node's own.
+	Node          string `protobuf:"bytes,3,opt,name=node,proto3" json:"node,omitempty"`
+	Datacenter    string `protobuf:"bytes,4,opt,name=datacenter,proto3" json:"datacenter,omitempty"`
+	RequestId     string `protobuf:"bytes,5,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DeregisterCheckRequest) Reset() {
+	*x = DeregisterCheckRequest{}
+	mi := &file_konsul_registry_v1_catalog_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DeregisterCheckRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DeregisterCheckRequest) ProtoMessage() {}
+
+func (x *DeregisterCheckRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_konsul_registry_v1_catalog_proto_msgTypes[24]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DeregisterCheckRequest.ProtoReflect.Descriptor instead.
+func (*DeregisterCheckRequest) Descriptor() ([]byte, []int) {
+	return file_konsul_registry_v1_catalog_proto_rawDescGZIP(), []int{24}
+}
+
+func (x *DeregisterCheckRequest) GetCheckId() string {
+	if x != nil {
+		return x.CheckId
+	}
+	return ""
+}
+
+func (x *DeregisterCheckRequest) GetServiceId() string {
+	if x != nil {
+		return x.ServiceId
+	}
+	return ""
+}
+
+func (x *DeregisterCheckRequest) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+func (x *DeregisterCheckRequest) GetDatacenter() string {
+	if x != nil {
+		return x.Datacenter
+	}
+	return ""
+}
+
+func (x *DeregisterCheckRequest) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
+	}
+	return ""
+}
+
+type DeregisterCheckResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Meta          *WriteMeta             `protobuf:"bytes,1,opt,name=meta,proto3" json:"meta,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DeregisterCheckResponse) Reset() {
+	*x = DeregisterCheckResponse{}
+	mi := &file_konsul_registry_v1_catalog_proto_msgTypes[25]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DeregisterCheckResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DeregisterCheckResponse) ProtoMessage() {}
+
+func (x *DeregisterCheckResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_konsul_registry_v1_catalog_proto_msgTypes[25]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DeregisterCheckResponse.ProtoReflect.Descriptor instead.
+func (*DeregisterCheckResponse) Descriptor() ([]byte, []int) {
+	return file_konsul_registry_v1_catalog_proto_rawDescGZIP(), []int{25}
+}
+
+func (x *DeregisterCheckResponse) GetMeta() *WriteMeta {
+	if x != nil {
+		return x.Meta
+	}
+	return nil
+}
+
+type HeartbeatRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Nodes         []string               `protobuf:"bytes,1,rep,name=nodes,proto3" json:"nodes,omitempty"`
+	Datacenter    string                 `protobuf:"bytes,2,opt,name=datacenter,proto3" json:"datacenter,omitempty"`
+	RequestId     string                 `protobuf:"bytes,3,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HeartbeatRequest) Reset() {
+	*x = HeartbeatRequest{}
+	mi := &file_konsul_registry_v1_catalog_proto_msgTypes[26]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HeartbeatRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HeartbeatRequest) ProtoMessage() {}
+
+func (x *HeartbeatRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_konsul_registry_v1_catalog_proto_msgTypes[26]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HeartbeatRequest.ProtoReflect.Descriptor instead.
+func (*HeartbeatRequest) Descriptor() ([]byte, []int) {
+	return file_konsul_registry_v1_catalog_proto_rawDescGZIP(), []int{26}
+}
+
+func (x *HeartbeatRequest) GetNodes() []string {
+	if x != nil {
+		return x.Nodes
+	}
+	return nil
+}
+
+func (x *HeartbeatRequest) GetDatacenter() string {
+	if x != nil {
+		return x.Datacenter
+	}
+	return ""
+}
+
+func (x *HeartbeatRequest) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
+	}
+	return ""
+}
+
+type HeartbeatResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Meta  *WriteMeta             `protobuf:"bytes,1,opt,name=meta,proto3" json:"meta,omitempty"`
+	// Nodes that are not registered, or not with a liveness TTL: register them again.
+	Unknown       []string `protobuf:"bytes,2,rep,name=unknown,proto3" json:"unknown,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HeartbeatResponse) Reset() {
+	*x = HeartbeatResponse{}
+	mi := &file_konsul_registry_v1_catalog_proto_msgTypes[27]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HeartbeatResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HeartbeatResponse) ProtoMessage() {}
+
+func (x *HeartbeatResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_konsul_registry_v1_catalog_proto_msgTypes[27]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HeartbeatResponse.ProtoReflect.Descriptor instead.
+func (*HeartbeatResponse) Descriptor() ([]byte, []int) {
+	return file_konsul_registry_v1_catalog_proto_rawDescGZIP(), []int{27}
+}
+
+func (x *HeartbeatResponse) GetMeta() *WriteMeta {
+	if x != nil {
+		return x.Meta
+	}
+	return nil
+}
+
+func (x *HeartbeatResponse) GetUnknown() []string {
+	if x != nil {
+		return x.Unknown
+	}
+	return nil
+}
+
+type SetMaintenanceRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// An instance
+	ServiceId string `protobuf:"bytes,1,opt,name=service_id,json=serviceId,proto3" json:"service_id,omitempty"`
+	// or a node.
+	Node    string `protobuf:"bytes,2,opt,name=node,proto3" json:"node,omitempty"`
+	Enabled bool   `protobuf:"varint,3,opt,name=enabled,proto3" json:"enabled,omitempty"`
+	// What the check says while the mode is on.
+	Reason        string `protobuf:"bytes,4,opt,name=reason,proto3" json:"reason,omitempty"`
+	Datacenter    string `protobuf:"bytes,5,opt,name=datacenter,proto3" json:"datacenter,omitempty"`
+	RequestId     string `protobuf:"bytes,6,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SetMaintenanceRequest) Reset() {
+	*x = SetMaintenanceRequest{}
+	mi := &file_konsul_registry_v1_catalog_proto_msgTypes[28]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SetMaintenanceRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SetMaintenanceRequest) ProtoMessage() {}
+
+func (x *SetMaintenanceRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_konsul_registry_v1_catalog_proto_msgTypes[28]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SetMaintenanceRequest.ProtoReflect.Descriptor instead.
+func (*SetMaintenanceRequest) Descriptor() ([]byte, []int) {
+	return file_konsul_registry_v1_catalog_proto_rawDescGZIP(), []int{28}
+}
+
+func (x *SetMaintenanceRequest) GetServiceId() string {
+	if x != nil {
+		return x.ServiceId
+	}
+	return ""
+}
+
+func (x *SetMaintenanceRequest) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+func (x *SetMaintenanceRequest) GetEnabled() bool {
+	if x != nil {
+		return x.Enabled
+	}
+	return false
+}
+
+func (x *SetMaintenanceRequest) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *SetMaintenanceRequest) GetDatacenter() string {
+	if x != nil {
+		return x.Datacenter
+	}
+	return ""
+}
+
+func (x *SetMaintenanceRequest) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
+	}
+	return ""
+}
+
+type SetMaintenanceResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Meta          *WriteMeta             `protobuf:"bytes,1,opt,name=meta,proto3" json:"meta,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SetMaintenanceResponse) Reset() {
+	*x = SetMaintenanceResponse{}
+	mi := &file_konsul_registry_v1_catalog_proto_msgTypes[29]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SetMaintenanceResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SetMaintenanceResponse) ProtoMessage() {}
+
+func (x *SetMaintenanceResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_konsul_registry_v1_catalog_proto_msgTypes[29]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SetMaintenanceResponse.ProtoReflect.Descriptor instead.
+func (*SetMaintenanceResponse) Descriptor() ([]byte, []int) {
+	return file_konsul_registry_v1_catalog_proto_rawDescGZIP(), []int{29}
+}
+
+func (x *SetMaintenanceResponse) GetMeta() *WriteMeta {
+	if x != nil {
+		return x.Meta
+	}
+	return nil
+}
+
+type GetServiceRequest struct {
+	state      protoimpl.MessageState `protogen:"open.v1"`
+	ServiceId  string                 `protobuf:"bytes,1,opt,name=service_id,json=serviceId,proto3" json:"service_id,omitempty"`
+	Datacenter string                 `protobuf:"bytes,2,opt,name=datacenter,proto3" json:"datacenter,omitempty"`
+	ReadMode   ReadMode               `protobuf:"varint,3,opt,name=read_mode,json=readMode,proto3,enum=konsul.registry.v1.ReadMode" json:"read_mode,omitempty"`
+	Index      uint64                 `protobuf:"varint,4,opt,name=index,proto3" json:"index,omitempty"`
+	Wait       *durationpb.Duration   `protobuf:"bytes,5,opt,name=wait,proto3" json:"wait,omitempty"`
+	// Answer the state as of this index instead of the latest. It must lie inside the retention window; not together with index.
+	AtIndex       uint64 `protobuf:"varint,20,opt,name=at_index,json=atIndex,proto3" json:"at_index,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetServiceRequest) Reset() {
+	*x = GetServiceRequest{}
+	mi := &file_konsul_registry_v1_catalog_proto_msgTypes[30]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetServiceRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetServiceRequest) ProtoMessage() {}
+
+func (x *GetServiceRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_konsul_registry_v1_catalog_proto_msgTypes[30]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetServiceRequest.ProtoReflect.Descriptor instead.
+func (*GetServiceRequest) Descriptor() ([]byte, []int) {
+	return file_konsul_registry_v1_catalog_proto_rawDescGZIP(), []int{30}
+}
+
+func (x *GetServiceRequest) GetServiceId() string {
+	if x != nil {
+		return x.ServiceId
+	}
+	return ""
+}
+
+func (x *GetServiceRequest) GetDatacenter() string {
+	if x != nil {
+		return x.Datacenter
+	}
+	return ""
+}
+
+func (x *GetServiceRequest) GetReadMode() ReadMode {
+	if x != nil {
+		return x.ReadMode
+	}
+	return ReadMode_READ_MODE_UNSPECIFIED
+}
+
+func (x *GetServiceRequest) GetIndex() uint64 {
+	if x != nil {
+		return x.Index
+	}
+	return 0
+}
+
+func (x *GetServiceRequest) GetWait() *durationpb.Duration {
+	if x != nil {
+		return x.Wait
+	}
+	return nil
+}
+
+func (x *GetServiceRequest) GetAtIndex() uint64 {
+	if x != nil {
+		return x.AtIndex
+	}
+	return 0
+}
+
+type GetServiceResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Instance      *ServiceInstance       `protobuf:"bytes,1,opt,name=instance,proto3" json:"instance,omitempty"`
+	Meta          *QueryMeta             `protobuf:"bytes,2,opt,name=meta,proto3" json:"meta,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetServiceResponse) Reset() {
+	*x = GetServiceResponse{}
+	mi := &file_konsul_registry_v1_catalog_proto_msgTypes[31]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetServiceResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetServiceResponse) ProtoMessage() {}
+
+func (x *GetServiceResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_konsul_registry_v1_catalog_proto_msgTypes[31]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetServiceResponse.ProtoReflect.Descriptor instead.
+func (*GetServiceResponse) Descriptor() ([]byte, []int) {
+	return file_konsul_registry_v1_catalog_proto_rawDescGZIP(), []int{31}
+}
+
+func (x *GetServiceResponse) GetInstance() *ServiceInstance {
+	if x != nil {
+		return x.Instance
+	}
+	return nil
+}
+
+func (x *GetServiceResponse) GetMeta() *QueryMeta {
+	if x != nil {
+		return x.Meta
+	}
+	return nil
+}
+
+type GetNodeRequest struct {
+	state      protoimpl.MessageState `protogen:"open.v1"`
+	Node       string                 `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
+	Datacenter string                 `protobuf:"bytes,2,opt,name=datacenter,proto3" json:"datacenter,omitempty"`
+	ReadMode   ReadMode               `protobuf:"varint,3,opt,name=read_mode,json=readMode,proto3,enum=konsul.registry.v1.ReadMode" json:"read_mode,omitempty"`
+	Index      uint64                 `protobuf:"varint,4,opt,name=index,proto3" json:"index,omitempty"`
+	Wait       *durationpb.Duration   `protobuf:"bytes,5,opt,name=wait,proto3" json:"wait,omitempty"`
+	// Answer the state as of this index instead of the latest. It must lie inside the retention window; not together with index.
+	AtIndex       uint64 `protobuf:"varint,20,opt,name=at_index,json=atIndex,proto3" json:"at_index,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetNodeRequest) Reset() {
+	*x = GetNodeRequest{}
+	mi := &file_konsul_registry_v1_catalog_proto_msgTypes[32]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetNodeRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetNodeRequest) ProtoMessage() {}
+
+func (x *GetNodeRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_konsul_registry_v1_catalog_proto_msgTypes[32]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetNodeRequest.ProtoReflect.Descriptor instead.
+func (*GetNodeRequest) Descriptor() ([]byte, []int) {
+	return file_konsul_registry_v1_catalog_proto_rawDescGZIP(), []int{32}
+}
+
+func (x *GetNodeRequest) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+func (x *GetNodeRequest) GetDatacenter() string {
+	if x != nil {
+		return x.Datacenter
+	}
+	return ""
+}
+
+func (x *GetNodeRequest) GetReadMode() ReadMode {
+	if x != nil {
+		return x.ReadMode
+	}
+	return ReadMode_READ_MODE_UNSPECIFIED
+}
+
+func (x *GetNodeRequest) GetIndex() uint64 {
+	if x != nil {
+		return x.Index
+	}
+	return 0
+}
+
+func (x *GetNodeRequest) GetWait() *durationpb.Duration {
+	if x != nil {
+		return x.Wait
+	}
+	return nil
+}
+
+func (x *GetNodeRequest) GetAtIndex() uint64 {
+	if x != nil {
+		return x.AtIndex
+	}
+	return 0
+}
+
+type GetNodeResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Node  *Node                  `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
+	// The node's own checks.
+	Checks []*Check `protobuf:"bytes,2,rep,name=checks,proto3" json:"checks,omitempty"`
+	// The worst status of the node's own checks; passing when there are none.
+	Status HealthStatus `protobuf:"varint,3,opt,name=status,proto3,enum=konsul.registry.v1.HealthStatus" json:"status,omitempty"`
+	// Ordered by service id.
+	Instances     []*ServiceInstance `protobuf:"bytes,4,rep,name=instances,proto3" json:"instances,omitempty"`
+	Meta          *QueryMeta         `protobuf:"bytes,5,opt,name=meta,proto3" json:"meta,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetNodeResponse) Reset() {
+	*x = GetNodeResponse{}
+	mi := &file_konsul_registry_v1_catalog_proto_msgTypes[33]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetNodeResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetNodeResponse) ProtoMessage() {}
+
+func (x *GetNodeResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_konsul_registry_v1_catalog_proto_msgTypes[33]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetNodeResponse.ProtoReflect.Descriptor instead.
+func (*GetNodeResponse) Descriptor() ([]byte, []int) {
+	return file_konsul_registry_v1_catalog_proto_rawDescGZIP(), []int{33}
+}
+
+func (x *GetNodeResponse) GetNode() *Node {
+	if x != nil {
+		return x.Node
+	}
+	return nil
+}
+
+func (x *GetNodeResponse) GetChecks() []*Check {
+	if x != nil {
+		return x.Checks
+	}
+	return nil
+}
+
+func (x *GetNodeResponse) GetStatus() HealthStatus {
+	if x != nil {
+		return x.Status
+	}
+	return HealthStatus_HEALTH_STATUS_UNSPECIFIED
+}
+
+func (x *GetNodeResponse) GetInstances() []*ServiceInstance {
+	if x != nil {
+		return x.Instances
+	}
+	return nil
+}
+
+func (x *GetNodeResponse) GetMeta() *QueryMeta {
+	if x != nil {
+		return x.Meta
+	}
+	return nil
+}
+
+type ListChecksRequest struct {
+	state      protoimpl.MessageState `protogen:"open.v1"`
+	Datacenter string                 `protobuf:"bytes,1,opt,name=datacenter,proto3" json:"datacenter,omitempty"`
+	ReadMode   ReadMode               `protobuf:"varint,2,opt,name=read_mode,json=readMode,proto3,enum=konsul.registry.v1.ReadMode" json:"read_mode,omitempty"`
+	Index      uint64                 `protobuf:"varint,3,opt,name=index,proto3" json:"index,omitempty"`
+	Wait       *durationpb.Duration   `protobuf:"bytes,4,opt,name=wait,proto3" json:"wait,omitempty"`
+	// Only the node's own checks and those of its instances.
+	Node string `protobuf:"bytes,5,opt,name=node,proto3" json:"node,omitempty"`
+	// Only those of this service's instances.
+	Service string `protobuf:"bytes,6,opt,name=service,proto3" json:"service,omitempty"`
+	// Only checks of this id, such as "_maintenance".
+	CheckId string `protobuf:"bytes,7,opt,name=check_id,json=checkId,proto3" json:"check_id,omitempty"`
+	// Only checks in one of these statuses.
+	Statuses []HealthStatus `protobuf:"varint,8,rep,packed,name=statuses,proto3,enum=konsul.registry.v1.HealthStatus" json:"statuses,omitempty"`
+	// Answer the state as of this index instead of the latest. It must lie inside the retention window; not together with index.
+	AtIndex       uint64 `protobuf:"varint,20,opt,name=at_index,json=atIndex,proto3" json:"at_index,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListChecksRequest) Reset() {
+	*x = ListChecksRequest{}
+	mi := &file_konsul_registry_v1_catalog_proto_msgTypes[34]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListChecksRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListChecksRequest) ProtoMessage() {}
+
+func (x *ListChecksRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_konsul_registry_v1_catalog_proto_msgTypes[34]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListChecksRequest.ProtoReflect.Descriptor instead.
+func (*ListChecksRequest) Descriptor() ([]byte, []int) {
+	return file_konsul_registry_v1_catalog_proto_rawDescGZIP(), []int{34}
+}
+
+func (x *ListChecksRequest) GetDatacenter() string {
+	if x != nil {
+		return x.Datacenter
+	}
+	return ""
+}
+
+func (x *ListChecksRequest) GetReadMode() ReadMode {
+	if x != nil {
+		return x.ReadMode
+	}
+	return ReadMode_READ_MODE_UNSPECIFIED
+}
+
+func (x *ListChecksRequest) GetIndex() uint64 {
+	if x != nil {
+		return x.Index
+	}
+	return 0
+}
+
+func (x *ListChecksRequest) GetWait() *durationpb.Duration {
+	if x != nil {
+		return x.Wait
+	}
+	return nil
+}
+
+func (x *ListChecksRequest) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+func (x *ListChecksRequest) GetService() string {
+	if x != nil {
+		return x.Service
+	}
+	return ""
+}
+
+func (x *ListChecksRequest) GetCheckId() string {
+	if x != nil {
+		return x.CheckId
+	}
+	return ""
+}
+
+func (x *ListChecksRequest) GetStatuses() []HealthStatus {
+	if x != nil {
+		return x.Statuses
+	}
+	return nil
+}
+
+func (x *ListChecksRequest) GetAtIndex() uint64 {
+	if x != nil {
+		return x.AtIndex
+	}
+	return 0
+}
+
+// CheckSummary is a check and what it is about.
+type CheckSummary struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Check *Check                 `protobuf:"bytes,1,opt,name=check,proto3" json:"check,omitempty"`
+	// The node it is on.
+	Node string `protobuf:"bytes,2,opt,name=node,proto3" json:"node,omitempty"`
+	// The service's name; empty in a node's own check.
+	Service       string `protobuf:"bytes,3,opt,name=service,proto3" json:"service,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CheckSummary) Reset() {
+	*x = CheckSummary{}
+	mi := &file_konsul_registry_v1_catalog_proto_msgTypes[35]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CheckSummary) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CheckSummary) ProtoMessage() {}
+
+func (x *CheckSummary) ProtoReflect() protoreflect.Message {
+	mi := &file_konsul_registry_v1_catalog_proto_msgTypes[35]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CheckSummary.ProtoReflect.Descriptor instead.
+func (*CheckSummary) Descriptor() ([]byte, []int) {
+	return file_konsul_registry_v1_catalog_proto_rawDescGZIP(), []int{35}
+}
+
+func (x *CheckSummary) GetCheck() *Check {
+	if x != nil {
+		return x.Check
+	}
+	return nil
+}
+
+func (x *CheckSummary) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+func (x *CheckSummary) GetService() string {
+	if x != nil {
+		return x.Service
+	}
+	return ""
+}
+
+type ListChecksResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Nodes' own checks by node first, then those of instances by service id.
+	Checks        []*CheckSummary `protobuf:"bytes,1,rep,name=checks,proto3" json:"checks,omitempty"`
+	Meta          *QueryMeta      `protobuf:"bytes,2,opt,name=meta,proto3" json:"meta,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListChecksResponse) Reset() {
+	*x = ListChecksResponse{}
+	mi := &file_konsul_registry_v1_catalog_proto_msgTypes[36]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListChecksResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListChecksResponse) ProtoMessage() {}
+
+func (x *ListChecksResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_konsul_registry_v1_catalog_proto_msgTypes[36]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListChecksResponse.ProtoReflect.Descriptor instead.
+func (*ListChecksResponse) Descriptor() ([]byte, []int) {
+	return file_konsul_registry_v1_catalog_proto_rawDescGZIP(), []int{36}
+}
+
+func (x *ListChecksResponse) GetChecks() []*CheckSummary {
+	if x != nil {
+		return x.Checks
+	}
+	return nil
+}
+
+func (x *ListChecksResponse) GetMeta() *QueryMeta {
 	if x != nil {
 		return x.Meta
 	}
@@ -1308,7 +2740,7 @@ type FailoverTarget struct {
 
 func (x *FailoverTarget) Reset() {
 	*x = FailoverTarget{}
-	mi := &file_konsul_registry_v1_catalog_proto_msgTypes[18]
+	mi := &file_konsul_registry_v1_catalog_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1320,7 +2752,7 @@ func (x *FailoverTarget) String() string {
 func (*FailoverTarget) ProtoMessage() {}
 
 func (x *FailoverTarget) ProtoReflect() protoreflect.Message {
-	mi := &file_konsul_registry_v1_catalog_proto_msgTypes[18]
+	mi := &file_konsul_registry_v1_catalog_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1333,7 +2765,7 @@ func (x *FailoverTarget) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FailoverTarget.ProtoReflect.Descriptor instead.
 func (*FailoverTarget) Descriptor() ([]byte, []int) {
-	return file_konsul_registry_v1_catalog_proto_rawDescGZIP(), []int{18}
+	return file_konsul_registry_v1_catalog_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *FailoverTarget) GetDatacenter() string {
@@ -1361,7 +2793,7 @@ type FailoverPolicy struct {
 
 func (x *FailoverPolicy) Reset() {
 	*x = FailoverPolicy{}
-	mi := &file_konsul_registry_v1_catalog_proto_msgTypes[19]
+	mi := &file_konsul_registry_v1_catalog_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1373,7 +2805,7 @@ func (x *FailoverPolicy) String() string {
 func (*FailoverPolicy) ProtoMessage() {}
 
 func (x *FailoverPolicy) ProtoReflect() protoreflect.Message {
-	mi := &file_konsul_registry_v1_catalog_proto_msgTypes[19]
+	mi := &file_konsul_registry_v1_catalog_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1386,7 +2818,7 @@ func (x *FailoverPolicy) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FailoverPolicy.ProtoReflect.Descriptor instead.
 func (*FailoverPolicy) Descriptor() ([]byte, []int) {
-	return file_konsul_registry_v1_catalog_proto_rawDescGZIP(), []int{19}
+	return file_konsul_registry_v1_catalog_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *FailoverPolicy) GetService() string {
@@ -1420,7 +2852,7 @@ type SetFailoverPolicyRequest struct {
 
 func (x *SetFailoverPolicyRequest) Reset() {
 	*x = SetFailoverPolicyRequest{}
-	mi := &file_konsul_registry_v1_catalog_proto_msgTypes[20]
+	mi := &file_konsul_registry_v1_catalog_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1432,7 +2864,7 @@ func (x *SetFailoverPolicyRequest) String() string {
 func (*SetFailoverPolicyRequest) ProtoMessage() {}
 
 func (x *SetFailoverPolicyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_konsul_registry_v1_catalog_proto_msgTypes[20]
+	mi := &file_konsul_registry_v1_catalog_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1445,7 +2877,7 @@ func (x *SetFailoverPolicyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetFailoverPolicyRequest.ProtoReflect.Descriptor instead.
 func (*SetFailoverPolicyRequest) Descriptor() ([]byte, []int) {
-	return file_konsul_registry_v1_catalog_proto_rawDescGZIP(), []int{20}
+	return file_konsul_registry_v1_catalog_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *SetFailoverPolicyRequest) GetPolicy() *FailoverPolicy {
@@ -1471,7 +2903,7 @@ type SetFailoverPolicyResponse struct {
 
 func (x *SetFailoverPolicyResponse) Reset() {
 	*x = SetFailoverPolicyResponse{}
-	mi := &file_konsul_registry_v1_catalog_proto_msgTypes[21]
+	mi := &file_konsul_registry_v1_catalog_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1483,7 +2915,7 @@ func (x *SetFailoverPolicyResponse) String() string {
 func (*SetFailoverPolicyResponse) ProtoMessage() {}
 
 func (x *SetFailoverPolicyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_konsul_registry_v1_catalog_proto_msgTypes[21]
+	mi := &file_konsul_registry_v1_catalog_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1496,7 +2928,7 @@ func (x *SetFailoverPolicyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetFailoverPolicyResponse.ProtoReflect.Descriptor instead.
 func (*SetFailoverPolicyResponse) Descriptor() ([]byte, []int) {
-	return file_konsul_registry_v1_catalog_proto_rawDescGZIP(), []int{21}
+	return file_konsul_registry_v1_catalog_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *SetFailoverPolicyResponse) GetMeta() *WriteMeta {
@@ -1516,7 +2948,7 @@ type GetFailoverPolicyRequest struct {
 
 func (x *GetFailoverPolicyRequest) Reset() {
 	*x = GetFailoverPolicyRequest{}
-	mi := &file_konsul_registry_v1_catalog_proto_msgTypes[22]
+	mi := &file_konsul_registry_v1_catalog_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1528,7 +2960,7 @@ func (x *GetFailoverPolicyRequest) String() string {
 func (*GetFailoverPolicyRequest) ProtoMessage() {}
 
 func (x *GetFailoverPolicyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_konsul_registry_v1_catalog_proto_msgTypes[22]
+	mi := &file_konsul_registry_v1_catalog_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1541,7 +2973,7 @@ func (x *GetFailoverPolicyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetFailoverPolicyRequest.ProtoReflect.Descriptor instead.
 func (*GetFailoverPolicyRequest) Descriptor() ([]byte, []int) {
-	return file_konsul_registry_v1_catalog_proto_rawDescGZIP(), []int{22}
+	return file_konsul_registry_v1_catalog_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *GetFailoverPolicyRequest) GetService() string {
@@ -1568,7 +3000,7 @@ type GetFailoverPolicyResponse struct {
 
 func (x *GetFailoverPolicyResponse) Reset() {
 	*x = GetFailoverPolicyResponse{}
-	mi := &file_konsul_registry_v1_catalog_proto_msgTypes[23]
+	mi := &file_konsul_registry_v1_catalog_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1580,7 +3012,7 @@ func (x *GetFailoverPolicyResponse) String() string {
 func (*GetFailoverPolicyResponse) ProtoMessage() {}
 
 func (x *GetFailoverPolicyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_konsul_registry_v1_catalog_proto_msgTypes[23]
+	mi := &file_konsul_registry_v1_catalog_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1593,7 +3025,7 @@ func (x *GetFailoverPolicyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetFailoverPolicyResponse.ProtoReflect.Descriptor instead.
 func (*GetFailoverPolicyResponse) Descriptor() ([]byte, []int) {
-	return file_konsul_registry_v1_catalog_proto_rawDescGZIP(), []int{23}
+	return file_konsul_registry_v1_catalog_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *GetFailoverPolicyResponse) GetPolicy() *FailoverPolicy {
@@ -1614,16 +3046,20 @@ var File_konsul_registry_v1_catalog_proto protoreflect.FileDescriptor
 
 const file_konsul_registry_v1_catalog_proto_rawDesc = "" +
 	"\n" +
-	" konsul/registry/v1/catalog.proto\x12\x12konsul.registry.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1fkonsul/registry/v1/common.proto\"\xeb\x01\n" +
+	" konsul/registry/v1/catalog.proto\x12\x12konsul.registry.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1fkonsul/registry/v1/common.proto\"\xa9\x02\n" +
 	"\x04Node\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
 	"\aaddress\x18\x02 \x01(\tR\aaddress\x126\n" +
 	"\x04meta\x18\x03 \x03(\v2\".konsul.registry.v1.Node.MetaEntryR\x04meta\x12!\n" +
 	"\fcreate_index\x18\x04 \x01(\x04R\vcreateIndex\x12!\n" +
-	"\fmodify_index\x18\x05 \x01(\x04R\vmodifyIndex\x1a7\n" +
+	"\fmodify_index\x18\x05 \x01(\x04R\vmodifyIndex\x12<\n" +
+	"\fliveness_ttl\x18\x06 \x01(\v2\x19.google.protobuf.DurationR\vlivenessTtl\x1a7\n" +
 	"\tMetaEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xbd\x02\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"=\n" +
+	"\aWeights\x12\x18\n" +
+	"\apassing\x18\x01 \x01(\rR\apassing\x12\x18\n" +
+	"\awarning\x18\x02 \x01(\rR\awarning\"\xf4\x02\n" +
 	"\aService\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x12\n" +
@@ -1633,10 +3069,12 @@ const file_konsul_registry_v1_catalog_proto_rawDesc = "" +
 	"\x04tags\x18\x06 \x03(\tR\x04tags\x129\n" +
 	"\x04meta\x18\a \x03(\v2%.konsul.registry.v1.Service.MetaEntryR\x04meta\x12!\n" +
 	"\fcreate_index\x18\b \x01(\x04R\vcreateIndex\x12!\n" +
-	"\fmodify_index\x18\t \x01(\x04R\vmodifyIndex\x1a7\n" +
+	"\fmodify_index\x18\t \x01(\x04R\vmodifyIndex\x125\n" +
+	"\aweights\x18\n" +
+	" \x01(\v2\x1b.konsul.registry.v1.WeightsR\aweights\x1a7\n" +
 	"\tMetaEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xfc\x01\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xbd\x02\n" +
 	"\x05Check\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x1d\n" +
@@ -1646,7 +3084,9 @@ const file_konsul_registry_v1_catalog_proto_rawDesc = "" +
 	"\x06output\x18\x05 \x01(\tR\x06output\x12!\n" +
 	"\fmodify_index\x18\x06 \x01(\x04R\vmodifyIndex\x12;\n" +
 	"\vmodified_at\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\n" +
-	"modifiedAt\"\x83\x02\n" +
+	"modifiedAt\x12+\n" +
+	"\x03ttl\x18\b \x01(\v2\x19.google.protobuf.DurationR\x03ttl\x12\x12\n" +
+	"\x04node\x18\t \x01(\tR\x04node\"\xbf\x02\n" +
 	"\x0fServiceInstance\x12,\n" +
 	"\x04node\x18\x01 \x01(\v2\x18.konsul.registry.v1.NodeR\x04node\x125\n" +
 	"\aservice\x18\x02 \x01(\v2\x1b.konsul.registry.v1.ServiceR\aservice\x121\n" +
@@ -1654,7 +3094,9 @@ const file_konsul_registry_v1_catalog_proto_rawDesc = "" +
 	"\x06status\x18\x04 \x01(\x0e2 .konsul.registry.v1.HealthStatusR\x06status\x12\x1e\n" +
 	"\n" +
 	"datacenter\x18\x05 \x01(\tR\n" +
-	"datacenter\"\xe8\x01\n" +
+	"datacenter\x12:\n" +
+	"\vnode_checks\x18\x06 \x03(\v2\x19.konsul.registry.v1.CheckR\n" +
+	"nodeChecks\"\xe8\x01\n" +
 	"\x0fRegisterRequest\x12,\n" +
 	"\x04node\x18\x01 \x01(\v2\x18.konsul.registry.v1.NodeR\x04node\x125\n" +
 	"\aservice\x18\x02 \x01(\v2\x1b.konsul.registry.v1.ServiceR\aservice\x121\n" +
@@ -1676,14 +3118,26 @@ const file_konsul_registry_v1_catalog_proto_rawDesc = "" +
 	"\n" +
 	"request_id\x18\x03 \x01(\tR\trequestId\"G\n" +
 	"\x12DeregisterResponse\x121\n" +
-	"\x04meta\x18\x01 \x01(\v2\x1d.konsul.registry.v1.WriteMetaR\x04meta\"\xb5\x01\n" +
+	"\x04meta\x18\x01 \x01(\v2\x1d.konsul.registry.v1.WriteMetaR\x04meta\"\xcb\x04\n" +
 	"\x13ListServicesRequest\x12\x1e\n" +
 	"\n" +
 	"datacenter\x18\x01 \x01(\tR\n" +
 	"datacenter\x129\n" +
 	"\tread_mode\x18\x02 \x01(\x0e2\x1c.konsul.registry.v1.ReadModeR\breadMode\x12\x14\n" +
 	"\x05index\x18\x03 \x01(\x04R\x05index\x12-\n" +
-	"\x04wait\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\x04wait\"p\n" +
+	"\x04wait\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\x04wait\x12\x12\n" +
+	"\x04tags\x18\x05 \x03(\tR\x04tags\x12E\n" +
+	"\x04meta\x18\x06 \x03(\v21.konsul.registry.v1.ListServicesRequest.MetaEntryR\x04meta\x12R\n" +
+	"\tnode_meta\x18\a \x03(\v25.konsul.registry.v1.ListServicesRequest.NodeMetaEntryR\bnodeMeta\x12<\n" +
+	"\bstatuses\x18\b \x03(\x0e2 .konsul.registry.v1.HealthStatusR\bstatuses\x12\x16\n" +
+	"\x06filter\x18\t \x01(\tR\x06filter\x12\x19\n" +
+	"\bat_index\x18\x14 \x01(\x04R\aatIndex\x1a7\n" +
+	"\tMetaEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\x1a;\n" +
+	"\rNodeMetaEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"p\n" +
 	"\x0eServiceSummary\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
 	"\x04tags\x18\x02 \x03(\tR\x04tags\x12\x1c\n" +
@@ -1691,17 +3145,24 @@ const file_konsul_registry_v1_catalog_proto_rawDesc = "" +
 	"\apassing\x18\x04 \x01(\rR\apassing\"\x89\x01\n" +
 	"\x14ListServicesResponse\x12>\n" +
 	"\bservices\x18\x01 \x03(\v2\".konsul.registry.v1.ServiceSummaryR\bservices\x121\n" +
-	"\x04meta\x18\x02 \x01(\v2\x1d.konsul.registry.v1.QueryMetaR\x04meta\"\xb2\x01\n" +
+	"\x04meta\x18\x02 \x01(\v2\x1d.konsul.registry.v1.QueryMetaR\x04meta\"\xa0\x03\n" +
 	"\x10ListNodesRequest\x12\x1e\n" +
 	"\n" +
 	"datacenter\x18\x01 \x01(\tR\n" +
 	"datacenter\x129\n" +
 	"\tread_mode\x18\x02 \x01(\x0e2\x1c.konsul.registry.v1.ReadModeR\breadMode\x12\x14\n" +
 	"\x05index\x18\x03 \x01(\x04R\x05index\x12-\n" +
-	"\x04wait\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\x04wait\"v\n" +
+	"\x04wait\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\x04wait\x12B\n" +
+	"\x04meta\x18\x05 \x03(\v2..konsul.registry.v1.ListNodesRequest.MetaEntryR\x04meta\x12<\n" +
+	"\bstatuses\x18\x06 \x03(\x0e2 .konsul.registry.v1.HealthStatusR\bstatuses\x12\x16\n" +
+	"\x06filter\x18\a \x01(\tR\x06filter\x12\x19\n" +
+	"\bat_index\x18\x14 \x01(\x04R\aatIndex\x1a7\n" +
+	"\tMetaEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"v\n" +
 	"\x11ListNodesResponse\x12.\n" +
 	"\x05nodes\x18\x01 \x03(\v2\x18.konsul.registry.v1.NodeR\x05nodes\x121\n" +
-	"\x04meta\x18\x02 \x01(\v2\x1d.konsul.registry.v1.QueryMetaR\x04meta\"\x86\x02\n" +
+	"\x04meta\x18\x02 \x01(\v2\x1d.konsul.registry.v1.QueryMetaR\x04meta\"\x88\x05\n" +
 	"\x13QueryServiceRequest\x12\x18\n" +
 	"\aservice\x18\x01 \x01(\tR\aservice\x12\x1e\n" +
 	"\n" +
@@ -1711,16 +3172,29 @@ const file_konsul_registry_v1_catalog_proto_rawDesc = "" +
 	"\x05index\x18\x04 \x01(\x04R\x05index\x12-\n" +
 	"\x04wait\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\x04wait\x12!\n" +
 	"\fpassing_only\x18\x06 \x01(\bR\vpassingOnly\x12\x12\n" +
-	"\x04tags\x18\a \x03(\tR\x04tags\"\x8c\x01\n" +
+	"\x04tags\x18\a \x03(\tR\x04tags\x12E\n" +
+	"\x04meta\x18\b \x03(\v21.konsul.registry.v1.QueryServiceRequest.MetaEntryR\x04meta\x12R\n" +
+	"\tnode_meta\x18\t \x03(\v25.konsul.registry.v1.QueryServiceRequest.NodeMetaEntryR\bnodeMeta\x12<\n" +
+	"\bstatuses\x18\n" +
+	" \x03(\x0e2 .konsul.registry.v1.HealthStatusR\bstatuses\x12\x16\n" +
+	"\x06filter\x18\v \x01(\tR\x06filter\x12\x19\n" +
+	"\bat_index\x18\x14 \x01(\x04R\aatIndex\x1a7\n" +
+	"\tMetaEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\x1a;\n" +
+	"\rNodeMetaEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x8c\x01\n" +
 	"\x14QueryServiceResponse\x12A\n" +
 	"\tinstances\x18\x01 \x03(\v2#.konsul.registry.v1.ServiceInstanceR\tinstances\x121\n" +
-	"\x04meta\x18\x02 \x01(\v2\x1d.konsul.registry.v1.QueryMetaR\x04meta\"\x99\x01\n" +
+	"\x04meta\x18\x02 \x01(\v2\x1d.konsul.registry.v1.QueryMetaR\x04meta\"\xad\x01\n" +
 	"\vCheckUpdate\x12\x1d\n" +
 	"\n" +
 	"service_id\x18\x01 \x01(\tR\tserviceId\x12\x19\n" +
 	"\bcheck_id\x18\x02 \x01(\tR\acheckId\x128\n" +
 	"\x06status\x18\x03 \x01(\x0e2 .konsul.registry.v1.HealthStatusR\x06status\x12\x16\n" +
-	"\x06output\x18\x04 \x01(\tR\x06output\"\x8f\x01\n" +
+	"\x06output\x18\x04 \x01(\tR\x06output\x12\x12\n" +
+	"\x04node\x18\x05 \x01(\tR\x04node\"\x8f\x01\n" +
 	"\x13UpdateChecksRequest\x129\n" +
 	"\aupdates\x18\x01 \x03(\v2\x1f.konsul.registry.v1.CheckUpdateR\aupdates\x12\x1e\n" +
 	"\n" +
@@ -1729,7 +3203,113 @@ const file_konsul_registry_v1_catalog_proto_rawDesc = "" +
 	"\n" +
 	"request_id\x18\x03 \x01(\tR\trequestId\"I\n" +
 	"\x14UpdateChecksResponse\x121\n" +
-	"\x04meta\x18\x01 \x01(\v2\x1d.konsul.registry.v1.WriteMetaR\x04meta\"J\n" +
+	"\x04meta\x18\x01 \x01(\v2\x1d.konsul.registry.v1.WriteMetaR\x04meta\"\x7f\n" +
+	"\x13ServiceRegistration\x125\n" +
+	"\aservice\x18\x01 \x01(\v2\x1b.konsul.registry.v1.ServiceR\aservice\x121\n" +
+	"\x06checks\x18\x02 \x03(\v2\x19.konsul.registry.v1.CheckR\x06checks\"\xfa\x01\n" +
+	"\x13RegisterNodeRequest\x12,\n" +
+	"\x04node\x18\x01 \x01(\v2\x18.konsul.registry.v1.NodeR\x04node\x12C\n" +
+	"\bservices\x18\x02 \x03(\v2'.konsul.registry.v1.ServiceRegistrationR\bservices\x121\n" +
+	"\x06checks\x18\x03 \x03(\v2\x19.konsul.registry.v1.CheckR\x06checks\x12\x1e\n" +
+	"\n" +
+	"datacenter\x18\x04 \x01(\tR\n" +
+	"datacenter\x12\x1d\n" +
+	"\n" +
+	"request_id\x18\x05 \x01(\tR\trequestId\"I\n" +
+	"\x14RegisterNodeResponse\x121\n" +
+	"\x04meta\x18\x01 \x01(\v2\x1d.konsul.registry.v1.WriteMetaR\x04meta\"j\n" +
+	"\x15DeregisterNodeRequest\x12\x12\n" +
+	"\x04node\x18\x01 \x01(\tR\x04node\x12\x1e\n" +
+	"\n" +
+	"datacenter\x18\x02 \x01(\tR\n" +
+	"datacenter\x12\x1d\n" +
+	"\n" +
+	"request_id\x18\x03 \x01(\tR\trequestId\"i\n" +
+	"\x16DeregisterNodeResponse\x121\n" +
+	"\x04meta\x18\x01 \x01(\v2\x1d.konsul.registry.v1.WriteMetaR\x04meta\x12\x1c\n" +
+	"\tinstances\x18\x02 \x01(\rR\tinstances\"\xa5\x01\n" +
+	"\x16DeregisterCheckRequest\x12\x19\n" +
+	"\bcheck_id\x18\x01 \x01(\tR\acheckId\x12\x1d\n" +
+	"\n" +
+	"service_id\x18\x02 \x01(\tR\tserviceId\x12\x12\n" +
+	"\x04node\x18\x03 \x01(\tR\x04node\x12\x1e\n" +
+	"\n" +
+	"datacenter\x18\x04 \x01(\tR\n" +
+	"datacenter\x12\x1d\n" +
+	"\n" +
+	"request_id\x18\x05 \x01(\tR\trequestId\"L\n" +
+	"\x17DeregisterCheckResponse\x121\n" +
+	"\x04meta\x18\x01 \x01(\v2\x1d.konsul.registry.v1.WriteMetaR\x04meta\"g\n" +
+	"\x10HeartbeatRequest\x12\x14\n" +
+	"\x05nodes\x18\x01 \x03(\tR\x05nodes\x12\x1e\n" +
+	"\n" +
+	"datacenter\x18\x02 \x01(\tR\n" +
+	"datacenter\x12\x1d\n" +
+	"\n" +
+	"request_id\x18\x03 \x01(\tR\trequestId\"`\n" +
+	"\x11HeartbeatResponse\x121\n" +
+	"\x04meta\x18\x01 \x01(\v2\x1d.konsul.registry.v1.WriteMetaR\x04meta\x12\x18\n" +
+	"\aunknown\x18\x02 \x03(\tR\aunknown\"\xbb\x01\n" +
+	"\x15SetMaintenanceRequest\x12\x1d\n" +
+	"\n" +
+	"service_id\x18\x01 \x01(\tR\tserviceId\x12\x12\n" +
+	"\x04node\x18\x02 \x01(\tR\x04node\x12\x18\n" +
+	"\aenabled\x18\x03 \x01(\bR\aenabled\x12\x16\n" +
+	"\x06reason\x18\x04 \x01(\tR\x06reason\x12\x1e\n" +
+	"\n" +
+	"datacenter\x18\x05 \x01(\tR\n" +
+	"datacenter\x12\x1d\n" +
+	"\n" +
+	"request_id\x18\x06 \x01(\tR\trequestId\"K\n" +
+	"\x16SetMaintenanceResponse\x121\n" +
+	"\x04meta\x18\x01 \x01(\v2\x1d.konsul.registry.v1.WriteMetaR\x04meta\"\xed\x01\n" +
+	"\x11GetServiceRequest\x12\x1d\n" +
+	"\n" +
+	"service_id\x18\x01 \x01(\tR\tserviceId\x12\x1e\n" +
+	"\n" +
+	"datacenter\x18\x02 \x01(\tR\n" +
+	"datacenter\x129\n" +
+	"\tread_mode\x18\x03 \x01(\x0e2\x1c.konsul.registry.v1.ReadModeR\breadMode\x12\x14\n" +
+	"\x05index\x18\x04 \x01(\x04R\x05index\x12-\n" +
+	"\x04wait\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\x04wait\x12\x19\n" +
+	"\bat_index\x18\x14 \x01(\x04R\aatIndex\"\x88\x01\n" +
+	"\x12GetServiceResponse\x12?\n" +
+	"\binstance\x18\x01 \x01(\v2#.konsul.registry.v1.ServiceInstanceR\binstance\x121\n" +
+	"\x04meta\x18\x02 \x01(\v2\x1d.konsul.registry.v1.QueryMetaR\x04meta\"\xdf\x01\n" +
+	"\x0eGetNodeRequest\x12\x12\n" +
+	"\x04node\x18\x01 \x01(\tR\x04node\x12\x1e\n" +
+	"\n" +
+	"datacenter\x18\x02 \x01(\tR\n" +
+	"datacenter\x129\n" +
+	"\tread_mode\x18\x03 \x01(\x0e2\x1c.konsul.registry.v1.ReadModeR\breadMode\x12\x14\n" +
+	"\x05index\x18\x04 \x01(\x04R\x05index\x12-\n" +
+	"\x04wait\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\x04wait\x12\x19\n" +
+	"\bat_index\x18\x14 \x01(\x04R\aatIndex\"\xa2\x02\n" +
+	"\x0fGetNodeResponse\x12,\n" +
+	"\x04node\x18\x01 \x01(\v2\x18.konsul.registry.v1.NodeR\x04node\x121\n" +
+	"\x06checks\x18\x02 \x03(\v2\x19.konsul.registry.v1.CheckR\x06checks\x128\n" +
+	"\x06status\x18\x03 \x01(\x0e2 .konsul.registry.v1.HealthStatusR\x06status\x12A\n" +
+	"\tinstances\x18\x04 \x03(\v2#.konsul.registry.v1.ServiceInstanceR\tinstances\x121\n" +
+	"\x04meta\x18\x05 \x01(\v2\x1d.konsul.registry.v1.QueryMetaR\x04meta\"\xd5\x02\n" +
+	"\x11ListChecksRequest\x12\x1e\n" +
+	"\n" +
+	"datacenter\x18\x01 \x01(\tR\n" +
+	"datacenter\x129\n" +
+	"\tread_mode\x18\x02 \x01(\x0e2\x1c.konsul.registry.v1.ReadModeR\breadMode\x12\x14\n" +
+	"\x05index\x18\x03 \x01(\x04R\x05index\x12-\n" +
+	"\x04wait\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\x04wait\x12\x12\n" +
+	"\x04node\x18\x05 \x01(\tR\x04node\x12\x18\n" +
+	"\aservice\x18\x06 \x01(\tR\aservice\x12\x19\n" +
+	"\bcheck_id\x18\a \x01(\tR\acheckId\x12<\n" +
+	"\bstatuses\x18\b \x03(\x0e2 .konsul.registry.v1.HealthStatusR\bstatuses\x12\x19\n" +
+	"\bat_index\x18\x14 \x01(\x04R\aatIndex\"m\n" +
+	"\fCheckSummary\x12/\n" +
+	"\x05check\x18\x01 \x01(\v2\x19.konsul.registry.v1.CheckR\x05check\x12\x12\n" +
+	"\x04node\x18\x02 \x01(\tR\x04node\x12\x18\n" +
+	"\aservice\x18\x03 \x01(\tR\aservice\"\x81\x01\n" +
+	"\x12ListChecksResponse\x128\n" +
+	"\x06checks\x18\x01 \x03(\v2 .konsul.registry.v1.CheckSummaryR\x06checks\x121\n" +
+	"\x04meta\x18\x02 \x01(\v2\x1d.konsul.registry.v1.QueryMetaR\x04meta\"J\n" +
 	"\x0eFailoverTarget\x12\x1e\n" +
 	"\n" +
 	"datacenter\x18\x01 \x01(\tR\n" +
@@ -1755,11 +3335,21 @@ const file_konsul_registry_v1_catalog_proto_rawDesc = "" +
 	"\x19HEALTH_STATUS_UNSPECIFIED\x10\x00\x12\x19\n" +
 	"\x15HEALTH_STATUS_PASSING\x10\x01\x12\x19\n" +
 	"\x15HEALTH_STATUS_WARNING\x10\x02\x12\x1a\n" +
-	"\x16HEALTH_STATUS_CRITICAL\x10\x032\xfc\b\n" +
+	"\x16HEALTH_STATUS_CRITICAL\x10\x032\xc0\x11\n" +
 	"\x0eCatalogService\x12z\n" +
 	"\bRegister\x12#.konsul.registry.v1.RegisterRequest\x1a$.konsul.registry.v1.RegisterResponse\"#\x82\xd3\xe4\x93\x02\x1d:\x01*\x1a\x18/api/v1/catalog/services\x12\x8a\x01\n" +
 	"\n" +
 	"Deregister\x12%.konsul.registry.v1.DeregisterRequest\x1a&.konsul.registry.v1.DeregisterResponse\"-\x82\xd3\xe4\x93\x02'*%/api/v1/catalog/services/{service_id}\x12\x83\x01\n" +
+	"\fRegisterNode\x12'.konsul.registry.v1.RegisterNodeRequest\x1a(.konsul.registry.v1.RegisterNodeResponse\" \x82\xd3\xe4\x93\x02\x1a:\x01*\x1a\x15/api/v1/catalog/nodes\x12\x8d\x01\n" +
+	"\x0eDeregisterNode\x12).konsul.registry.v1.DeregisterNodeRequest\x1a*.konsul.registry.v1.DeregisterNodeResponse\"$\x82\xd3\xe4\x93\x02\x1e*\x1c/api/v1/catalog/nodes/{node}\x12\x94\x01\n" +
+	"\x0fDeregisterCheck\x12*.konsul.registry.v1.DeregisterCheckRequest\x1a+.konsul.registry.v1.DeregisterCheckResponse\"(\x82\xd3\xe4\x93\x02\"* /api/v1/health/checks/{check_id}\x12\x7f\n" +
+	"\tHeartbeat\x12$.konsul.registry.v1.HeartbeatRequest\x1a%.konsul.registry.v1.HeartbeatResponse\"%\x82\xd3\xe4\x93\x02\x1f:\x01*\x1a\x1a/api/v1/catalog/heartbeats\x12\x8f\x01\n" +
+	"\x0eSetMaintenance\x12).konsul.registry.v1.SetMaintenanceRequest\x1a*.konsul.registry.v1.SetMaintenanceResponse\"&\x82\xd3\xe4\x93\x02 :\x01*\x1a\x1b/api/v1/catalog/maintenance\x12\x8b\x01\n" +
+	"\n" +
+	"GetService\x12%.konsul.registry.v1.GetServiceRequest\x1a&.konsul.registry.v1.GetServiceResponse\".\x82\xd3\xe4\x93\x02(\x12&/api/v1/catalog/instances/{service_id}\x12x\n" +
+	"\aGetNode\x12\".konsul.registry.v1.GetNodeRequest\x1a#.konsul.registry.v1.GetNodeResponse\"$\x82\xd3\xe4\x93\x02\x1e\x12\x1c/api/v1/catalog/nodes/{node}\x12z\n" +
+	"\n" +
+	"ListChecks\x12%.konsul.registry.v1.ListChecksRequest\x1a&.konsul.registry.v1.ListChecksResponse\"\x1d\x82\xd3\xe4\x93\x02\x17\x12\x15/api/v1/health/checks\x12\x83\x01\n" +
 	"\fListServices\x12'.konsul.registry.v1.ListServicesRequest\x1a(.konsul.registry.v1.ListServicesResponse\" \x82\xd3\xe4\x93\x02\x1a\x12\x18/api/v1/catalog/services\x12w\n" +
 	"\tListNodes\x12$.konsul.registry.v1.ListNodesRequest\x1a%.konsul.registry.v1.ListNodesResponse\"\x1d\x82\xd3\xe4\x93\x02\x17\x12\x15/api/v1/catalog/nodes\x12\x8c\x01\n" +
 	"\fQueryService\x12'.konsul.registry.v1.QueryServiceRequest\x1a(.konsul.registry.v1.QueryServiceResponse\")\x82\xd3\xe4\x93\x02#\x12!/api/v1/health/services/{service}\x12\x83\x01\n" +
@@ -1781,98 +3371,177 @@ func file_konsul_registry_v1_catalog_proto_rawDescGZIP() []byte {
 }
 
 var file_konsul_registry_v1_catalog_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_konsul_registry_v1_catalog_proto_msgTypes = make([]protoimpl.MessageInfo, 26)
+var file_konsul_registry_v1_catalog_proto_msgTypes = make([]protoimpl.MessageInfo, 50)
 var file_konsul_registry_v1_catalog_proto_goTypes = []any{
 	(HealthStatus)(0),                 // 0: konsul.registry.v1.HealthStatus
 	(*Node)(nil),                      // 1: konsul.registry.v1.Node
-	(*Service)(nil),                   // 2: konsul.registry.v1.Service
-	(*Check)(nil),                     // 3: konsul.registry.v1.Check
-	(*ServiceInstance)(nil),           // 4: konsul.registry.v1.ServiceInstance
-	(*RegisterRequest)(nil),           // 5: konsul.registry.v1.RegisterRequest
-	(*RegisterResponse)(nil),          // 6: konsul.registry.v1.RegisterResponse
-	(*DeregisterRequest)(nil),         // 7: konsul.registry.v1.DeregisterRequest
-	(*DeregisterResponse)(nil),        // 8: konsul.registry.v1.DeregisterResponse
-	(*ListServicesRequest)(nil),       // 9: konsul.registry.v1.ListServicesRequest
-	(*ServiceSummary)(nil),            // 10: konsul.registry.v1.ServiceSummary
-	(*ListServicesResponse)(nil),      // 11: konsul.registry.v1.ListServicesResponse
-	(*ListNodesRequest)(nil),          // 12: konsul.registry.v1.ListNodesRequest
-	(*ListNodesResponse)(nil),         // 13: konsul.registry.v1.ListNodesResponse
-	(*QueryServiceRequest)(nil),       // 14: konsul.registry.v1.QueryServiceRequest
-	(*QueryServiceResponse)(nil),      // 15: konsul.registry.v1.QueryServiceResponse
-	(*CheckUpdate)(nil),               // 16: konsul.registry.v1.CheckUpdate
-	(*UpdateChecksRequest)(nil),       // 17: konsul.registry.v1.UpdateChecksRequest
-	(*UpdateChecksResponse)(nil),      // 18: konsul.registry.v1.UpdateChecksResponse
-	(*FailoverTarget)(nil),            // 19: konsul.registry.v1.FailoverTarget
-	(*FailoverPolicy)(nil),            // 20: konsul.registry.v1.FailoverPolicy
-	(*SetFailoverPolicyRequest)(nil),  // 21: konsul.registry.v1.SetFailoverPolicyRequest
-	(*SetFailoverPolicyResponse)(nil), // 22: konsul.registry.v1.SetFailoverPolicyResponse
-	(*GetFailoverPolicyRequest)(nil),  // 23: konsul.registry.v1.GetFailoverPolicyRequest
-	(*GetFailoverPolicyResponse)(nil), // 24: konsul.registry.v1.GetFailoverPolicyResponse
-	nil,                               // 25: konsul.registry.v1.Node.MetaEntry
-	nil,                               // 26: konsul.registry.v1.Service.MetaEntry
-	(*timestamppb.Timestamp)(nil),     // 27: google.protobuf.Timestamp
-	(*WriteMeta)(nil),                 // 28: konsul.registry.v1.WriteMeta
-	(ReadMode)(0),                     // 29: konsul.registry.v1.ReadMode
-	(*durationpb.Duration)(nil),       // 30: google.protobuf.Duration
-	(*QueryMeta)(nil),                 // 31: konsul.registry.v1.QueryMeta
+	(*Weights)(nil),                   // 2: konsul.registry.v1.Weights
+	(*Service)(nil),                   // 3: konsul.registry.v1.Service
+	(*Check)(nil),                     // 4: konsul.registry.v1.Check
+	(*ServiceInstance)(nil),           // 5: konsul.registry.v1.ServiceInstance
+	(*RegisterRequest)(nil),           // 6: konsul.registry.v1.RegisterRequest
+	(*RegisterResponse)(nil),          // 7: konsul.registry.v1.RegisterResponse
+	(*DeregisterRequest)(nil),         // 8: konsul.registry.v1.DeregisterRequest
+	(*DeregisterResponse)(nil),        // 9: konsul.registry.v1.DeregisterResponse
+	(*ListServicesRequest)(nil),       // 10: konsul.registry.v1.ListServicesRequest
+	(*ServiceSummary)(nil),            // 11: konsul.registry.v1.ServiceSummary
+	(*ListServicesResponse)(nil),      // 12: konsul.registry.v1.ListServicesResponse
+	(*ListNodesRequest)(nil),          // 13: konsul.registry.v1.ListNodesRequest
+	(*ListNodesResponse)(nil),         // 14: konsul.registry.v1.ListNodesResponse
+	(*QueryServiceRequest)(nil),       // 15: konsul.registry.v1.QueryServiceRequest
+	(*QueryServiceResponse)(nil),      // 16: konsul.registry.v1.QueryServiceResponse
+	(*CheckUpdate)(nil),               // 17: konsul.registry.v1.CheckUpdate
+	(*UpdateChecksRequest)(nil),       // 18: konsul.registry.v1.UpdateChecksRequest
+	(*UpdateChecksResponse)(nil),      // 19: konsul.registry.v1.UpdateChecksResponse
+	(*ServiceRegistration)(nil),       // 20: konsul.registry.v1.ServiceRegistration
+	(*RegisterNodeRequest)(nil),       // 21: konsul.registry.v1.RegisterNodeRequest
+	(*RegisterNodeResponse)(nil),      // 22: konsul.registry.v1.RegisterNodeResponse
+	(*DeregisterNodeRequest)(nil),     // 23: konsul.registry.v1.DeregisterNodeRequest
+	(*DeregisterNodeResponse)(nil),    // 24: konsul.registry.v1.DeregisterNodeResponse
+	(*DeregisterCheckRequest)(nil),    // 25: konsul.registry.v1.DeregisterCheckRequest
+	(*DeregisterCheckResponse)(nil),   // 26: konsul.registry.v1.DeregisterCheckResponse
+	(*HeartbeatRequest)(nil),          // 27: konsul.registry.v1.HeartbeatRequest
+	(*HeartbeatResponse)(nil),         // 28: konsul.registry.v1.HeartbeatResponse
+	(*SetMaintenanceRequest)(nil),     // 29: konsul.registry.v1.SetMaintenanceRequest
+	(*SetMaintenanceResponse)(nil),    // 30: konsul.registry.v1.SetMaintenanceResponse
+	(*GetServiceRequest)(nil),         // 31: konsul.registry.v1.GetServiceRequest
+	(*GetServiceResponse)(nil),        // 32: konsul.registry.v1.GetServiceResponse
+	(*GetNodeRequest)(nil),            // 33: konsul.registry.v1.GetNodeRequest
+	(*GetNodeResponse)(nil),           // 34: konsul.registry.v1.GetNodeResponse
+	(*ListChecksRequest)(nil),         // 35: konsul.registry.v1.ListChecksRequest
+	(*CheckSummary)(nil),              // 36: konsul.registry.v1.CheckSummary
+	(*ListChecksResponse)(nil),        // 37: konsul.registry.v1.ListChecksResponse
+	(*FailoverTarget)(nil),            // 38: konsul.registry.v1.FailoverTarget
+	(*FailoverPolicy)(nil),            // 39: konsul.registry.v1.FailoverPolicy
+	(*SetFailoverPolicyRequest)(nil),  // 40: konsul.registry.v1.SetFailoverPolicyRequest
+	(*SetFailoverPolicyResponse)(nil), // 41: konsul.registry.v1.SetFailoverPolicyResponse
+	(*GetFailoverPolicyRequest)(nil),  // 42: konsul.registry.v1.GetFailoverPolicyRequest
+	(*GetFailoverPolicyResponse)(nil), // 43: konsul.registry.v1.GetFailoverPolicyResponse
+	nil,                               // 44: konsul.registry.v1.Node.MetaEntry
+	nil,                               // 45: konsul.registry.v1.Service.MetaEntry
+	nil,                               // 46: konsul.registry.v1.ListServicesRequest.MetaEntry
+	nil,                               // 47: konsul.registry.v1.ListServicesRequest.NodeMetaEntry
+	nil,                               // 48: konsul.registry.v1.ListNodesRequest.MetaEntry
+	nil,                               // 49: konsul.registry.v1.QueryServiceRequest.MetaEntry
+	nil,                               // 50: konsul.registry.v1.QueryServiceRequest.NodeMetaEntry
+	(*durationpb.Duration)(nil),       // 51: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil),     // 52: google.protobuf.Timestamp
+	(*WriteMeta)(nil),                 // 53: konsul.registry.v1.WriteMeta
+	(ReadMode)(0),                     // 54: konsul.registry.v1.ReadMode
+	(*QueryMeta)(nil),                 // 55: konsul.registry.v1.QueryMeta
 }
 var file_konsul_registry_v1_catalog_proto_depIdxs = []int32{
-	25, // 0: konsul.registry.v1.Node.meta:type_name -> konsul.registry.v1.Node.MetaEntry
-	26, // 1: konsul.registry.v1.Service.meta:type_name -> konsul.registry.v1.Service.MetaEntry
-	0,  // 2: konsul.registry.v1.Check.status:type_name -> konsul.registry.v1.HealthStatus
-	27, // 3: konsul.registry.v1.Check.modified_at:type_name -> google.protobuf.Timestamp
-	1,  // 4: konsul.registry.v1.ServiceInstance.node:type_name -> konsul.registry.v1.Node
-	2,  // 5: konsul.registry.v1.ServiceInstance.service:type_name -> konsul.registry.v1.Service
-	3,  // 6: konsul.registry.v1.ServiceInstance.checks:type_name -> konsul.registry.v1.Check
-	0,  // 7: konsul.registry.v1.ServiceInstance.status:type_name -> konsul.registry.v1.HealthStatus
-	1,  // 8: konsul.registry.v1.RegisterRequest.node:type_name -> konsul.registry.v1.Node
-	2,  // 9: konsul.registry.v1.RegisterRequest.service:type_name -> konsul.registry.v1.Service
-	3,  // 10: konsul.registry.v1.RegisterRequest.checks:type_name -> konsul.registry.v1.Check
-	28, // 11: konsul.registry.v1.RegisterResponse.meta:type_name -> konsul.registry.v1.WriteMeta
-	2,  // 12: konsul.registry.v1.RegisterResponse.service:type_name -> konsul.registry.v1.Service
-	28, // 13: konsul.registry.v1.DeregisterResponse.meta:type_name -> konsul.registry.v1.WriteMeta
-	29, // 14: konsul.registry.v1.ListServicesRequest.read_mode:type_name -> konsul.registry.v1.ReadMode
-	30, // 15: konsul.registry.v1.ListServicesRequest.wait:type_name -> google.protobuf.Duration
-	10, // 16: konsul.registry.v1.ListServicesResponse.services:type_name -> konsul.registry.v1.ServiceSummary
-	31, // 17: konsul.registry.v1.ListServicesResponse.meta:type_name -> konsul.registry.v1.QueryMeta
-	29, // 18: konsul.registry.v1.ListNodesRequest.read_mode:type_name -> konsul.registry.v1.ReadMode
-	30, // 19: konsul.registry.v1.ListNodesRequest.wait:type_name -> google.protobuf.Duration
-	1,  // 20: konsul.registry.v1.ListNodesResponse.nodes:type_name -> konsul.registry.v1.Node
-	31, // 21: konsul.registry.v1.ListNodesResponse.meta:type_name -> konsul.registry.v1.QueryMeta
-	29, // 22: konsul.registry.v1.QueryServiceRequest.read_mode:type_name -> konsul.registry.v1.ReadMode
-	30, // 23: konsul.registry.v1.QueryServiceRequest.wait:type_name -> google.protobuf.Duration
-	4,  // 24: konsul.registry.v1.QueryServiceResponse.instances:type_name -> konsul.registry.v1.ServiceInstance
-	31, // 25: konsul.registry.v1.QueryServiceResponse.meta:type_name -> konsul.registry.v1.QueryMeta
-	0,  // 26: konsul.registry.v1.CheckUpdate.status:type_name -> konsul.registry.v1.HealthStatus
-	16, // 27: konsul.registry.v1.UpdateChecksRequest.updates:type_name -> konsul.registry.v1.CheckUpdate
-	28, // 28: konsul.registry.v1.UpdateChecksResponse.meta:type_name -> konsul.registry.v1.WriteMeta
-	19, // 29: konsul.registry.v1.FailoverPolicy.failover:type_name -> konsul.registry.v1.FailoverTarget
-	20, // 30: konsul.registry.v1.SetFailoverPolicyRequest.policy:type_name -> konsul.registry.v1.FailoverPolicy
-	28, // 31: konsul.registry.v1.SetFailoverPolicyResponse.meta:type_name -> konsul.registry.v1.WriteMeta
-	29, // 32: konsul.registry.v1.GetFailoverPolicyRequest.read_mode:type_name -> konsul.registry.v1.ReadMode
-	20, // 33: konsul.registry.v1.GetFailoverPolicyResponse.policy:type_name -> konsul.registry.v1.FailoverPolicy
-	31, // 34: konsul.registry.v1.GetFailoverPolicyResponse.meta:type_name -> konsul.registry.v1.QueryMeta
-	5,  // 35: konsul.registry.v1.CatalogService.Register:input_type -> konsul.registry.v1.RegisterRequest
-	7,  // 36: konsul.registry.v1.CatalogService.Deregister:input_type -> konsul.registry.v1.DeregisterRequest
-	9,  // 37: konsul.registry.v1.CatalogService.ListServices:input_type -> konsul.registry.v1.ListServicesRequest
-	12, // 38: konsul.registry.v1.CatalogService.ListNodes:input_type -> konsul.registry.v1.ListNodesRequest
-	14, // 39: konsul.registry.v1.CatalogService.QueryService:input_type -> konsul.registry.v1.QueryServiceRequest
-	17, // 40: konsul.registry.v1.CatalogService.UpdateChecks:input_type -> konsul.registry.v1.UpdateChecksRequest
-	21, // 41: konsul.registry.v1.CatalogService.SetFailoverPolicy:input_type -> konsul.registry.v1.SetFailoverPolicyRequest
-	23, // 42: konsul.registry.v1.CatalogService.GetFailoverPolicy:input_type -> konsul.registry.v1.GetFailoverPolicyRequest
-	6,  // 43: konsul.registry.v1.CatalogService.Register:output_type -> konsul.registry.v1.RegisterResponse
-	8,  // 44: konsul.registry.v1.CatalogService.Deregister:output_type -> konsul.registry.v1.DeregisterResponse
-	11, // 45: konsul.registry.v1.CatalogService.ListServices:output_type -> konsul.registry.v1.ListServicesResponse
-	13, // 46: konsul.registry.v1.CatalogService.ListNodes:output_type -> konsul.registry.v1.ListNodesResponse
-	15, // 47: konsul.registry.v1.CatalogService.QueryService:output_type -> konsul.registry.v1.QueryServiceResponse
-	18, // 48: konsul.registry.v1.CatalogService.UpdateChecks:output_type -> konsul.registry.v1.UpdateChecksResponse
-	22, // 49: konsul.registry.v1.CatalogService.SetFailoverPolicy:output_type -> konsul.registry.v1.SetFailoverPolicyResponse
-	24, // 50: konsul.registry.v1.CatalogService.GetFailoverPolicy:output_type -> konsul.registry.v1.GetFailoverPolicyResponse
-	43, // [43:51] is the sub-list for method output_type
-	35, // [35:43] is the sub-list for method input_type
-	35, // [35:35] is the sub-list for extension type_name
-	35, // [35:35] is the sub-list for extension extendee
-	0,  // [0:35] is the sub-list for field type_name
+	44, // 0: konsul.registry.v1.Node.meta:type_name -> konsul.registry.v1.Node.MetaEntry
+	51, // 1: konsul.registry.v1.Node.liveness_ttl:type_name -> google.protobuf.Duration
+	45, // 2: konsul.registry.v1.Service.meta:type_name -> konsul.registry.v1.Service.MetaEntry
+	2,  // 3: konsul.registry.v1.Service.weights:type_name -> konsul.registry.v1.Weights
+	0,  // 4: konsul.registry.v1.Check.status:type_name -> konsul.registry.v1.HealthStatus
+	52, // 5: konsul.registry.v1.Check.modified_at:type_name -> google.protobuf.Timestamp
+	51, // 6: konsul.registry.v1.Check.ttl:type_name -> google.protobuf.Duration
+	1,  // 7: konsul.registry.v1.ServiceInstance.node:type_name -> konsul.registry.v1.Node
+	3,  // 8: konsul.registry.v1.ServiceInstance.service:type_name -> konsul.registry.v1.Service
+	4,  // 9: konsul.registry.v1.ServiceInstance.checks:type_name -> konsul.registry.v1.Check
+	0,  // 10: konsul.registry.v1.ServiceInstance.status:type_name -> konsul.registry.v1.HealthStatus
+	4,  // 11: konsul.registry.v1.ServiceInstance.node_checks:type_name -> konsul.registry.v1.Check
+	1,  // 12: konsul.registry.v1.RegisterRequest.node:type_name -> konsul.registry.v1.Node
+	3,  // 13: konsul.registry.v1.RegisterRequest.service:type_name -> konsul.registry.v1.Service
+	4,  // 14: konsul.registry.v1.RegisterRequest.checks:type_name -> konsul.registry.v1.Check
+	53, // 15: konsul.registry.v1.RegisterResponse.meta:type_name -> konsul.registry.v1.WriteMeta
+	3,  // 16: konsul.registry.v1.RegisterResponse.service:type_name -> konsul.registry.v1.Service
+	53, // 17: konsul.registry.v1.DeregisterResponse.meta:type_name -> konsul.registry.v1.WriteMeta
+	54, // 18: konsul.registry.v1.ListServicesRequest.read_mode:type_name -> konsul.registry.v1.ReadMode
+	51, // 19: konsul.registry.v1.ListServicesRequest.wait:type_name -> google.protobuf.Duration
+	46, // 20: konsul.registry.v1.ListServicesRequest.meta:type_name -> konsul.registry.v1.ListServicesRequest.MetaEntry
+	47, // 21: konsul.registry.v1.ListServicesRequest.node_meta:type_name -> konsul.registry.v1.ListServicesRequest.NodeMetaEntry
+	0,  // 22: konsul.registry.v1.ListServicesRequest.statuses:type_name -> konsul.registry.v1.HealthStatus
+	11, // 23: konsul.registry.v1.ListServicesResponse.services:type_name -> konsul.registry.v1.ServiceSummary
+	55, // 24: konsul.registry.v1.ListServicesResponse.meta:type_name -> konsul.registry.v1.QueryMeta
+	54, // 25: konsul.registry.v1.ListNodesRequest.read_mode:type_name -> konsul.registry.v1.ReadMode
+	51, // 26: konsul.registry.v1.ListNodesRequest.wait:type_name -> google.protobuf.Duration
+	48, // 27: konsul.registry.v1.ListNodesRequest.meta:type_name -> konsul.registry.v1.ListNodesRequest.MetaEntry
+	0,  // 28: konsul.registry.v1.ListNodesRequest.statuses:type_name -> konsul.registry.v1.HealthStatus
+	1,  // 29: konsul.registry.v1.ListNodesResponse.nodes:type_name -> konsul.registry.v1.Node
+	55, // 30: konsul.registry.v1.ListNodesResponse.meta:type_name -> konsul.registry.v1.QueryMeta
+	54, // 31: konsul.registry.v1.QueryServiceRequest.read_mode:type_name -> konsul.registry.v1.ReadMode
+	51, // 32: konsul.registry.v1.QueryServiceRequest.wait:type_name -> google.protobuf.Duration
+	49, // 33: konsul.registry.v1.QueryServiceRequest.meta:type_name -> konsul.registry.v1.QueryServiceRequest.MetaEntry
+	50, // 34: konsul.registry.v1.QueryServiceRequest.node_meta:type_name -> konsul.registry.v1.QueryServiceRequest.NodeMetaEntry
+	0,  // 35: konsul.registry.v1.QueryServiceRequest.statuses:type_name -> konsul.registry.v1.HealthStatus
+	5,  // 36: konsul.registry.v1.QueryServiceResponse.instances:type_name -> konsul.registry.v1.ServiceInstance
+	55, // 37: konsul.registry.v1.QueryServiceResponse.meta:type_name -> konsul.registry.v1.QueryMeta
+	0,  // 38: konsul.registry.v1.CheckUpdate.status:type_name -> konsul.registry.v1.HealthStatus
+	17, // 39: konsul.registry.v1.UpdateChecksRequest.updates:type_name -> konsul.registry.v1.CheckUpdate
+	53, // 40: konsul.registry.v1.UpdateChecksResponse.meta:type_name -> konsul.registry.v1.WriteMeta
+	3,  // 41: konsul.registry.v1.ServiceRegistration.service:type_name -> konsul.registry.v1.Service
+	4,  // 42: konsul.registry.v1.ServiceRegistration.checks:type_name -> konsul.registry.v1.Check
+	1,  // 43: konsul.registry.v1.RegisterNodeRequest.node:type_name -> konsul.registry.v1.Node
+	20, // 44: konsul.registry.v1.RegisterNodeRequest.services:type_name -> konsul.registry.v1.ServiceRegistration
+	4,  // 45: konsul.registry.v1.RegisterNodeRequest.checks:type_name -> konsul.registry.v1.Check
+	53, // 46: konsul.registry.v1.RegisterNodeResponse.meta:type_name -> konsul.registry.v1.WriteMeta
+	53, // 47: konsul.registry.v1.DeregisterNodeResponse.meta:type_name -> konsul.registry.v1.WriteMeta
+	53, // 48: konsul.registry.v1.DeregisterCheckResponse.meta:type_name -> konsul.registry.v1.WriteMeta
+	53, // 49: konsul.registry.v1.HeartbeatResponse.meta:type_name -> konsul.registry.v1.WriteMeta
+	53, // 50: konsul.registry.v1.SetMaintenanceResponse.meta:type_name -> konsul.registry.v1.WriteMeta
+	54, // 51: konsul.registry.v1.GetServiceRequest.read_mode:type_name -> konsul.registry.v1.ReadMode
+	51, // 52: konsul.registry.v1.GetServiceRequest.wait:type_name -> google.protobuf.Duration
+	5,  // 53: konsul.registry.v1.GetServiceResponse.instance:type_name -> konsul.registry.v1.ServiceInstance
+	55, // 54: konsul.registry.v1.GetServiceResponse.meta:type_name -> konsul.registry.v1.QueryMeta
+	54, // 55: konsul.registry.v1.GetNodeRequest.read_mode:type_name -> konsul.registry.v1.ReadMode
+	51, // 56: konsul.registry.v1.GetNodeRequest.wait:type_name -> google.protobuf.Duration
+	1,  // 57: konsul.registry.v1.GetNodeResponse.node:type_name -> konsul.registry.v1.Node
+	4,  // 58: konsul.registry.v1.GetNodeResponse.checks:type_name -> konsul.registry.v1.Check
+	0,  // 59: konsul.registry.v1.GetNodeResponse.status:type_name -> konsul.registry.v1.HealthStatus
+	5,  // 60: konsul.registry.v1.GetNodeResponse.instances:type_name -> konsul.registry.v1.ServiceInstance
+	55, // 61: konsul.registry.v1.GetNodeResponse.meta:type_name -> konsul.registry.v1.QueryMeta
+	54, // 62: konsul.registry.v1.ListChecksRequest.read_mode:type_name -> konsul.registry.v1.ReadMode
+	51, // 63: konsul.registry.v1.ListChecksRequest.wait:type_name -> google.protobuf.Duration
+	0,  // 64: konsul.registry.v1.ListChecksRequest.statuses:type_name -> konsul.registry.v1.HealthStatus
+	4,  // 65: konsul.registry.v1.CheckSummary.check:type_name -> konsul.registry.v1.Check
+	36, // 66: konsul.registry.v1.ListChecksResponse.checks:type_name -> konsul.registry.v1.CheckSummary
+	55, // 67: konsul.registry.v1.ListChecksResponse.meta:type_name -> konsul.registry.v1.QueryMeta
+	38, // 68: konsul.registry.v1.FailoverPolicy.failover:type_name -> konsul.registry.v1.FailoverTarget
+	39, // 69: konsul.registry.v1.SetFailoverPolicyRequest.policy:type_name -> konsul.registry.v1.FailoverPolicy
+	53, // 70: konsul.registry.v1.SetFailoverPolicyResponse.meta:type_name -> konsul.registry.v1.WriteMeta
+	54, // 71: konsul.registry.v1.GetFailoverPolicyRequest.read_mode:type_name -> konsul.registry.v1.ReadMode
+	39, // 72: konsul.registry.v1.GetFailoverPolicyResponse.policy:type_name -> konsul.registry.v1.FailoverPolicy
+	55, // 73: konsul.registry.v1.GetFailoverPolicyResponse.meta:type_name -> konsul.registry.v1.QueryMeta
+	6,  // 74: konsul.registry.v1.CatalogService.Register:input_type -> konsul.registry.v1.RegisterRequest
+	8,  // 75: konsul.registry.v1.CatalogService.Deregister:input_type -> konsul.registry.v1.DeregisterRequest
+	21, // 76: konsul.registry.v1.CatalogService.RegisterNode:input_type -> konsul.registry.v1.RegisterNodeRequest
+	23, // 77: konsul.registry.v1.CatalogService.DeregisterNode:input_type -> konsul.registry.v1.DeregisterNodeRequest
+	25, // 78: konsul.registry.v1.CatalogService.DeregisterCheck:input_type -> konsul.registry.v1.DeregisterCheckRequest
+	27, // 79: konsul.registry.v1.CatalogService.Heartbeat:input_type -> konsul.registry.v1.HeartbeatRequest
+	29, // 80: konsul.registry.v1.CatalogService.SetMaintenance:input_type -> konsul.registry.v1.SetMaintenanceRequest
+	31, // 81: konsul.registry.v1.CatalogService.GetService:input_type -> konsul.registry.v1.GetServiceRequest
+	33, // 82: konsul.registry.v1.CatalogService.GetNode:input_type -> konsul.registry.v1.GetNodeRequest
+	35, // 83: konsul.registry.v1.CatalogService.ListChecks:input_type -> konsul.registry.v1.ListChecksRequest
+	10, // 84: konsul.registry.v1.CatalogService.ListServices:input_type -> konsul.registry.v1.ListServicesRequest
+	13, // 85: konsul.registry.v1.CatalogService.ListNodes:input_type -> konsul.registry.v1.ListNodesRequest
+	15, // 86: konsul.registry.v1.CatalogService.QueryService:input_type -> konsul.registry.v1.QueryServiceRequest
+	18, // 87: konsul.registry.v1.CatalogService.UpdateChecks:input_type -> konsul.registry.v1.UpdateChecksRequest
+	40, // 88: konsul.registry.v1.CatalogService.SetFailoverPolicy:input_type -> konsul.registry.v1.SetFailoverPolicyRequest
+	42, // 89: konsul.registry.v1.CatalogService.GetFailoverPolicy:input_type -> konsul.registry.v1.GetFailoverPolicyRequest
+	7,  // 90: konsul.registry.v1.CatalogService.Register:output_type -> konsul.registry.v1.RegisterResponse
+	9,  // 91: konsul.registry.v1.CatalogService.Deregister:output_type -> konsul.registry.v1.DeregisterResponse
+	22, // 92: konsul.registry.v1.CatalogService.RegisterNode:output_type -> konsul.registry.v1.RegisterNodeResponse
+	24, // 93: konsul.registry.v1.CatalogService.DeregisterNode:output_type -> konsul.registry.v1.DeregisterNodeResponse
+	26, // 94: konsul.registry.v1.CatalogService.DeregisterCheck:output_type -> konsul.registry.v1.DeregisterCheckResponse
+	28, // 95: konsul.registry.v1.CatalogService.Heartbeat:output_type -> konsul.registry.v1.HeartbeatResponse
+	30, // 96: konsul.registry.v1.CatalogService.SetMaintenance:output_type -> konsul.registry.v1.SetMaintenanceResponse
+	32, // 97: konsul.registry.v1.CatalogService.GetService:output_type -> konsul.registry.v1.GetServiceResponse
+	34, // 98: konsul.registry.v1.CatalogService.GetNode:output_type -> konsul.registry.v1.GetNodeResponse
+	37, // 99: konsul.registry.v1.CatalogService.ListChecks:output_type -> konsul.registry.v1.ListChecksResponse
+	12, // 100: konsul.registry.v1.CatalogService.ListServices:output_type -> konsul.registry.v1.ListServicesResponse
+	14, // 101: konsul.registry.v1.CatalogService.ListNodes:output_type -> konsul.registry.v1.ListNodesResponse
+	16, // 102: konsul.registry.v1.CatalogService.QueryService:output_type -> konsul.registry.v1.QueryServiceResponse
+	19, // 103: konsul.registry.v1.CatalogService.UpdateChecks:output_type -> konsul.registry.v1.UpdateChecksResponse
+	41, // 104: konsul.registry.v1.CatalogService.SetFailoverPolicy:output_type -> konsul.registry.v1.SetFailoverPolicyResponse
+	43, // 105: konsul.registry.v1.CatalogService.GetFailoverPolicy:output_type -> konsul.registry.v1.GetFailoverPolicyResponse
+	90, // [90:106] is the sub-list for method output_type
+	74, // [74:90] is the sub-list for method input_type
+	74, // [74:74] is the sub-list for extension type_name
+	74, // [74:74] is the sub-list for extension extendee
+	0,  // [0:74] is the sub-list for field type_name
 }
 
 func init() { file_konsul_registry_v1_catalog_proto_init() }
@@ -1887,7 +3556,7 @@ func file_konsul_registry_v1_catalog_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_konsul_registry_v1_catalog_proto_rawDesc), len(file_konsul_registry_v1_catalog_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   26,
+			NumMessages:   50,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

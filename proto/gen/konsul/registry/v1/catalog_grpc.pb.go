@@ -21,6 +21,14 @@ const _ = grpc.SupportPackageIsVersion9
 const (
 	CatalogService_Register_FullMethodName          = "/konsul.registry.v1.CatalogService/Register"
 	CatalogService_Deregister_FullMethodName        = "/konsul.registry.v1.CatalogService/Deregister"
+	CatalogService_RegisterNode_FullMethodName      = "/konsul.registry.v1.CatalogService/RegisterNode"
+	CatalogService_DeregisterNode_FullMethodName    = "/konsul.registry.v1.CatalogService/DeregisterNode"
+	CatalogService_DeregisterCheck_FullMethodName   = "/konsul.registry.v1.CatalogService/DeregisterCheck"
+	CatalogService_Heartbeat_FullMethodName         = "/konsul.registry.v1.CatalogService/Heartbeat"
+	CatalogService_SetMaintenance_FullMethodName    = "/konsul.registry.v1.CatalogService/SetMaintenance"
+	CatalogService_GetService_FullMethodName        = "/konsul.registry.v1.CatalogService/GetService"
+	CatalogService_GetNode_FullMethodName           = "/konsul.registry.v1.CatalogService/GetNode"
+	CatalogService_ListChecks_FullMethodName        = "/konsul.registry.v1.CatalogService/ListChecks"
 	CatalogService_ListServices_FullMethodName      = "/konsul.registry.v1.CatalogService/ListServices"
 	CatalogService_ListNodes_FullMethodName         = "/konsul.registry.v1.CatalogService/ListNodes"
 	CatalogService_QueryService_FullMethodName      = "/konsul.registry.v1.CatalogService/QueryService"
@@ -39,6 +47,24 @@ type CatalogServiceClient interface {
 	Register(ctx context.Context, in *RegisterRequest, opts ...grpc.CallOption) (*RegisterResponse, error)
 	// Deregister removes an instance with its checks. NotFound when it is not there.
 	Deregister(ctx context.Context, in *DeregisterRequest, opts ...grpc.CallOption) (*DeregisterResponse, error)
+	// RegisterNode creates or replaces a node with many instances and their checks in one commit. Instances that it does not
+	// name stay as they are.
+	RegisterNode(ctx context.Context, in *RegisterNodeRequest, opts ...grpc.CallOption) (*RegisterNodeResponse, error)
+	// DeregisterNode removes a node with its instances and all their checks. NotFound when it is not there.
+	DeregisterNode(ctx context.Context, in *DeregisterNodeRequest, opts ...grpc.CallOption) (*DeregisterNodeResponse, error)
+	// DeregisterCheck removes one check of an instance or of a node. NotFound when it is not there.
+	DeregisterCheck(ctx context.Context, in *DeregisterCheckRequest, opts ...grpc.CallOption) (*DeregisterCheckResponse, error)
+	// Heartbeat says that nodes are alive. It costs no commit unless one of them was taken for dead.
+	Heartbeat(ctx context.Context, in *HeartbeatRequest, opts ...grpc.CallOption) (*HeartbeatResponse, error)
+	// SetMaintenance switches the maintenance mode of an instance or of a node on or off: while it is on, the instance, or
+	// every instance of the node, is critical. NotFound when it is not there.
+	SetMaintenance(ctx context.Context, in *SetMaintenanceRequest, opts ...grpc.CallOption) (*SetMaintenanceResponse, error)
+	// GetService answers one instance by its id. NotFound when it is not there.
+	GetService(ctx context.Context, in *GetServiceRequest, opts ...grpc.CallOption) (*GetServiceResponse, error)
+	// GetNode answers a node with its checks and its instances. NotFound when it is not there.
+	GetNode(ctx context.Context, in *GetNodeRequest, opts ...grpc.CallOption) (*GetNodeResponse, error)
+	// ListChecks answers the checks of instances and nodes, with what they are about.
+	ListChecks(ctx context.Context, in *ListChecksRequest, opts ...grpc.CallOption) (*ListChecksResponse, error)
 	// ListServices answers the names in the catalogue with their instance counts.
 	ListServices(ctx context.Context, in *ListServicesRequest, opts ...grpc.CallOption) (*ListServicesResponse, error)
 	// ListNodes answers the nodes in the catalogue.
@@ -76,6 +102,86 @@ func (c *catalogServiceClient) Deregister(ctx context.Context, in *DeregisterReq
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(DeregisterResponse)
 	err := c.cc.Invoke(ctx, CatalogService_Deregister_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *catalogServiceClient) RegisterNode(ctx context.Context, in *RegisterNodeRequest, opts ...grpc.CallOption) (*RegisterNodeResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(RegisterNodeResponse)
+	err := c.cc.Invoke(ctx, CatalogService_RegisterNode_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *catalogServiceClient) DeregisterNode(ctx context.Context, in *DeregisterNodeRequest, opts ...grpc.CallOption) (*DeregisterNodeResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(DeregisterNodeResponse)
+	err := c.cc.Invoke(ctx, CatalogService_DeregisterNode_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *catalogServiceClient) DeregisterCheck(ctx context.Context, in *DeregisterCheckRequest, opts ...grpc.CallOption) (*DeregisterCheckResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(DeregisterCheckResponse)
+	err := c.cc.Invoke(ctx, CatalogService_DeregisterCheck_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *catalogServiceClient) Heartbeat(ctx context.Context, in *HeartbeatRequest, opts ...grpc.CallOption) (*HeartbeatResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(HeartbeatResponse)
+	err := c.cc.Invoke(ctx, CatalogService_Heartbeat_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *catalogServiceClient) SetMaintenance(ctx context.Context, in *SetMaintenanceRequest, opts ...grpc.CallOption) (*SetMaintenanceResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(SetMaintenanceResponse)
+	err := c.cc.Invoke(ctx, CatalogService_SetMaintenance_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *catalogServiceClient) GetService(ctx context.Context, in *GetServiceRequest, opts ...grpc.CallOption) (*GetServiceResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(GetServiceResponse)
+	err := c.cc.Invoke(ctx, CatalogService_GetService_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *catalogServiceClient) GetNode(ctx context.Context, in *GetNodeRequest, opts ...grpc.CallOption) (*GetNodeResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(GetNodeResponse)
+	err := c.cc.Invoke(ctx, CatalogService_GetNode_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *catalogServiceClient) ListChecks(ctx context.Context, in *ListChecksRequest, opts ...grpc.CallOption) (*ListChecksResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ListChecksResponse)
+	err := c.cc.Invoke(ctx, CatalogService_ListChecks_FullMethodName, in, out, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -152,6 +258,24 @@ type CatalogServiceServer interface {
 	Register(context.Context, *RegisterRequest) (*RegisterResponse, error)
 	// Deregister removes an instance with its checks. NotFound when it is not there.
 	Deregister(context.Context, *DeregisterRequest) (*DeregisterResponse, error)
+	// RegisterNode creates or replaces a node with many instances and their checks in one commit. Instances that it does not
+	// name stay as they are.
+	RegisterNode(context.Context, *RegisterNodeRequest) (*RegisterNodeResponse, error)
+	// DeregisterNode removes a node with its instances and all their checks. NotFound when it is not there.
+	DeregisterNode(context.Context, *DeregisterNodeRequest) (*DeregisterNodeResponse, error)
+	// DeregisterCheck removes one check of an instance or of a node. NotFound when it is not there.
+	DeregisterCheck(context.Context, *DeregisterCheckRequest) (*DeregisterCheckResponse, error)
+	// Heartbeat says that nodes are alive. It costs no commit unless one of them was taken for dead.
+	Heartbeat(context.Context, *HeartbeatRequest) (*HeartbeatResponse, error)
+	// SetMaintenance switches the maintenance mode of an instance or of a node on or off: while it is on, the instance, or
+	// every instance of the node, is critical. NotFound when it is not there.
+	SetMaintenance(context.Context, *SetMaintenanceRequest) (*SetMaintenanceResponse, error)
+	// GetService answers one instance by its id. NotFound when it is not there.
+	GetService(context.Context, *GetServiceRequest) (*GetServiceResponse, error)
+	// GetNode answers a node with its checks and its instances. NotFound when it is not there.
+	GetNode(context.Context, *GetNodeRequest) (*GetNodeResponse, error)
+	// ListChecks answers the checks of instances and nodes, with what they are about.
+	ListChecks(context.Context, *ListChecksRequest) (*ListChecksResponse, error)
 	// ListServices answers the names in the catalogue with their instance counts.
 	ListServices(context.Context, *ListServicesRequest) (*ListServicesResponse, error)
 	// ListNodes answers the nodes in the catalogue.
@@ -180,6 +304,30 @@ func (UnimplementedCatalogServiceServer) Register(context.Context, *RegisterRequ
 }
 func (UnimplementedCatalogServiceServer) Deregister(context.Context, *DeregisterRequest) (*DeregisterResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Deregister not implemented")
+}
+func (UnimplementedCatalogServiceServer) RegisterNode(context.Context, *RegisterNodeRequest) (*RegisterNodeResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method RegisterNode not implemented")
+}
+func (UnimplementedCatalogServiceServer) DeregisterNode(context.Context, *DeregisterNodeRequest) (*DeregisterNodeResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method DeregisterNode not implemented")
+}
+func (UnimplementedCatalogServiceServer) DeregisterCheck(context.Context, *DeregisterCheckRequest) (*DeregisterCheckResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method DeregisterCheck not implemented")
+}
+func (UnimplementedCatalogServiceServer) Heartbeat(context.Context, *HeartbeatRequest) (*HeartbeatResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Heartbeat not implemented")
+}
+func (UnimplementedCatalogServiceServer) SetMaintenance(context.Context, *SetMaintenanceRequest) (*SetMaintenanceResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method SetMaintenance not implemented")
+}
+func (UnimplementedCatalogServiceServer) GetService(context.Context, *GetServiceRequest) (*GetServiceResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method GetService not implemented")
+}
+func (UnimplementedCatalogServiceServer) GetNode(context.Context, *GetNodeRequest) (*GetNodeResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method GetNode not implemented")
+}
+func (UnimplementedCatalogServiceServer) ListChecks(context.Context, *ListChecksRequest) (*ListChecksResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ListChecks not implemented")
 }
 func (UnimplementedCatalogServiceServer) ListServices(context.Context, *ListServicesRequest) (*ListServicesResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ListServices not implemented")
@@ -252,6 +400,150 @@ func _CatalogService_Deregister_Handler(srv interface{}, ctx context.Context, de
 	}
 	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
 		return srv.(CatalogServiceServer).Deregister(ctx, req.(*DeregisterRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _CatalogService_RegisterNode_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(RegisterNodeRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(CatalogServiceServer).RegisterNode(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: CatalogService_RegisterNode_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(CatalogServiceServer).RegisterNode(ctx, req.(*RegisterNodeRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _CatalogService_DeregisterNode_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(DeregisterNodeRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(CatalogServiceServer).DeregisterNode(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: CatalogService_DeregisterNode_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(CatalogServiceServer).DeregisterNode(ctx, req.(*DeregisterNodeRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _CatalogService_DeregisterCheck_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(DeregisterCheckRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(CatalogServiceServer).DeregisterCheck(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: CatalogService_DeregisterCheck_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(CatalogServiceServer).DeregisterCheck(ctx, req.(*DeregisterCheckRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _CatalogService_Heartbeat_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(HeartbeatRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(CatalogServiceServer).Heartbeat(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: CatalogService_Heartbeat_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(CatalogServiceServer).Heartbeat(ctx, req.(*HeartbeatRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _CatalogService_SetMaintenance_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(SetMaintenanceRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(CatalogServiceServer).SetMaintenance(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: CatalogService_SetMaintenance_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(CatalogServiceServer).SetMaintenance(ctx, req.(*SetMaintenanceRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _CatalogService_GetService_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(GetServiceRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(CatalogServiceServer).GetService(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: CatalogService_GetService_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(CatalogServiceServer).GetService(ctx, req.(*GetServiceRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _CatalogService_GetNode_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(GetNodeRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(CatalogServiceServer).GetNode(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: CatalogService_GetNode_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(CatalogServiceServer).GetNode(ctx, req.(*GetNodeRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _CatalogService_ListChecks_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ListChecksRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(CatalogServiceServer).ListChecks(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: CatalogService_ListChecks_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(CatalogServiceServer).ListChecks(ctx, req.(*ListChecksRequest))
 	}
 	return interceptor(ctx, in, info, handler)
 }
@@ -378,6 +670,38 @@ var CatalogService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Deregister",
 			Handler:    _CatalogService_Deregister_Handler,
+		},
+		{
+			MethodName: "RegisterNode",
+			Handler:    _CatalogService_RegisterNode_Handler,
+		},
+		{
+			MethodName: "DeregisterNode",
+			Handler:    _CatalogService_DeregisterNode_Handler,
+		},
+		{
+			MethodName: "DeregisterCheck",
+			Handler:    _CatalogService_DeregisterCheck_Handler,
+		},
+		{
+			MethodName: "Heartbeat",
+			Handler:    _CatalogService_Heartbeat_Handler,
+		},
+		{
+			MethodName: "SetMaintenance",
+			Handler:    _CatalogService_SetMaintenance_Handler,
+		},
+		{
+			MethodName: "GetService",
+			Handler:    _CatalogService_GetService_Handler,
+		},
+		{
+			MethodName: "GetNode",
+			Handler:    _CatalogService_GetNode_Handler,
+		},
+		{
+			MethodName: "ListChecks",
+			Handler:    _CatalogService_ListChecks_Handler,
 		},
 		{
 			MethodName: "ListServices",

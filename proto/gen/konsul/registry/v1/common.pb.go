@@ -144,8 +144,10 @@ type QueryMeta struct {
 	KnownLeader bool `protobuf:"varint,3,opt,name=known_leader,json=knownLeader,proto3" json:"known_leader,omitempty"`
 	// Milliseconds since the answering server last heard from its leader; 0 on the leader.
 	LastContactMs int64 `protobuf:"varint,4,opt,name=last_contact_ms,json=lastContactMs,proto3" json:"last_contact_ms,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	// Something was left out that the caller's token may not see.
+	ResultsFiltered bool `protobuf:"varint,5,opt,name=results_filtered,json=resultsFiltered,proto3" json:"results_filtered,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
 }
 
 func (x *QueryMeta) Reset() {
@@ -204,6 +206,13 @@ func (x *QueryMeta) GetLastContactMs() int64 {
 		return x.LastContactMs
 	}
 	return 0
+}
+
+func (x *QueryMeta) GetResultsFiltered() bool {
+	if x != nil {
+		return x.ResultsFiltered
+	}
+	return false
 }
 
 // WriteMeta accompanies every answer to a write.
@@ -265,14 +274,15 @@ var File_konsul_registry_v1_common_proto protoreflect.FileDescriptor
 
 const file_konsul_registry_v1_common_proto_rawDesc = "" +
 	"\n" +
-	"\x1fkonsul/registry/v1/common.proto\x12\x12konsul.registry.v1\"\x8c\x01\n" +
+	"\x1fkonsul/registry/v1/common.proto\x12\x12konsul.registry.v1\"\xb7\x01\n" +
 	"\tQueryMeta\x12\x1e\n" +
 	"\n" +
 	"datacenter\x18\x01 \x01(\tR\n" +
 	"datacenter\x12\x14\n" +
 	"\x05index\x18\x02 \x01(\x04R\x05index\x12!\n" +
 	"\fknown_leader\x18\x03 \x01(\bR\vknownLeader\x12&\n" +
-	"\x0flast_contact_ms\x18\x04 \x01(\x03R\rlastContactMs\"A\n" +
+	"\x0flast_contact_ms\x18\x04 \x01(\x03R\rlastContactMs\x12)\n" +
+	"\x10results_filtered\x18\x05 \x01(\bR\x0fresultsFiltered\"A\n" +
 	"\tWriteMeta\x12\x1e\n" +
 	"\n" +
 	"datacenter\x18\x01 \x01(\tR\n" +

@@ -7,8 +7,10 @@
 package registryv1
 
 import (
+	status "google.golang.org/genproto/googleapis/rpc/status"
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
+	durationpb "google.golang.org/protobuf/types/known/durationpb"
 	timestamppb "google.golang.org/protobuf/types/known/timestamppb"
 	v1 "konsul.dev/proto/gen/konsul/federation/v1"
 	reflect "reflect"
@@ -22,6 +24,61 @@ const (
 	// Verify that runtime/protoimpl is sufficiently up-to-date.
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
+
+type Comparison_Operator int32
+
+const (
+	Comparison_OPERATOR_UNSPECIFIED Comparison_Operator = 0
+	Comparison_OPERATOR_EQUAL       Comparison_Operator = 1
+	Comparison_OPERATOR_NOT_EQUAL   Comparison_Operator = 2
+	Comparison_OPERATOR_LESS        Comparison_Operator = 3
+	Comparison_OPERATOR_GREATER     Comparison_Operator = 4
+)
+
+// Enum value maps for Comparison_Operator.
+var (
+	Comparison_Operator_name = map[int32]string{
+		0: "OPERATOR_UNSPECIFIED",
+		1: "OPERATOR_EQUAL",
+		2: "OPERATOR_NOT_EQUAL",
+		3: "OPERATOR_LESS",
+		4: "OPERATOR_GREATER",
+	}
+	Comparison_Operator_value = map[string]int32{
+		"OPERATOR_UNSPECIFIED": 0,
+		"OPERATOR_EQUAL":       1,
+		"OPERATOR_NOT_EQUAL":   2,
+		"OPERATOR_LESS":        3,
+		"OPERATOR_GREATER":     4,
+	}
+)
+
+func (x Comparison_Operator) Enum() *Comparison_Operator {
+	p := new(Comparison_Operator)
+	*p = x
+	return p
+}
+
+func (x Comparison_Operator) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (Comparison_Operator) Descriptor() protoreflect.EnumDescriptor {
+	return file_konsul_registry_v1_internal_proto_enumTypes[0].Descriptor()
+}
+
+func (Comparison_Operator) Type() protoreflect.EnumType {
+	return &file_konsul_registry_v1_internal_proto_enumTypes[0]
+}
+
+func (x Comparison_Operator) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use Comparison_Operator.Descriptor instead.
+func (Comparison_Operator) EnumDescriptor() ([]byte, []int) {
+	return file_konsul_registry_v1_internal_proto_rawDescGZIP(), []int{29, 0}
+}
 
 type PutJoinTokenRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -407,6 +464,770 @@ func (x *PublishRootsResponse) GetIndex() uint64 {
 	return 0
 }
 
+// Proposal is a command on its way to the leader.
+type Proposal struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// An encoded Command without time and epoch, which are the leader's to say.
+	Command []byte `protobuf:"bytes,1,opt,name=command,proto3" json:"command,omitempty"`
+	// Hashes of the rows it puts and of its request id: two proposals with one in common never share a log entry.
+	Claims []uint64 `protobuf:"fixed64,2,rep,packed,name=claims,proto3" json:"claims,omitempty"`
+	// The command version that every member must understand before it may enter the log.
+	Version       uint32 `protobuf:"varint,3,opt,name=version,proto3" json:"version,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Proposal) Reset() {
+	*x = Proposal{}
+	mi := &file_konsul_registry_v1_internal_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Proposal) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Proposal) ProtoMessage() {}
+
+func (x *Proposal) ProtoReflect() protoreflect.Message {
+	mi := &file_konsul_registry_v1_internal_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Proposal.ProtoReflect.Descriptor instead.
+func (*Proposal) Descriptor() ([]byte, []int) {
+	return file_konsul_registry_v1_internal_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *Proposal) GetCommand() []byte {
+	if x != nil {
+		return x.Command
+	}
+	return nil
+}
+
+func (x *Proposal) GetClaims() []uint64 {
+	if x != nil {
+		return x.Claims
+	}
+	return nil
+}
+
+func (x *Proposal) GetVersion() uint32 {
+	if x != nil {
+		return x.Version
+	}
+	return 0
+}
+
+type ProposeRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Proposals     []*Proposal            `protobuf:"bytes,1,rep,name=proposals,proto3" json:"proposals,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ProposeRequest) Reset() {
+	*x = ProposeRequest{}
+	mi := &file_konsul_registry_v1_internal_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ProposeRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ProposeRequest) ProtoMessage() {}
+
+func (x *ProposeRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_konsul_registry_v1_internal_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ProposeRequest.ProtoReflect.Descriptor instead.
+func (*ProposeRequest) Descriptor() ([]byte, []int) {
+	return file_konsul_registry_v1_internal_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *ProposeRequest) GetProposals() []*Proposal {
+	if x != nil {
+		return x.Proposals
+	}
+	return nil
+}
+
+type ProposeResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Outcomes      []*ProposalOutcome     `protobuf:"bytes,1,rep,name=outcomes,proto3" json:"outcomes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ProposeResponse) Reset() {
+	*x = ProposeResponse{}
+	mi := &file_konsul_registry_v1_internal_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ProposeResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ProposeResponse) ProtoMessage() {}
+
+func (x *ProposeResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_konsul_registry_v1_internal_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ProposeResponse.ProtoReflect.Descriptor instead.
+func (*ProposeResponse) Descriptor() ([]byte, []int) {
+	return file_konsul_registry_v1_internal_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *ProposeResponse) GetOutcomes() []*ProposalOutcome {
+	if x != nil {
+		return x.Outcomes
+	}
+	return nil
+}
+
+type ProposalOutcome struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Types that are valid to be assigned to Outcome:
+	//
+	//	*ProposalOutcome_Result
+	//	*ProposalOutcome_Status
+	Outcome       isProposalOutcome_Outcome `protobuf_oneof:"outcome"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ProposalOutcome) Reset() {
+	*x = ProposalOutcome{}
+	mi := &file_konsul_registry_v1_internal_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ProposalOutcome) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ProposalOutcome) ProtoMessage() {}
+
+func (x *ProposalOutcome) ProtoReflect() protoreflect.Message {
+	mi := &file_konsul_registry_v1_internal_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ProposalOutcome.ProtoReflect.Descriptor instead.
+func (*ProposalOutcome) Descriptor() ([]byte, []int) {
+	return file_konsul_registry_v1_internal_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *ProposalOutcome) GetOutcome() isProposalOutcome_Outcome {
+	if x != nil {
+		return x.Outcome
+	}
+	return nil
+}
+
+func (x *ProposalOutcome) GetResult() *CommandResult {
+	if x != nil {
+		if x, ok := x.Outcome.(*ProposalOutcome_Result); ok {
+			return x.Result
+		}
+	}
+	return nil
+}
+
+func (x *ProposalOutcome) GetStatus() *status.Status {
+	if x != nil {
+		if x, ok := x.Outcome.(*ProposalOutcome_Status); ok {
+			return x.Status
+		}
+	}
+	return nil
+}
+
+type isProposalOutcome_Outcome interface {
+	isProposalOutcome_Outcome()
+}
+
+type ProposalOutcome_Result struct {
+	Result *CommandResult `protobuf:"bytes,1,opt,name=result,proto3,oneof"`
+}
+
+type ProposalOutcome_Status struct {
+	Status *status.Status `protobuf:"bytes,2,opt,name=status,proto3,oneof"`
+}
+
+func (*ProposalOutcome_Result) isProposalOutcome_Outcome() {}
+
+func (*ProposalOutcome_Status) isProposalOutcome_Outcome() {}
+
+type ReadIndexRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Confirm the leader with a majority; otherwise its lease is enough.
+	Linearizable bool `protobuf:"varint,1,opt,name=linearizable,proto3" json:"linearizable,omitempty"`
+	// The server that asks.
+	Server        string `protobuf:"bytes,2,opt,name=server,proto3" json:"server,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReadIndexRequest) Reset() {
+	*x = ReadIndexRequest{}
+	mi := &file_konsul_registry_v1_internal_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReadIndexRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReadIndexRequest) ProtoMessage() {}
+
+func (x *ReadIndexRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_konsul_registry_v1_internal_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReadIndexRequest.ProtoReflect.Descriptor instead.
+func (*ReadIndexRequest) Descriptor() ([]byte, []int) {
+	return file_konsul_registry_v1_internal_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *ReadIndexRequest) GetLinearizable() bool {
+	if x != nil {
+		return x.Linearizable
+	}
+	return false
+}
+
+func (x *ReadIndexRequest) GetServer() string {
+	if x != nil {
+		return x.Server
+	}
+	return ""
+}
+
+type ReadIndexResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Index uint64                 `protobuf:"varint,1,opt,name=index,proto3" json:"index,omitempty"`
+	// The asker completes the majority that confirms the leader, if it is at this term still; 0: nothing is left to confirm.
+	Term          uint64 `protobuf:"varint,2,opt,name=term,proto3" json:"term,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReadIndexResponse) Reset() {
+	*x = ReadIndexResponse{}
+	mi := &file_konsul_registry_v1_internal_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReadIndexResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReadIndexResponse) ProtoMessage() {}
+
+func (x *ReadIndexResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_konsul_registry_v1_internal_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReadIndexResponse.ProtoReflect.Descriptor instead.
+func (*ReadIndexResponse) Descriptor() ([]byte, []int) {
+	return file_konsul_registry_v1_internal_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *ReadIndexResponse) GetIndex() uint64 {
+	if x != nil {
+		return x.Index
+	}
+	return 0
+}
+
+func (x *ReadIndexResponse) GetTerm() uint64 {
+	if x != nil {
+		return x.Term
+	}
+	return 0
+}
+
+type GreetRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GreetRequest) Reset() {
+	*x = GreetRequest{}
+	mi := &file_konsul_registry_v1_internal_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GreetRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GreetRequest) ProtoMessage() {}
+
+func (x *GreetRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_konsul_registry_v1_internal_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GreetRequest.ProtoReflect.Descriptor instead.
+func (*GreetRequest) Descriptor() ([]byte, []int) {
+	return file_konsul_registry_v1_internal_proto_rawDescGZIP(), []int{14}
+}
+
+type GreetResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Self  *Member                `protobuf:"bytes,1,opt,name=self,proto3" json:"self,omitempty"`
+	// It has no Raft state: it never was in a cluster, or it lost its disk.
+	Fresh bool `protobuf:"varint,2,opt,name=fresh,proto3" json:"fresh,omitempty"`
+	// With how many servers it founds a cluster; 0: it only joins one.
+	Expect uint32 `protobuf:"varint,3,opt,name=expect,proto3" json:"expect,omitempty"`
+	// All servers it was told of, itself included, once every one of them answered without state.
+	Met []*Member `protobuf:"bytes,4,rep,name=met,proto3" json:"met,omitempty"`
+	// How often the cluster was recovered from a lost quorum, as far as this server knows.
+	Generation uint64 `protobuf:"varint,5,opt,name=generation,proto3" json:"generation,omitempty"`
+	// The ids in its Raft configuration.
+	Members       []string `protobuf:"bytes,6,rep,name=members,proto3" json:"members,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GreetResponse) Reset() {
+	*x = GreetResponse{}
+	mi := &file_konsul_registry_v1_internal_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GreetResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GreetResponse) ProtoMessage() {}
+
+func (x *GreetResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_konsul_registry_v1_internal_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GreetResponse.ProtoReflect.Descriptor instead.
+func (*GreetResponse) Descriptor() ([]byte, []int) {
+	return file_konsul_registry_v1_internal_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *GreetResponse) GetSelf() *Member {
+	if x != nil {
+		return x.Self
+	}
+	return nil
+}
+
+func (x *GreetResponse) GetFresh() bool {
+	if x != nil {
+		return x.Fresh
+	}
+	return false
+}
+
+func (x *GreetResponse) GetExpect() uint32 {
+	if x != nil {
+		return x.Expect
+	}
+	return 0
+}
+
+func (x *GreetResponse) GetMet() []*Member {
+	if x != nil {
+		return x.Met
+	}
+	return nil
+}
+
+func (x *GreetResponse) GetGeneration() uint64 {
+	if x != nil {
+		return x.Generation
+	}
+	return 0
+}
+
+func (x *GreetResponse) GetMembers() []string {
+	if x != nil {
+		return x.Members
+	}
+	return nil
+}
+
+type JoinRequest struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Member *Member                `protobuf:"bytes,1,opt,name=member,proto3" json:"member,omitempty"`
+	// It has no Raft state: whatever it acknowledged before counts no more.
+	Fresh         bool   `protobuf:"varint,2,opt,name=fresh,proto3" json:"fresh,omitempty"`
+	Generation    uint64 `protobuf:"varint,3,opt,name=generation,proto3" json:"generation,omitempty"`
+	RequestId     string `protobuf:"bytes,4,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *JoinRequest) Reset() {
+	*x = JoinRequest{}
+	mi := &file_konsul_registry_v1_internal_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *JoinRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*JoinRequest) ProtoMessage() {}
+
+func (x *JoinRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_konsul_registry_v1_internal_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use JoinRequest.ProtoReflect.Descriptor instead.
+func (*JoinRequest) Descriptor() ([]byte, []int) {
+	return file_konsul_registry_v1_internal_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *JoinRequest) GetMember() *Member {
+	if x != nil {
+		return x.Member
+	}
+	return nil
+}
+
+func (x *JoinRequest) GetFresh() bool {
+	if x != nil {
+		return x.Fresh
+	}
+	return false
+}
+
+func (x *JoinRequest) GetGeneration() uint64 {
+	if x != nil {
+		return x.Generation
+	}
+	return 0
+}
+
+func (x *JoinRequest) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
+	}
+	return ""
+}
+
+type JoinResponse struct {
+	state      protoimpl.MessageState `protogen:"open.v1"`
+	Generation uint64                 `protobuf:"varint,1,opt,name=generation,proto3" json:"generation,omitempty"`
+	// Every member, so that the newcomer finds the leader.
+	Members       []*Member `protobuf:"bytes,2,rep,name=members,proto3" json:"members,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *JoinResponse) Reset() {
+	*x = JoinResponse{}
+	mi := &file_konsul_registry_v1_internal_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *JoinResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*JoinResponse) ProtoMessage() {}
+
+func (x *JoinResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_konsul_registry_v1_internal_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use JoinResponse.ProtoReflect.Descriptor instead.
+func (*JoinResponse) Descriptor() ([]byte, []int) {
+	return file_konsul_registry_v1_internal_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *JoinResponse) GetGeneration() uint64 {
+	if x != nil {
+		return x.Generation
+	}
+	return 0
+}
+
+func (x *JoinResponse) GetMembers() []*Member {
+	if x != nil {
+		return x.Members
+	}
+	return nil
+}
+
+type AnnounceRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Member        *Member                `protobuf:"bytes,1,opt,name=member,proto3" json:"member,omitempty"`
+	RequestId     string                 `protobuf:"bytes,2,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AnnounceRequest) Reset() {
+	*x = AnnounceRequest{}
+	mi := &file_konsul_registry_v1_internal_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AnnounceRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AnnounceRequest) ProtoMessage() {}
+
+func (x *AnnounceRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_konsul_registry_v1_internal_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AnnounceRequest.ProtoReflect.Descriptor instead.
+func (*AnnounceRequest) Descriptor() ([]byte, []int) {
+	return file_konsul_registry_v1_internal_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *AnnounceRequest) GetMember() *Member {
+	if x != nil {
+		return x.Member
+	}
+	return nil
+}
+
+func (x *AnnounceRequest) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
+	}
+	return ""
+}
+
+type AnnounceResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AnnounceResponse) Reset() {
+	*x = AnnounceResponse{}
+	mi := &file_konsul_registry_v1_internal_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AnnounceResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AnnounceResponse) ProtoMessage() {}
+
+func (x *AnnounceResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_konsul_registry_v1_internal_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AnnounceResponse.ProtoReflect.Descriptor instead.
+func (*AnnounceResponse) Descriptor() ([]byte, []int) {
+	return file_konsul_registry_v1_internal_proto_rawDescGZIP(), []int{19}
+}
+
+type AdmitRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Generation    uint64                 `protobuf:"varint,1,opt,name=generation,proto3" json:"generation,omitempty"`
+	Members       []*Member              `protobuf:"bytes,2,rep,name=members,proto3" json:"members,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AdmitRequest) Reset() {
+	*x = AdmitRequest{}
+	mi := &file_konsul_registry_v1_internal_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AdmitRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AdmitRequest) ProtoMessage() {}
+
+func (x *AdmitRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_konsul_registry_v1_internal_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AdmitRequest.ProtoReflect.Descriptor instead.
+func (*AdmitRequest) Descriptor() ([]byte, []int) {
+	return file_konsul_registry_v1_internal_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *AdmitRequest) GetGeneration() uint64 {
+	if x != nil {
+		return x.Generation
+	}
+	return 0
+}
+
+func (x *AdmitRequest) GetMembers() []*Member {
+	if x != nil {
+		return x.Members
+	}
+	return nil
+}
+
+type AdmitResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AdmitResponse) Reset() {
+	*x = AdmitResponse{}
+	mi := &file_konsul_registry_v1_internal_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AdmitResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AdmitResponse) ProtoMessage() {}
+
+func (x *AdmitResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_konsul_registry_v1_internal_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AdmitResponse.ProtoReflect.Descriptor instead.
+func (*AdmitResponse) Descriptor() ([]byte, []int) {
+	return file_konsul_registry_v1_internal_proto_rawDescGZIP(), []int{21}
+}
+
 // Command is one entry of the Raft log. It is versioned: a server that does not know a kind stops rather than skips it.
 type Command struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -419,14 +1240,23 @@ type Command struct {
 	// All or nothing, in order.
 	Operations []*Operation `protobuf:"bytes,4,rep,name=operations,proto3" json:"operations,omitempty"`
 	// Checked before any operation; one that fails fails the command.
-	Conditions    []*Condition `protobuf:"bytes,5,rep,name=conditions,proto3" json:"conditions,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Conditions []*Condition `protobuf:"bytes,5,rep,name=conditions,proto3" json:"conditions,omitempty"`
+	// Encoded commands that were proposed together and share this one's time and epoch; it has no operations of its own
+	// then. Each stands for itself: one that fails fails alone. No two of them put the same row.
+	Batch [][]byte `protobuf:"bytes,6,rep,name=batch,proto3" json:"batch,omitempty"`
+	// Done instead of the operations when a condition that chooses does not hold.
+	Otherwise []*Operation `protobuf:"bytes,7,rep,name=otherwise,proto3" json:"otherwise,omitempty"`
+	// Answer what became of each operation in CommandResult.outcomes.
+	Detailed bool `protobuf:"varint,8,opt,name=detailed,proto3" json:"detailed,omitempty"`
+	// The rows that get operations answer hold at most so many bytes together, else the command fails; 0: no limit.
+	MaxAnswerBytes uint64 `protobuf:"varint,9,opt,name=max_answer_bytes,json=maxAnswerBytes,proto3" json:"max_answer_bytes,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *Command) Reset() {
 	*x = Command{}
-	mi := &file_konsul_registry_v1_internal_proto_msgTypes[8]
+	mi := &file_konsul_registry_v1_internal_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -438,7 +1268,7 @@ func (x *Command) String() string {
 func (*Command) ProtoMessage() {}
 
 func (x *Command) ProtoReflect() protoreflect.Message {
-	mi := &file_konsul_registry_v1_internal_proto_msgTypes[8]
+	mi := &file_konsul_registry_v1_internal_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -451,7 +1281,7 @@ func (x *Command) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Command.ProtoReflect.Descriptor instead.
 func (*Command) Descriptor() ([]byte, []int) {
-	return file_konsul_registry_v1_internal_proto_rawDescGZIP(), []int{8}
+	return file_konsul_registry_v1_internal_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *Command) GetTime() *timestamppb.Timestamp {
@@ -489,6 +1319,34 @@ func (x *Command) GetConditions() []*Condition {
 	return nil
 }
 
+func (x *Command) GetBatch() [][]byte {
+	if x != nil {
+		return x.Batch
+	}
+	return nil
+}
+
+func (x *Command) GetOtherwise() []*Operation {
+	if x != nil {
+		return x.Otherwise
+	}
+	return nil
+}
+
+func (x *Command) GetDetailed() bool {
+	if x != nil {
+		return x.Detailed
+	}
+	return false
+}
+
+func (x *Command) GetMaxAnswerBytes() uint64 {
+	if x != nil {
+		return x.MaxAnswerBytes
+	}
+	return 0
+}
+
 // Operation changes one record or one range of records.
 type Operation struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -498,6 +1356,10 @@ type Operation struct {
 	//	*Operation_Delete
 	//	*Operation_DeletePrefix
 	//	*Operation_Replicate
+	//	*Operation_Get
+	//	*Operation_DeleteBelow
+	//	*Operation_EndLease
+	//	*Operation_AcquireLock
 	Op            isOperation_Op `protobuf_oneof:"op"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -505,7 +1367,7 @@ type Operation struct {
 
 func (x *Operation) Reset() {
 	*x = Operation{}
-	mi := &file_konsul_registry_v1_internal_proto_msgTypes[9]
+	mi := &file_konsul_registry_v1_internal_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -517,7 +1379,7 @@ func (x *Operation) String() string {
 func (*Operation) ProtoMessage() {}
 
 func (x *Operation) ProtoReflect() protoreflect.Message {
-	mi := &file_konsul_registry_v1_internal_proto_msgTypes[9]
+	mi := &file_konsul_registry_v1_internal_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -530,7 +1392,7 @@ func (x *Operation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Operation.ProtoReflect.Descriptor instead.
 func (*Operation) Descriptor() ([]byte, []int) {
-	return file_konsul_registry_v1_internal_proto_rawDescGZIP(), []int{9}
+	return file_konsul_registry_v1_internal_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *Operation) GetOp() isOperation_Op {
@@ -576,6 +1438,42 @@ func (x *Operation) GetReplicate() *Record {
 	return nil
 }
 
+func (x *Operation) GetGet() *RecordKey {
+	if x != nil {
+		if x, ok := x.Op.(*Operation_Get); ok {
+			return x.Get
+		}
+	}
+	return nil
+}
+
+func (x *Operation) GetDeleteBelow() *DeleteBelow {
+	if x != nil {
+		if x, ok := x.Op.(*Operation_DeleteBelow); ok {
+			return x.DeleteBelow
+		}
+	}
+	return nil
+}
+
+func (x *Operation) GetEndLease() *EndLease {
+	if x != nil {
+		if x, ok := x.Op.(*Operation_EndLease); ok {
+			return x.EndLease
+		}
+	}
+	return nil
+}
+
+func (x *Operation) GetAcquireLock() *AcquireLock {
+	if x != nil {
+		if x, ok := x.Op.(*Operation_AcquireLock); ok {
+			return x.AcquireLock
+		}
+	}
+	return nil
+}
+
 type isOperation_Op interface {
 	isOperation_Op()
 }
@@ -600,6 +1498,26 @@ type Operation_Replicate struct {
 	Replicate *Record `protobuf:"bytes,4,opt,name=replicate,proto3,oneof"`
 }
 
+type Operation_Get struct {
+	// Answer a row as the operations before this one leave it. Only in detailed commands.
+	Get *RecordKey `protobuf:"bytes,5,opt,name=get,proto3,oneof"`
+}
+
+type Operation_DeleteBelow struct {
+	// Leave tombstones as delete_prefix does, for so many rows at most.
+	DeleteBelow *DeleteBelow `protobuf:"bytes,6,opt,name=delete_below,json=deleteBelow,proto3,oneof"`
+}
+
+type Operation_EndLease struct {
+	// End a lease, and with it whatever is attached to it.
+	EndLease *EndLease `protobuf:"bytes,7,opt,name=end_lease,json=endLease,proto3,oneof"`
+}
+
+type Operation_AcquireLock struct {
+	// Give a lock to a lease. The lease that holds it already keeps its token.
+	AcquireLock *AcquireLock `protobuf:"bytes,8,opt,name=acquire_lock,json=acquireLock,proto3,oneof"`
+}
+
 func (*Operation_Put) isOperation_Op() {}
 
 func (*Operation_Delete) isOperation_Op() {}
@@ -607,6 +1525,187 @@ func (*Operation_Delete) isOperation_Op() {}
 func (*Operation_DeletePrefix) isOperation_Op() {}
 
 func (*Operation_Replicate) isOperation_Op() {}
+
+func (*Operation_Get) isOperation_Op() {}
+
+func (*Operation_DeleteBelow) isOperation_Op() {}
+
+func (*Operation_EndLease) isOperation_Op() {}
+
+func (*Operation_AcquireLock) isOperation_Op() {}
+
+type DeleteBelow struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Prefix *RecordKey             `protobuf:"bytes,1,opt,name=prefix,proto3" json:"prefix,omitempty"`
+	Limit  uint64                 `protobuf:"varint,2,opt,name=limit,proto3" json:"limit,omitempty"`
+	// Delete the first rows when there are more, and say so in CommandResult.more; else the command fails.
+	Partial       bool `protobuf:"varint,3,opt,name=partial,proto3" json:"partial,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DeleteBelow) Reset() {
+	*x = DeleteBelow{}
+	mi := &file_konsul_registry_v1_internal_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DeleteBelow) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DeleteBelow) ProtoMessage() {}
+
+func (x *DeleteBelow) ProtoReflect() protoreflect.Message {
+	mi := &file_konsul_registry_v1_internal_proto_msgTypes[24]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DeleteBelow.ProtoReflect.Descriptor instead.
+func (*DeleteBelow) Descriptor() ([]byte, []int) {
+	return file_konsul_registry_v1_internal_proto_rawDescGZIP(), []int{24}
+}
+
+func (x *DeleteBelow) GetPrefix() *RecordKey {
+	if x != nil {
+		return x.Prefix
+	}
+	return nil
+}
+
+func (x *DeleteBelow) GetLimit() uint64 {
+	if x != nil {
+		return x.Limit
+	}
+	return 0
+}
+
+func (x *DeleteBelow) GetPartial() bool {
+	if x != nil {
+		return x.Partial
+	}
+	return false
+}
+
+type EndLease struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *EndLease) Reset() {
+	*x = EndLease{}
+	mi := &file_konsul_registry_v1_internal_proto_msgTypes[25]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *EndLease) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*EndLease) ProtoMessage() {}
+
+func (x *EndLease) ProtoReflect() protoreflect.Message {
+	mi := &file_konsul_registry_v1_internal_proto_msgTypes[25]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use EndLease.ProtoReflect.Descriptor instead.
+func (*EndLease) Descriptor() ([]byte, []int) {
+	return file_konsul_registry_v1_internal_proto_rawDescGZIP(), []int{25}
+}
+
+func (x *EndLease) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+type AcquireLock struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Lease         string                 `protobuf:"bytes,2,opt,name=lease,proto3" json:"lease,omitempty"`
+	Delay         *durationpb.Duration   `protobuf:"bytes,3,opt,name=delay,proto3" json:"delay,omitempty"`
+	Holder        string                 `protobuf:"bytes,4,opt,name=holder,proto3" json:"holder,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AcquireLock) Reset() {
+	*x = AcquireLock{}
+	mi := &file_konsul_registry_v1_internal_proto_msgTypes[26]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AcquireLock) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AcquireLock) ProtoMessage() {}
+
+func (x *AcquireLock) ProtoReflect() protoreflect.Message {
+	mi := &file_konsul_registry_v1_internal_proto_msgTypes[26]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AcquireLock.ProtoReflect.Descriptor instead.
+func (*AcquireLock) Descriptor() ([]byte, []int) {
+	return file_konsul_registry_v1_internal_proto_rawDescGZIP(), []int{26}
+}
+
+func (x *AcquireLock) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *AcquireLock) GetLease() string {
+	if x != nil {
+		return x.Lease
+	}
+	return ""
+}
+
+func (x *AcquireLock) GetDelay() *durationpb.Duration {
+	if x != nil {
+		return x.Delay
+	}
+	return nil
+}
+
+func (x *AcquireLock) GetHolder() string {
+	if x != nil {
+		return x.Holder
+	}
+	return ""
+}
 
 type RecordKey struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -618,7 +1717,7 @@ type RecordKey struct {
 
 func (x *RecordKey) Reset() {
 	*x = RecordKey{}
-	mi := &file_konsul_registry_v1_internal_proto_msgTypes[10]
+	mi := &file_konsul_registry_v1_internal_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -630,7 +1729,7 @@ func (x *RecordKey) String() string {
 func (*RecordKey) ProtoMessage() {}
 
 func (x *RecordKey) ProtoReflect() protoreflect.Message {
-	mi := &file_konsul_registry_v1_internal_proto_msgTypes[10]
+	mi := &file_konsul_registry_v1_internal_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -643,7 +1742,7 @@ func (x *RecordKey) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RecordKey.ProtoReflect.Descriptor instead.
 func (*RecordKey) Descriptor() ([]byte, []int) {
-	return file_konsul_registry_v1_internal_proto_rawDescGZIP(), []int{10}
+	return file_konsul_registry_v1_internal_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *RecordKey) GetTable() Table {
@@ -667,14 +1766,18 @@ type Condition struct {
 	// The row's modify index must equal this; 0: the row must be absent.
 	ModifyIndex uint64 `protobuf:"varint,2,opt,name=modify_index,json=modifyIndex,proto3" json:"modify_index,omitempty"`
 	// The fault code and reason the caller gets when it does not hold, e.g. "CAS_MISMATCH".
-	Reason        string `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
+	Reason string `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
+	// Compare this instead of the modify index.
+	Comparison *Comparison `protobuf:"bytes,4,opt,name=comparison,proto3" json:"comparison,omitempty"`
+	// When it does not hold the command goes on with its otherwise operations; else it fails and does nothing.
+	Chooses       bool `protobuf:"varint,5,opt,name=chooses,proto3" json:"chooses,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Condition) Reset() {
 	*x = Condition{}
-	mi := &file_konsul_registry_v1_internal_proto_msgTypes[11]
+	mi := &file_konsul_registry_v1_internal_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -686,7 +1789,7 @@ func (x *Condition) String() string {
 func (*Condition) ProtoMessage() {}
 
 func (x *Condition) ProtoReflect() protoreflect.Message {
-	mi := &file_konsul_registry_v1_internal_proto_msgTypes[11]
+	mi := &file_konsul_registry_v1_internal_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -699,7 +1802,7 @@ func (x *Condition) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Condition.ProtoReflect.Descriptor instead.
 func (*Condition) Descriptor() ([]byte, []int) {
-	return file_konsul_registry_v1_internal_proto_rawDescGZIP(), []int{11}
+	return file_konsul_registry_v1_internal_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *Condition) GetRow() *RecordKey {
@@ -723,6 +1826,196 @@ func (x *Condition) GetReason() string {
 	return ""
 }
 
+func (x *Condition) GetComparison() *Comparison {
+	if x != nil {
+		return x.Comparison
+	}
+	return nil
+}
+
+func (x *Condition) GetChooses() bool {
+	if x != nil {
+		return x.Chooses
+	}
+	return false
+}
+
+// Comparison of a row with something. All indexes and the version of an absent row are 0; its value and meta compare
+// with nothing.
+type Comparison struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// How the row's value relates to the given one; unspecified: equal.
+	Operator Comparison_Operator `protobuf:"varint,1,opt,name=operator,proto3,enum=konsul.registry.v1.Comparison_Operator" json:"operator,omitempty"`
+	// Types that are valid to be assigned to With:
+	//
+	//	*Comparison_ModifyIndex
+	//	*Comparison_CreateIndex
+	//	*Comparison_Version
+	//	*Comparison_Value
+	//	*Comparison_Exists
+	//	*Comparison_HeldWith
+	//	*Comparison_FreeFor
+	With          isComparison_With `protobuf_oneof:"with"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Comparison) Reset() {
+	*x = Comparison{}
+	mi := &file_konsul_registry_v1_internal_proto_msgTypes[29]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Comparison) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Comparison) ProtoMessage() {}
+
+func (x *Comparison) ProtoReflect() protoreflect.Message {
+	mi := &file_konsul_registry_v1_internal_proto_msgTypes[29]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Comparison.ProtoReflect.Descriptor instead.
+func (*Comparison) Descriptor() ([]byte, []int) {
+	return file_konsul_registry_v1_internal_proto_rawDescGZIP(), []int{29}
+}
+
+func (x *Comparison) GetOperator() Comparison_Operator {
+	if x != nil {
+		return x.Operator
+	}
+	return Comparison_OPERATOR_UNSPECIFIED
+}
+
+func (x *Comparison) GetWith() isComparison_With {
+	if x != nil {
+		return x.With
+	}
+	return nil
+}
+
+func (x *Comparison) GetModifyIndex() uint64 {
+	if x != nil {
+		if x, ok := x.With.(*Comparison_ModifyIndex); ok {
+			return x.ModifyIndex
+		}
+	}
+	return 0
+}
+
+func (x *Comparison) GetCreateIndex() uint64 {
+	if x != nil {
+		if x, ok := x.With.(*Comparison_CreateIndex); ok {
+			return x.CreateIndex
+		}
+	}
+	return 0
+}
+
+func (x *Comparison) GetVersion() uint64 {
+	if x != nil {
+		if x, ok := x.With.(*Comparison_Version); ok {
+			return x.Version
+		}
+	}
+	return 0
+}
+
+func (x *Comparison) GetValue() []byte {
+	if x != nil {
+		if x, ok := x.With.(*Comparison_Value); ok {
+			return x.Value
+		}
+	}
+	return nil
+}
+
+func (x *Comparison) GetExists() bool {
+	if x != nil {
+		if x, ok := x.With.(*Comparison_Exists); ok {
+			return x.Exists
+		}
+	}
+	return false
+}
+
+func (x *Comparison) GetHeldWith() uint64 {
+	if x != nil {
+		if x, ok := x.With.(*Comparison_HeldWith); ok {
+			return x.HeldWith
+		}
+	}
+	return 0
+}
+
+func (x *Comparison) GetFreeFor() string {
+	if x != nil {
+		if x, ok := x.With.(*Comparison_FreeFor); ok {
+			return x.FreeFor
+		}
+	}
+	return ""
+}
+
+type isComparison_With interface {
+	isComparison_With()
+}
+
+type Comparison_ModifyIndex struct {
+	ModifyIndex uint64 `protobuf:"varint,2,opt,name=modify_index,json=modifyIndex,proto3,oneof"`
+}
+
+type Comparison_CreateIndex struct {
+	CreateIndex uint64 `protobuf:"varint,3,opt,name=create_index,json=createIndex,proto3,oneof"`
+}
+
+type Comparison_Version struct {
+	Version uint64 `protobuf:"varint,4,opt,name=version,proto3,oneof"`
+}
+
+type Comparison_Value struct {
+	Value []byte `protobuf:"bytes,5,opt,name=value,proto3,oneof"`
+}
+
+type Comparison_Exists struct {
+	// Whether the row exists; only with equal.
+	Exists bool `protobuf:"varint,6,opt,name=exists,proto3,oneof"`
+}
+
+type Comparison_HeldWith struct {
+	// The row is a lock that is held with this token; only with equal.
+	HeldWith uint64 `protobuf:"varint,7,opt,name=held_with,json=heldWith,proto3,oneof"`
+}
+
+type Comparison_FreeFor struct {
+	// The row is a lock that this lease may have now: nobody holds it, no delay is on, or the lease has it already. Only with equal.
+	FreeFor string `protobuf:"bytes,8,opt,name=free_for,json=freeFor,proto3,oneof"`
+}
+
+func (*Comparison_ModifyIndex) isComparison_With() {}
+
+func (*Comparison_CreateIndex) isComparison_With() {}
+
+func (*Comparison_Version) isComparison_With() {}
+
+func (*Comparison_Value) isComparison_With() {}
+
+func (*Comparison_Exists) isComparison_With() {}
+
+func (*Comparison_HeldWith) isComparison_With() {}
+
+func (*Comparison_FreeFor) isComparison_With() {}
+
 // CommandResult is what applying a command answered.
 type CommandResult struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -733,14 +2026,18 @@ type CommandResult struct {
 	// How many rows the operations changed.
 	Changed uint64 `protobuf:"varint,4,opt,name=changed,proto3" json:"changed,omitempty"`
 	// Rows as written by put operations, in order, without values.
-	Written       []*Record `protobuf:"bytes,5,rep,name=written,proto3" json:"written,omitempty"`
+	Written []*Record `protobuf:"bytes,5,rep,name=written,proto3" json:"written,omitempty"`
+	// What became of each operation, if the command is detailed.
+	Outcomes []*OperationOutcome `protobuf:"bytes,6,rep,name=outcomes,proto3" json:"outcomes,omitempty"`
+	// A partial deletion left rows behind.
+	More          bool `protobuf:"varint,7,opt,name=more,proto3" json:"more,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *CommandResult) Reset() {
 	*x = CommandResult{}
-	mi := &file_konsul_registry_v1_internal_proto_msgTypes[12]
+	mi := &file_konsul_registry_v1_internal_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -752,7 +2049,7 @@ func (x *CommandResult) String() string {
 func (*CommandResult) ProtoMessage() {}
 
 func (x *CommandResult) ProtoReflect() protoreflect.Message {
-	mi := &file_konsul_registry_v1_internal_proto_msgTypes[12]
+	mi := &file_konsul_registry_v1_internal_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -765,7 +2062,7 @@ func (x *CommandResult) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CommandResult.ProtoReflect.Descriptor instead.
 func (*CommandResult) Descriptor() ([]byte, []int) {
-	return file_konsul_registry_v1_internal_proto_rawDescGZIP(), []int{12}
+	return file_konsul_registry_v1_internal_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *CommandResult) GetIndex() uint64 {
@@ -803,18 +2100,222 @@ func (x *CommandResult) GetWritten() []*Record {
 	return nil
 }
 
+func (x *CommandResult) GetOutcomes() []*OperationOutcome {
+	if x != nil {
+		return x.Outcomes
+	}
+	return nil
+}
+
+func (x *CommandResult) GetMore() bool {
+	if x != nil {
+		return x.More
+	}
+	return false
+}
+
+type OperationOutcome struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The row that was read, or as it was written, without its value; unset when there is none.
+	Row *Record `protobuf:"bytes,1,opt,name=row,proto3" json:"row,omitempty"`
+	// How many rows the operation changed.
+	Changed       uint64 `protobuf:"varint,2,opt,name=changed,proto3" json:"changed,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *OperationOutcome) Reset() {
+	*x = OperationOutcome{}
+	mi := &file_konsul_registry_v1_internal_proto_msgTypes[31]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *OperationOutcome) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*OperationOutcome) ProtoMessage() {}
+
+func (x *OperationOutcome) ProtoReflect() protoreflect.Message {
+	mi := &file_konsul_registry_v1_internal_proto_msgTypes[31]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use OperationOutcome.ProtoReflect.Descriptor instead.
+func (*OperationOutcome) Descriptor() ([]byte, []int) {
+	return file_konsul_registry_v1_internal_proto_rawDescGZIP(), []int{31}
+}
+
+func (x *OperationOutcome) GetRow() *Record {
+	if x != nil {
+		return x.Row
+	}
+	return nil
+}
+
+func (x *OperationOutcome) GetChanged() uint64 {
+	if x != nil {
+		return x.Changed
+	}
+	return 0
+}
+
+// RequestOutcomes is what the commands of one log entry answered, kept so that a request made again hears the same.
+type RequestOutcomes struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Outcomes      []*RequestOutcome      `protobuf:"bytes,1,rep,name=outcomes,proto3" json:"outcomes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RequestOutcomes) Reset() {
+	*x = RequestOutcomes{}
+	mi := &file_konsul_registry_v1_internal_proto_msgTypes[32]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RequestOutcomes) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RequestOutcomes) ProtoMessage() {}
+
+func (x *RequestOutcomes) ProtoReflect() protoreflect.Message {
+	mi := &file_konsul_registry_v1_internal_proto_msgTypes[32]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RequestOutcomes.ProtoReflect.Descriptor instead.
+func (*RequestOutcomes) Descriptor() ([]byte, []int) {
+	return file_konsul_registry_v1_internal_proto_rawDescGZIP(), []int{32}
+}
+
+func (x *RequestOutcomes) GetOutcomes() []*RequestOutcome {
+	if x != nil {
+		return x.Outcomes
+	}
+	return nil
+}
+
+// RequestOutcome is kept short: a request made again brings its command along.
+type RequestOutcome struct {
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	RequestId string                 `protobuf:"bytes,1,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	// What was answered, unless that follows from the command and what is below.
+	Result *CommandResult `protobuf:"bytes,2,opt,name=result,proto3" json:"result,omitempty"`
+	// Instead of request_id, when that is a UUID as usually written.
+	Uuid []byte `protobuf:"bytes,3,opt,name=uuid,proto3" json:"uuid,omitempty"`
+	// Create index and version of each row, when the command did nothing but put rows.
+	Created  []uint64 `protobuf:"varint,4,rep,packed,name=created,proto3" json:"created,omitempty"`
+	Versions []uint64 `protobuf:"varint,5,rep,packed,name=versions,proto3" json:"versions,omitempty"`
+	// The epoch it was done in.
+	Epoch         uint64 `protobuf:"varint,6,opt,name=epoch,proto3" json:"epoch,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RequestOutcome) Reset() {
+	*x = RequestOutcome{}
+	mi := &file_konsul_registry_v1_internal_proto_msgTypes[33]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RequestOutcome) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RequestOutcome) ProtoMessage() {}
+
+func (x *RequestOutcome) ProtoReflect() protoreflect.Message {
+	mi := &file_konsul_registry_v1_internal_proto_msgTypes[33]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RequestOutcome.ProtoReflect.Descriptor instead.
+func (*RequestOutcome) Descriptor() ([]byte, []int) {
+	return file_konsul_registry_v1_internal_proto_rawDescGZIP(), []int{33}
+}
+
+func (x *RequestOutcome) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
+	}
+	return ""
+}
+
+func (x *RequestOutcome) GetResult() *CommandResult {
+	if x != nil {
+		return x.Result
+	}
+	return nil
+}
+
+func (x *RequestOutcome) GetUuid() []byte {
+	if x != nil {
+		return x.Uuid
+	}
+	return nil
+}
+
+func (x *RequestOutcome) GetCreated() []uint64 {
+	if x != nil {
+		return x.Created
+	}
+	return nil
+}
+
+func (x *RequestOutcome) GetVersions() []uint64 {
+	if x != nil {
+		return x.Versions
+	}
+	return nil
+}
+
+func (x *RequestOutcome) GetEpoch() uint64 {
+	if x != nil {
+		return x.Epoch
+	}
+	return 0
+}
+
 // SnapshotHeader opens a snapshot stream; length-delimited Records follow, in table and key order.
 type SnapshotHeader struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Index         uint64                 `protobuf:"varint,1,opt,name=index,proto3" json:"index,omitempty"`
-	Format        uint32                 `protobuf:"varint,2,opt,name=format,proto3" json:"format,omitempty"`
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Index  uint64                 `protobuf:"varint,1,opt,name=index,proto3" json:"index,omitempty"`
+	Format uint32                 `protobuf:"varint,2,opt,name=format,proto3" json:"format,omitempty"`
+	// Tombstones at or below this index may be missing.
+	Watermark     uint64 `protobuf:"varint,3,opt,name=watermark,proto3" json:"watermark,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *SnapshotHeader) Reset() {
 	*x = SnapshotHeader{}
-	mi := &file_konsul_registry_v1_internal_proto_msgTypes[13]
+	mi := &file_konsul_registry_v1_internal_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -826,7 +2327,7 @@ func (x *SnapshotHeader) String() string {
 func (*SnapshotHeader) ProtoMessage() {}
 
 func (x *SnapshotHeader) ProtoReflect() protoreflect.Message {
-	mi := &file_konsul_registry_v1_internal_proto_msgTypes[13]
+	mi := &file_konsul_registry_v1_internal_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -839,7 +2340,7 @@ func (x *SnapshotHeader) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotHeader.ProtoReflect.Descriptor instead.
 func (*SnapshotHeader) Descriptor() ([]byte, []int) {
-	return file_konsul_registry_v1_internal_proto_rawDescGZIP(), []int{13}
+	return file_konsul_registry_v1_internal_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *SnapshotHeader) GetIndex() uint64 {
@@ -856,11 +2357,18 @@ func (x *SnapshotHeader) GetFormat() uint32 {
 	return 0
 }
 
+func (x *SnapshotHeader) GetWatermark() uint64 {
+	if x != nil {
+		return x.Watermark
+	}
+	return 0
+}
+
 var File_konsul_registry_v1_internal_proto protoreflect.FileDescriptor
 
 const file_konsul_registry_v1_internal_proto_rawDesc = "" +
 	"\n" +
-	"!konsul/registry/v1/internal.proto\x12\x12konsul.registry.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a%konsul/federation/v1/federation.proto\x1a\x1fkonsul/registry/v1/record.proto\"i\n" +
+	"!konsul/registry/v1/internal.proto\x12\x12konsul.registry.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/rpc/status.proto\x1a%konsul/federation/v1/federation.proto\x1a\x1fkonsul/registry/v1/record.proto\"i\n" +
 	"\x13PutJoinTokenRequest\x123\n" +
 	"\x05token\x18\x01 \x01(\v2\x1d.konsul.registry.v1.JoinTokenR\x05token\x12\x1d\n" +
 	"\n" +
@@ -885,7 +2393,59 @@ const file_konsul_registry_v1_internal_proto_rawDesc = "" +
 	"\n" +
 	"request_id\x18\x02 \x01(\tR\trequestId\",\n" +
 	"\x14PublishRootsResponse\x12\x14\n" +
-	"\x05index\x18\x01 \x01(\x04R\x05index\"\xec\x01\n" +
+	"\x05index\x18\x01 \x01(\x04R\x05index\"V\n" +
+	"\bProposal\x12\x18\n" +
+	"\acommand\x18\x01 \x01(\fR\acommand\x12\x16\n" +
+	"\x06claims\x18\x02 \x03(\x06R\x06claims\x12\x18\n" +
+	"\aversion\x18\x03 \x01(\rR\aversion\"L\n" +
+	"\x0eProposeRequest\x12:\n" +
+	"\tproposals\x18\x01 \x03(\v2\x1c.konsul.registry.v1.ProposalR\tproposals\"R\n" +
+	"\x0fProposeResponse\x12?\n" +
+	"\boutcomes\x18\x01 \x03(\v2#.konsul.registry.v1.ProposalOutcomeR\boutcomes\"\x87\x01\n" +
+	"\x0fProposalOutcome\x12;\n" +
+	"\x06result\x18\x01 \x01(\v2!.konsul.registry.v1.CommandResultH\x00R\x06result\x12,\n" +
+	"\x06status\x18\x02 \x01(\v2\x12.google.rpc.StatusH\x00R\x06statusB\t\n" +
+	"\aoutcome\"N\n" +
+	"\x10ReadIndexRequest\x12\"\n" +
+	"\flinearizable\x18\x01 \x01(\bR\flinearizable\x12\x16\n" +
+	"\x06server\x18\x02 \x01(\tR\x06server\"=\n" +
+	"\x11ReadIndexResponse\x12\x14\n" +
+	"\x05index\x18\x01 \x01(\x04R\x05index\x12\x12\n" +
+	"\x04term\x18\x02 \x01(\x04R\x04term\"\x0e\n" +
+	"\fGreetRequest\"\xd5\x01\n" +
+	"\rGreetResponse\x12.\n" +
+	"\x04self\x18\x01 \x01(\v2\x1a.konsul.registry.v1.MemberR\x04self\x12\x14\n" +
+	"\x05fresh\x18\x02 \x01(\bR\x05fresh\x12\x16\n" +
+	"\x06expect\x18\x03 \x01(\rR\x06expect\x12,\n" +
+	"\x03met\x18\x04 \x03(\v2\x1a.konsul.registry.v1.MemberR\x03met\x12\x1e\n" +
+	"\n" +
+	"generation\x18\x05 \x01(\x04R\n" +
+	"generation\x12\x18\n" +
+	"\amembers\x18\x06 \x03(\tR\amembers\"\x96\x01\n" +
+	"\vJoinRequest\x122\n" +
+	"\x06member\x18\x01 \x01(\v2\x1a.konsul.registry.v1.MemberR\x06member\x12\x14\n" +
+	"\x05fresh\x18\x02 \x01(\bR\x05fresh\x12\x1e\n" +
+	"\n" +
+	"generation\x18\x03 \x01(\x04R\n" +
+	"generation\x12\x1d\n" +
+	"\n" +
+	"request_id\x18\x04 \x01(\tR\trequestId\"d\n" +
+	"\fJoinResponse\x12\x1e\n" +
+	"\n" +
+	"generation\x18\x01 \x01(\x04R\n" +
+	"generation\x124\n" +
+	"\amembers\x18\x02 \x03(\v2\x1a.konsul.registry.v1.MemberR\amembers\"d\n" +
+	"\x0fAnnounceRequest\x122\n" +
+	"\x06member\x18\x01 \x01(\v2\x1a.konsul.registry.v1.MemberR\x06member\x12\x1d\n" +
+	"\n" +
+	"request_id\x18\x02 \x01(\tR\trequestId\"\x12\n" +
+	"\x10AnnounceResponse\"d\n" +
+	"\fAdmitRequest\x12\x1e\n" +
+	"\n" +
+	"generation\x18\x01 \x01(\x04R\n" +
+	"generation\x124\n" +
+	"\amembers\x18\x02 \x03(\v2\x1a.konsul.registry.v1.MemberR\amembers\"\x0f\n" +
+	"\rAdmitResponse\"\x85\x03\n" +
 	"\aCommand\x12.\n" +
 	"\x04time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x1d\n" +
 	"\n" +
@@ -896,35 +2456,99 @@ const file_konsul_registry_v1_internal_proto_rawDesc = "" +
 	"operations\x12=\n" +
 	"\n" +
 	"conditions\x18\x05 \x03(\v2\x1d.konsul.registry.v1.ConditionR\n" +
-	"conditions\"\xfc\x01\n" +
+	"conditions\x12\x14\n" +
+	"\x05batch\x18\x06 \x03(\fR\x05batch\x12;\n" +
+	"\totherwise\x18\a \x03(\v2\x1d.konsul.registry.v1.OperationR\totherwise\x12\x1a\n" +
+	"\bdetailed\x18\b \x01(\bR\bdetailed\x12(\n" +
+	"\x10max_answer_bytes\x18\t \x01(\x04R\x0emaxAnswerBytes\"\xf8\x03\n" +
 	"\tOperation\x12.\n" +
 	"\x03put\x18\x01 \x01(\v2\x1a.konsul.registry.v1.RecordH\x00R\x03put\x127\n" +
 	"\x06delete\x18\x02 \x01(\v2\x1d.konsul.registry.v1.RecordKeyH\x00R\x06delete\x12D\n" +
 	"\rdelete_prefix\x18\x03 \x01(\v2\x1d.konsul.registry.v1.RecordKeyH\x00R\fdeletePrefix\x12:\n" +
-	"\treplicate\x18\x04 \x01(\v2\x1a.konsul.registry.v1.RecordH\x00R\treplicateB\x04\n" +
-	"\x02op\"N\n" +
+	"\treplicate\x18\x04 \x01(\v2\x1a.konsul.registry.v1.RecordH\x00R\treplicate\x121\n" +
+	"\x03get\x18\x05 \x01(\v2\x1d.konsul.registry.v1.RecordKeyH\x00R\x03get\x12D\n" +
+	"\fdelete_below\x18\x06 \x01(\v2\x1f.konsul.registry.v1.DeleteBelowH\x00R\vdeleteBelow\x12;\n" +
+	"\tend_lease\x18\a \x01(\v2\x1c.konsul.registry.v1.EndLeaseH\x00R\bendLease\x12D\n" +
+	"\facquire_lock\x18\b \x01(\v2\x1f.konsul.registry.v1.AcquireLockH\x00R\vacquireLockB\x04\n" +
+	"\x02op\"t\n" +
+	"\vDeleteBelow\x125\n" +
+	"\x06prefix\x18\x01 \x01(\v2\x1d.konsul.registry.v1.RecordKeyR\x06prefix\x12\x14\n" +
+	"\x05limit\x18\x02 \x01(\x04R\x05limit\x12\x18\n" +
+	"\apartial\x18\x03 \x01(\bR\apartial\"\x1a\n" +
+	"\bEndLease\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\"\x80\x01\n" +
+	"\vAcquireLock\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
+	"\x05lease\x18\x02 \x01(\tR\x05lease\x12/\n" +
+	"\x05delay\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\x05delay\x12\x16\n" +
+	"\x06holder\x18\x04 \x01(\tR\x06holder\"N\n" +
 	"\tRecordKey\x12/\n" +
 	"\x05table\x18\x01 \x01(\x0e2\x19.konsul.registry.v1.TableR\x05table\x12\x10\n" +
-	"\x03key\x18\x02 \x01(\tR\x03key\"w\n" +
+	"\x03key\x18\x02 \x01(\tR\x03key\"\xd1\x01\n" +
 	"\tCondition\x12/\n" +
 	"\x03row\x18\x01 \x01(\v2\x1d.konsul.registry.v1.RecordKeyR\x03row\x12!\n" +
 	"\fmodify_index\x18\x02 \x01(\x04R\vmodifyIndex\x12\x16\n" +
-	"\x06reason\x18\x03 \x01(\tR\x06reason\"\xd8\x01\n" +
+	"\x06reason\x18\x03 \x01(\tR\x06reason\x12>\n" +
+	"\n" +
+	"comparison\x18\x04 \x01(\v2\x1e.konsul.registry.v1.ComparisonR\n" +
+	"comparison\x12\x18\n" +
+	"\achooses\x18\x05 \x01(\bR\achooses\"\xa8\x03\n" +
+	"\n" +
+	"Comparison\x12C\n" +
+	"\boperator\x18\x01 \x01(\x0e2'.konsul.registry.v1.Comparison.OperatorR\boperator\x12#\n" +
+	"\fmodify_index\x18\x02 \x01(\x04H\x00R\vmodifyIndex\x12#\n" +
+	"\fcreate_index\x18\x03 \x01(\x04H\x00R\vcreateIndex\x12\x1a\n" +
+	"\aversion\x18\x04 \x01(\x04H\x00R\aversion\x12\x16\n" +
+	"\x05value\x18\x05 \x01(\fH\x00R\x05value\x12\x18\n" +
+	"\x06exists\x18\x06 \x01(\bH\x00R\x06exists\x12\x1d\n" +
+	"\theld_with\x18\a \x01(\x04H\x00R\bheldWith\x12\x1b\n" +
+	"\bfree_for\x18\b \x01(\tH\x00R\afreeFor\"y\n" +
+	"\bOperator\x12\x18\n" +
+	"\x14OPERATOR_UNSPECIFIED\x10\x00\x12\x12\n" +
+	"\x0eOPERATOR_EQUAL\x10\x01\x12\x16\n" +
+	"\x12OPERATOR_NOT_EQUAL\x10\x02\x12\x11\n" +
+	"\rOPERATOR_LESS\x10\x03\x12\x14\n" +
+	"\x10OPERATOR_GREATER\x10\x04B\x06\n" +
+	"\x04with\"\xae\x02\n" +
 	"\rCommandResult\x12\x14\n" +
 	"\x05index\x18\x01 \x01(\x04R\x05index\x12#\n" +
 	"\rfailed_reason\x18\x02 \x01(\tR\ffailedReason\x12<\n" +
 	"\n" +
 	"failed_row\x18\x03 \x01(\v2\x1d.konsul.registry.v1.RecordKeyR\tfailedRow\x12\x18\n" +
 	"\achanged\x18\x04 \x01(\x04R\achanged\x124\n" +
-	"\awritten\x18\x05 \x03(\v2\x1a.konsul.registry.v1.RecordR\awritten\">\n" +
+	"\awritten\x18\x05 \x03(\v2\x1a.konsul.registry.v1.RecordR\awritten\x12@\n" +
+	"\boutcomes\x18\x06 \x03(\v2$.konsul.registry.v1.OperationOutcomeR\boutcomes\x12\x12\n" +
+	"\x04more\x18\a \x01(\bR\x04more\"Z\n" +
+	"\x10OperationOutcome\x12,\n" +
+	"\x03row\x18\x01 \x01(\v2\x1a.konsul.registry.v1.RecordR\x03row\x12\x18\n" +
+	"\achanged\x18\x02 \x01(\x04R\achanged\"Q\n" +
+	"\x0fRequestOutcomes\x12>\n" +
+	"\boutcomes\x18\x01 \x03(\v2\".konsul.registry.v1.RequestOutcomeR\boutcomes\"\xca\x01\n" +
+	"\x0eRequestOutcome\x12\x1d\n" +
+	"\n" +
+	"request_id\x18\x01 \x01(\tR\trequestId\x129\n" +
+	"\x06result\x18\x02 \x01(\v2!.konsul.registry.v1.CommandResultR\x06result\x12\x12\n" +
+	"\x04uuid\x18\x03 \x01(\fR\x04uuid\x12\x18\n" +
+	"\acreated\x18\x04 \x03(\x04R\acreated\x12\x1a\n" +
+	"\bversions\x18\x05 \x03(\x04R\bversions\x12\x14\n" +
+	"\x05epoch\x18\x06 \x01(\x04R\x05epoch\"\\\n" +
 	"\x0eSnapshotHeader\x12\x14\n" +
 	"\x05index\x18\x01 \x01(\x04R\x05index\x12\x16\n" +
-	"\x06format\x18\x02 \x01(\rR\x06format2\xa3\x03\n" +
+	"\x06format\x18\x02 \x01(\rR\x06format\x12\x1c\n" +
+	"\twatermark\x18\x03 \x01(\x04R\twatermark2\xa3\x03\n" +
 	"\fTrustService\x12a\n" +
 	"\fPutJoinToken\x12'.konsul.registry.v1.PutJoinTokenRequest\x1a(.konsul.registry.v1.PutJoinTokenResponse\x12j\n" +
 	"\x0fAdmitDatacenter\x12*.konsul.registry.v1.AdmitDatacenterRequest\x1a+.konsul.registry.v1.AdmitDatacenterResponse\x12a\n" +
 	"\fGetJoinToken\x12'.konsul.registry.v1.GetJoinTokenRequest\x1a(.konsul.registry.v1.GetJoinTokenResponse\x12a\n" +
-	"\fPublishRoots\x12'.konsul.registry.v1.PublishRootsRequest\x1a(.konsul.registry.v1.PublishRootsResponseB\xc5\x01\n" +
+	"\fPublishRoots\x12'.konsul.registry.v1.PublishRootsRequest\x1a(.konsul.registry.v1.PublishRootsResponse2\xbf\x01\n" +
+	"\x0fProposalService\x12R\n" +
+	"\aPropose\x12\".konsul.registry.v1.ProposeRequest\x1a#.konsul.registry.v1.ProposeResponse\x12X\n" +
+	"\tReadIndex\x12$.konsul.registry.v1.ReadIndexRequest\x1a%.konsul.registry.v1.ReadIndexResponse2\xcd\x02\n" +
+	"\rMemberService\x12L\n" +
+	"\x05Greet\x12 .konsul.registry.v1.GreetRequest\x1a!.konsul.registry.v1.GreetResponse\x12I\n" +
+	"\x04Join\x12\x1f.konsul.registry.v1.JoinRequest\x1a .konsul.registry.v1.JoinResponse\x12U\n" +
+	"\bAnnounce\x12#.konsul.registry.v1.AnnounceRequest\x1a$.konsul.registry.v1.AnnounceResponse\x12L\n" +
+	"\x05Admit\x12 .konsul.registry.v1.AdmitRequest\x1a!.konsul.registry.v1.AdmitResponseB\xc5\x01\n" +
 	"\x16com.konsul.registry.v1B\rInternalProtoP\x01Z2konsul.dev/proto/gen/konsul/registry/v1;registryv1\xa2\x02\x03KRX\xaa\x02\x12Konsul.Registry.V1\xca\x02\x12Konsul\\Registry\\V1\xe2\x02\x1eKonsul\\Registry\\V1\\GPBMetadata\xea\x02\x14Konsul::Registry::V1b\x06proto3"
 
 var (
@@ -939,58 +2563,119 @@ func file_konsul_registry_v1_internal_proto_rawDescGZIP() []byte {
 	return file_konsul_registry_v1_internal_proto_rawDescData
 }
 
-var file_konsul_registry_v1_internal_proto_msgTypes = make([]protoimpl.MessageInfo, 14)
+var file_konsul_registry_v1_internal_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
+var file_konsul_registry_v1_internal_proto_msgTypes = make([]protoimpl.MessageInfo, 35)
 var file_konsul_registry_v1_internal_proto_goTypes = []any{
-	(*PutJoinTokenRequest)(nil),     // 0: konsul.registry.v1.PutJoinTokenRequest
-	(*PutJoinTokenResponse)(nil),    // 1: konsul.registry.v1.PutJoinTokenResponse
-	(*GetJoinTokenRequest)(nil),     // 2: konsul.registry.v1.GetJoinTokenRequest
-	(*GetJoinTokenResponse)(nil),    // 3: konsul.registry.v1.GetJoinTokenResponse
-	(*AdmitDatacenterRequest)(nil),  // 4: konsul.registry.v1.AdmitDatacenterRequest
-	(*AdmitDatacenterResponse)(nil), // 5: konsul.registry.v1.AdmitDatacenterResponse
-	(*PublishRootsRequest)(nil),     // 6: konsul.registry.v1.PublishRootsRequest
-	(*PublishRootsResponse)(nil),    // 7: konsul.registry.v1.PublishRootsResponse
-	(*Command)(nil),                 // 8: konsul.registry.v1.Command
-	(*Operation)(nil),               // 9: konsul.registry.v1.Operation
-	(*RecordKey)(nil),               // 10: konsul.registry.v1.RecordKey
-	(*Condition)(nil),               // 11: konsul.registry.v1.Condition
-	(*CommandResult)(nil),           // 12: konsul.registry.v1.CommandResult
-	(*SnapshotHeader)(nil),          // 13: konsul.registry.v1.SnapshotHeader
-	(*JoinToken)(nil),               // 14: konsul.registry.v1.JoinToken
-	(*v1.Datacenter)(nil),           // 15: konsul.federation.v1.Datacenter
-	(*CARoot)(nil),                  // 16: konsul.registry.v1.CARoot
-	(*timestamppb.Timestamp)(nil),   // 17: google.protobuf.Timestamp
-	(*Record)(nil),                  // 18: konsul.registry.v1.Record
-	(Table)(0),                      // 19: konsul.registry.v1.Table
+	(Comparison_Operator)(0),        // 0: konsul.registry.v1.Comparison.Operator
+	(*PutJoinTokenRequest)(nil),     // 1: konsul.registry.v1.PutJoinTokenRequest
+	(*PutJoinTokenResponse)(nil),    // 2: konsul.registry.v1.PutJoinTokenResponse
+	(*GetJoinTokenRequest)(nil),     // 3: konsul.registry.v1.GetJoinTokenRequest
+	(*GetJoinTokenResponse)(nil),    // 4: konsul.registry.v1.GetJoinTokenResponse
+	(*AdmitDatacenterRequest)(nil),  // 5: konsul.registry.v1.AdmitDatacenterRequest
+	(*AdmitDatacenterResponse)(nil), // 6: konsul.registry.v1.AdmitDatacenterResponse
+	(*PublishRootsRequest)(nil),     // 7: konsul.registry.v1.PublishRootsRequest
+	(*PublishRootsResponse)(nil),    // 8: konsul.registry.v1.PublishRootsResponse
+	(*Proposal)(nil),                // 9: konsul.registry.v1.Proposal
+	(*ProposeRequest)(nil),          // 10: konsul.registry.v1.ProposeRequest
+	(*ProposeResponse)(nil),         // 11: konsul.registry.v1.ProposeResponse
+	(*ProposalOutcome)(nil),         // 12: konsul.registry.v1.ProposalOutcome
+	(*ReadIndexRequest)(nil),        // 13: konsul.registry.v1.ReadIndexRequest
+	(*ReadIndexResponse)(nil),       // 14: konsul.registry.v1.ReadIndexResponse
+	(*GreetRequest)(nil),            // 15: konsul.registry.v1.GreetRequest
+	(*GreetResponse)(nil),           // 16: konsul.registry.v1.GreetResponse
+	(*JoinRequest)(nil),             // 17: konsul.registry.v1.JoinRequest
+	(*JoinResponse)(nil),            // 18: konsul.registry.v1.JoinResponse
+	(*AnnounceRequest)(nil),         // 19: konsul.registry.v1.AnnounceRequest
+	(*AnnounceResponse)(nil),        // 20: konsul.registry.v1.AnnounceResponse
+	(*AdmitRequest)(nil),            // 21: konsul.registry.v1.AdmitRequest
+	(*AdmitResponse)(nil),           // 22: konsul.registry.v1.AdmitResponse
+	(*Command)(nil),                 // 23: konsul.registry.v1.Command
+	(*Operation)(nil),               // 24: konsul.registry.v1.Operation
+	(*DeleteBelow)(nil),             // 25: konsul.registry.v1.DeleteBelow
+	(*EndLease)(nil),                // 26: konsul.registry.v1.EndLease
+	(*AcquireLock)(nil),             // 27: konsul.registry.v1.AcquireLock
+	(*RecordKey)(nil),               // 28: konsul.registry.v1.RecordKey
+	(*Condition)(nil),               // 29: konsul.registry.v1.Condition
+	(*Comparison)(nil),              // 30: konsul.registry.v1.Comparison
+	(*CommandResult)(nil),           // 31: konsul.registry.v1.CommandResult
+	(*OperationOutcome)(nil),        // 32: konsul.registry.v1.OperationOutcome
+	(*RequestOutcomes)(nil),         // 33: konsul.registry.v1.RequestOutcomes
+	(*RequestOutcome)(nil),          // 34: konsul.registry.v1.RequestOutcome
+	(*SnapshotHeader)(nil),          // 35: konsul.registry.v1.SnapshotHeader
+	(*JoinToken)(nil),               // 36: konsul.registry.v1.JoinToken
+	(*v1.Datacenter)(nil),           // 37: konsul.federation.v1.Datacenter
+	(*CARoot)(nil),                  // 38: konsul.registry.v1.CARoot
+	(*status.Status)(nil),           // 39: google.rpc.Status
+	(*Member)(nil),                  // 40: konsul.registry.v1.Member
+	(*timestamppb.Timestamp)(nil),   // 41: google.protobuf.Timestamp
+	(*Record)(nil),                  // 42: konsul.registry.v1.Record
+	(*durationpb.Duration)(nil),     // 43: google.protobuf.Duration
+	(Table)(0),                      // 44: konsul.registry.v1.Table
 }
 var file_konsul_registry_v1_internal_proto_depIdxs = []int32{
-	14, // 0: konsul.registry.v1.PutJoinTokenRequest.token:type_name -> konsul.registry.v1.JoinToken
-	14, // 1: konsul.registry.v1.GetJoinTokenResponse.token:type_name -> konsul.registry.v1.JoinToken
-	15, // 2: konsul.registry.v1.AdmitDatacenterRequest.datacenter:type_name -> konsul.federation.v1.Datacenter
-	16, // 3: konsul.registry.v1.PublishRootsRequest.roots:type_name -> konsul.registry.v1.CARoot
-	17, // 4: konsul.registry.v1.Command.time:type_name -> google.protobuf.Timestamp
-	9,  // 5: konsul.registry.v1.Command.operations:type_name -> konsul.registry.v1.Operation
-	11, // 6: konsul.registry.v1.Command.conditions:type_name -> konsul.registry.v1.Condition
-	18, // 7: konsul.registry.v1.Operation.put:type_name -> konsul.registry.v1.Record
-	10, // 8: konsul.registry.v1.Operation.delete:type_name -> konsul.registry.v1.RecordKey
-	10, // 9: konsul.registry.v1.Operation.delete_prefix:type_name -> konsul.registry.v1.RecordKey
-	18, // 10: konsul.registry.v1.Operation.replicate:type_name -> konsul.registry.v1.Record
-	19, // 11: konsul.registry.v1.RecordKey.table:type_name -> konsul.registry.v1.Table
-	10, // 12: konsul.registry.v1.Condition.row:type_name -> konsul.registry.v1.RecordKey
-	10, // 13: konsul.registry.v1.CommandResult.failed_row:type_name -> konsul.registry.v1.RecordKey
-	18, // 14: konsul.registry.v1.CommandResult.written:type_name -> konsul.registry.v1.Record
-	0,  // 15: konsul.registry.v1.TrustService.PutJoinToken:input_type -> konsul.registry.v1.PutJoinTokenRequest
-	4,  // 16: konsul.registry.v1.TrustService.AdmitDatacenter:input_type -> konsul.registry.v1.AdmitDatacenterRequest
-	2,  // 17: konsul.registry.v1.TrustService.GetJoinToken:input_type -> konsul.registry.v1.GetJoinTokenRequest
-	6,  // 18: konsul.registry.v1.TrustService.PublishRoots:input_type -> konsul.registry.v1.PublishRootsRequest
-	1,  // 19: konsul.registry.v1.TrustService.PutJoinToken:output_type -> konsul.registry.v1.PutJoinTokenResponse
-	5,  // 20: konsul.registry.v1.TrustService.AdmitDatacenter:output_type -> konsul.registry.v1.AdmitDatacenterResponse
-	3,  // 21: konsul.registry.v1.TrustService.GetJoinToken:output_type -> konsul.registry.v1.GetJoinTokenResponse
-	7,  // 22: konsul.registry.v1.TrustService.PublishRoots:output_type -> konsul.registry.v1.PublishRootsResponse
-	19, // [19:23] is the sub-list for method output_type
-	15, // [15:19] is the sub-list for method input_type
-	15, // [15:15] is the sub-list for extension type_name
-	15, // [15:15] is the sub-list for extension extendee
-	0,  // [0:15] is the sub-list for field type_name
+	36, // 0: konsul.registry.v1.PutJoinTokenRequest.token:type_name -> konsul.registry.v1.JoinToken
+	36, // 1: konsul.registry.v1.GetJoinTokenResponse.token:type_name -> konsul.registry.v1.JoinToken
+	37, // 2: konsul.registry.v1.AdmitDatacenterRequest.datacenter:type_name -> konsul.federation.v1.Datacenter
+	38, // 3: konsul.registry.v1.PublishRootsRequest.roots:type_name -> konsul.registry.v1.CARoot
+	9,  // 4: konsul.registry.v1.ProposeRequest.proposals:type_name -> konsul.registry.v1.Proposal
+	12, // 5: konsul.registry.v1.ProposeResponse.outcomes:type_name -> konsul.registry.v1.ProposalOutcome
+	31, // 6: konsul.registry.v1.ProposalOutcome.result:type_name -> konsul.registry.v1.CommandResult
+	39, // 7: konsul.registry.v1.ProposalOutcome.status:type_name -> google.rpc.Status
+	40, // 8: konsul.registry.v1.GreetResponse.self:type_name -> konsul.registry.v1.Member
+	40, // 9: konsul.registry.v1.GreetResponse.met:type_name -> konsul.registry.v1.Member
+	40, // 10: konsul.registry.v1.JoinRequest.member:type_name -> konsul.registry.v1.Member
+	40, // 11: konsul.registry.v1.JoinResponse.members:type_name -> konsul.registry.v1.Member
+	40, // 12: konsul.registry.v1.AnnounceRequest.member:type_name -> konsul.registry.v1.Member
+	40, // 13: konsul.registry.v1.AdmitRequest.members:type_name -> konsul.registry.v1.Member
+	41, // 14: konsul.registry.v1.Command.time:type_name -> google.protobuf.Timestamp
+	24, // 15: konsul.registry.v1.Command.operations:type_name -> konsul.registry.v1.Operation
+	29, // 16: konsul.registry.v1.Command.conditions:type_name -> konsul.registry.v1.Condition
+	24, // 17: konsul.registry.v1.Command.otherwise:type_name -> konsul.registry.v1.Operation
+	42, // 18: konsul.registry.v1.Operation.put:type_name -> konsul.registry.v1.Record
+	28, // 19: konsul.registry.v1.Operation.delete:type_name -> konsul.registry.v1.RecordKey
+	28, // 20: konsul.registry.v1.Operation.delete_prefix:type_name -> konsul.registry.v1.RecordKey
+	42, // 21: konsul.registry.v1.Operation.replicate:type_name -> konsul.registry.v1.Record
+	28, // 22: konsul.registry.v1.Operation.get:type_name -> konsul.registry.v1.RecordKey
+	25, // 23: konsul.registry.v1.Operation.delete_below:type_name -> konsul.registry.v1.DeleteBelow
+	26, // 24: konsul.registry.v1.Operation.end_lease:type_name -> konsul.registry.v1.EndLease
+	27, // 25: konsul.registry.v1.Operation.acquire_lock:type_name -> konsul.registry.v1.AcquireLock
+	28, // 26: konsul.registry.v1.DeleteBelow.prefix:type_name -> konsul.registry.v1.RecordKey
+	43, // 27: konsul.registry.v1.AcquireLock.delay:type_name -> google.protobuf.Duration
+	44, // 28: konsul.registry.v1.RecordKey.table:type_name -> konsul.registry.v1.Table
+	28, // 29: konsul.registry.v1.Condition.row:type_name -> konsul.registry.v1.RecordKey
+	30, // 30: konsul.registry.v1.Condition.comparison:type_name -> konsul.registry.v1.Comparison
+	0,  // 31: konsul.registry.v1.Comparison.operator:type_name -> konsul.registry.v1.Comparison.Operator
+	28, // 32: konsul.registry.v1.CommandResult.failed_row:type_name -> konsul.registry.v1.RecordKey
+	42, // 33: konsul.registry.v1.CommandResult.written:type_name -> konsul.registry.v1.Record
+	32, // 34: konsul.registry.v1.CommandResult.outcomes:type_name -> konsul.registry.v1.OperationOutcome
+	42, // 35: konsul.registry.v1.OperationOutcome.row:type_name -> konsul.registry.v1.Record
+	34, // 36: konsul.registry.v1.RequestOutcomes.outcomes:type_name -> konsul.registry.v1.RequestOutcome
+	31, // 37: konsul.registry.v1.RequestOutcome.result:type_name -> konsul.registry.v1.CommandResult
+	1,  // 38: konsul.registry.v1.TrustService.PutJoinToken:input_type -> konsul.registry.v1.PutJoinTokenRequest
+	5,  // 39: konsul.registry.v1.TrustService.AdmitDatacenter:input_type -> konsul.registry.v1.AdmitDatacenterRequest
+	3,  // 40: konsul.registry.v1.TrustService.GetJoinToken:input_type -> konsul.registry.v1.GetJoinTokenRequest
+	7,  // 41: konsul.registry.v1.TrustService.PublishRoots:input_type -> konsul.registry.v1.PublishRootsRequest
+	10, // 42: konsul.registry.v1.ProposalService.Propose:input_type -> konsul.registry.v1.ProposeRequest
+	13, // 43: konsul.registry.v1.ProposalService.ReadIndex:input_type -> konsul.registry.v1.ReadIndexRequest
+	15, // 44: konsul.registry.v1.MemberService.Greet:input_type -> konsul.registry.v1.GreetRequest
+	17, // 45: konsul.registry.v1.MemberService.Join:input_type -> konsul.registry.v1.JoinRequest
+	19, // 46: konsul.registry.v1.MemberService.Announce:input_type -> konsul.registry.v1.AnnounceRequest
+	21, // 47: konsul.registry.v1.MemberService.Admit:input_type -> konsul.registry.v1.AdmitRequest
+	2,  // 48: konsul.registry.v1.TrustService.PutJoinToken:output_type -> konsul.registry.v1.PutJoinTokenResponse
+	6,  // 49: konsul.registry.v1.TrustService.AdmitDatacenter:output_type -> konsul.registry.v1.AdmitDatacenterResponse
+	4,  // 50: konsul.registry.v1.TrustService.GetJoinToken:output_type -> konsul.registry.v1.GetJoinTokenResponse
+	8,  // 51: konsul.registry.v1.TrustService.PublishRoots:output_type -> konsul.registry.v1.PublishRootsResponse
+	11, // 52: konsul.registry.v1.ProposalService.Propose:output_type -> konsul.registry.v1.ProposeResponse
+	14, // 53: konsul.registry.v1.ProposalService.ReadIndex:output_type -> konsul.registry.v1.ReadIndexResponse
+	16, // 54: konsul.registry.v1.MemberService.Greet:output_type -> konsul.registry.v1.GreetResponse
+	18, // 55: konsul.registry.v1.MemberService.Join:output_type -> konsul.registry.v1.JoinResponse
+	20, // 56: konsul.registry.v1.MemberService.Announce:output_type -> konsul.registry.v1.AnnounceResponse
+	22, // 57: konsul.registry.v1.MemberService.Admit:output_type -> konsul.registry.v1.AdmitResponse
+	48, // [48:58] is the sub-list for method output_type
+	38, // [38:48] is the sub-list for method input_type
+	38, // [38:38] is the sub-list for extension type_name
+	38, // [38:38] is the sub-list for extension extendee
+	0,  // [0:38] is the sub-list for field type_name
 }
 
 func init() { file_konsul_registry_v1_internal_proto_init() }
@@ -999,24 +2684,42 @@ func file_konsul_registry_v1_internal_proto_init() {
 		return
 	}
 	file_konsul_registry_v1_record_proto_init()
-	file_konsul_registry_v1_internal_proto_msgTypes[9].OneofWrappers = []any{
+	file_konsul_registry_v1_internal_proto_msgTypes[11].OneofWrappers = []any{
+		(*ProposalOutcome_Result)(nil),
+		(*ProposalOutcome_Status)(nil),
+	}
+	file_konsul_registry_v1_internal_proto_msgTypes[23].OneofWrappers = []any{
 		(*Operation_Put)(nil),
 		(*Operation_Delete)(nil),
 		(*Operation_DeletePrefix)(nil),
 		(*Operation_Replicate)(nil),
+		(*Operation_Get)(nil),
+		(*Operation_DeleteBelow)(nil),
+		(*Operation_EndLease)(nil),
+		(*Operation_AcquireLock)(nil),
+	}
+	file_konsul_registry_v1_internal_proto_msgTypes[29].OneofWrappers = []any{
+		(*Comparison_ModifyIndex)(nil),
+		(*Comparison_CreateIndex)(nil),
+		(*Comparison_Version)(nil),
+		(*Comparison_Value)(nil),
+		(*Comparison_Exists)(nil),
+		(*Comparison_HeldWith)(nil),
+		(*Comparison_FreeFor)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_konsul_registry_v1_internal_proto_rawDesc), len(file_konsul_registry_v1_internal_proto_rawDesc)),
-			NumEnums:      0,
-			NumMessages:   14,
+			NumEnums:      1,
+			NumMessages:   35,
 			NumExtensions: 0,
-			NumServices:   1,
+			NumServices:   3,
 		},
 		GoTypes:           file_konsul_registry_v1_internal_proto_goTypes,
 		DependencyIndexes: file_konsul_registry_v1_internal_proto_depIdxs,
+		EnumInfos:         file_konsul_registry_v1_internal_proto_enumTypes,
 		MessageInfos:      file_konsul_registry_v1_internal_proto_msgTypes,
 	}.Build()
 	File_konsul_registry_v1_internal_proto = out.File

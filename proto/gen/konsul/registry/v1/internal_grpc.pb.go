@@ -247,3 +247,381 @@ var TrustService_ServiceDesc = grpc.ServiceDesc{
 	Streams:  []grpc.StreamDesc{},
 	Metadata: "konsul/registry/v1/internal.proto",
 }
+
+const (
+	ProposalService_Propose_FullMethodName   = "/konsul.registry.v1.ProposalService/Propose"
+	ProposalService_ReadIndex_FullMethodName = "/konsul.registry.v1.ProposalService/ReadIndex"
+)
+
+// ProposalServiceClient is the client API for ProposalService service.
+//
+// For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
+//
+// ProposalService is how the servers of one datacenter share their leader. Only they may call it.
+type ProposalServiceClient interface {
+	// Propose commits commands and answers the outcome of each, in order. NO_LEADER when the asked server does not lead.
+	Propose(ctx context.Context, in *ProposeRequest, opts ...grpc.CallOption) (*ProposeResponse, error)
+	// ReadIndex answers an index at or above that of every write acknowledged before the call: a server that has applied
+	// it may answer reads for the cluster. NO_LEADER when the asked server does not lead.
+	ReadIndex(ctx context.Context, in *ReadIndexRequest, opts ...grpc.CallOption) (*ReadIndexResponse, error)
+}
+
+type proposalServiceClient struct {
+	cc grpc.ClientConnInterface
+}
+
+func NewProposalServiceClient(cc grpc.ClientConnInterface) ProposalServiceClient {
+	return &proposalServiceClient{cc}
+}
+
+func (c *proposalServiceClient) Propose(ctx context.Context, in *ProposeRequest, opts ...grpc.CallOption) (*ProposeResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ProposeResponse)
+	err := c.cc.Invoke(ctx, ProposalService_Propose_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *proposalServiceClient) ReadIndex(ctx context.Context, in *ReadIndexRequest, opts ...grpc.CallOption) (*ReadIndexResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ReadIndexResponse)
+	err := c.cc.Invoke(ctx, ProposalService_ReadIndex_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+// ProposalServiceServer is the server API for ProposalService service.
+// All implementations must embed UnimplementedProposalServiceServer
+// for forward compatibility.
+//
+// ProposalService is how the servers of one datacenter share their leader. Only they may call it.
+type ProposalServiceServer interface {
+	// Propose commits commands and answers the outcome of each, in order. NO_LEADER when the asked server does not lead.
+	Propose(context.Context, *ProposeRequest) (*ProposeResponse, error)
+	// ReadIndex answers an index at or above that of every write acknowledged before the call: a server that has applied
+	// it may answer reads for the cluster. NO_LEADER when the asked server does not lead.
+	ReadIndex(context.Context, *ReadIndexRequest) (*ReadIndexResponse, error)
+	mustEmbedUnimplementedProposalServiceServer()
+}
+
+// UnimplementedProposalServiceServer must be embedded to have
+// forward compatible implementations.
+//
+// NOTE: this should be embedded by value instead of pointer to avoid a nil
+// pointer dereference when methods are called.
+type UnimplementedProposalServiceServer struct{}
+
+func (UnimplementedProposalServiceServer) Propose(context.Context, *ProposeRequest) (*ProposeResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Propose not implemented")
+}
+func (UnimplementedProposalServiceServer) ReadIndex(context.Context, *ReadIndexRequest) (*ReadIndexResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ReadIndex not implemented")
+}
+func (UnimplementedProposalServiceServer) mustEmbedUnimplementedProposalServiceServer() {}
+func (UnimplementedProposalServiceServer) testEmbeddedByValue()                         {}
+
+// UnsafeProposalServiceServer may be embedded to opt out of forward compatibility for this service.
+// Use of this interface is not recommended, as added methods to ProposalServiceServer will
+// result in compilation errors.
+type UnsafeProposalServiceServer interface {
+	mustEmbedUnimplementedProposalServiceServer()
+}
+
+func RegisterProposalServiceServer(s grpc.ServiceRegistrar, srv ProposalServiceServer) {
+	// If the following call panics, it indicates UnimplementedProposalServiceServer was
+	// embedded by pointer and is nil.  This will cause panics if an
+	// unimplemented method is ever invoked, so we test this at initialization
+	// time to prevent it from happening at runtime later due to I/O.
+	if t, ok := srv.(interface{ testEmbeddedByValue() }); ok {
+		t.testEmbeddedByValue()
+	}
+	s.RegisterService(&ProposalService_ServiceDesc, srv)
+}
+
+func _ProposalService_Propose_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ProposeRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ProposalServiceServer).Propose(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: ProposalService_Propose_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ProposalServiceServer).Propose(ctx, req.(*ProposeRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _ProposalService_ReadIndex_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ReadIndexRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ProposalServiceServer).ReadIndex(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: ProposalService_ReadIndex_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ProposalServiceServer).ReadIndex(ctx, req.(*ReadIndexRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+// ProposalService_ServiceDesc is the grpc.ServiceDesc for ProposalService service.
+// It's only intended for direct use with grpc.RegisterService,
+// and not to be introspected or modified (even as a copy)
+var ProposalService_ServiceDesc = grpc.ServiceDesc{
+	ServiceName: "konsul.registry.v1.ProposalService",
+	HandlerType: (*ProposalServiceServer)(nil),
+	Methods: []grpc.MethodDesc{
+		{
+			MethodName: "Propose",
+			Handler:    _ProposalService_Propose_Handler,
+		},
+		{
+			MethodName: "ReadIndex",
+			Handler:    _ProposalService_ReadIndex_Handler,
+		},
+	},
+	Streams:  []grpc.StreamDesc{},
+	Metadata: "konsul/registry/v1/internal.proto",
+}
+
+const (
+	MemberService_Greet_FullMethodName    = "/konsul.registry.v1.MemberService/Greet"
+	MemberService_Join_FullMethodName     = "/konsul.registry.v1.MemberService/Join"
+	MemberService_Announce_FullMethodName = "/konsul.registry.v1.MemberService/Announce"
+	MemberService_Admit_FullMethodName    = "/konsul.registry.v1.MemberService/Admit"
+)
+
+// MemberServiceClient is the client API for MemberService service.
+//
+// For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
+//
+// MemberService is how the servers of one datacenter find each other and keep their membership. Only they may call it.
+type MemberServiceClient interface {
+	// Greet answers who the asked server is and what it knows of a cluster. It needs no leader.
+	Greet(ctx context.Context, in *GreetRequest, opts ...grpc.CallOption) (*GreetResponse, error)
+	// Join makes the caller a member without a vote. An incarnation that an operator removed is refused.
+	Join(ctx context.Context, in *JoinRequest, opts ...grpc.CallOption) (*JoinResponse, error)
+	// Announce records a member's addresses and versions.
+	Announce(ctx context.Context, in *AnnounceRequest, opts ...grpc.CallOption) (*AnnounceResponse, error)
+	// Admit tells a server that waits for a cluster that the leader made it a member.
+	Admit(ctx context.Context, in *AdmitRequest, opts ...grpc.CallOption) (*AdmitResponse, error)
+}
+
+type memberServiceClient struct {
+	cc grpc.ClientConnInterface
+}
+
+func NewMemberServiceClient(cc grpc.ClientConnInterface) MemberServiceClient {
+	return &memberServiceClient{cc}
+}
+
+func (c *memberServiceClient) Greet(ctx context.Context, in *GreetRequest, opts ...grpc.CallOption) (*GreetResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(GreetResponse)
+	err := c.cc.Invoke(ctx, MemberService_Greet_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *memberServiceClient) Join(ctx context.Context, in *JoinRequest, opts ...grpc.CallOption) (*JoinResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(JoinResponse)
+	err := c.cc.Invoke(ctx, MemberService_Join_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *memberServiceClient) Announce(ctx context.Context, in *AnnounceRequest, opts ...grpc.CallOption) (*AnnounceResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(AnnounceResponse)
+	err := c.cc.Invoke(ctx, MemberService_Announce_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *memberServiceClient) Admit(ctx context.Context, in *AdmitRequest, opts ...grpc.CallOption) (*AdmitResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(AdmitResponse)
+	err := c.cc.Invoke(ctx, MemberService_Admit_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+// MemberServiceServer is the server API for MemberService service.
+// All implementations must embed UnimplementedMemberServiceServer
+// for forward compatibility.
+//
+// MemberService is how the servers of one datacenter find each other and keep their membership. Only they may call it.
+type MemberServiceServer interface {
+	// Greet answers who the asked server is and what it knows of a cluster. It needs no leader.
+	Greet(context.Context, *GreetRequest) (*GreetResponse, error)
+	// Join makes the caller a member without a vote. An incarnation that an operator removed is refused.
+	Join(context.Context, *JoinRequest) (*JoinResponse, error)
+	// Announce records a member's addresses and versions.
+	Announce(context.Context, *AnnounceRequest) (*AnnounceResponse, error)
+	// Admit tells a server that waits for a cluster that the leader made it a member.
+	Admit(context.Context, *AdmitRequest) (*AdmitResponse, error)
+	mustEmbedUnimplementedMemberServiceServer()
+}
+
+// UnimplementedMemberServiceServer must be embedded to have
+// forward compatible implementations.
+//
+// NOTE: this should be embedded by value instead of pointer to avoid a nil
+// pointer dereference when methods are called.
+type UnimplementedMemberServiceServer struct{}
+
+func (UnimplementedMemberServiceServer) Greet(context.Context, *GreetRequest) (*GreetResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Greet not implemented")
+}
+func (UnimplementedMemberServiceServer) Join(context.Context, *JoinRequest) (*JoinResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Join not implemented")
+}
+func (UnimplementedMemberServiceServer) Announce(context.Context, *AnnounceRequest) (*AnnounceResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Announce not implemented")
+}
+func (UnimplementedMemberServiceServer) Admit(context.Context, *AdmitRequest) (*AdmitResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Admit not implemented")
+}
+func (UnimplementedMemberServiceServer) mustEmbedUnimplementedMemberServiceServer() {}
+func (UnimplementedMemberServiceServer) testEmbeddedByValue()                       {}
+
+// UnsafeMemberServiceServer may be embedded to opt out of forward compatibility for this service.
+// Use of this interface is not recommended, as added methods to MemberServiceServer will
+// result in compilation errors.
+type UnsafeMemberServiceServer interface {
+	mustEmbedUnimplementedMemberServiceServer()
+}
+
+func RegisterMemberServiceServer(s grpc.ServiceRegistrar, srv MemberServiceServer) {
+	// If the following call panics, it indicates UnimplementedMemberServiceServer was
+	// embedded by pointer and is nil.  This will cause panics if an
+	// unimplemented method is ever invoked, so we test this at initialization
+	// time to prevent it from happening at runtime later due to I/O.
+	if t, ok := srv.(interface{ testEmbeddedByValue() }); ok {
+		t.testEmbeddedByValue()
+	}
+	s.RegisterService(&MemberService_ServiceDesc, srv)
+}
+
+func _MemberService_Greet_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(GreetRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(MemberServiceServer).Greet(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: MemberService_Greet_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(MemberServiceServer).Greet(ctx, req.(*GreetRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _MemberService_Join_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(JoinRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(MemberServiceServer).Join(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: MemberService_Join_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(MemberServiceServer).Join(ctx, req.(*JoinRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _MemberService_Announce_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(AnnounceRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(MemberServiceServer).Announce(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: MemberService_Announce_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(MemberServiceServer).Announce(ctx, req.(*AnnounceRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _MemberService_Admit_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(AdmitRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(MemberServiceServer).Admit(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: MemberService_Admit_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(MemberServiceServer).Admit(ctx, req.(*AdmitRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+// MemberService_ServiceDesc is the grpc.ServiceDesc for MemberService service.
+// It's only intended for direct use with grpc.RegisterService,
+// and not to be introspected or modified (even as a copy)
+var MemberService_ServiceDesc = grpc.ServiceDesc{
+	ServiceName: "konsul.registry.v1.MemberService",
+	HandlerType: (*MemberServiceServer)(nil),
+	Methods: []grpc.MethodDesc{
+		{
+			MethodName: "Greet",
+			Handler:    _MemberService_Greet_Handler,
+		},
+		{
+			MethodName: "Join",
+			Handler:    _MemberService_Join_Handler,
+		},
+		{
+			MethodName: "Announce",
+			Handler:    _MemberService_Announce_Handler,
+		},
+		{
+			MethodName: "Admit",
+			Handler:    _MemberService_Admit_Handler,
+		},
+	},
+	Streams:  []grpc.StreamDesc{},
+	Metadata: "konsul/registry/v1/internal.proto",
+}

@@ -8,6 +8,7 @@ package registryv1
 
 import (
 	_ "google.golang.org/genproto/googleapis/api/annotations"
+	status "google.golang.org/genproto/googleapis/rpc/status"
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
 	durationpb "google.golang.org/protobuf/types/known/durationpb"
@@ -23,6 +24,62 @@ const (
 	// Verify that runtime/protoimpl is sufficiently up-to-date.
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
+
+type Compare_Operator int32
+
+const (
+	// Same as OPERATOR_EQUAL.
+	Compare_OPERATOR_UNSPECIFIED Compare_Operator = 0
+	Compare_OPERATOR_EQUAL       Compare_Operator = 1
+	Compare_OPERATOR_NOT_EQUAL   Compare_Operator = 2
+	Compare_OPERATOR_LESS        Compare_Operator = 3
+	Compare_OPERATOR_GREATER     Compare_Operator = 4
+)
+
+// Enum value maps for Compare_Operator.
+var (
+	Compare_Operator_name = map[int32]string{
+		0: "OPERATOR_UNSPECIFIED",
+		1: "OPERATOR_EQUAL",
+		2: "OPERATOR_NOT_EQUAL",
+		3: "OPERATOR_LESS",
+		4: "OPERATOR_GREATER",
+	}
+	Compare_Operator_value = map[string]int32{
+		"OPERATOR_UNSPECIFIED": 0,
+		"OPERATOR_EQUAL":       1,
+		"OPERATOR_NOT_EQUAL":   2,
+		"OPERATOR_LESS":        3,
+		"OPERATOR_GREATER":     4,
+	}
+)
+
+func (x Compare_Operator) Enum() *Compare_Operator {
+	p := new(Compare_Operator)
+	*p = x
+	return p
+}
+
+func (x Compare_Operator) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (Compare_Operator) Descriptor() protoreflect.EnumDescriptor {
+	return file_konsul_registry_v1_kv_proto_enumTypes[0].Descriptor()
+}
+
+func (Compare_Operator) Type() protoreflect.EnumType {
+	return &file_konsul_registry_v1_kv_proto_enumTypes[0]
+}
+
+func (x Compare_Operator) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use Compare_Operator.Descriptor instead.
+func (Compare_Operator) EnumDescriptor() ([]byte, []int) {
+	return file_konsul_registry_v1_kv_proto_rawDescGZIP(), []int{15, 0}
+}
 
 // Entry is one key with its value.
 type Entry struct {
@@ -40,7 +97,11 @@ type Entry struct {
 	// The datacenter in which the value was written.
 	OriginDatacenter string `protobuf:"bytes,8,opt,name=origin_datacenter,json=originDatacenter,proto3" json:"origin_datacenter,omitempty"`
 	// When it was written there, by that datacenter's leader.
-	ModifiedAt    *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=modified_at,json=modifiedAt,proto3" json:"modified_at,omitempty"`
+	ModifiedAt *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=modified_at,json=modifiedAt,proto3" json:"modified_at,omitempty"`
+	// The lease with which the key ends; empty: it stays.
+	Lease string `protobuf:"bytes,10,opt,name=lease,proto3" json:"lease,omitempty"`
+	// The caller's own, beside flags.
+	Meta          map[string]string `protobuf:"bytes,11,rep,name=meta,proto3" json:"meta,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -138,6 +199,20 @@ func (x *Entry) GetModifiedAt() *timestamppb.Timestamp {
 	return nil
 }
 
+func (x *Entry) GetLease() string {
+	if x != nil {
+		return x.Lease
+	}
+	return ""
+}
+
+func (x *Entry) GetMeta() map[string]string {
+	if x != nil {
+		return x.Meta
+	}
+	return nil
+}
+
 type GetRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Key   string                 `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"`
@@ -148,7 +223,9 @@ type GetRequest struct {
 	// Block until the key's modify index exceeds this, or wait has passed.
 	Index uint64 `protobuf:"varint,5,opt,name=index,proto3" json:"index,omitempty"`
 	// How long to block (default 5m, at most 10m); ignored when index is 0.
-	Wait          *durationpb.Duration `protobuf:"bytes,6,opt,name=wait,proto3" json:"wait,omitempty"`
+	Wait *durationpb.Duration `protobuf:"bytes,6,opt,name=wait,proto3" json:"wait,omitempty"`
+	// Answer the state as of this index instead of the latest. It must lie inside the retention window; not together with index.
+	AtIndex       uint64 `protobuf:"varint,20,opt,name=at_index,json=atIndex,proto3" json:"at_index,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -225,6 +302,13 @@ func (x *GetRequest) GetWait() *durationpb.Duration {
 	return nil
 }
 
+func (x *GetRequest) GetAtIndex() uint64 {
+	if x != nil {
+		return x.AtIndex
+	}
+	return 0
+}
+
 type GetResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Entry         *Entry                 `protobuf:"bytes,1,opt,name=entry,proto3" json:"entry,omitempty"`
@@ -287,7 +371,13 @@ type SetRequest struct {
 	Cas   *uint64 `protobuf:"varint,5,opt,name=cas,proto3,oneof" json:"cas,omitempty"`
 	Flags uint64  `protobuf:"varint,6,opt,name=flags,proto3" json:"flags,omitempty"`
 	// Makes a retry safe: the same id is applied once. Assigned by the SDK when empty.
-	RequestId     string `protobuf:"bytes,7,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	RequestId string `protobuf:"bytes,7,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	// Delete the key when this lease of the datacenter ends; empty: it stays, whatever lease it had. Local keys only.
+	Lease string `protobuf:"bytes,8,opt,name=lease,proto3" json:"lease,omitempty"`
+	// Kept with the value: at most 64 pairs, names of at most 128 bytes, values of at most 512.
+	Meta map[string]string `protobuf:"bytes,9,rep,name=meta,proto3" json:"meta,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	// Write only while this lock is held. Local keys only.
+	Fence         *Fence `protobuf:"bytes,10,opt,name=fence,proto3" json:"fence,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -371,6 +461,80 @@ func (x *SetRequest) GetRequestId() string {
 	return ""
 }
 
+func (x *SetRequest) GetLease() string {
+	if x != nil {
+		return x.Lease
+	}
+	return ""
+}
+
+func (x *SetRequest) GetMeta() map[string]string {
+	if x != nil {
+		return x.Meta
+	}
+	return nil
+}
+
+func (x *SetRequest) GetFence() *Fence {
+	if x != nil {
+		return x.Fence
+	}
+	return nil
+}
+
+// Fence names a lock and the token with which it must be held.
+type Fence struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Lock          string                 `protobuf:"bytes,1,opt,name=lock,proto3" json:"lock,omitempty"`
+	Token         uint64                 `protobuf:"varint,2,opt,name=token,proto3" json:"token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Fence) Reset() {
+	*x = Fence{}
+	mi := &file_konsul_registry_v1_kv_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Fence) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Fence) ProtoMessage() {}
+
+func (x *Fence) ProtoReflect() protoreflect.Message {
+	mi := &file_konsul_registry_v1_kv_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Fence.ProtoReflect.Descriptor instead.
+func (*Fence) Descriptor() ([]byte, []int) {
+	return file_konsul_registry_v1_kv_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *Fence) GetLock() string {
+	if x != nil {
+		return x.Lock
+	}
+	return ""
+}
+
+func (x *Fence) GetToken() uint64 {
+	if x != nil {
+		return x.Token
+	}
+	return 0
+}
+
 type SetResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Meta          *WriteMeta             `protobuf:"bytes,1,opt,name=meta,proto3" json:"meta,omitempty"`
@@ -381,7 +545,7 @@ type SetResponse struct {
 
 func (x *SetResponse) Reset() {
 	*x = SetResponse{}
-	mi := &file_konsul_registry_v1_kv_proto_msgTypes[4]
+	mi := &file_konsul_registry_v1_kv_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -393,7 +557,7 @@ func (x *SetResponse) String() string {
 func (*SetResponse) ProtoMessage() {}
 
 func (x *SetResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_konsul_registry_v1_kv_proto_msgTypes[4]
+	mi := &file_konsul_registry_v1_kv_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -406,7 +570,7 @@ func (x *SetResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetResponse.ProtoReflect.Descriptor instead.
 func (*SetResponse) Descriptor() ([]byte, []int) {
-	return file_konsul_registry_v1_kv_proto_rawDescGZIP(), []int{4}
+	return file_konsul_registry_v1_kv_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *SetResponse) GetMeta() *WriteMeta {
@@ -429,16 +593,18 @@ type DeleteRequest struct {
 	Scope      Scope                  `protobuf:"varint,2,opt,name=scope,proto3,enum=konsul.registry.v1.Scope" json:"scope,omitempty"`
 	Datacenter string                 `protobuf:"bytes,3,opt,name=datacenter,proto3" json:"datacenter,omitempty"`
 	Cas        *uint64                `protobuf:"varint,4,opt,name=cas,proto3,oneof" json:"cas,omitempty"`
-	// Delete every key that begins with key.
-	Recurse       bool   `protobuf:"varint,5,opt,name=recurse,proto3" json:"recurse,omitempty"`
-	RequestId     string `protobuf:"bytes,6,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	// Delete every key that begins with key, ten thousand in a commit.
+	Recurse   bool   `protobuf:"varint,5,opt,name=recurse,proto3" json:"recurse,omitempty"`
+	RequestId string `protobuf:"bytes,6,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	// Delete only while this lock is held. Local keys only.
+	Fence         *Fence `protobuf:"bytes,7,opt,name=fence,proto3" json:"fence,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *DeleteRequest) Reset() {
 	*x = DeleteRequest{}
-	mi := &file_konsul_registry_v1_kv_proto_msgTypes[5]
+	mi := &file_konsul_registry_v1_kv_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -450,7 +616,7 @@ func (x *DeleteRequest) String() string {
 func (*DeleteRequest) ProtoMessage() {}
 
 func (x *DeleteRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_konsul_registry_v1_kv_proto_msgTypes[5]
+	mi := &file_konsul_registry_v1_kv_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -463,7 +629,7 @@ func (x *DeleteRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteRequest.ProtoReflect.Descriptor instead.
 func (*DeleteRequest) Descriptor() ([]byte, []int) {
-	return file_konsul_registry_v1_kv_proto_rawDescGZIP(), []int{5}
+	return file_konsul_registry_v1_kv_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *DeleteRequest) GetKey() string {
@@ -508,6 +674,13 @@ func (x *DeleteRequest) GetRequestId() string {
 	return ""
 }
 
+func (x *DeleteRequest) GetFence() *Fence {
+	if x != nil {
+		return x.Fence
+	}
+	return nil
+}
+
 type DeleteResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Meta  *WriteMeta             `protobuf:"bytes,1,opt,name=meta,proto3" json:"meta,omitempty"`
@@ -519,7 +692,7 @@ type DeleteResponse struct {
 
 func (x *DeleteResponse) Reset() {
 	*x = DeleteResponse{}
-	mi := &file_konsul_registry_v1_kv_proto_msgTypes[6]
+	mi := &file_konsul_registry_v1_kv_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -531,7 +704,7 @@ func (x *DeleteResponse) String() string {
 func (*DeleteResponse) ProtoMessage() {}
 
 func (x *DeleteResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_konsul_registry_v1_kv_proto_msgTypes[6]
+	mi := &file_konsul_registry_v1_kv_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -544,7 +717,7 @@ func (x *DeleteResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteResponse.ProtoReflect.Descriptor instead.
 func (*DeleteResponse) Descriptor() ([]byte, []int) {
-	return file_konsul_registry_v1_kv_proto_rawDescGZIP(), []int{6}
+	return file_konsul_registry_v1_kv_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *DeleteResponse) GetMeta() *WriteMeta {
@@ -574,14 +747,18 @@ type ListRequest struct {
 	// At most this many entries (default and most 10,000).
 	Limit uint32 `protobuf:"varint,8,opt,name=limit,proto3" json:"limit,omitempty"`
 	// Continue after a truncated answer: its next_page_token.
-	PageToken     string `protobuf:"bytes,9,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	PageToken string `protobuf:"bytes,9,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	// Answer the state as of this index instead of the latest. It must lie inside the retention window; not together with index.
+	AtIndex uint64 `protobuf:"varint,20,opt,name=at_index,json=atIndex,proto3" json:"at_index,omitempty"`
+	// Show what lies behind the next separator after the prefix as one folder.
+	Separator     string `protobuf:"bytes,10,opt,name=separator,proto3" json:"separator,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ListRequest) Reset() {
 	*x = ListRequest{}
-	mi := &file_konsul_registry_v1_kv_proto_msgTypes[7]
+	mi := &file_konsul_registry_v1_kv_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -593,7 +770,7 @@ func (x *ListRequest) String() string {
 func (*ListRequest) ProtoMessage() {}
 
 func (x *ListRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_konsul_registry_v1_kv_proto_msgTypes[7]
+	mi := &file_konsul_registry_v1_kv_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -606,7 +783,7 @@ func (x *ListRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRequest.ProtoReflect.Descriptor instead.
 func (*ListRequest) Descriptor() ([]byte, []int) {
-	return file_konsul_registry_v1_kv_proto_rawDescGZIP(), []int{7}
+	return file_konsul_registry_v1_kv_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *ListRequest) GetPrefix() string {
@@ -672,19 +849,35 @@ func (x *ListRequest) GetPageToken() string {
 	return ""
 }
 
+func (x *ListRequest) GetAtIndex() uint64 {
+	if x != nil {
+		return x.AtIndex
+	}
+	return 0
+}
+
+func (x *ListRequest) GetSeparator() string {
+	if x != nil {
+		return x.Separator
+	}
+	return ""
+}
+
 type ListResponse struct {
 	state   protoimpl.MessageState `protogen:"open.v1"`
 	Entries []*Entry               `protobuf:"bytes,1,rep,name=entries,proto3" json:"entries,omitempty"`
 	Meta    *QueryMeta             `protobuf:"bytes,2,opt,name=meta,proto3" json:"meta,omitempty"`
 	// Set when more entries follow.
 	NextPageToken string `protobuf:"bytes,3,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
+	// With a separator: what keys below have in common up to and including it, each once.
+	Folders       []string `protobuf:"bytes,4,rep,name=folders,proto3" json:"folders,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ListResponse) Reset() {
 	*x = ListResponse{}
-	mi := &file_konsul_registry_v1_kv_proto_msgTypes[8]
+	mi := &file_konsul_registry_v1_kv_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -696,7 +889,7 @@ func (x *ListResponse) String() string {
 func (*ListResponse) ProtoMessage() {}
 
 func (x *ListResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_konsul_registry_v1_kv_proto_msgTypes[8]
+	mi := &file_konsul_registry_v1_kv_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -709,7 +902,7 @@ func (x *ListResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListResponse.ProtoReflect.Descriptor instead.
 func (*ListResponse) Descriptor() ([]byte, []int) {
-	return file_konsul_registry_v1_kv_proto_rawDescGZIP(), []int{8}
+	return file_konsul_registry_v1_kv_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *ListResponse) GetEntries() []*Entry {
@@ -733,11 +926,1204 @@ func (x *ListResponse) GetNextPageToken() string {
 	return ""
 }
 
+func (x *ListResponse) GetFolders() []string {
+	if x != nil {
+		return x.Folders
+	}
+	return nil
+}
+
+type BatchRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// At most 1,000.
+	Operations []*BatchOperation `protobuf:"bytes,1,rep,name=operations,proto3" json:"operations,omitempty"`
+	// Ask this datacenter; empty: the one asked.
+	Datacenter string `protobuf:"bytes,2,opt,name=datacenter,proto3" json:"datacenter,omitempty"`
+	// How fresh the reads must be.
+	ReadMode      ReadMode `protobuf:"varint,3,opt,name=read_mode,json=readMode,proto3,enum=konsul.registry.v1.ReadMode" json:"read_mode,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BatchRequest) Reset() {
+	*x = BatchRequest{}
+	mi := &file_konsul_registry_v1_kv_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BatchRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BatchRequest) ProtoMessage() {}
+
+func (x *BatchRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_konsul_registry_v1_kv_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BatchRequest.ProtoReflect.Descriptor instead.
+func (*BatchRequest) Descriptor() ([]byte, []int) {
+	return file_konsul_registry_v1_kv_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *BatchRequest) GetOperations() []*BatchOperation {
+	if x != nil {
+		return x.Operations
+	}
+	return nil
+}
+
+func (x *BatchRequest) GetDatacenter() string {
+	if x != nil {
+		return x.Datacenter
+	}
+	return ""
+}
+
+func (x *BatchRequest) GetReadMode() ReadMode {
+	if x != nil {
+		return x.ReadMode
+	}
+	return ReadMode_READ_MODE_UNSPECIFIED
+}
+
+// BatchOperation is one call. Its datacenter and read mode are the batch's; it cannot block.
+type BatchOperation struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Types that are valid to be assigned to Operation:
+	//
+	//	*BatchOperation_Get
+	//	*BatchOperation_Set
+	//	*BatchOperation_Delete
+	Operation     isBatchOperation_Operation `protobuf_oneof:"operation"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BatchOperation) Reset() {
+	*x = BatchOperation{}
+	mi := &file_konsul_registry_v1_kv_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BatchOperation) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BatchOperation) ProtoMessage() {}
+
+func (x *BatchOperation) ProtoReflect() protoreflect.Message {
+	mi := &file_konsul_registry_v1_kv_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BatchOperation.ProtoReflect.Descriptor instead.
+func (*BatchOperation) Descriptor() ([]byte, []int) {
+	return file_konsul_registry_v1_kv_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *BatchOperation) GetOperation() isBatchOperation_Operation {
+	if x != nil {
+		return x.Operation
+	}
+	return nil
+}
+
+func (x *BatchOperation) GetGet() *GetRequest {
+	if x != nil {
+		if x, ok := x.Operation.(*BatchOperation_Get); ok {
+			return x.Get
+		}
+	}
+	return nil
+}
+
+func (x *BatchOperation) GetSet() *SetRequest {
+	if x != nil {
+		if x, ok := x.Operation.(*BatchOperation_Set); ok {
+			return x.Set
+		}
+	}
+	return nil
+}
+
+func (x *BatchOperation) GetDelete() *DeleteRequest {
+	if x != nil {
+		if x, ok := x.Operation.(*BatchOperation_Delete); ok {
+			return x.Delete
+		}
+	}
+	return nil
+}
+
+type isBatchOperation_Operation interface {
+	isBatchOperation_Operation()
+}
+
+type BatchOperation_Get struct {
+	Get *GetRequest `protobuf:"bytes,1,opt,name=get,proto3,oneof"`
+}
+
+type BatchOperation_Set struct {
+	Set *SetRequest `protobuf:"bytes,2,opt,name=set,proto3,oneof"`
+}
+
+type BatchOperation_Delete struct {
+	Delete *DeleteRequest `protobuf:"bytes,3,opt,name=delete,proto3,oneof"`
+}
+
+func (*BatchOperation_Get) isBatchOperation_Operation() {}
+
+func (*BatchOperation_Set) isBatchOperation_Operation() {}
+
+func (*BatchOperation_Delete) isBatchOperation_Operation() {}
+
+type BatchResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// One for each operation, in their order.
+	Results       []*BatchResult `protobuf:"bytes,1,rep,name=results,proto3" json:"results,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BatchResponse) Reset() {
+	*x = BatchResponse{}
+	mi := &file_konsul_registry_v1_kv_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BatchResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BatchResponse) ProtoMessage() {}
+
+func (x *BatchResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_konsul_registry_v1_kv_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BatchResponse.ProtoReflect.Descriptor instead.
+func (*BatchResponse) Descriptor() ([]byte, []int) {
+	return file_konsul_registry_v1_kv_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *BatchResponse) GetResults() []*BatchResult {
+	if x != nil {
+		return x.Results
+	}
+	return nil
+}
+
+type BatchResult struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Types that are valid to be assigned to Result:
+	//
+	//	*BatchResult_Get
+	//	*BatchResult_Set
+	//	*BatchResult_Delete
+	//	*BatchResult_Status
+	Result        isBatchResult_Result `protobuf_oneof:"result"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BatchResult) Reset() {
+	*x = BatchResult{}
+	mi := &file_konsul_registry_v1_kv_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BatchResult) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BatchResult) ProtoMessage() {}
+
+func (x *BatchResult) ProtoReflect() protoreflect.Message {
+	mi := &file_konsul_registry_v1_kv_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BatchResult.ProtoReflect.Descriptor instead.
+func (*BatchResult) Descriptor() ([]byte, []int) {
+	return file_konsul_registry_v1_kv_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *BatchResult) GetResult() isBatchResult_Result {
+	if x != nil {
+		return x.Result
+	}
+	return nil
+}
+
+func (x *BatchResult) GetGet() *GetResponse {
+	if x != nil {
+		if x, ok := x.Result.(*BatchResult_Get); ok {
+			return x.Get
+		}
+	}
+	return nil
+}
+
+func (x *BatchResult) GetSet() *SetResponse {
+	if x != nil {
+		if x, ok := x.Result.(*BatchResult_Set); ok {
+			return x.Set
+		}
+	}
+	return nil
+}
+
+func (x *BatchResult) GetDelete() *DeleteResponse {
+	if x != nil {
+		if x, ok := x.Result.(*BatchResult_Delete); ok {
+			return x.Delete
+		}
+	}
+	return nil
+}
+
+func (x *BatchResult) GetStatus() *status.Status {
+	if x != nil {
+		if x, ok := x.Result.(*BatchResult_Status); ok {
+			return x.Status
+		}
+	}
+	return nil
+}
+
+type isBatchResult_Result interface {
+	isBatchResult_Result()
+}
+
+type BatchResult_Get struct {
+	Get *GetResponse `protobuf:"bytes,1,opt,name=get,proto3,oneof"`
+}
+
+type BatchResult_Set struct {
+	Set *SetResponse `protobuf:"bytes,2,opt,name=set,proto3,oneof"`
+}
+
+type BatchResult_Delete struct {
+	Delete *DeleteResponse `protobuf:"bytes,3,opt,name=delete,proto3,oneof"`
+}
+
+type BatchResult_Status struct {
+	// Why the operation failed, as its own call would have said it.
+	Status *status.Status `protobuf:"bytes,4,opt,name=status,proto3,oneof"`
+}
+
+func (*BatchResult_Get) isBatchResult_Result() {}
+
+func (*BatchResult_Set) isBatchResult_Result() {}
+
+func (*BatchResult_Delete) isBatchResult_Result() {}
+
+func (*BatchResult_Status) isBatchResult_Result() {}
+
+// TxnRequest is a transaction. Its keys are bare or in full; a bare one is of the transaction's scope. All keys that it
+// writes are of one scope; one that writes global keys knows no local ones, since the primary carries it out.
+type TxnRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The scope of bare keys; unspecified: local.
+	Scope Scope `protobuf:"varint,1,opt,name=scope,proto3,enum=konsul.registry.v1.Scope" json:"scope,omitempty"`
+	// Carry it out in this datacenter; empty: the one asked.
+	Datacenter string     `protobuf:"bytes,2,opt,name=datacenter,proto3" json:"datacenter,omitempty"`
+	Compare    []*Compare `protobuf:"bytes,3,rep,name=compare,proto3" json:"compare,omitempty"`
+	// Carried out in order if every comparison holds.
+	Success []*TxnOperation `protobuf:"bytes,4,rep,name=success,proto3" json:"success,omitempty"`
+	// Carried out in order if one does not.
+	Failure       []*TxnOperation `protobuf:"bytes,5,rep,name=failure,proto3" json:"failure,omitempty"`
+	RequestId     string          `protobuf:"bytes,6,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TxnRequest) Reset() {
+	*x = TxnRequest{}
+	mi := &file_konsul_registry_v1_kv_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TxnRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TxnRequest) ProtoMessage() {}
+
+func (x *TxnRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_konsul_registry_v1_kv_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TxnRequest.ProtoReflect.Descriptor instead.
+func (*TxnRequest) Descriptor() ([]byte, []int) {
+	return file_konsul_registry_v1_kv_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *TxnRequest) GetScope() Scope {
+	if x != nil {
+		return x.Scope
+	}
+	return Scope_SCOPE_UNSPECIFIED
+}
+
+func (x *TxnRequest) GetDatacenter() string {
+	if x != nil {
+		return x.Datacenter
+	}
+	return ""
+}
+
+func (x *TxnRequest) GetCompare() []*Compare {
+	if x != nil {
+		return x.Compare
+	}
+	return nil
+}
+
+func (x *TxnRequest) GetSuccess() []*TxnOperation {
+	if x != nil {
+		return x.Success
+	}
+	return nil
+}
+
+func (x *TxnRequest) GetFailure() []*TxnOperation {
+	if x != nil {
+		return x.Failure
+	}
+	return nil
+}
+
+func (x *TxnRequest) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
+	}
+	return ""
+}
+
+// Compare holds or not when the transaction is carried out. What an absent key has no value of is 0.
+type Compare struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Empty with held.
+	Key string `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"`
+	// How the key's own relates to what is given.
+	Operator Compare_Operator `protobuf:"varint,2,opt,name=operator,proto3,enum=konsul.registry.v1.Compare_Operator" json:"operator,omitempty"`
+	// Types that are valid to be assigned to With:
+	//
+	//	*Compare_ModifyIndex
+	//	*Compare_CreateIndex
+	//	*Compare_Version
+	//	*Compare_Value
+	//	*Compare_Exists
+	//	*Compare_Held
+	With          isCompare_With `protobuf_oneof:"with"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Compare) Reset() {
+	*x = Compare{}
+	mi := &file_konsul_registry_v1_kv_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Compare) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Compare) ProtoMessage() {}
+
+func (x *Compare) ProtoReflect() protoreflect.Message {
+	mi := &file_konsul_registry_v1_kv_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Compare.ProtoReflect.Descriptor instead.
+func (*Compare) Descriptor() ([]byte, []int) {
+	return file_konsul_registry_v1_kv_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *Compare) GetKey() string {
+	if x != nil {
+		return x.Key
+	}
+	return ""
+}
+
+func (x *Compare) GetOperator() Compare_Operator {
+	if x != nil {
+		return x.Operator
+	}
+	return Compare_OPERATOR_UNSPECIFIED
+}
+
+func (x *Compare) GetWith() isCompare_With {
+	if x != nil {
+		return x.With
+	}
+	return nil
+}
+
+func (x *Compare) GetModifyIndex() uint64 {
+	if x != nil {
+		if x, ok := x.With.(*Compare_ModifyIndex); ok {
+			return x.ModifyIndex
+		}
+	}
+	return 0
+}
+
+func (x *Compare) GetCreateIndex() uint64 {
+	if x != nil {
+		if x, ok := x.With.(*Compare_CreateIndex); ok {
+			return x.CreateIndex
+		}
+	}
+	return 0
+}
+
+func (x *Compare) GetVersion() uint64 {
+	if x != nil {
+		if x, ok := x.With.(*Compare_Version); ok {
+			return x.Version
+		}
+	}
+	return 0
+}
+
+func (x *Compare) GetValue() []byte {
+	if x != nil {
+		if x, ok := x.With.(*Compare_Value); ok {
+			return x.Value
+		}
+	}
+	return nil
+}
+
+func (x *Compare) GetExists() bool {
+	if x != nil {
+		if x, ok := x.With.(*Compare_Exists); ok {
+			return x.Exists
+		}
+	}
+	return false
+}
+
+func (x *Compare) GetHeld() *Fence {
+	if x != nil {
+		if x, ok := x.With.(*Compare_Held); ok {
+			return x.Held
+		}
+	}
+	return nil
+}
+
+type isCompare_With interface {
+	isCompare_With()
+}
+
+type Compare_ModifyIndex struct {
+	ModifyIndex uint64 `protobuf:"varint,3,opt,name=modify_index,json=modifyIndex,proto3,oneof"`
+}
+
+type Compare_CreateIndex struct {
+	CreateIndex uint64 `protobuf:"varint,4,opt,name=create_index,json=createIndex,proto3,oneof"`
+}
+
+type Compare_Version struct {
+	Version uint64 `protobuf:"varint,5,opt,name=version,proto3,oneof"`
+}
+
+type Compare_Value struct {
+	// Never holds for an absent key.
+	Value []byte `protobuf:"bytes,6,opt,name=value,proto3,oneof"`
+}
+
+type Compare_Exists struct {
+	// true: the key exists, false: it does not.
+	Exists bool `protobuf:"varint,7,opt,name=exists,proto3,oneof"`
+}
+
+type Compare_Held struct {
+	// The lock is held with the token.
+	Held *Fence `protobuf:"bytes,8,opt,name=held,proto3,oneof"`
+}
+
+func (*Compare_ModifyIndex) isCompare_With() {}
+
+func (*Compare_CreateIndex) isCompare_With() {}
+
+func (*Compare_Version) isCompare_With() {}
+
+func (*Compare_Value) isCompare_With() {}
+
+func (*Compare_Exists) isCompare_With() {}
+
+func (*Compare_Held) isCompare_With() {}
+
+type TxnOperation struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Types that are valid to be assigned to Operation:
+	//
+	//	*TxnOperation_Get
+	//	*TxnOperation_Set
+	//	*TxnOperation_Delete
+	//	*TxnOperation_DeletePrefix
+	Operation     isTxnOperation_Operation `protobuf_oneof:"operation"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TxnOperation) Reset() {
+	*x = TxnOperation{}
+	mi := &file_konsul_registry_v1_kv_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TxnOperation) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TxnOperation) ProtoMessage() {}
+
+func (x *TxnOperation) ProtoReflect() protoreflect.Message {
+	mi := &file_konsul_registry_v1_kv_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TxnOperation.ProtoReflect.Descriptor instead.
+func (*TxnOperation) Descriptor() ([]byte, []int) {
+	return file_konsul_registry_v1_kv_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *TxnOperation) GetOperation() isTxnOperation_Operation {
+	if x != nil {
+		return x.Operation
+	}
+	return nil
+}
+
+func (x *TxnOperation) GetGet() *TxnGet {
+	if x != nil {
+		if x, ok := x.Operation.(*TxnOperation_Get); ok {
+			return x.Get
+		}
+	}
+	return nil
+}
+
+func (x *TxnOperation) GetSet() *TxnSet {
+	if x != nil {
+		if x, ok := x.Operation.(*TxnOperation_Set); ok {
+			return x.Set
+		}
+	}
+	return nil
+}
+
+func (x *TxnOperation) GetDelete() *TxnDelete {
+	if x != nil {
+		if x, ok := x.Operation.(*TxnOperation_Delete); ok {
+			return x.Delete
+		}
+	}
+	return nil
+}
+
+func (x *TxnOperation) GetDeletePrefix() *TxnDelete {
+	if x != nil {
+		if x, ok := x.Operation.(*TxnOperation_DeletePrefix); ok {
+			return x.DeletePrefix
+		}
+	}
+	return nil
+}
+
+type isTxnOperation_Operation interface {
+	isTxnOperation_Operation()
+}
+
+type TxnOperation_Get struct {
+	Get *TxnGet `protobuf:"bytes,1,opt,name=get,proto3,oneof"`
+}
+
+type TxnOperation_Set struct {
+	Set *TxnSet `protobuf:"bytes,2,opt,name=set,proto3,oneof"`
+}
+
+type TxnOperation_Delete struct {
+	Delete *TxnDelete `protobuf:"bytes,3,opt,name=delete,proto3,oneof"`
+}
+
+type TxnOperation_DeletePrefix struct {
+	// At most ten thousand keys may begin with it.
+	DeletePrefix *TxnDelete `protobuf:"bytes,4,opt,name=delete_prefix,json=deletePrefix,proto3,oneof"`
+}
+
+func (*TxnOperation_Get) isTxnOperation_Operation() {}
+
+func (*TxnOperation_Set) isTxnOperation_Operation() {}
+
+func (*TxnOperation_Delete) isTxnOperation_Operation() {}
+
+func (*TxnOperation_DeletePrefix) isTxnOperation_Operation() {}
+
+type TxnGet struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Key           string                 `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TxnGet) Reset() {
+	*x = TxnGet{}
+	mi := &file_konsul_registry_v1_kv_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TxnGet) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TxnGet) ProtoMessage() {}
+
+func (x *TxnGet) ProtoReflect() protoreflect.Message {
+	mi := &file_konsul_registry_v1_kv_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TxnGet.ProtoReflect.Descriptor instead.
+func (*TxnGet) Descriptor() ([]byte, []int) {
+	return file_konsul_registry_v1_kv_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *TxnGet) GetKey() string {
+	if x != nil {
+		return x.Key
+	}
+	return ""
+}
+
+type TxnSet struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Key   string                 `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"`
+	Value []byte                 `protobuf:"bytes,2,opt,name=value,proto3" json:"value,omitempty"`
+	Flags uint64                 `protobuf:"varint,3,opt,name=flags,proto3" json:"flags,omitempty"`
+	// Of whichever branch: when it has ended the transaction fails and does nothing.
+	Lease         string            `protobuf:"bytes,4,opt,name=lease,proto3" json:"lease,omitempty"`
+	Meta          map[string]string `protobuf:"bytes,5,rep,name=meta,proto3" json:"meta,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TxnSet) Reset() {
+	*x = TxnSet{}
+	mi := &file_konsul_registry_v1_kv_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TxnSet) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TxnSet) ProtoMessage() {}
+
+func (x *TxnSet) ProtoReflect() protoreflect.Message {
+	mi := &file_konsul_registry_v1_kv_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TxnSet.ProtoReflect.Descriptor instead.
+func (*TxnSet) Descriptor() ([]byte, []int) {
+	return file_konsul_registry_v1_kv_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *TxnSet) GetKey() string {
+	if x != nil {
+		return x.Key
+	}
+	return ""
+}
+
+func (x *TxnSet) GetValue() []byte {
+	if x != nil {
+		return x.Value
+	}
+	return nil
+}
+
+func (x *TxnSet) GetFlags() uint64 {
+	if x != nil {
+		return x.Flags
+	}
+	return 0
+}
+
+func (x *TxnSet) GetLease() string {
+	if x != nil {
+		return x.Lease
+	}
+	return ""
+}
+
+func (x *TxnSet) GetMeta() map[string]string {
+	if x != nil {
+		return x.Meta
+	}
+	return nil
+}
+
+type TxnDelete struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Key           string                 `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TxnDelete) Reset() {
+	*x = TxnDelete{}
+	mi := &file_konsul_registry_v1_kv_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TxnDelete) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TxnDelete) ProtoMessage() {}
+
+func (x *TxnDelete) ProtoReflect() protoreflect.Message {
+	mi := &file_konsul_registry_v1_kv_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TxnDelete.ProtoReflect.Descriptor instead.
+func (*TxnDelete) Descriptor() ([]byte, []int) {
+	return file_konsul_registry_v1_kv_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *TxnDelete) GetKey() string {
+	if x != nil {
+		return x.Key
+	}
+	return ""
+}
+
+type TxnResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Meta  *WriteMeta             `protobuf:"bytes,1,opt,name=meta,proto3" json:"meta,omitempty"`
+	// Whether every comparison held.
+	Succeeded bool `protobuf:"varint,2,opt,name=succeeded,proto3" json:"succeeded,omitempty"`
+	// One for each operation that was carried out, in order.
+	Results       []*TxnResult `protobuf:"bytes,3,rep,name=results,proto3" json:"results,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TxnResponse) Reset() {
+	*x = TxnResponse{}
+	mi := &file_konsul_registry_v1_kv_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TxnResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TxnResponse) ProtoMessage() {}
+
+func (x *TxnResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_konsul_registry_v1_kv_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TxnResponse.ProtoReflect.Descriptor instead.
+func (*TxnResponse) Descriptor() ([]byte, []int) {
+	return file_konsul_registry_v1_kv_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *TxnResponse) GetMeta() *WriteMeta {
+	if x != nil {
+		return x.Meta
+	}
+	return nil
+}
+
+func (x *TxnResponse) GetSucceeded() bool {
+	if x != nil {
+		return x.Succeeded
+	}
+	return false
+}
+
+func (x *TxnResponse) GetResults() []*TxnResult {
+	if x != nil {
+		return x.Results
+	}
+	return nil
+}
+
+type TxnResult struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The entry read, unset when the key has no value; or as written, without its value.
+	Entry *Entry `protobuf:"bytes,1,opt,name=entry,proto3" json:"entry,omitempty"`
+	// How many keys were deleted.
+	Deleted       uint64 `protobuf:"varint,2,opt,name=deleted,proto3" json:"deleted,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TxnResult) Reset() {
+	*x = TxnResult{}
+	mi := &file_konsul_registry_v1_kv_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TxnResult) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TxnResult) ProtoMessage() {}
+
+func (x *TxnResult) ProtoReflect() protoreflect.Message {
+	mi := &file_konsul_registry_v1_kv_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TxnResult.ProtoReflect.Descriptor instead.
+func (*TxnResult) Descriptor() ([]byte, []int) {
+	return file_konsul_registry_v1_kv_proto_rawDescGZIP(), []int{21}
+}
+
+func (x *TxnResult) GetEntry() *Entry {
+	if x != nil {
+		return x.Entry
+	}
+	return nil
+}
+
+func (x *TxnResult) GetDeleted() uint64 {
+	if x != nil {
+		return x.Deleted
+	}
+	return 0
+}
+
+type HistoryRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Key   string                 `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"`
+	// Unspecified: the datacenter's own if it has any version, else the global one's.
+	Scope      Scope    `protobuf:"varint,2,opt,name=scope,proto3,enum=konsul.registry.v1.Scope" json:"scope,omitempty"`
+	Datacenter string   `protobuf:"bytes,3,opt,name=datacenter,proto3" json:"datacenter,omitempty"`
+	ReadMode   ReadMode `protobuf:"varint,4,opt,name=read_mode,json=readMode,proto3,enum=konsul.registry.v1.ReadMode" json:"read_mode,omitempty"`
+	// At most this many versions (default 100, at most 1,000).
+	Limit uint32 `protobuf:"varint,5,opt,name=limit,proto3" json:"limit,omitempty"`
+	// Only versions written before this index, to continue after a truncated answer: its next_before.
+	Before        uint64 `protobuf:"varint,6,opt,name=before,proto3" json:"before,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HistoryRequest) Reset() {
+	*x = HistoryRequest{}
+	mi := &file_konsul_registry_v1_kv_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HistoryRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HistoryRequest) ProtoMessage() {}
+
+func (x *HistoryRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_konsul_registry_v1_kv_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HistoryRequest.ProtoReflect.Descriptor instead.
+func (*HistoryRequest) Descriptor() ([]byte, []int) {
+	return file_konsul_registry_v1_kv_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *HistoryRequest) GetKey() string {
+	if x != nil {
+		return x.Key
+	}
+	return ""
+}
+
+func (x *HistoryRequest) GetScope() Scope {
+	if x != nil {
+		return x.Scope
+	}
+	return Scope_SCOPE_UNSPECIFIED
+}
+
+func (x *HistoryRequest) GetDatacenter() string {
+	if x != nil {
+		return x.Datacenter
+	}
+	return ""
+}
+
+func (x *HistoryRequest) GetReadMode() ReadMode {
+	if x != nil {
+		return x.ReadMode
+	}
+	return ReadMode_READ_MODE_UNSPECIFIED
+}
+
+func (x *HistoryRequest) GetLimit() uint32 {
+	if x != nil {
+		return x.Limit
+	}
+	return 0
+}
+
+func (x *HistoryRequest) GetBefore() uint64 {
+	if x != nil {
+		return x.Before
+	}
+	return 0
+}
+
+type HistoryResponse struct {
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	Versions []*KeyVersion          `protobuf:"bytes,1,rep,name=versions,proto3" json:"versions,omitempty"`
+	Meta     *QueryMeta             `protobuf:"bytes,2,opt,name=meta,proto3" json:"meta,omitempty"`
+	// Every version written after this index is known; older ones are forgotten, but for the one that stands.
+	CompleteAfter uint64 `protobuf:"varint,3,opt,name=complete_after,json=completeAfter,proto3" json:"complete_after,omitempty"`
+	// Set when older versions follow.
+	NextBefore    uint64 `protobuf:"varint,4,opt,name=next_before,json=nextBefore,proto3" json:"next_before,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HistoryResponse) Reset() {
+	*x = HistoryResponse{}
+	mi := &file_konsul_registry_v1_kv_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HistoryResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HistoryResponse) ProtoMessage() {}
+
+func (x *HistoryResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_konsul_registry_v1_kv_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HistoryResponse.ProtoReflect.Descriptor instead.
+func (*HistoryResponse) Descriptor() ([]byte, []int) {
+	return file_konsul_registry_v1_kv_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *HistoryResponse) GetVersions() []*KeyVersion {
+	if x != nil {
+		return x.Versions
+	}
+	return nil
+}
+
+func (x *HistoryResponse) GetMeta() *QueryMeta {
+	if x != nil {
+		return x.Meta
+	}
+	return nil
+}
+
+func (x *HistoryResponse) GetCompleteAfter() uint64 {
+	if x != nil {
+		return x.CompleteAfter
+	}
+	return 0
+}
+
+func (x *HistoryResponse) GetNextBefore() uint64 {
+	if x != nil {
+		return x.NextBefore
+	}
+	return 0
+}
+
+type KeyVersion struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Without a value when it was deleted.
+	Entry         *Entry `protobuf:"bytes,1,opt,name=entry,proto3" json:"entry,omitempty"`
+	Deleted       bool   `protobuf:"varint,2,opt,name=deleted,proto3" json:"deleted,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *KeyVersion) Reset() {
+	*x = KeyVersion{}
+	mi := &file_konsul_registry_v1_kv_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *KeyVersion) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*KeyVersion) ProtoMessage() {}
+
+func (x *KeyVersion) ProtoReflect() protoreflect.Message {
+	mi := &file_konsul_registry_v1_kv_proto_msgTypes[24]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use KeyVersion.ProtoReflect.Descriptor instead.
+func (*KeyVersion) Descriptor() ([]byte, []int) {
+	return file_konsul_registry_v1_kv_proto_rawDescGZIP(), []int{24}
+}
+
+func (x *KeyVersion) GetEntry() *Entry {
+	if x != nil {
+		return x.Entry
+	}
+	return nil
+}
+
+func (x *KeyVersion) GetDeleted() bool {
+	if x != nil {
+		return x.Deleted
+	}
+	return false
+}
+
 var File_konsul_registry_v1_kv_proto protoreflect.FileDescriptor
 
 const file_konsul_registry_v1_kv_proto_rawDesc = "" +
 	"\n" +
-	"\x1bkonsul/registry/v1/kv.proto\x12\x12konsul.registry.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1fkonsul/registry/v1/common.proto\"\xc0\x02\n" +
+	"\x1bkonsul/registry/v1/kv.proto\x12\x12konsul.registry.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/rpc/status.proto\x1a\x1fkonsul/registry/v1/common.proto\"\xc8\x03\n" +
 	"\x05Entry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\fR\x05value\x12/\n" +
@@ -748,7 +2134,13 @@ const file_konsul_registry_v1_kv_proto_rawDesc = "" +
 	"\aversion\x18\a \x01(\x04R\aversion\x12+\n" +
 	"\x11origin_datacenter\x18\b \x01(\tR\x10originDatacenter\x12;\n" +
 	"\vmodified_at\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\n" +
-	"modifiedAt\"\xef\x01\n" +
+	"modifiedAt\x12\x14\n" +
+	"\x05lease\x18\n" +
+	" \x01(\tR\x05lease\x127\n" +
+	"\x04meta\x18\v \x03(\v2#.konsul.registry.v1.Entry.MetaEntryR\x04meta\x1a7\n" +
+	"\tMetaEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x8a\x02\n" +
 	"\n" +
 	"GetRequest\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12/\n" +
@@ -758,10 +2150,11 @@ const file_konsul_registry_v1_kv_proto_rawDesc = "" +
 	"datacenter\x129\n" +
 	"\tread_mode\x18\x04 \x01(\x0e2\x1c.konsul.registry.v1.ReadModeR\breadMode\x12\x14\n" +
 	"\x05index\x18\x05 \x01(\x04R\x05index\x12-\n" +
-	"\x04wait\x18\x06 \x01(\v2\x19.google.protobuf.DurationR\x04wait\"q\n" +
+	"\x04wait\x18\x06 \x01(\v2\x19.google.protobuf.DurationR\x04wait\x12\x19\n" +
+	"\bat_index\x18\x14 \x01(\x04R\aatIndex\"q\n" +
 	"\vGetResponse\x12/\n" +
 	"\x05entry\x18\x01 \x01(\v2\x19.konsul.registry.v1.EntryR\x05entry\x121\n" +
-	"\x04meta\x18\x02 \x01(\v2\x1d.konsul.registry.v1.QueryMetaR\x04meta\"\xd9\x01\n" +
+	"\x04meta\x18\x02 \x01(\v2\x1d.konsul.registry.v1.QueryMetaR\x04meta\"\x97\x03\n" +
 	"\n" +
 	"SetRequest\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
@@ -773,11 +2166,21 @@ const file_konsul_registry_v1_kv_proto_rawDesc = "" +
 	"\x03cas\x18\x05 \x01(\x04H\x00R\x03cas\x88\x01\x01\x12\x14\n" +
 	"\x05flags\x18\x06 \x01(\x04R\x05flags\x12\x1d\n" +
 	"\n" +
-	"request_id\x18\a \x01(\tR\trequestIdB\x06\n" +
-	"\x04_cas\"q\n" +
+	"request_id\x18\a \x01(\tR\trequestId\x12\x14\n" +
+	"\x05lease\x18\b \x01(\tR\x05lease\x12<\n" +
+	"\x04meta\x18\t \x03(\v2(.konsul.registry.v1.SetRequest.MetaEntryR\x04meta\x12/\n" +
+	"\x05fence\x18\n" +
+	" \x01(\v2\x19.konsul.registry.v1.FenceR\x05fence\x1a7\n" +
+	"\tMetaEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01B\x06\n" +
+	"\x04_cas\"1\n" +
+	"\x05Fence\x12\x12\n" +
+	"\x04lock\x18\x01 \x01(\tR\x04lock\x12\x14\n" +
+	"\x05token\x18\x02 \x01(\x04R\x05token\"q\n" +
 	"\vSetResponse\x121\n" +
 	"\x04meta\x18\x01 \x01(\v2\x1d.konsul.registry.v1.WriteMetaR\x04meta\x12/\n" +
-	"\x05entry\x18\x02 \x01(\v2\x19.konsul.registry.v1.EntryR\x05entry\"\xca\x01\n" +
+	"\x05entry\x18\x02 \x01(\v2\x19.konsul.registry.v1.EntryR\x05entry\"\xfb\x01\n" +
 	"\rDeleteRequest\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12/\n" +
 	"\x05scope\x18\x02 \x01(\x0e2\x19.konsul.registry.v1.ScopeR\x05scope\x12\x1e\n" +
@@ -787,11 +2190,12 @@ const file_konsul_registry_v1_kv_proto_rawDesc = "" +
 	"\x03cas\x18\x04 \x01(\x04H\x00R\x03cas\x88\x01\x01\x12\x18\n" +
 	"\arecurse\x18\x05 \x01(\bR\arecurse\x12\x1d\n" +
 	"\n" +
-	"request_id\x18\x06 \x01(\tR\trequestIdB\x06\n" +
+	"request_id\x18\x06 \x01(\tR\trequestId\x12/\n" +
+	"\x05fence\x18\a \x01(\v2\x19.konsul.registry.v1.FenceR\x05fenceB\x06\n" +
 	"\x04_cas\"]\n" +
 	"\x0eDeleteResponse\x121\n" +
 	"\x04meta\x18\x01 \x01(\v2\x1d.konsul.registry.v1.WriteMetaR\x04meta\x12\x18\n" +
-	"\adeleted\x18\x02 \x01(\x04R\adeleted\"\xc8\x02\n" +
+	"\adeleted\x18\x02 \x01(\x04R\adeleted\"\x81\x03\n" +
 	"\vListRequest\x12\x16\n" +
 	"\x06prefix\x18\x01 \x01(\tR\x06prefix\x12/\n" +
 	"\x05scope\x18\x02 \x01(\x0e2\x19.konsul.registry.v1.ScopeR\x05scope\x12\x1e\n" +
@@ -804,17 +2208,117 @@ const file_konsul_registry_v1_kv_proto_rawDesc = "" +
 	"\x04wait\x18\a \x01(\v2\x19.google.protobuf.DurationR\x04wait\x12\x14\n" +
 	"\x05limit\x18\b \x01(\rR\x05limit\x12\x1d\n" +
 	"\n" +
-	"page_token\x18\t \x01(\tR\tpageToken\"\x9e\x01\n" +
+	"page_token\x18\t \x01(\tR\tpageToken\x12\x19\n" +
+	"\bat_index\x18\x14 \x01(\x04R\aatIndex\x12\x1c\n" +
+	"\tseparator\x18\n" +
+	" \x01(\tR\tseparator\"\xb8\x01\n" +
 	"\fListResponse\x123\n" +
 	"\aentries\x18\x01 \x03(\v2\x19.konsul.registry.v1.EntryR\aentries\x121\n" +
 	"\x04meta\x18\x02 \x01(\v2\x1d.konsul.registry.v1.QueryMetaR\x04meta\x12&\n" +
-	"\x0fnext_page_token\x18\x03 \x01(\tR\rnextPageToken2\xa9\x03\n" +
+	"\x0fnext_page_token\x18\x03 \x01(\tR\rnextPageToken\x12\x18\n" +
+	"\afolders\x18\x04 \x03(\tR\afolders\"\xad\x01\n" +
+	"\fBatchRequest\x12B\n" +
+	"\n" +
+	"operations\x18\x01 \x03(\v2\".konsul.registry.v1.BatchOperationR\n" +
+	"operations\x12\x1e\n" +
+	"\n" +
+	"datacenter\x18\x02 \x01(\tR\n" +
+	"datacenter\x129\n" +
+	"\tread_mode\x18\x03 \x01(\x0e2\x1c.konsul.registry.v1.ReadModeR\breadMode\"\xc2\x01\n" +
+	"\x0eBatchOperation\x122\n" +
+	"\x03get\x18\x01 \x01(\v2\x1e.konsul.registry.v1.GetRequestH\x00R\x03get\x122\n" +
+	"\x03set\x18\x02 \x01(\v2\x1e.konsul.registry.v1.SetRequestH\x00R\x03set\x12;\n" +
+	"\x06delete\x18\x03 \x01(\v2!.konsul.registry.v1.DeleteRequestH\x00R\x06deleteB\v\n" +
+	"\toperation\"J\n" +
+	"\rBatchResponse\x129\n" +
+	"\aresults\x18\x01 \x03(\v2\x1f.konsul.registry.v1.BatchResultR\aresults\"\xed\x01\n" +
+	"\vBatchResult\x123\n" +
+	"\x03get\x18\x01 \x01(\v2\x1f.konsul.registry.v1.GetResponseH\x00R\x03get\x123\n" +
+	"\x03set\x18\x02 \x01(\v2\x1f.konsul.registry.v1.SetResponseH\x00R\x03set\x12<\n" +
+	"\x06delete\x18\x03 \x01(\v2\".konsul.registry.v1.DeleteResponseH\x00R\x06delete\x12,\n" +
+	"\x06status\x18\x04 \x01(\v2\x12.google.rpc.StatusH\x00R\x06statusB\b\n" +
+	"\x06result\"\xab\x02\n" +
+	"\n" +
+	"TxnRequest\x12/\n" +
+	"\x05scope\x18\x01 \x01(\x0e2\x19.konsul.registry.v1.ScopeR\x05scope\x12\x1e\n" +
+	"\n" +
+	"datacenter\x18\x02 \x01(\tR\n" +
+	"datacenter\x125\n" +
+	"\acompare\x18\x03 \x03(\v2\x1b.konsul.registry.v1.CompareR\acompare\x12:\n" +
+	"\asuccess\x18\x04 \x03(\v2 .konsul.registry.v1.TxnOperationR\asuccess\x12:\n" +
+	"\afailure\x18\x05 \x03(\v2 .konsul.registry.v1.TxnOperationR\afailure\x12\x1d\n" +
+	"\n" +
+	"request_id\x18\x06 \x01(\tR\trequestId\"\xa9\x03\n" +
+	"\aCompare\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12@\n" +
+	"\boperator\x18\x02 \x01(\x0e2$.konsul.registry.v1.Compare.OperatorR\boperator\x12#\n" +
+	"\fmodify_index\x18\x03 \x01(\x04H\x00R\vmodifyIndex\x12#\n" +
+	"\fcreate_index\x18\x04 \x01(\x04H\x00R\vcreateIndex\x12\x1a\n" +
+	"\aversion\x18\x05 \x01(\x04H\x00R\aversion\x12\x16\n" +
+	"\x05value\x18\x06 \x01(\fH\x00R\x05value\x12\x18\n" +
+	"\x06exists\x18\a \x01(\bH\x00R\x06exists\x12/\n" +
+	"\x04held\x18\b \x01(\v2\x19.konsul.registry.v1.FenceH\x00R\x04held\"y\n" +
+	"\bOperator\x12\x18\n" +
+	"\x14OPERATOR_UNSPECIFIED\x10\x00\x12\x12\n" +
+	"\x0eOPERATOR_EQUAL\x10\x01\x12\x16\n" +
+	"\x12OPERATOR_NOT_EQUAL\x10\x02\x12\x11\n" +
+	"\rOPERATOR_LESS\x10\x03\x12\x14\n" +
+	"\x10OPERATOR_GREATER\x10\x04B\x06\n" +
+	"\x04with\"\xfa\x01\n" +
+	"\fTxnOperation\x12.\n" +
+	"\x03get\x18\x01 \x01(\v2\x1a.konsul.registry.v1.TxnGetH\x00R\x03get\x12.\n" +
+	"\x03set\x18\x02 \x01(\v2\x1a.konsul.registry.v1.TxnSetH\x00R\x03set\x127\n" +
+	"\x06delete\x18\x03 \x01(\v2\x1d.konsul.registry.v1.TxnDeleteH\x00R\x06delete\x12D\n" +
+	"\rdelete_prefix\x18\x04 \x01(\v2\x1d.konsul.registry.v1.TxnDeleteH\x00R\fdeletePrefixB\v\n" +
+	"\toperation\"\x1a\n" +
+	"\x06TxnGet\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\"\xcf\x01\n" +
+	"\x06TxnSet\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\fR\x05value\x12\x14\n" +
+	"\x05flags\x18\x03 \x01(\x04R\x05flags\x12\x14\n" +
+	"\x05lease\x18\x04 \x01(\tR\x05lease\x128\n" +
+	"\x04meta\x18\x05 \x03(\v2$.konsul.registry.v1.TxnSet.MetaEntryR\x04meta\x1a7\n" +
+	"\tMetaEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x1d\n" +
+	"\tTxnDelete\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\"\x97\x01\n" +
+	"\vTxnResponse\x121\n" +
+	"\x04meta\x18\x01 \x01(\v2\x1d.konsul.registry.v1.WriteMetaR\x04meta\x12\x1c\n" +
+	"\tsucceeded\x18\x02 \x01(\bR\tsucceeded\x127\n" +
+	"\aresults\x18\x03 \x03(\v2\x1d.konsul.registry.v1.TxnResultR\aresults\"V\n" +
+	"\tTxnResult\x12/\n" +
+	"\x05entry\x18\x01 \x01(\v2\x19.konsul.registry.v1.EntryR\x05entry\x12\x18\n" +
+	"\adeleted\x18\x02 \x01(\x04R\adeleted\"\xdc\x01\n" +
+	"\x0eHistoryRequest\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12/\n" +
+	"\x05scope\x18\x02 \x01(\x0e2\x19.konsul.registry.v1.ScopeR\x05scope\x12\x1e\n" +
+	"\n" +
+	"datacenter\x18\x03 \x01(\tR\n" +
+	"datacenter\x129\n" +
+	"\tread_mode\x18\x04 \x01(\x0e2\x1c.konsul.registry.v1.ReadModeR\breadMode\x12\x14\n" +
+	"\x05limit\x18\x05 \x01(\rR\x05limit\x12\x16\n" +
+	"\x06before\x18\x06 \x01(\x04R\x06before\"\xc8\x01\n" +
+	"\x0fHistoryResponse\x12:\n" +
+	"\bversions\x18\x01 \x03(\v2\x1e.konsul.registry.v1.KeyVersionR\bversions\x121\n" +
+	"\x04meta\x18\x02 \x01(\v2\x1d.konsul.registry.v1.QueryMetaR\x04meta\x12%\n" +
+	"\x0ecomplete_after\x18\x03 \x01(\x04R\rcompleteAfter\x12\x1f\n" +
+	"\vnext_before\x18\x04 \x01(\x04R\n" +
+	"nextBefore\"W\n" +
+	"\n" +
+	"KeyVersion\x12/\n" +
+	"\x05entry\x18\x01 \x01(\v2\x19.konsul.registry.v1.EntryR\x05entry\x12\x18\n" +
+	"\adeleted\x18\x02 \x01(\bR\adeleted2\xed\x05\n" +
 	"\tKVService\x12c\n" +
 	"\x03Get\x12\x1e.konsul.registry.v1.GetRequest\x1a\x1f.konsul.registry.v1.GetResponse\"\x1b\x82\xd3\xe4\x93\x02\x15\x12\x13/api/v1/kv/{key=**}\x12j\n" +
 	"\x03Set\x12\x1e.konsul.registry.v1.SetRequest\x1a\x1f.konsul.registry.v1.SetResponse\"\"\x82\xd3\xe4\x93\x02\x1c:\x05value\x1a\x13/api/v1/kv/{key=**}\x12l\n" +
 	"\x06Delete\x12!.konsul.registry.v1.DeleteRequest\x1a\".konsul.registry.v1.DeleteResponse\"\x1b\x82\xd3\xe4\x93\x02\x15*\x13/api/v1/kv/{key=**}\x12]\n" +
 	"\x04List\x12\x1f.konsul.registry.v1.ListRequest\x1a .konsul.registry.v1.ListResponse\"\x12\x82\xd3\xe4\x93\x02\f\x12\n" +
-	"/api/v1/kvB\xbf\x01\n" +
+	"/api/v1/kv\x12i\n" +
+	"\x05Batch\x12 .konsul.registry.v1.BatchRequest\x1a!.konsul.registry.v1.BatchResponse\"\x1b\x82\xd3\xe4\x93\x02\x15:\x01*\"\x10/api/v1/kv-batch\x12^\n" +
+	"\x03Txn\x12\x1e.konsul.registry.v1.TxnRequest\x1a\x1f.konsul.registry.v1.TxnResponse\"\x16\x82\xd3\xe4\x93\x02\x10:\x01*\"\v/api/v1/txn\x12w\n" +
+	"\aHistory\x12\".konsul.registry.v1.HistoryRequest\x1a#.konsul.registry.v1.HistoryResponse\"#\x82\xd3\xe4\x93\x02\x1d\x12\x1b/api/v1/kv-history/{key=**}B\xbf\x01\n" +
 	"\x16com.konsul.registry.v1B\aKvProtoP\x01Z2konsul.dev/proto/gen/konsul/registry/v1;registryv1\xa2\x02\x03KRX\xaa\x02\x12Konsul.Registry.V1\xca\x02\x12Konsul\\Registry\\V1\xe2\x02\x1eKonsul\\Registry\\V1\\GPBMetadata\xea\x02\x14Konsul::Registry::V1b\x06proto3"
 
 var (
@@ -829,55 +2333,116 @@ func file_konsul_registry_v1_kv_proto_rawDescGZIP() []byte {
 	return file_konsul_registry_v1_kv_proto_rawDescData
 }
 
-var file_konsul_registry_v1_kv_proto_msgTypes = make([]protoimpl.MessageInfo, 9)
+var file_konsul_registry_v1_kv_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
+var file_konsul_registry_v1_kv_proto_msgTypes = make([]protoimpl.MessageInfo, 28)
 var file_konsul_registry_v1_kv_proto_goTypes = []any{
-	(*Entry)(nil),                 // 0: konsul.registry.v1.Entry
-	(*GetRequest)(nil),            // 1: konsul.registry.v1.GetRequest
-	(*GetResponse)(nil),           // 2: konsul.registry.v1.GetResponse
-	(*SetRequest)(nil),            // 3: konsul.registry.v1.SetRequest
-	(*SetResponse)(nil),           // 4: konsul.registry.v1.SetResponse
-	(*DeleteRequest)(nil),         // 5: konsul.registry.v1.DeleteRequest
-	(*DeleteResponse)(nil),        // 6: konsul.registry.v1.DeleteResponse
-	(*ListRequest)(nil),           // 7: konsul.registry.v1.ListRequest
-	(*ListResponse)(nil),          // 8: konsul.registry.v1.ListResponse
-	(Scope)(0),                    // 9: konsul.registry.v1.Scope
-	(*timestamppb.Timestamp)(nil), // 10: google.protobuf.Timestamp
-	(ReadMode)(0),                 // 11: konsul.registry.v1.ReadMode
-	(*durationpb.Duration)(nil),   // 12: google.protobuf.Duration
-	(*QueryMeta)(nil),             // 13: konsul.registry.v1.QueryMeta
-	(*WriteMeta)(nil),             // 14: konsul.registry.v1.WriteMeta
+	(Compare_Operator)(0),         // 0: konsul.registry.v1.Compare.Operator
+	(*Entry)(nil),                 // 1: konsul.registry.v1.Entry
+	(*GetRequest)(nil),            // 2: konsul.registry.v1.GetRequest
+	(*GetResponse)(nil),           // 3: konsul.registry.v1.GetResponse
+	(*SetRequest)(nil),            // 4: konsul.registry.v1.SetRequest
+	(*Fence)(nil),                 // 5: konsul.registry.v1.Fence
+	(*SetResponse)(nil),           // 6: konsul.registry.v1.SetResponse
+	(*DeleteRequest)(nil),         // 7: konsul.registry.v1.DeleteRequest
+	(*DeleteResponse)(nil),        // 8: konsul.registry.v1.DeleteResponse
+	(*ListRequest)(nil),           // 9: konsul.registry.v1.ListRequest
+	(*ListResponse)(nil),          // 10: konsul.registry.v1.ListResponse
+	(*BatchRequest)(nil),          // 11: konsul.registry.v1.BatchRequest
+	(*BatchOperation)(nil),        // 12: konsul.registry.v1.BatchOperation
+	(*BatchResponse)(nil),         // 13: konsul.registry.v1.BatchResponse
+	(*BatchResult)(nil),           // 14: konsul.registry.v1.BatchResult
+	(*TxnRequest)(nil),            // 15: konsul.registry.v1.TxnRequest
+	(*Compare)(nil),               // 16: konsul.registry.v1.Compare
+	(*TxnOperation)(nil),          // 17: konsul.registry.v1.TxnOperation
+	(*TxnGet)(nil),                // 18: konsul.registry.v1.TxnGet
+	(*TxnSet)(nil),                // 19: konsul.registry.v1.TxnSet
+	(*TxnDelete)(nil),             // 20: konsul.registry.v1.TxnDelete
+	(*TxnResponse)(nil),           // 21: konsul.registry.v1.TxnResponse
+	(*TxnResult)(nil),             // 22: konsul.registry.v1.TxnResult
+	(*HistoryRequest)(nil),        // 23: konsul.registry.v1.HistoryRequest
+	(*HistoryResponse)(nil),       // 24: konsul.registry.v1.HistoryResponse
+	(*KeyVersion)(nil),            // 25: konsul.registry.v1.KeyVersion
+	nil,                           // 26: konsul.registry.v1.Entry.MetaEntry
+	nil,                           // 27: konsul.registry.v1.SetRequest.MetaEntry
+	nil,                           // 28: konsul.registry.v1.TxnSet.MetaEntry
+	(Scope)(0),                    // 29: konsul.registry.v1.Scope
+	(*timestamppb.Timestamp)(nil), // 30: google.protobuf.Timestamp
+	(ReadMode)(0),                 // 31: konsul.registry.v1.ReadMode
+	(*durationpb.Duration)(nil),   // 32: google.protobuf.Duration
+	(*QueryMeta)(nil),             // 33: konsul.registry.v1.QueryMeta
+	(*WriteMeta)(nil),             // 34: konsul.registry.v1.WriteMeta
+	(*status.Status)(nil),         // 35: google.rpc.Status
 }
 var file_konsul_registry_v1_kv_proto_depIdxs = []int32{
-	9,  // 0: konsul.registry.v1.Entry.scope:type_name -> konsul.registry.v1.Scope
-	10, // 1: konsul.registry.v1.Entry.modified_at:type_name -> google.protobuf.Timestamp
-	9,  // 2: konsul.registry.v1.GetRequest.scope:type_name -> konsul.registry.v1.Scope
-	11, // 3: konsul.registry.v1.GetRequest.read_mode:type_name -> konsul.registry.v1.ReadMode
-	12, // 4: konsul.registry.v1.GetRequest.wait:type_name -> google.protobuf.Duration
-	0,  // 5: konsul.registry.v1.GetResponse.entry:type_name -> konsul.registry.v1.Entry
-	13, // 6: konsul.registry.v1.GetResponse.meta:type_name -> konsul.registry.v1.QueryMeta
-	9,  // 7: konsul.registry.v1.SetRequest.scope:type_name -> konsul.registry.v1.Scope
-	14, // 8: konsul.registry.v1.SetResponse.meta:type_name -> konsul.registry.v1.WriteMeta
-	0,  // 9: konsul.registry.v1.SetResponse.entry:type_name -> konsul.registry.v1.Entry
-	9,  // 10: konsul.registry.v1.DeleteRequest.scope:type_name -> konsul.registry.v1.Scope
-	14, // 11: konsul.registry.v1.DeleteResponse.meta:type_name -> konsul.registry.v1.WriteMeta
-	9,  // 12: konsul.registry.v1.ListRequest.scope:type_name -> konsul.registry.v1.Scope
-	11, // 13: konsul.registry.v1.ListRequest.read_mode:type_name -> konsul.registry.v1.ReadMode
-	12, // 14: konsul.registry.v1.ListRequest.wait:type_name -> google.protobuf.Duration
-	0,  // 15: konsul.registry.v1.ListResponse.entries:type_name -> konsul.registry.v1.Entry
-	13, // 16: konsul.registry.v1.ListResponse.meta:type_name -> konsul.registry.v1.QueryMeta
-	1,  // 17: konsul.registry.v1.KVService.Get:input_type -> konsul.registry.v1.GetRequest
-	3,  // 18: konsul.registry.v1.KVService.Set:input_type -> konsul.registry.v1.SetRequest
-	5,  // 19: konsul.registry.v1.KVService.Delete:input_type -> konsul.registry.v1.DeleteRequest
-	7,  // 20: konsul.registry.v1.KVService.List:input_type -> konsul.registry.v1.ListRequest
-	2,  // 21: konsul.registry.v1.KVService.Get:output_type -> konsul.registry.v1.GetResponse
-	4,  // 22: konsul.registry.v1.KVService.Set:output_type -> konsul.registry.v1.SetResponse
-	6,  // 23: konsul.registry.v1.KVService.Delete:output_type -> konsul.registry.v1.DeleteResponse
-	8,  // 24: konsul.registry.v1.KVService.List:output_type -> konsul.registry.v1.ListResponse
-	21, // [21:25] is the sub-list for method output_type
-	17, // [17:21] is the sub-list for method input_type
-	17, // [17:17] is the sub-list for extension type_name
-	17, // [17:17] is the sub-list for extension extendee
-	0,  // [0:17] is the sub-list for field type_name
+	29, // 0: konsul.registry.v1.Entry.scope:type_name -> konsul.registry.v1.Scope
+	30, // 1: konsul.registry.v1.Entry.modified_at:type_name -> google.protobuf.Timestamp
+	26, // 2: konsul.registry.v1.Entry.meta:type_name -> konsul.registry.v1.Entry.MetaEntry
+	29, // 3: konsul.registry.v1.GetRequest.scope:type_name -> konsul.registry.v1.Scope
+	31, // 4: konsul.registry.v1.GetRequest.read_mode:type_name -> konsul.registry.v1.ReadMode
+	32, // 5: konsul.registry.v1.GetRequest.wait:type_name -> google.protobuf.Duration
+	1,  // 6: konsul.registry.v1.GetResponse.entry:type_name -> konsul.registry.v1.Entry
+	33, // 7: konsul.registry.v1.GetResponse.meta:type_name -> konsul.registry.v1.QueryMeta
+	29, // 8: konsul.registry.v1.SetRequest.scope:type_name -> konsul.registry.v1.Scope
+	27, // 9: konsul.registry.v1.SetRequest.meta:type_name -> konsul.registry.v1.SetRequest.MetaEntry
+	5,  // 10: konsul.registry.v1.SetRequest.fence:type_name -> konsul.registry.v1.Fence
+	34, // 11: konsul.registry.v1.SetResponse.meta:type_name -> konsul.registry.v1.WriteMeta
+	1,  // 12: konsul.registry.v1.SetResponse.entry:type_name -> konsul.registry.v1.Entry
+	29, // 13: konsul.registry.v1.DeleteRequest.scope:type_name -> konsul.registry.v1.Scope
+	5,  // 14: konsul.registry.v1.DeleteRequest.fence:type_name -> konsul.registry.v1.Fence
+	34, // 15: konsul.registry.v1.DeleteResponse.meta:type_name -> konsul.registry.v1.WriteMeta
+	29, // 16: konsul.registry.v1.ListRequest.scope:type_name -> konsul.registry.v1.Scope
+	31, // 17: konsul.registry.v1.ListRequest.read_mode:type_name -> konsul.registry.v1.ReadMode
+	32, // 18: konsul.registry.v1.ListRequest.wait:type_name -> google.protobuf.Duration
+	1,  // 19: konsul.registry.v1.ListResponse.entries:type_name -> konsul.registry.v1.Entry
+	33, // 20: konsul.registry.v1.ListResponse.meta:type_name -> konsul.registry.v1.QueryMeta
+	12, // 21: konsul.registry.v1.BatchRequest.operations:type_name -> konsul.registry.v1.BatchOperation
+	31, // 22: konsul.registry.v1.BatchRequest.read_mode:type_name -> konsul.registry.v1.ReadMode
+	2,  // 23: konsul.registry.v1.BatchOperation.get:type_name -> konsul.registry.v1.GetRequest
+	4,  // 24: konsul.registry.v1.BatchOperation.set:type_name -> konsul.registry.v1.SetRequest
+	7,  // 25: konsul.registry.v1.BatchOperation.delete:type_name -> konsul.registry.v1.DeleteRequest
+	14, // 26: konsul.registry.v1.BatchResponse.results:type_name -> konsul.registry.v1.BatchResult
+	3,  // 27: konsul.registry.v1.BatchResult.get:type_name -> konsul.registry.v1.GetResponse
+	6,  // 28: konsul.registry.v1.BatchResult.set:type_name -> konsul.registry.v1.SetResponse
+	8,  // 29: konsul.registry.v1.BatchResult.delete:type_name -> konsul.registry.v1.DeleteResponse
+	35, // 30: konsul.registry.v1.BatchResult.status:type_name -> google.rpc.Status
+	29, // 31: konsul.registry.v1.TxnRequest.scope:type_name -> konsul.registry.v1.Scope
+	16, // 32: konsul.registry.v1.TxnRequest.compare:type_name -> konsul.registry.v1.Compare
+	17, // 33: konsul.registry.v1.TxnRequest.success:type_name -> konsul.registry.v1.TxnOperation
+	17, // 34: konsul.registry.v1.TxnRequest.failure:type_name -> konsul.registry.v1.TxnOperation
+	0,  // 35: konsul.registry.v1.Compare.operator:type_name -> konsul.registry.v1.Compare.Operator
+	5,  // 36: konsul.registry.v1.Compare.held:type_name -> konsul.registry.v1.Fence
+	18, // 37: konsul.registry.v1.TxnOperation.get:type_name -> konsul.registry.v1.TxnGet
+	19, // 38: konsul.registry.v1.TxnOperation.set:type_name -> konsul.registry.v1.TxnSet
+	20, // 39: konsul.registry.v1.TxnOperation.delete:type_name -> konsul.registry.v1.TxnDelete
+	20, // 40: konsul.registry.v1.TxnOperation.delete_prefix:type_name -> konsul.registry.v1.TxnDelete
+	28, // 41: konsul.registry.v1.TxnSet.meta:type_name -> konsul.registry.v1.TxnSet.MetaEntry
+	34, // 42: konsul.registry.v1.TxnResponse.meta:type_name -> konsul.registry.v1.WriteMeta
+	22, // 43: konsul.registry.v1.TxnResponse.results:type_name -> konsul.registry.v1.TxnResult
+	1,  // 44: konsul.registry.v1.TxnResult.entry:type_name -> konsul.registry.v1.Entry
+	29, // 45: konsul.registry.v1.HistoryRequest.scope:type_name -> konsul.registry.v1.Scope
+	31, // 46: konsul.registry.v1.HistoryRequest.read_mode:type_name -> konsul.registry.v1.ReadMode
+	25, // 47: konsul.registry.v1.HistoryResponse.versions:type_name -> konsul.registry.v1.KeyVersion
+	33, // 48: konsul.registry.v1.HistoryResponse.meta:type_name -> konsul.registry.v1.QueryMeta
+	1,  // 49: konsul.registry.v1.KeyVersion.entry:type_name -> konsul.registry.v1.Entry
+	2,  // 50: konsul.registry.v1.KVService.Get:input_type -> konsul.registry.v1.GetRequest
+	4,  // 51: konsul.registry.v1.KVService.Set:input_type -> konsul.registry.v1.SetRequest
+	7,  // 52: konsul.registry.v1.KVService.Delete:input_type -> konsul.registry.v1.DeleteRequest
+	9,  // 53: konsul.registry.v1.KVService.List:input_type -> konsul.registry.v1.ListRequest
+	11, // 54: konsul.registry.v1.KVService.Batch:input_type -> konsul.registry.v1.BatchRequest
+	15, // 55: konsul.registry.v1.KVService.Txn:input_type -> konsul.registry.v1.TxnRequest
+	23, // 56: konsul.registry.v1.KVService.History:input_type -> konsul.registry.v1.HistoryRequest
+	3,  // 57: konsul.registry.v1.KVService.Get:output_type -> konsul.registry.v1.GetResponse
+	6,  // 58: konsul.registry.v1.KVService.Set:output_type -> konsul.registry.v1.SetResponse
+	8,  // 59: konsul.registry.v1.KVService.Delete:output_type -> konsul.registry.v1.DeleteResponse
+	10, // 60: konsul.registry.v1.KVService.List:output_type -> konsul.registry.v1.ListResponse
+	13, // 61: konsul.registry.v1.KVService.Batch:output_type -> konsul.registry.v1.BatchResponse
+	21, // 62: konsul.registry.v1.KVService.Txn:output_type -> konsul.registry.v1.TxnResponse
+	24, // 63: konsul.registry.v1.KVService.History:output_type -> konsul.registry.v1.HistoryResponse
+	57, // [57:64] is the sub-list for method output_type
+	50, // [50:57] is the sub-list for method input_type
+	50, // [50:50] is the sub-list for extension type_name
+	50, // [50:50] is the sub-list for extension extendee
+	0,  // [0:50] is the sub-list for field type_name
 }
 
 func init() { file_konsul_registry_v1_kv_proto_init() }
@@ -887,19 +2452,45 @@ func file_konsul_registry_v1_kv_proto_init() {
 	}
 	file_konsul_registry_v1_common_proto_init()
 	file_konsul_registry_v1_kv_proto_msgTypes[3].OneofWrappers = []any{}
-	file_konsul_registry_v1_kv_proto_msgTypes[5].OneofWrappers = []any{}
+	file_konsul_registry_v1_kv_proto_msgTypes[6].OneofWrappers = []any{}
+	file_konsul_registry_v1_kv_proto_msgTypes[11].OneofWrappers = []any{
+		(*BatchOperation_Get)(nil),
+		(*BatchOperation_Set)(nil),
+		(*BatchOperation_Delete)(nil),
+	}
+	file_konsul_registry_v1_kv_proto_msgTypes[13].OneofWrappers = []any{
+		(*BatchResult_Get)(nil),
+		(*BatchResult_Set)(nil),
+		(*BatchResult_Delete)(nil),
+		(*BatchResult_Status)(nil),
+	}
+	file_konsul_registry_v1_kv_proto_msgTypes[15].OneofWrappers = []any{
+		(*Compare_ModifyIndex)(nil),
+		(*Compare_CreateIndex)(nil),
+		(*Compare_Version)(nil),
+		(*Compare_Value)(nil),
+		(*Compare_Exists)(nil),
+		(*Compare_Held)(nil),
+	}
+	file_konsul_registry_v1_kv_proto_msgTypes[16].OneofWrappers = []any{
+		(*TxnOperation_Get)(nil),
+		(*TxnOperation_Set)(nil),
+		(*TxnOperation_Delete)(nil),
+		(*TxnOperation_DeletePrefix)(nil),
+	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_konsul_registry_v1_kv_proto_rawDesc), len(file_konsul_registry_v1_kv_proto_rawDesc)),
-			NumEnums:      0,
-			NumMessages:   9,
+			NumEnums:      1,
+			NumMessages:   28,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
 		GoTypes:           file_konsul_registry_v1_kv_proto_goTypes,
 		DependencyIndexes: file_konsul_registry_v1_kv_proto_depIdxs,
+		EnumInfos:         file_konsul_registry_v1_kv_proto_enumTypes,
 		MessageInfos:      file_konsul_registry_v1_kv_proto_msgTypes,
 	}.Build()
 	File_konsul_registry_v1_kv_proto = out.File

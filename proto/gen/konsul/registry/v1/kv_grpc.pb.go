@@ -19,10 +19,13 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	KVService_Get_FullMethodName    = "/konsul.registry.v1.KVService/Get"
-	KVService_Set_FullMethodName    = "/konsul.registry.v1.KVService/Set"
-	KVService_Delete_FullMethodName = "/konsul.registry.v1.KVService/Delete"
-	KVService_List_FullMethodName   = "/konsul.registry.v1.KVService/List"
+	KVService_Get_FullMethodName     = "/konsul.registry.v1.KVService/Get"
+	KVService_Set_FullMethodName     = "/konsul.registry.v1.KVService/Set"
+	KVService_Delete_FullMethodName  = "/konsul.registry.v1.KVService/Delete"
+	KVService_List_FullMethodName    = "/konsul.registry.v1.KVService/List"
+	KVService_Batch_FullMethodName   = "/konsul.registry.v1.KVService/Batch"
+	KVService_Txn_FullMethodName     = "/konsul.registry.v1.KVService/Txn"
+	KVService_History_FullMethodName = "/konsul.registry.v1.KVService/History"
 )
 
 // KVServiceClient is the client API for KVService service.
@@ -42,6 +45,14 @@ type KVServiceClient interface {
 	Delete(ctx context.Context, in *DeleteRequest, opts ...grpc.CallOption) (*DeleteResponse, error)
 	// List answers the entries below a prefix in key order.
 	List(ctx context.Context, in *ListRequest, opts ...grpc.CallOption) (*ListResponse, error)
+	// Batch carries out many reads and writes in one call, each by itself: one that fails fails alone, and they have no
+	// order among themselves. It saves calls; for all-or-nothing use a transaction.
+	Batch(ctx context.Context, in *BatchRequest, opts ...grpc.CallOption) (*BatchResponse, error)
+	// Txn carries out all operations or none, in one commit: those of success if every comparison holds, those of failure if
+	// not. A transaction that writes global keys is forwarded to the primary.
+	Txn(ctx context.Context, in *TxnRequest, opts ...grpc.CallOption) (*TxnResponse, error)
+	// History answers the versions of a key inside the retention window, the newest first. NotFound when there is none.
+	History(ctx context.Context, in *HistoryRequest, opts ...grpc.CallOption) (*HistoryResponse, error)
 }
 
 type kVServiceClient struct {
@@ -92,6 +103,36 @@ func (c *kVServiceClient) List(ctx context.Context, in *ListRequest, opts ...grp
 	return out, nil
 }
 
+func (c *kVServiceClient) Batch(ctx context.Context, in *BatchRequest, opts ...grpc.CallOption) (*BatchResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(BatchResponse)
+	err := c.cc.Invoke(ctx, KVService_Batch_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *kVServiceClient) Txn(ctx context.Context, in *TxnRequest, opts ...grpc.CallOption) (*TxnResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(TxnResponse)
+	err := c.cc.Invoke(ctx, KVService_Txn_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *kVServiceClient) History(ctx context.Context, in *HistoryRequest, opts ...grpc.CallOption) (*HistoryResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(HistoryResponse)
+	err := c.cc.Invoke(ctx, KVService_History_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // KVServiceServer is the server API for KVService service.
 // All implementations must embed UnimplementedKVServiceServer
 // for forward compatibility.
@@ -109,6 +150,14 @@ type KVServiceServer interface {
 	Delete(context.Context, *DeleteRequest) (*DeleteResponse, error)
 	// List answers the entries below a prefix in key order.
 	List(context.Context, *ListRequest) (*ListResponse, error)
+	// Batch carries out many reads and writes in one call, each by itself: one that fails fails alone, and they have no
+	// order among themselves. It saves calls; for all-or-nothing use a transaction.
+	Batch(context.Context, *BatchRequest) (*BatchResponse, error)
+	// Txn carries out all operations or none, in one commit: those of success if every comparison holds, those of failure if
+	// not. A transaction that writes global keys is forwarded to the primary.
+	Txn(context.Context, *TxnRequest) (*TxnResponse, error)
+	// History answers the versions of a key inside the retention window, the newest first. NotFound when there is none.
+	History(context.Context, *HistoryRequest) (*HistoryResponse, error)
 	mustEmbedUnimplementedKVServiceServer()
 }
 
@@ -130,6 +179,15 @@ func (UnimplementedKVServiceServer) Delete(context.Context, *DeleteRequest) (*De
 }
 func (UnimplementedKVServiceServer) List(context.Context, *ListRequest) (*ListResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method List not implemented")
+}
+func (UnimplementedKVServiceServer) Batch(context.Context, *BatchRequest) (*BatchResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Batch not implemented")
+}
+func (UnimplementedKVServiceServer) Txn(context.Context, *TxnRequest) (*TxnResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Txn not implemented")
+}
+func (UnimplementedKVServiceServer) History(context.Context, *HistoryRequest) (*HistoryResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method History not implemented")
 }
 func (UnimplementedKVServiceServer) mustEmbedUnimplementedKVServiceServer() {}
 func (UnimplementedKVServiceServer) testEmbeddedByValue()                   {}
@@ -224,6 +282,60 @@ func _KVService_List_Handler(srv interface{}, ctx context.Context, dec func(inte
 	return interceptor(ctx, in, info, handler)
 }
 
+func _KVService_Batch_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(BatchRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(KVServiceServer).Batch(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: KVService_Batch_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(KVServiceServer).Batch(ctx, req.(*BatchRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _KVService_Txn_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(TxnRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(KVServiceServer).Txn(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: KVService_Txn_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(KVServiceServer).Txn(ctx, req.(*TxnRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _KVService_History_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(HistoryRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(KVServiceServer).History(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: KVService_History_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(KVServiceServer).History(ctx, req.(*HistoryRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // KVService_ServiceDesc is the grpc.ServiceDesc for KVService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -246,6 +358,18 @@ var KVService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "List",
 			Handler:    _KVService_List_Handler,
+		},
+		{
+			MethodName: "Batch",
+			Handler:    _KVService_Batch_Handler,
+		},
+		{
+			MethodName: "Txn",
+			Handler:    _KVService_Txn_Handler,
+		},
+		{
+			MethodName: "History",
+			Handler:    _KVService_History_Handler,
 		},
 	},
 	Streams:  []grpc.StreamDesc{},

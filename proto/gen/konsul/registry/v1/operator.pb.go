@@ -10,6 +10,7 @@ import (
 	_ "google.golang.org/genproto/googleapis/api/annotations"
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
+	durationpb "google.golang.org/protobuf/types/known/durationpb"
 	timestamppb "google.golang.org/protobuf/types/known/timestamppb"
 	reflect "reflect"
 	sync "sync"
@@ -154,15 +155,23 @@ type ServerState struct {
 	// Raft address.
 	Address string `protobuf:"bytes,2,opt,name=address,proto3" json:"address,omitempty"`
 	// "leader", "follower", "candidate", or "unreachable".
-	State         string `protobuf:"bytes,3,opt,name=state,proto3" json:"state,omitempty"`
-	Voter         bool   `protobuf:"varint,4,opt,name=voter,proto3" json:"voter,omitempty"`
-	Term          uint64 `protobuf:"varint,5,opt,name=term,proto3" json:"term,omitempty"`
-	LastLogIndex  uint64 `protobuf:"varint,6,opt,name=last_log_index,json=lastLogIndex,proto3" json:"last_log_index,omitempty"`
-	CommitIndex   uint64 `protobuf:"varint,7,opt,name=commit_index,json=commitIndex,proto3" json:"commit_index,omitempty"`
-	AppliedIndex  uint64 `protobuf:"varint,8,opt,name=applied_index,json=appliedIndex,proto3" json:"applied_index,omitempty"`
-	Version       string `protobuf:"bytes,9,opt,name=version,proto3" json:"version,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	State        string `protobuf:"bytes,3,opt,name=state,proto3" json:"state,omitempty"`
+	Voter        bool   `protobuf:"varint,4,opt,name=voter,proto3" json:"voter,omitempty"`
+	Term         uint64 `protobuf:"varint,5,opt,name=term,proto3" json:"term,omitempty"`
+	LastLogIndex uint64 `protobuf:"varint,6,opt,name=last_log_index,json=lastLogIndex,proto3" json:"last_log_index,omitempty"`
+	CommitIndex  uint64 `protobuf:"varint,7,opt,name=commit_index,json=commitIndex,proto3" json:"commit_index,omitempty"`
+	AppliedIndex uint64 `protobuf:"varint,8,opt,name=applied_index,json=appliedIndex,proto3" json:"applied_index,omitempty"`
+	Version      string `protobuf:"bytes,9,opt,name=version,proto3" json:"version,omitempty"`
+	// Where it serves gRPC, host:port; empty when not known.
+	GrpcAddress string `protobuf:"bytes,10,opt,name=grpc_address,json=grpcAddress,proto3" json:"grpc_address,omitempty"`
+	// How long ago it heard from the leader; absent on the leader and when it never did.
+	LastContact *durationpb.Duration `protobuf:"bytes,11,opt,name=last_contact,json=lastContact,proto3" json:"last_contact,omitempty"`
+	LastLogTerm uint64               `protobuf:"varint,12,opt,name=last_log_term,json=lastLogTerm,proto3" json:"last_log_term,omitempty"`
+	// The highest command version it understands.
+	CommandVersion uint32 `protobuf:"varint,13,opt,name=command_version,json=commandVersion,proto3" json:"command_version,omitempty"`
+	Incarnation    string `protobuf:"bytes,14,opt,name=incarnation,proto3" json:"incarnation,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *ServerState) Reset() {
@@ -254,6 +263,41 @@ func (x *ServerState) GetAppliedIndex() uint64 {
 func (x *ServerState) GetVersion() string {
 	if x != nil {
 		return x.Version
+	}
+	return ""
+}
+
+func (x *ServerState) GetGrpcAddress() string {
+	if x != nil {
+		return x.GrpcAddress
+	}
+	return ""
+}
+
+func (x *ServerState) GetLastContact() *durationpb.Duration {
+	if x != nil {
+		return x.LastContact
+	}
+	return nil
+}
+
+func (x *ServerState) GetLastLogTerm() uint64 {
+	if x != nil {
+		return x.LastLogTerm
+	}
+	return 0
+}
+
+func (x *ServerState) GetCommandVersion() uint32 {
+	if x != nil {
+		return x.CommandVersion
+	}
+	return 0
+}
+
+func (x *ServerState) GetIncarnation() string {
+	if x != nil {
+		return x.Incarnation
 	}
 	return ""
 }
@@ -360,18 +404,900 @@ func (x *ClusterStatusResponse) GetTime() *timestamppb.Timestamp {
 	return nil
 }
 
+type AddPeerRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The server's gRPC address, host:port.
+	Address string `protobuf:"bytes,1,opt,name=address,proto3" json:"address,omitempty"`
+	// The id it must have; empty: whichever it has.
+	Id            string `protobuf:"bytes,2,opt,name=id,proto3" json:"id,omitempty"`
+	Datacenter    string `protobuf:"bytes,3,opt,name=datacenter,proto3" json:"datacenter,omitempty"`
+	RequestId     string `protobuf:"bytes,4,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AddPeerRequest) Reset() {
+	*x = AddPeerRequest{}
+	mi := &file_konsul_registry_v1_operator_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AddPeerRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AddPeerRequest) ProtoMessage() {}
+
+func (x *AddPeerRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_konsul_registry_v1_operator_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AddPeerRequest.ProtoReflect.Descriptor instead.
+func (*AddPeerRequest) Descriptor() ([]byte, []int) {
+	return file_konsul_registry_v1_operator_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *AddPeerRequest) GetAddress() string {
+	if x != nil {
+		return x.Address
+	}
+	return ""
+}
+
+func (x *AddPeerRequest) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *AddPeerRequest) GetDatacenter() string {
+	if x != nil {
+		return x.Datacenter
+	}
+	return ""
+}
+
+func (x *AddPeerRequest) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
+	}
+	return ""
+}
+
+type AddPeerResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Member        *Member                `protobuf:"bytes,1,opt,name=member,proto3" json:"member,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AddPeerResponse) Reset() {
+	*x = AddPeerResponse{}
+	mi := &file_konsul_registry_v1_operator_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AddPeerResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AddPeerResponse) ProtoMessage() {}
+
+func (x *AddPeerResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_konsul_registry_v1_operator_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AddPeerResponse.ProtoReflect.Descriptor instead.
+func (*AddPeerResponse) Descriptor() ([]byte, []int) {
+	return file_konsul_registry_v1_operator_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *AddPeerResponse) GetMember() *Member {
+	if x != nil {
+		return x.Member
+	}
+	return nil
+}
+
+type RemovePeerRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	Datacenter    string                 `protobuf:"bytes,2,opt,name=datacenter,proto3" json:"datacenter,omitempty"`
+	RequestId     string                 `protobuf:"bytes,3,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RemovePeerRequest) Reset() {
+	*x = RemovePeerRequest{}
+	mi := &file_konsul_registry_v1_operator_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RemovePeerRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RemovePeerRequest) ProtoMessage() {}
+
+func (x *RemovePeerRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_konsul_registry_v1_operator_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RemovePeerRequest.ProtoReflect.Descriptor instead.
+func (*RemovePeerRequest) Descriptor() ([]byte, []int) {
+	return file_konsul_registry_v1_operator_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *RemovePeerRequest) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *RemovePeerRequest) GetDatacenter() string {
+	if x != nil {
+		return x.Datacenter
+	}
+	return ""
+}
+
+func (x *RemovePeerRequest) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
+	}
+	return ""
+}
+
+type RemovePeerResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The leader after it; another one than before when the leader was removed.
+	Leader        string `protobuf:"bytes,1,opt,name=leader,proto3" json:"leader,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RemovePeerResponse) Reset() {
+	*x = RemovePeerResponse{}
+	mi := &file_konsul_registry_v1_operator_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RemovePeerResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RemovePeerResponse) ProtoMessage() {}
+
+func (x *RemovePeerResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_konsul_registry_v1_operator_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RemovePeerResponse.ProtoReflect.Descriptor instead.
+func (*RemovePeerResponse) Descriptor() ([]byte, []int) {
+	return file_konsul_registry_v1_operator_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *RemovePeerResponse) GetLeader() string {
+	if x != nil {
+		return x.Leader
+	}
+	return ""
+}
+
+type TransferLeadershipRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Empty: the leader chooses.
+	Id            string `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	Datacenter    string `protobuf:"bytes,2,opt,name=datacenter,proto3" json:"datacenter,omitempty"`
+	RequestId     string `protobuf:"bytes,3,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TransferLeadershipRequest) Reset() {
+	*x = TransferLeadershipRequest{}
+	mi := &file_konsul_registry_v1_operator_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TransferLeadershipRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TransferLeadershipRequest) ProtoMessage() {}
+
+func (x *TransferLeadershipRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_konsul_registry_v1_operator_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TransferLeadershipRequest.ProtoReflect.Descriptor instead.
+func (*TransferLeadershipRequest) Descriptor() ([]byte, []int) {
+	return file_konsul_registry_v1_operator_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *TransferLeadershipRequest) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *TransferLeadershipRequest) GetDatacenter() string {
+	if x != nil {
+		return x.Datacenter
+	}
+	return ""
+}
+
+func (x *TransferLeadershipRequest) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
+	}
+	return ""
+}
+
+type TransferLeadershipResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	From          string                 `protobuf:"bytes,1,opt,name=from,proto3" json:"from,omitempty"`
+	To            string                 `protobuf:"bytes,2,opt,name=to,proto3" json:"to,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TransferLeadershipResponse) Reset() {
+	*x = TransferLeadershipResponse{}
+	mi := &file_konsul_registry_v1_operator_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TransferLeadershipResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TransferLeadershipResponse) ProtoMessage() {}
+
+func (x *TransferLeadershipResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_konsul_registry_v1_operator_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TransferLeadershipResponse.ProtoReflect.Descriptor instead.
+func (*TransferLeadershipResponse) Descriptor() ([]byte, []int) {
+	return file_konsul_registry_v1_operator_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *TransferLeadershipResponse) GetFrom() string {
+	if x != nil {
+		return x.From
+	}
+	return ""
+}
+
+func (x *TransferLeadershipResponse) GetTo() string {
+	if x != nil {
+		return x.To
+	}
+	return ""
+}
+
+// AutopilotConfig is how the leader looks after the cluster's membership.
+type AutopilotConfig struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Remove servers that have not answered for dead_server_after, as long as min_quorum voters remain.
+	CleanupDeadServers *bool                `protobuf:"varint,1,opt,name=cleanup_dead_servers,json=cleanupDeadServers,proto3,oneof" json:"cleanup_dead_servers,omitempty"`
+	DeadServerAfter    *durationpb.Duration `protobuf:"bytes,2,opt,name=dead_server_after,json=deadServerAfter,proto3" json:"dead_server_after,omitempty"`
+	// Never remove a server when fewer voters than this would remain.
+	MinQuorum *uint32 `protobuf:"varint,3,opt,name=min_quorum,json=minQuorum,proto3,oneof" json:"min_quorum,omitempty"`
+	// A server that has not heard from the leader for longer is not healthy.
+	LastContactThreshold *durationpb.Duration `protobuf:"bytes,4,opt,name=last_contact_threshold,json=lastContactThreshold,proto3" json:"last_contact_threshold,omitempty"`
+	// A server whose log is further behind is not healthy.
+	MaxTrailingLogs *uint64 `protobuf:"varint,5,opt,name=max_trailing_logs,json=maxTrailingLogs,proto3,oneof" json:"max_trailing_logs,omitempty"`
+	// How long a new server must be healthy before it gets a vote.
+	ServerStabilizationTime *durationpb.Duration `protobuf:"bytes,6,opt,name=server_stabilization_time,json=serverStabilizationTime,proto3" json:"server_stabilization_time,omitempty"`
+	unknownFields           protoimpl.UnknownFields
+	sizeCache               protoimpl.SizeCache
+}
+
+func (x *AutopilotConfig) Reset() {
+	*x = AutopilotConfig{}
+	mi := &file_konsul_registry_v1_operator_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AutopilotConfig) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AutopilotConfig) ProtoMessage() {}
+
+func (x *AutopilotConfig) ProtoReflect() protoreflect.Message {
+	mi := &file_konsul_registry_v1_operator_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AutopilotConfig.ProtoReflect.Descriptor instead.
+func (*AutopilotConfig) Descriptor() ([]byte, []int) {
+	return file_konsul_registry_v1_operator_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *AutopilotConfig) GetCleanupDeadServers() bool {
+	if x != nil && x.CleanupDeadServers != nil {
+		return *x.CleanupDeadServers
+	}
+	return false
+}
+
+func (x *AutopilotConfig) GetDeadServerAfter() *durationpb.Duration {
+	if x != nil {
+		return x.DeadServerAfter
+	}
+	return nil
+}
+
+func (x *AutopilotConfig) GetMinQuorum() uint32 {
+	if x != nil && x.MinQuorum != nil {
+		return *x.MinQuorum
+	}
+	return 0
+}
+
+func (x *AutopilotConfig) GetLastContactThreshold() *durationpb.Duration {
+	if x != nil {
+		return x.LastContactThreshold
+	}
+	return nil
+}
+
+func (x *AutopilotConfig) GetMaxTrailingLogs() uint64 {
+	if x != nil && x.MaxTrailingLogs != nil {
+		return *x.MaxTrailingLogs
+	}
+	return 0
+}
+
+func (x *AutopilotConfig) GetServerStabilizationTime() *durationpb.Duration {
+	if x != nil {
+		return x.ServerStabilizationTime
+	}
+	return nil
+}
+
+type GetAutopilotConfigRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Datacenter    string                 `protobuf:"bytes,1,opt,name=datacenter,proto3" json:"datacenter,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetAutopilotConfigRequest) Reset() {
+	*x = GetAutopilotConfigRequest{}
+	mi := &file_konsul_registry_v1_operator_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetAutopilotConfigRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetAutopilotConfigRequest) ProtoMessage() {}
+
+func (x *GetAutopilotConfigRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_konsul_registry_v1_operator_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetAutopilotConfigRequest.ProtoReflect.Descriptor instead.
+func (*GetAutopilotConfigRequest) Descriptor() ([]byte, []int) {
+	return file_konsul_registry_v1_operator_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *GetAutopilotConfigRequest) GetDatacenter() string {
+	if x != nil {
+		return x.Datacenter
+	}
+	return ""
+}
+
+type GetAutopilotConfigResponse struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Config *AutopilotConfig       `protobuf:"bytes,1,opt,name=config,proto3" json:"config,omitempty"`
+	// The index of its last change; 0: the defaults.
+	ModifyIndex   uint64 `protobuf:"varint,2,opt,name=modify_index,json=modifyIndex,proto3" json:"modify_index,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetAutopilotConfigResponse) Reset() {
+	*x = GetAutopilotConfigResponse{}
+	mi := &file_konsul_registry_v1_operator_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetAutopilotConfigResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetAutopilotConfigResponse) ProtoMessage() {}
+
+func (x *GetAutopilotConfigResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_konsul_registry_v1_operator_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetAutopilotConfigResponse.ProtoReflect.Descriptor instead.
+func (*GetAutopilotConfigResponse) Descriptor() ([]byte, []int) {
+	return file_konsul_registry_v1_operator_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *GetAutopilotConfigResponse) GetConfig() *AutopilotConfig {
+	if x != nil {
+		return x.Config
+	}
+	return nil
+}
+
+func (x *GetAutopilotConfigResponse) GetModifyIndex() uint64 {
+	if x != nil {
+		return x.ModifyIndex
+	}
+	return 0
+}
+
+type SetAutopilotConfigRequest struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Config *AutopilotConfig       `protobuf:"bytes,1,opt,name=config,proto3" json:"config,omitempty"`
+	// Only if the settings were last changed at this index.
+	Cas           *uint64 `protobuf:"varint,2,opt,name=cas,proto3,oneof" json:"cas,omitempty"`
+	Datacenter    string  `protobuf:"bytes,3,opt,name=datacenter,proto3" json:"datacenter,omitempty"`
+	RequestId     string  `protobuf:"bytes,4,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SetAutopilotConfigRequest) Reset() {
+	*x = SetAutopilotConfigRequest{}
+	mi := &file_konsul_registry_v1_operator_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SetAutopilotConfigRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SetAutopilotConfigRequest) ProtoMessage() {}
+
+func (x *SetAutopilotConfigRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_konsul_registry_v1_operator_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SetAutopilotConfigRequest.ProtoReflect.Descriptor instead.
+func (*SetAutopilotConfigRequest) Descriptor() ([]byte, []int) {
+	return file_konsul_registry_v1_operator_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *SetAutopilotConfigRequest) GetConfig() *AutopilotConfig {
+	if x != nil {
+		return x.Config
+	}
+	return nil
+}
+
+func (x *SetAutopilotConfigRequest) GetCas() uint64 {
+	if x != nil && x.Cas != nil {
+		return *x.Cas
+	}
+	return 0
+}
+
+func (x *SetAutopilotConfigRequest) GetDatacenter() string {
+	if x != nil {
+		return x.Datacenter
+	}
+	return ""
+}
+
+func (x *SetAutopilotConfigRequest) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
+	}
+	return ""
+}
+
+type SetAutopilotConfigResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Config        *AutopilotConfig       `protobuf:"bytes,1,opt,name=config,proto3" json:"config,omitempty"`
+	ModifyIndex   uint64                 `protobuf:"varint,2,opt,name=modify_index,json=modifyIndex,proto3" json:"modify_index,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SetAutopilotConfigResponse) Reset() {
+	*x = SetAutopilotConfigResponse{}
+	mi := &file_konsul_registry_v1_operator_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SetAutopilotConfigResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SetAutopilotConfigResponse) ProtoMessage() {}
+
+func (x *SetAutopilotConfigResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_konsul_registry_v1_operator_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SetAutopilotConfigResponse.ProtoReflect.Descriptor instead.
+func (*SetAutopilotConfigResponse) Descriptor() ([]byte, []int) {
+	return file_konsul_registry_v1_operator_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *SetAutopilotConfigResponse) GetConfig() *AutopilotConfig {
+	if x != nil {
+		return x.Config
+	}
+	return nil
+}
+
+func (x *SetAutopilotConfigResponse) GetModifyIndex() uint64 {
+	if x != nil {
+		return x.ModifyIndex
+	}
+	return 0
+}
+
+type GetAutopilotStateRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Datacenter    string                 `protobuf:"bytes,1,opt,name=datacenter,proto3" json:"datacenter,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetAutopilotStateRequest) Reset() {
+	*x = GetAutopilotStateRequest{}
+	mi := &file_konsul_registry_v1_operator_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetAutopilotStateRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetAutopilotStateRequest) ProtoMessage() {}
+
+func (x *GetAutopilotStateRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_konsul_registry_v1_operator_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetAutopilotStateRequest.ProtoReflect.Descriptor instead.
+func (*GetAutopilotStateRequest) Descriptor() ([]byte, []int) {
+	return file_konsul_registry_v1_operator_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *GetAutopilotStateRequest) GetDatacenter() string {
+	if x != nil {
+		return x.Datacenter
+	}
+	return ""
+}
+
+type GetAutopilotStateResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Every server is healthy.
+	Healthy bool `protobuf:"varint,1,opt,name=healthy,proto3" json:"healthy,omitempty"`
+	// How many healthy voters may be lost without losing the majority.
+	FailureTolerance uint32          `protobuf:"varint,2,opt,name=failure_tolerance,json=failureTolerance,proto3" json:"failure_tolerance,omitempty"`
+	Leader           string          `protobuf:"bytes,3,opt,name=leader,proto3" json:"leader,omitempty"`
+	Voters           []string        `protobuf:"bytes,4,rep,name=voters,proto3" json:"voters,omitempty"`
+	Servers          []*ServerHealth `protobuf:"bytes,5,rep,name=servers,proto3" json:"servers,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
+}
+
+func (x *GetAutopilotStateResponse) Reset() {
+	*x = GetAutopilotStateResponse{}
+	mi := &file_konsul_registry_v1_operator_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetAutopilotStateResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetAutopilotStateResponse) ProtoMessage() {}
+
+func (x *GetAutopilotStateResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_konsul_registry_v1_operator_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetAutopilotStateResponse.ProtoReflect.Descriptor instead.
+func (*GetAutopilotStateResponse) Descriptor() ([]byte, []int) {
+	return file_konsul_registry_v1_operator_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *GetAutopilotStateResponse) GetHealthy() bool {
+	if x != nil {
+		return x.Healthy
+	}
+	return false
+}
+
+func (x *GetAutopilotStateResponse) GetFailureTolerance() uint32 {
+	if x != nil {
+		return x.FailureTolerance
+	}
+	return 0
+}
+
+func (x *GetAutopilotStateResponse) GetLeader() string {
+	if x != nil {
+		return x.Leader
+	}
+	return ""
+}
+
+func (x *GetAutopilotStateResponse) GetVoters() []string {
+	if x != nil {
+		return x.Voters
+	}
+	return nil
+}
+
+func (x *GetAutopilotStateResponse) GetServers() []*ServerHealth {
+	if x != nil {
+		return x.Servers
+	}
+	return nil
+}
+
+type ServerHealth struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Id    string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	// Raft address.
+	Address string `protobuf:"bytes,2,opt,name=address,proto3" json:"address,omitempty"`
+	// "leader", "voter" or "non-voter".
+	State string `protobuf:"bytes,3,opt,name=state,proto3" json:"state,omitempty"`
+	// "alive" or "failed".
+	NodeStatus   string               `protobuf:"bytes,4,opt,name=node_status,json=nodeStatus,proto3" json:"node_status,omitempty"`
+	Version      string               `protobuf:"bytes,5,opt,name=version,proto3" json:"version,omitempty"`
+	LastContact  *durationpb.Duration `protobuf:"bytes,6,opt,name=last_contact,json=lastContact,proto3" json:"last_contact,omitempty"`
+	LastLogTerm  uint64               `protobuf:"varint,7,opt,name=last_log_term,json=lastLogTerm,proto3" json:"last_log_term,omitempty"`
+	LastLogIndex uint64               `protobuf:"varint,8,opt,name=last_log_index,json=lastLogIndex,proto3" json:"last_log_index,omitempty"`
+	Healthy      bool                 `protobuf:"varint,9,opt,name=healthy,proto3" json:"healthy,omitempty"`
+	// Since when it has been healthy, or has not.
+	StableSince   *timestamppb.Timestamp `protobuf:"bytes,10,opt,name=stable_since,json=stableSince,proto3" json:"stable_since,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ServerHealth) Reset() {
+	*x = ServerHealth{}
+	mi := &file_konsul_registry_v1_operator_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ServerHealth) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ServerHealth) ProtoMessage() {}
+
+func (x *ServerHealth) ProtoReflect() protoreflect.Message {
+	mi := &file_konsul_registry_v1_operator_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ServerHealth.ProtoReflect.Descriptor instead.
+func (*ServerHealth) Descriptor() ([]byte, []int) {
+	return file_konsul_registry_v1_operator_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *ServerHealth) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *ServerHealth) GetAddress() string {
+	if x != nil {
+		return x.Address
+	}
+	return ""
+}
+
+func (x *ServerHealth) GetState() string {
+	if x != nil {
+		return x.State
+	}
+	return ""
+}
+
+func (x *ServerHealth) GetNodeStatus() string {
+	if x != nil {
+		return x.NodeStatus
+	}
+	return ""
+}
+
+func (x *ServerHealth) GetVersion() string {
+	if x != nil {
+		return x.Version
+	}
+	return ""
+}
+
+func (x *ServerHealth) GetLastContact() *durationpb.Duration {
+	if x != nil {
+		return x.LastContact
+	}
+	return nil
+}
+
+func (x *ServerHealth) GetLastLogTerm() uint64 {
+	if x != nil {
+		return x.LastLogTerm
+	}
+	return 0
+}
+
+func (x *ServerHealth) GetLastLogIndex() uint64 {
+	if x != nil {
+		return x.LastLogIndex
+	}
+	return 0
+}
+
+func (x *ServerHealth) GetHealthy() bool {
+	if x != nil {
+		return x.Healthy
+	}
+	return false
+}
+
+func (x *ServerHealth) GetStableSince() *timestamppb.Timestamp {
+	if x != nil {
+		return x.StableSince
+	}
+	return nil
+}
+
 var File_konsul_registry_v1_operator_proto protoreflect.FileDescriptor
 
 const file_konsul_registry_v1_operator_proto_rawDesc = "" +
 	"\n" +
-	"!konsul/registry/v1/operator.proto\x12\x12konsul.registry.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x15\n" +
+	"!konsul/registry/v1/operator.proto\x12\x12konsul.registry.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1fkonsul/registry/v1/record.proto\"\x15\n" +
 	"\x13ServerStatusRequest\"O\n" +
 	"\x14ServerStatusResponse\x127\n" +
 	"\x06server\x18\x01 \x01(\v2\x1f.konsul.registry.v1.ServerStateR\x06server\"6\n" +
 	"\x14ClusterStatusRequest\x12\x1e\n" +
 	"\n" +
 	"datacenter\x18\x01 \x01(\tR\n" +
-	"datacenter\"\xff\x01\n" +
+	"datacenter\"\xcf\x03\n" +
 	"\vServerState\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x18\n" +
 	"\aaddress\x18\x02 \x01(\tR\aaddress\x12\x14\n" +
@@ -381,7 +1307,13 @@ const file_konsul_registry_v1_operator_proto_rawDesc = "" +
 	"\x0elast_log_index\x18\x06 \x01(\x04R\flastLogIndex\x12!\n" +
 	"\fcommit_index\x18\a \x01(\x04R\vcommitIndex\x12#\n" +
 	"\rapplied_index\x18\b \x01(\x04R\fappliedIndex\x12\x18\n" +
-	"\aversion\x18\t \x01(\tR\aversion\"\xbe\x02\n" +
+	"\aversion\x18\t \x01(\tR\aversion\x12!\n" +
+	"\fgrpc_address\x18\n" +
+	" \x01(\tR\vgrpcAddress\x12<\n" +
+	"\flast_contact\x18\v \x01(\v2\x19.google.protobuf.DurationR\vlastContact\x12\"\n" +
+	"\rlast_log_term\x18\f \x01(\x04R\vlastLogTerm\x12'\n" +
+	"\x0fcommand_version\x18\r \x01(\rR\x0ecommandVersion\x12 \n" +
+	"\vincarnation\x18\x0e \x01(\tR\vincarnation\"\xbe\x02\n" +
 	"\x15ClusterStatusResponse\x12\x1e\n" +
 	"\n" +
 	"datacenter\x18\x01 \x01(\tR\n" +
@@ -392,10 +1324,99 @@ const file_konsul_registry_v1_operator_proto_rawDesc = "" +
 	"\rfederation_id\x18\x05 \x01(\tR\ffederationId\x12-\n" +
 	"\x12primary_datacenter\x18\x06 \x01(\tR\x11primaryDatacenter\x12\x14\n" +
 	"\x05epoch\x18\a \x01(\x04R\x05epoch\x12.\n" +
-	"\x04time\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\x04time2\xfb\x01\n" +
-	"\x0fOperatorService\x12\x84\x01\n" +
-	"\rClusterStatus\x12(.konsul.registry.v1.ClusterStatusRequest\x1a).konsul.registry.v1.ClusterStatusResponse\"\x1e\x82\xd3\xe4\x93\x02\x18\x12\x16/api/v1/cluster/status\x12a\n" +
-	"\fServerStatus\x12'.konsul.registry.v1.ServerStatusRequest\x1a(.konsul.registry.v1.ServerStatusResponseB\xc5\x01\n" +
+	"\x04time\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\x04time\"y\n" +
+	"\x0eAddPeerRequest\x12\x18\n" +
+	"\aaddress\x18\x01 \x01(\tR\aaddress\x12\x0e\n" +
+	"\x02id\x18\x02 \x01(\tR\x02id\x12\x1e\n" +
+	"\n" +
+	"datacenter\x18\x03 \x01(\tR\n" +
+	"datacenter\x12\x1d\n" +
+	"\n" +
+	"request_id\x18\x04 \x01(\tR\trequestId\"E\n" +
+	"\x0fAddPeerResponse\x122\n" +
+	"\x06member\x18\x01 \x01(\v2\x1a.konsul.registry.v1.MemberR\x06member\"b\n" +
+	"\x11RemovePeerRequest\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x1e\n" +
+	"\n" +
+	"datacenter\x18\x02 \x01(\tR\n" +
+	"datacenter\x12\x1d\n" +
+	"\n" +
+	"request_id\x18\x03 \x01(\tR\trequestId\",\n" +
+	"\x12RemovePeerResponse\x12\x16\n" +
+	"\x06leader\x18\x01 \x01(\tR\x06leader\"j\n" +
+	"\x19TransferLeadershipRequest\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x1e\n" +
+	"\n" +
+	"datacenter\x18\x02 \x01(\tR\n" +
+	"datacenter\x12\x1d\n" +
+	"\n" +
+	"request_id\x18\x03 \x01(\tR\trequestId\"@\n" +
+	"\x1aTransferLeadershipResponse\x12\x12\n" +
+	"\x04from\x18\x01 \x01(\tR\x04from\x12\x0e\n" +
+	"\x02to\x18\x02 \x01(\tR\x02to\"\xca\x03\n" +
+	"\x0fAutopilotConfig\x125\n" +
+	"\x14cleanup_dead_servers\x18\x01 \x01(\bH\x00R\x12cleanupDeadServers\x88\x01\x01\x12E\n" +
+	"\x11dead_server_after\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\x0fdeadServerAfter\x12\"\n" +
+	"\n" +
+	"min_quorum\x18\x03 \x01(\rH\x01R\tminQuorum\x88\x01\x01\x12O\n" +
+	"\x16last_contact_threshold\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\x14lastContactThreshold\x12/\n" +
+	"\x11max_trailing_logs\x18\x05 \x01(\x04H\x02R\x0fmaxTrailingLogs\x88\x01\x01\x12U\n" +
+	"\x19server_stabilization_time\x18\x06 \x01(\v2\x19.google.protobuf.DurationR\x17serverStabilizationTimeB\x17\n" +
+	"\x15_cleanup_dead_serversB\r\n" +
+	"\v_min_quorumB\x14\n" +
+	"\x12_max_trailing_logs\";\n" +
+	"\x19GetAutopilotConfigRequest\x12\x1e\n" +
+	"\n" +
+	"datacenter\x18\x01 \x01(\tR\n" +
+	"datacenter\"|\n" +
+	"\x1aGetAutopilotConfigResponse\x12;\n" +
+	"\x06config\x18\x01 \x01(\v2#.konsul.registry.v1.AutopilotConfigR\x06config\x12!\n" +
+	"\fmodify_index\x18\x02 \x01(\x04R\vmodifyIndex\"\xb6\x01\n" +
+	"\x19SetAutopilotConfigRequest\x12;\n" +
+	"\x06config\x18\x01 \x01(\v2#.konsul.registry.v1.AutopilotConfigR\x06config\x12\x15\n" +
+	"\x03cas\x18\x02 \x01(\x04H\x00R\x03cas\x88\x01\x01\x12\x1e\n" +
+	"\n" +
+	"datacenter\x18\x03 \x01(\tR\n" +
+	"datacenter\x12\x1d\n" +
+	"\n" +
+	"request_id\x18\x04 \x01(\tR\trequestIdB\x06\n" +
+	"\x04_cas\"|\n" +
+	"\x1aSetAutopilotConfigResponse\x12;\n" +
+	"\x06config\x18\x01 \x01(\v2#.konsul.registry.v1.AutopilotConfigR\x06config\x12!\n" +
+	"\fmodify_index\x18\x02 \x01(\x04R\vmodifyIndex\":\n" +
+	"\x18GetAutopilotStateRequest\x12\x1e\n" +
+	"\n" +
+	"datacenter\x18\x01 \x01(\tR\n" +
+	"datacenter\"\xce\x01\n" +
+	"\x19GetAutopilotStateResponse\x12\x18\n" +
+	"\ahealthy\x18\x01 \x01(\bR\ahealthy\x12+\n" +
+	"\x11failure_tolerance\x18\x02 \x01(\rR\x10failureTolerance\x12\x16\n" +
+	"\x06leader\x18\x03 \x01(\tR\x06leader\x12\x16\n" +
+	"\x06voters\x18\x04 \x03(\tR\x06voters\x12:\n" +
+	"\aservers\x18\x05 \x03(\v2 .konsul.registry.v1.ServerHealthR\aservers\"\xea\x02\n" +
+	"\fServerHealth\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x18\n" +
+	"\aaddress\x18\x02 \x01(\tR\aaddress\x12\x14\n" +
+	"\x05state\x18\x03 \x01(\tR\x05state\x12\x1f\n" +
+	"\vnode_status\x18\x04 \x01(\tR\n" +
+	"nodeStatus\x12\x18\n" +
+	"\aversion\x18\x05 \x01(\tR\aversion\x12<\n" +
+	"\flast_contact\x18\x06 \x01(\v2\x19.google.protobuf.DurationR\vlastContact\x12\"\n" +
+	"\rlast_log_term\x18\a \x01(\x04R\vlastLogTerm\x12$\n" +
+	"\x0elast_log_index\x18\b \x01(\x04R\flastLogIndex\x12\x18\n" +
+	"\ahealthy\x18\t \x01(\bR\ahealthy\x12=\n" +
+	"\fstable_since\x18\n" +
+	" \x01(\v2\x1a.google.protobuf.TimestampR\vstableSince2\xac\t\n" +
+	"\x0fOperatorService\x12\xa3\x01\n" +
+	"\rClusterStatus\x12(.konsul.registry.v1.ClusterStatusRequest\x1a).konsul.registry.v1.ClusterStatusResponse\"=\x82\xd3\xe4\x93\x027Z\x1d\x12\x1b/api/v1/operator/raft/peers\x12\x16/api/v1/cluster/status\x12a\n" +
+	"\fServerStatus\x12'.konsul.registry.v1.ServerStatusRequest\x1a(.konsul.registry.v1.ServerStatusResponse\x12z\n" +
+	"\aAddPeer\x12\".konsul.registry.v1.AddPeerRequest\x1a#.konsul.registry.v1.AddPeerResponse\"&\x82\xd3\xe4\x93\x02 :\x01*\"\x1b/api/v1/operator/raft/peers\x12\x85\x01\n" +
+	"\n" +
+	"RemovePeer\x12%.konsul.registry.v1.RemovePeerRequest\x1a&.konsul.registry.v1.RemovePeerResponse\"(\x82\xd3\xe4\x93\x02\"* /api/v1/operator/raft/peers/{id}\x12\xa9\x01\n" +
+	"\x12TransferLeadership\x12-.konsul.registry.v1.TransferLeadershipRequest\x1a..konsul.registry.v1.TransferLeadershipResponse\"4\x82\xd3\xe4\x93\x02.:\x01*\")/api/v1/operator/raft/transfer-leadership\x12\x9e\x01\n" +
+	"\x12GetAutopilotConfig\x12-.konsul.registry.v1.GetAutopilotConfigRequest\x1a..konsul.registry.v1.GetAutopilotConfigResponse\")\x82\xd3\xe4\x93\x02#\x12!/api/v1/operator/autopilot/config\x12\xa1\x01\n" +
+	"\x12SetAutopilotConfig\x12-.konsul.registry.v1.SetAutopilotConfigRequest\x1a..konsul.registry.v1.SetAutopilotConfigResponse\",\x82\xd3\xe4\x93\x02&:\x01*2!/api/v1/operator/autopilot/config\x12\x9a\x01\n" +
+	"\x11GetAutopilotState\x12,.konsul.registry.v1.GetAutopilotStateRequest\x1a-.konsul.registry.v1.GetAutopilotStateResponse\"(\x82\xd3\xe4\x93\x02\"\x12 /api/v1/operator/autopilot/stateB\xc5\x01\n" +
 	"\x16com.konsul.registry.v1B\rOperatorProtoP\x01Z2konsul.dev/proto/gen/konsul/registry/v1;registryv1\xa2\x02\x03KRX\xaa\x02\x12Konsul.Registry.V1\xca\x02\x12Konsul\\Registry\\V1\xe2\x02\x1eKonsul\\Registry\\V1\\GPBMetadata\xea\x02\x14Konsul::Registry::V1b\x06proto3"
 
 var (
@@ -410,28 +1431,67 @@ func file_konsul_registry_v1_operator_proto_rawDescGZIP() []byte {
 	return file_konsul_registry_v1_operator_proto_rawDescData
 }
 
-var file_konsul_registry_v1_operator_proto_msgTypes = make([]protoimpl.MessageInfo, 5)
+var file_konsul_registry_v1_operator_proto_msgTypes = make([]protoimpl.MessageInfo, 19)
 var file_konsul_registry_v1_operator_proto_goTypes = []any{
-	(*ServerStatusRequest)(nil),   // 0: konsul.registry.v1.ServerStatusRequest
-	(*ServerStatusResponse)(nil),  // 1: konsul.registry.v1.ServerStatusResponse
-	(*ClusterStatusRequest)(nil),  // 2: konsul.registry.v1.ClusterStatusRequest
-	(*ServerState)(nil),           // 3: konsul.registry.v1.ServerState
-	(*ClusterStatusResponse)(nil), // 4: konsul.registry.v1.ClusterStatusResponse
-	(*timestamppb.Timestamp)(nil), // 5: google.protobuf.Timestamp
+	(*ServerStatusRequest)(nil),        // 0: konsul.registry.v1.ServerStatusRequest
+	(*ServerStatusResponse)(nil),       // 1: konsul.registry.v1.ServerStatusResponse
+	(*ClusterStatusRequest)(nil),       // 2: konsul.registry.v1.ClusterStatusRequest
+	(*ServerState)(nil),                // 3: konsul.registry.v1.ServerState
+	(*ClusterStatusResponse)(nil),      // 4: konsul.registry.v1.ClusterStatusResponse
+	(*AddPeerRequest)(nil),             // 5: konsul.registry.v1.AddPeerRequest
+	(*AddPeerResponse)(nil),            // 6: konsul.registry.v1.AddPeerResponse
+	(*RemovePeerRequest)(nil),          // 7: konsul.registry.v1.RemovePeerRequest
+	(*RemovePeerResponse)(nil),         // 8: konsul.registry.v1.RemovePeerResponse
+	(*TransferLeadershipRequest)(nil),  // 9: konsul.registry.v1.TransferLeadershipRequest
+	(*TransferLeadershipResponse)(nil), // 10: konsul.registry.v1.TransferLeadershipResponse
+	(*AutopilotConfig)(nil),            // 11: konsul.registry.v1.AutopilotConfig
+	(*GetAutopilotConfigRequest)(nil),  // 12: konsul.registry.v1.GetAutopilotConfigRequest
+	(*GetAutopilotConfigResponse)(nil), // 13: konsul.registry.v1.GetAutopilotConfigResponse
+	(*SetAutopilotConfigRequest)(nil),  // 14: konsul.registry.v1.SetAutopilotConfigRequest
+	(*SetAutopilotConfigResponse)(nil), // 15: konsul.registry.v1.SetAutopilotConfigResponse
+	(*GetAutopilotStateRequest)(nil),   // 16: konsul.registry.v1.GetAutopilotStateRequest
+	(*GetAutopilotStateResponse)(nil),  // 17: konsul.registry.v1.GetAutopilotStateResponse
+	(*ServerHealth)(nil),               // 18: konsul.registry.v1.ServerHealth
+	(*durationpb.Duration)(nil),        // 19: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil),      // 20: google.protobuf.Timestamp
+	(*Member)(nil),                     // 21: konsul.registry.v1.Member
 }
 var file_konsul_registry_v1_operator_proto_depIdxs = []int32{
-	3, // 0: konsul.registry.v1.ServerStatusResponse.server:type_name -> konsul.registry.v1.ServerState
-	3, // 1: konsul.registry.v1.ClusterStatusResponse.servers:type_name -> konsul.registry.v1.ServerState
-	5, // 2: konsul.registry.v1.ClusterStatusResponse.time:type_name -> google.protobuf.Timestamp
-	2, // 3: konsul.registry.v1.OperatorService.ClusterStatus:input_type -> konsul.registry.v1.ClusterStatusRequest
-	0, // 4: konsul.registry.v1.OperatorService.ServerStatus:input_type -> konsul.registry.v1.ServerStatusRequest
-	4, // 5: konsul.registry.v1.OperatorService.ClusterStatus:output_type -> konsul.registry.v1.ClusterStatusResponse
-	1, // 6: konsul.registry.v1.OperatorService.ServerStatus:output_type -> konsul.registry.v1.ServerStatusResponse
-	5, // [5:7] is the sub-list for method output_type
-	3, // [3:5] is the sub-list for method input_type
-	3, // [3:3] is the sub-list for extension type_name
-	3, // [3:3] is the sub-list for extension extendee
-	0, // [0:3] is the sub-list for field type_name
+	3,  // 0: konsul.registry.v1.ServerStatusResponse.server:type_name -> konsul.registry.v1.ServerState
+	19, // 1: konsul.registry.v1.ServerState.last_contact:type_name -> google.protobuf.Duration
+	3,  // 2: konsul.registry.v1.ClusterStatusResponse.servers:type_name -> konsul.registry.v1.ServerState
+	20, // 3: konsul.registry.v1.ClusterStatusResponse.time:type_name -> google.protobuf.Timestamp
+	21, // 4: konsul.registry.v1.AddPeerResponse.member:type_name -> konsul.registry.v1.Member
+	19, // 5: konsul.registry.v1.AutopilotConfig.dead_server_after:type_name -> google.protobuf.Duration
+	19, // 6: konsul.registry.v1.AutopilotConfig.last_contact_threshold:type_name -> google.protobuf.Duration
+	19, // 7: konsul.registry.v1.AutopilotConfig.server_stabilization_time:type_name -> google.protobuf.Duration
+	11, // 8: konsul.registry.v1.GetAutopilotConfigResponse.config:type_name -> konsul.registry.v1.AutopilotConfig
+	11, // 9: konsul.registry.v1.SetAutopilotConfigRequest.config:type_name -> konsul.registry.v1.AutopilotConfig
+	11, // 10: konsul.registry.v1.SetAutopilotConfigResponse.config:type_name -> konsul.registry.v1.AutopilotConfig
+	18, // 11: konsul.registry.v1.GetAutopilotStateResponse.servers:type_name -> konsul.registry.v1.ServerHealth
+	19, // 12: konsul.registry.v1.ServerHealth.last_contact:type_name -> google.protobuf.Duration
+	20, // 13: konsul.registry.v1.ServerHealth.stable_since:type_name -> google.protobuf.Timestamp
+	2,  // 14: konsul.registry.v1.OperatorService.ClusterStatus:input_type -> konsul.registry.v1.ClusterStatusRequest
+	0,  // 15: konsul.registry.v1.OperatorService.ServerStatus:input_type -> konsul.registry.v1.ServerStatusRequest
+	5,  // 16: konsul.registry.v1.OperatorService.AddPeer:input_type -> konsul.registry.v1.AddPeerRequest
+	7,  // 17: konsul.registry.v1.OperatorService.RemovePeer:input_type -> konsul.registry.v1.RemovePeerRequest
+	9,  // 18: konsul.registry.v1.OperatorService.TransferLeadership:input_type -> konsul.registry.v1.TransferLeadershipRequest
+	12, // 19: konsul.registry.v1.OperatorService.GetAutopilotConfig:input_type -> konsul.registry.v1.GetAutopilotConfigRequest
+	14, // 20: konsul.registry.v1.OperatorService.SetAutopilotConfig:input_type -> konsul.registry.v1.SetAutopilotConfigRequest
+	16, // 21: konsul.registry.v1.OperatorService.GetAutopilotState:input_type -> konsul.registry.v1.GetAutopilotStateRequest
+	4,  // 22: konsul.registry.v1.OperatorService.ClusterStatus:output_type -> konsul.registry.v1.ClusterStatusResponse
+	1,  // 23: konsul.registry.v1.OperatorService.ServerStatus:output_type -> konsul.registry.v1.ServerStatusResponse
+	6,  // 24: konsul.registry.v1.OperatorService.AddPeer:output_type -> konsul.registry.v1.AddPeerResponse
+	8,  // 25: konsul.registry.v1.OperatorService.RemovePeer:output_type -> konsul.registry.v1.RemovePeerResponse
+	10, // 26: konsul.registry.v1.OperatorService.TransferLeadership:output_type -> konsul.registry.v1.TransferLeadershipResponse
+	13, // 27: konsul.registry.v1.OperatorService.GetAutopilotConfig:output_type -> konsul.registry.v1.GetAutopilotConfigResponse
+	15, // 28: konsul.registry.v1.OperatorService.SetAutopilotConfig:output_type -> konsul.registry.v1.SetAutopilotConfigResponse
+	17, // 29: konsul.registry.v1.OperatorService.GetAutopilotState:output_type -> konsul.registry.v1.GetAutopilotStateResponse
+	22, // [22:30] is the sub-list for method output_type
+	14, // [14:22] is the sub-list for method input_type
+	14, // [14:14] is the sub-list for extension type_name
+	14, // [14:14] is the sub-list for extension extendee
+	0,  // [0:14] is the sub-list for field type_name
 }
 
 func init() { file_konsul_registry_v1_operator_proto_init() }
@@ -439,13 +1499,16 @@ func file_konsul_registry_v1_operator_proto_init() {
 	if File_konsul_registry_v1_operator_proto != nil {
 		return
 	}
+	file_konsul_registry_v1_record_proto_init()
+	file_konsul_registry_v1_operator_proto_msgTypes[11].OneofWrappers = []any{}
+	file_konsul_registry_v1_operator_proto_msgTypes[14].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_konsul_registry_v1_operator_proto_rawDesc), len(file_konsul_registry_v1_operator_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   5,
+			NumMessages:   19,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

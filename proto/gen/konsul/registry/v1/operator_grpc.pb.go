@@ -19,8 +19,14 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	OperatorService_ClusterStatus_FullMethodName = "/konsul.registry.v1.OperatorService/ClusterStatus"
-	OperatorService_ServerStatus_FullMethodName  = "/konsul.registry.v1.OperatorService/ServerStatus"
+	OperatorService_ClusterStatus_FullMethodName      = "/konsul.registry.v1.OperatorService/ClusterStatus"
+	OperatorService_ServerStatus_FullMethodName       = "/konsul.registry.v1.OperatorService/ServerStatus"
+	OperatorService_AddPeer_FullMethodName            = "/konsul.registry.v1.OperatorService/AddPeer"
+	OperatorService_RemovePeer_FullMethodName         = "/konsul.registry.v1.OperatorService/RemovePeer"
+	OperatorService_TransferLeadership_FullMethodName = "/konsul.registry.v1.OperatorService/TransferLeadership"
+	OperatorService_GetAutopilotConfig_FullMethodName = "/konsul.registry.v1.OperatorService/GetAutopilotConfig"
+	OperatorService_SetAutopilotConfig_FullMethodName = "/konsul.registry.v1.OperatorService/SetAutopilotConfig"
+	OperatorService_GetAutopilotState_FullMethodName  = "/konsul.registry.v1.OperatorService/GetAutopilotState"
 )
 
 // OperatorServiceClient is the client API for OperatorService service.
@@ -33,6 +39,19 @@ type OperatorServiceClient interface {
 	ClusterStatus(ctx context.Context, in *ClusterStatusRequest, opts ...grpc.CallOption) (*ClusterStatusResponse, error)
 	// ServerStatus answers for the asked server alone; ClusterStatus is made of it.
 	ServerStatus(ctx context.Context, in *ServerStatusRequest, opts ...grpc.CallOption) (*ServerStatusResponse, error)
+	// AddPeer makes the server that listens at an address a member without a vote; autopilot gives it one when it is stable.
+	// It also takes back a server that was removed. FailedPrecondition when that server has state of another cluster.
+	AddPeer(ctx context.Context, in *AddPeerRequest, opts ...grpc.CallOption) (*AddPeerResponse, error)
+	// RemovePeer takes a server out of the cluster. FailedPrecondition when the rest would be no majority that works.
+	RemovePeer(ctx context.Context, in *RemovePeerRequest, opts ...grpc.CallOption) (*RemovePeerResponse, error)
+	// TransferLeadership makes another voter the leader, the one named or the one that is furthest.
+	TransferLeadership(ctx context.Context, in *TransferLeadershipRequest, opts ...grpc.CallOption) (*TransferLeadershipResponse, error)
+	// GetAutopilotConfig answers the settings by which the leader promotes and removes servers.
+	GetAutopilotConfig(ctx context.Context, in *GetAutopilotConfigRequest, opts ...grpc.CallOption) (*GetAutopilotConfigResponse, error)
+	// SetAutopilotConfig changes the settings that are present in the request and leaves the others.
+	SetAutopilotConfig(ctx context.Context, in *SetAutopilotConfigRequest, opts ...grpc.CallOption) (*SetAutopilotConfigResponse, error)
+	// GetAutopilotState answers what the leader thinks of every server.
+	GetAutopilotState(ctx context.Context, in *GetAutopilotStateRequest, opts ...grpc.CallOption) (*GetAutopilotStateResponse, error)
 }
 
 type operatorServiceClient struct {
@@ -63,6 +82,66 @@ func (c *operatorServiceClient) ServerStatus(ctx context.Context, in *ServerStat
 	return out, nil
 }
 
+func (c *operatorServiceClient) AddPeer(ctx context.Context, in *AddPeerRequest, opts ...grpc.CallOption) (*AddPeerResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(AddPeerResponse)
+	err := c.cc.Invoke(ctx, OperatorService_AddPeer_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *operatorServiceClient) RemovePeer(ctx context.Context, in *RemovePeerRequest, opts ...grpc.CallOption) (*RemovePeerResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(RemovePeerResponse)
+	err := c.cc.Invoke(ctx, OperatorService_RemovePeer_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *operatorServiceClient) TransferLeadership(ctx context.Context, in *TransferLeadershipRequest, opts ...grpc.CallOption) (*TransferLeadershipResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(TransferLeadershipResponse)
+	err := c.cc.Invoke(ctx, OperatorService_TransferLeadership_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *operatorServiceClient) GetAutopilotConfig(ctx context.Context, in *GetAutopilotConfigRequest, opts ...grpc.CallOption) (*GetAutopilotConfigResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(GetAutopilotConfigResponse)
+	err := c.cc.Invoke(ctx, OperatorService_GetAutopilotConfig_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *operatorServiceClient) SetAutopilotConfig(ctx context.Context, in *SetAutopilotConfigRequest, opts ...grpc.CallOption) (*SetAutopilotConfigResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(SetAutopilotConfigResponse)
+	err := c.cc.Invoke(ctx, OperatorService_SetAutopilotConfig_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *operatorServiceClient) GetAutopilotState(ctx context.Context, in *GetAutopilotStateRequest, opts ...grpc.CallOption) (*GetAutopilotStateResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(GetAutopilotStateResponse)
+	err := c.cc.Invoke(ctx, OperatorService_GetAutopilotState_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // OperatorServiceServer is the server API for OperatorService service.
 // All implementations must embed UnimplementedOperatorServiceServer
 // for forward compatibility.
@@ -73,6 +152,19 @@ type OperatorServiceServer interface {
 	ClusterStatus(context.Context, *ClusterStatusRequest) (*ClusterStatusResponse, error)
 	// ServerStatus answers for the asked server alone; ClusterStatus is made of it.
 	ServerStatus(context.Context, *ServerStatusRequest) (*ServerStatusResponse, error)
+	// AddPeer makes the server that listens at an address a member without a vote; autopilot gives it one when it is stable.
+	// It also takes back a server that was removed. FailedPrecondition when that server has state of another cluster.
+	AddPeer(context.Context, *AddPeerRequest) (*AddPeerResponse, error)
+	// RemovePeer takes a server out of the cluster. FailedPrecondition when the rest would be no majority that works.
+	RemovePeer(context.Context, *RemovePeerRequest) (*RemovePeerResponse, error)
+	// TransferLeadership makes another voter the leader, the one named or the one that is furthest.
+	TransferLeadership(context.Context, *TransferLeadershipRequest) (*TransferLeadershipResponse, error)
+	// GetAutopilotConfig answers the settings by which the leader promotes and removes servers.
+	GetAutopilotConfig(context.Context, *GetAutopilotConfigRequest) (*GetAutopilotConfigResponse, error)
+	// SetAutopilotConfig changes the settings that are present in the request and leaves the others.
+	SetAutopilotConfig(context.Context, *SetAutopilotConfigRequest) (*SetAutopilotConfigResponse, error)
+	// GetAutopilotState answers what the leader thinks of every server.
+	GetAutopilotState(context.Context, *GetAutopilotStateRequest) (*GetAutopilotStateResponse, error)
 	mustEmbedUnimplementedOperatorServiceServer()
 }
 
@@ -88,6 +180,24 @@ func (UnimplementedOperatorServiceServer) ClusterStatus(context.Context, *Cluste
 }
 func (UnimplementedOperatorServiceServer) ServerStatus(context.Context, *ServerStatusRequest) (*ServerStatusResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ServerStatus not implemented")
+}
+func (UnimplementedOperatorServiceServer) AddPeer(context.Context, *AddPeerRequest) (*AddPeerResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method AddPeer not implemented")
+}
+func (UnimplementedOperatorServiceServer) RemovePeer(context.Context, *RemovePeerRequest) (*RemovePeerResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method RemovePeer not implemented")
+}
+func (UnimplementedOperatorServiceServer) TransferLeadership(context.Context, *TransferLeadershipRequest) (*TransferLeadershipResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method TransferLeadership not implemented")
+}
+func (UnimplementedOperatorServiceServer) GetAutopilotConfig(context.Context, *GetAutopilotConfigRequest) (*GetAutopilotConfigResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method GetAutopilotConfig not implemented")
+}
+func (UnimplementedOperatorServiceServer) SetAutopilotConfig(context.Context, *SetAutopilotConfigRequest) (*SetAutopilotConfigResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method SetAutopilotConfig not implemented")
+}
+func (UnimplementedOperatorServiceServer) GetAutopilotState(context.Context, *GetAutopilotStateRequest) (*GetAutopilotStateResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method GetAutopilotState not implemented")
 }
 func (UnimplementedOperatorServiceServer) mustEmbedUnimplementedOperatorServiceServer() {}
 func (UnimplementedOperatorServiceServer) testEmbeddedByValue()                         {}
@@ -146,6 +256,114 @@ func _OperatorService_ServerStatus_Handler(srv interface{}, ctx context.Context,
 	return interceptor(ctx, in, info, handler)
 }
 
+func _OperatorService_AddPeer_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(AddPeerRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(OperatorServiceServer).AddPeer(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: OperatorService_AddPeer_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(OperatorServiceServer).AddPeer(ctx, req.(*AddPeerRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _OperatorService_RemovePeer_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(RemovePeerRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(OperatorServiceServer).RemovePeer(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: OperatorService_RemovePeer_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(OperatorServiceServer).RemovePeer(ctx, req.(*RemovePeerRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _OperatorService_TransferLeadership_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(TransferLeadershipRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(OperatorServiceServer).TransferLeadership(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: OperatorService_TransferLeadership_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(OperatorServiceServer).TransferLeadership(ctx, req.(*TransferLeadershipRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _OperatorService_GetAutopilotConfig_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(GetAutopilotConfigRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(OperatorServiceServer).GetAutopilotConfig(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: OperatorService_GetAutopilotConfig_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(OperatorServiceServer).GetAutopilotConfig(ctx, req.(*GetAutopilotConfigRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _OperatorService_SetAutopilotConfig_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(SetAutopilotConfigRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(OperatorServiceServer).SetAutopilotConfig(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: OperatorService_SetAutopilotConfig_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(OperatorServiceServer).SetAutopilotConfig(ctx, req.(*SetAutopilotConfigRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _OperatorService_GetAutopilotState_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(GetAutopilotStateRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(OperatorServiceServer).GetAutopilotState(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: OperatorService_GetAutopilotState_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(OperatorServiceServer).GetAutopilotState(ctx, req.(*GetAutopilotStateRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // OperatorService_ServiceDesc is the grpc.ServiceDesc for OperatorService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -160,6 +378,30 @@ var OperatorService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "ServerStatus",
 			Handler:    _OperatorService_ServerStatus_Handler,
+		},
+		{
+			MethodName: "AddPeer",
+			Handler:    _OperatorService_AddPeer_Handler,
+		},
+		{
+			MethodName: "RemovePeer",
+			Handler:    _OperatorService_RemovePeer_Handler,
+		},
+		{
+			MethodName: "TransferLeadership",
+			Handler:    _OperatorService_TransferLeadership_Handler,
+		},
+		{
+			MethodName: "GetAutopilotConfig",
+			Handler:    _OperatorService_GetAutopilotConfig_Handler,
+		},
+		{
+			MethodName: "SetAutopilotConfig",
+			Handler:    _OperatorService_SetAutopilotConfig_Handler,
+		},
+		{
+			MethodName: "GetAutopilotState",
+			Handler:    _OperatorService_GetAutopilotState_Handler,
 		},
 	},
 	Streams:  []grpc.StreamDesc{},

@@ -33,9 +33,9 @@ const (
 	Table_TABLE_NODE Table = 2
 	// Key: service id. Value: Service.
 	Table_TABLE_SERVICE Table = 3
-	// Key: "<service id>/<check id>". Value: Check.
+	// Key: "<service id>/<check id>", "/<node>/<check id>" for a node's own check. Value: Check.
 	Table_TABLE_CHECK Table = 4
-	// Key: accessor id. Value: ACLToken.
+	// Key: accessor id, "local/<accessor id>" for a token of one datacenter. Value: ACLToken.
 	Table_TABLE_ACL_TOKEN Table = 5
 	// Key: service name. Value: FailoverPolicy.
 	Table_TABLE_FAILOVER_POLICY Table = 6
@@ -49,8 +49,22 @@ const (
 	Table_TABLE_JOIN_TOKEN Table = 10
 	// Key: source datacenter. Value: konsul.federation.v1.ReplicationCursor.
 	Table_TABLE_REPLICATION_CURSOR Table = 11
-	// Key: request id. Value: the encoded outcome of a write, kept for retries.
+	// Key: the index of a log entry, 16 hexadecimal digits. Value: RequestOutcomes, kept for retries.
 	Table_TABLE_REQUEST Table = 12
+	// Key: "lease/<id>". Value: Lease. And "held/<id>/<table>/<key>", without a value, for each row that ends with the lease.
+	Table_TABLE_LEASE Table = 13
+	// Key: lock name. Value: Lock.
+	Table_TABLE_LOCK Table = 14
+	// Key: policy name. Value: ACLPolicy.
+	Table_TABLE_ACL_POLICY Table = 15
+	// Key: role name. Value: ACLRole.
+	Table_TABLE_ACL_ROLE Table = 16
+	// Key: "bootstrap". Value: ACLBootstrap.
+	Table_TABLE_ACL_BOOTSTRAP Table = 18
+	// Key: setting name, such as "autopilot". Value: the setting's message.
+	Table_TABLE_SETTING Table = 17
+	// Key: server id. Value: Member.
+	Table_TABLE_SERVER Table = 19
 )
 
 // Enum value maps for Table.
@@ -69,6 +83,13 @@ var (
 		10: "TABLE_JOIN_TOKEN",
 		11: "TABLE_REPLICATION_CURSOR",
 		12: "TABLE_REQUEST",
+		13: "TABLE_LEASE",
+		14: "TABLE_LOCK",
+		15: "TABLE_ACL_POLICY",
+		16: "TABLE_ACL_ROLE",
+		18: "TABLE_ACL_BOOTSTRAP",
+		17: "TABLE_SETTING",
+		19: "TABLE_SERVER",
 	}
 	Table_value = map[string]int32{
 		"TABLE_UNSPECIFIED":        0,
@@ -84,6 +105,13 @@ var (
 		"TABLE_JOIN_TOKEN":         10,
 		"TABLE_REPLICATION_CURSOR": 11,
 		"TABLE_REQUEST":            12,
+		"TABLE_LEASE":              13,
+		"TABLE_LOCK":               14,
+		"TABLE_ACL_POLICY":         15,
+		"TABLE_ACL_ROLE":           16,
+		"TABLE_ACL_BOOTSTRAP":      18,
+		"TABLE_SETTING":            17,
+		"TABLE_SERVER":             19,
 	}
 )
 
@@ -131,8 +159,12 @@ type Record struct {
 	OriginEpoch      uint64                 `protobuf:"varint,10,opt,name=origin_epoch,json=originEpoch,proto3" json:"origin_epoch,omitempty"`
 	OriginIndex      uint64                 `protobuf:"varint,11,opt,name=origin_index,json=originIndex,proto3" json:"origin_index,omitempty"`
 	OriginTime       *timestamppb.Timestamp `protobuf:"bytes,12,opt,name=origin_time,json=originTime,proto3" json:"origin_time,omitempty"`
-	unknownFields    protoimpl.UnknownFields
-	sizeCache        protoimpl.SizeCache
+	// The lease with which the row ends; empty: it stays.
+	Lease string `protobuf:"bytes,13,opt,name=lease,proto3" json:"lease,omitempty"`
+	// The caller's own, beside flags.
+	Meta          map[string]string `protobuf:"bytes,14,rep,name=meta,proto3" json:"meta,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Record) Reset() {
@@ -249,6 +281,20 @@ func (x *Record) GetOriginTime() *timestamppb.Timestamp {
 	return nil
 }
 
+func (x *Record) GetLease() string {
+	if x != nil {
+		return x.Lease
+	}
+	return ""
+}
+
+func (x *Record) GetMeta() map[string]string {
+	if x != nil {
+		return x.Meta
+	}
+	return nil
+}
+
 // ACLToken is a bearer token at rest. The secret itself is never stored.
 type ACLToken struct {
 	state      protoimpl.MessageState `protogen:"open.v1"`
@@ -257,8 +303,16 @@ type ACLToken struct {
 	SecretHash  []byte `protobuf:"bytes,2,opt,name=secret_hash,json=secretHash,proto3" json:"secret_hash,omitempty"`
 	Description string `protobuf:"bytes,3,opt,name=description,proto3" json:"description,omitempty"`
 	// May do everything.
-	Management    bool                   `protobuf:"varint,4,opt,name=management,proto3" json:"management,omitempty"`
-	CreatedAt     *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=created_at,json=createdAt,proto3" json:"created_at,omitempty"`
+	Management bool                   `protobuf:"varint,4,opt,name=management,proto3" json:"management,omitempty"`
+	CreatedAt  *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=created_at,json=createdAt,proto3" json:"created_at,omitempty"`
+	// Names of the policies it has of its own, sorted.
+	Policies []string `protobuf:"bytes,6,rep,name=policies,proto3" json:"policies,omitempty"`
+	// Names of its roles, sorted.
+	Roles []string `protobuf:"bytes,7,rep,name=roles,proto3" json:"roles,omitempty"`
+	// Known in its own datacenter only.
+	Local bool `protobuf:"varint,8,opt,name=local,proto3" json:"local,omitempty"`
+	// Worth nothing from this moment on; unset: it stays good.
+	ExpiresAt     *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=expires_at,json=expiresAt,proto3" json:"expires_at,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -328,6 +382,366 @@ func (x *ACLToken) GetCreatedAt() *timestamppb.Timestamp {
 	return nil
 }
 
+func (x *ACLToken) GetPolicies() []string {
+	if x != nil {
+		return x.Policies
+	}
+	return nil
+}
+
+func (x *ACLToken) GetRoles() []string {
+	if x != nil {
+		return x.Roles
+	}
+	return nil
+}
+
+func (x *ACLToken) GetLocal() bool {
+	if x != nil {
+		return x.Local
+	}
+	return false
+}
+
+func (x *ACLToken) GetExpiresAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.ExpiresAt
+	}
+	return nil
+}
+
+// ACLPolicy says what may be done. What no rule allows is denied.
+type ACLPolicy struct {
+	state       protoimpl.MessageState `protogen:"open.v1"`
+	Name        string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Description string                 `protobuf:"bytes,2,opt,name=description,proto3" json:"description,omitempty"`
+	Rules       []*ACLRule             `protobuf:"bytes,3,rep,name=rules,proto3" json:"rules,omitempty"`
+	// Set in answers only.
+	CreateIndex   uint64 `protobuf:"varint,4,opt,name=create_index,json=createIndex,proto3" json:"create_index,omitempty"`
+	ModifyIndex   uint64 `protobuf:"varint,5,opt,name=modify_index,json=modifyIndex,proto3" json:"modify_index,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ACLPolicy) Reset() {
+	*x = ACLPolicy{}
+	mi := &file_konsul_registry_v1_record_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ACLPolicy) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ACLPolicy) ProtoMessage() {}
+
+func (x *ACLPolicy) ProtoReflect() protoreflect.Message {
+	mi := &file_konsul_registry_v1_record_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ACLPolicy.ProtoReflect.Descriptor instead.
+func (*ACLPolicy) Descriptor() ([]byte, []int) {
+	return file_konsul_registry_v1_record_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *ACLPolicy) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *ACLPolicy) GetDescription() string {
+	if x != nil {
+		return x.Description
+	}
+	return ""
+}
+
+func (x *ACLPolicy) GetRules() []*ACLRule {
+	if x != nil {
+		return x.Rules
+	}
+	return nil
+}
+
+func (x *ACLPolicy) GetCreateIndex() uint64 {
+	if x != nil {
+		return x.CreateIndex
+	}
+	return 0
+}
+
+func (x *ACLPolicy) GetModifyIndex() uint64 {
+	if x != nil {
+		return x.ModifyIndex
+	}
+	return 0
+}
+
+// ACLRule allows or denies access to the resources it matches.
+type ACLRule struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// kv, service, node, intention, federation, operator, backup or agent.
+	Resource string `protobuf:"bytes,1,opt,name=resource,proto3" json:"resource,omitempty"`
+	// What it matches: one name, all that begin with a prefix, or all that a glob matches; unset: everything of the resource.
+	//
+	// Types that are valid to be assigned to Match:
+	//
+	//	*ACLRule_Exact
+	//	*ACLRule_Prefix
+	//	*ACLRule_Glob
+	Match isACLRule_Match `protobuf_oneof:"match"`
+	// list, read, write, delete, or deny alone. read implies list, write implies read and list, delete implies list.
+	Access        []string `protobuf:"bytes,5,rep,name=access,proto3" json:"access,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ACLRule) Reset() {
+	*x = ACLRule{}
+	mi := &file_konsul_registry_v1_record_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ACLRule) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ACLRule) ProtoMessage() {}
+
+func (x *ACLRule) ProtoReflect() protoreflect.Message {
+	mi := &file_konsul_registry_v1_record_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ACLRule.ProtoReflect.Descriptor instead.
+func (*ACLRule) Descriptor() ([]byte, []int) {
+	return file_konsul_registry_v1_record_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *ACLRule) GetResource() string {
+	if x != nil {
+		return x.Resource
+	}
+	return ""
+}
+
+func (x *ACLRule) GetMatch() isACLRule_Match {
+	if x != nil {
+		return x.Match
+	}
+	return nil
+}
+
+func (x *ACLRule) GetExact() string {
+	if x != nil {
+		if x, ok := x.Match.(*ACLRule_Exact); ok {
+			return x.Exact
+		}
+	}
+	return ""
+}
+
+func (x *ACLRule) GetPrefix() string {
+	if x != nil {
+		if x, ok := x.Match.(*ACLRule_Prefix); ok {
+			return x.Prefix
+		}
+	}
+	return ""
+}
+
+func (x *ACLRule) GetGlob() string {
+	if x != nil {
+		if x, ok := x.Match.(*ACLRule_Glob); ok {
+			return x.Glob
+		}
+	}
+	return ""
+}
+
+func (x *ACLRule) GetAccess() []string {
+	if x != nil {
+		return x.Access
+	}
+	return nil
+}
+
+type isACLRule_Match interface {
+	isACLRule_Match()
+}
+
+type ACLRule_Exact struct {
+	Exact string `protobuf:"bytes,2,opt,name=exact,proto3,oneof"`
+}
+
+type ACLRule_Prefix struct {
+	Prefix string `protobuf:"bytes,3,opt,name=prefix,proto3,oneof"`
+}
+
+type ACLRule_Glob struct {
+	// "*" stands for any run of characters but "/", "**" for any run, "?" for one character but "/"; a backslash takes
+	// what follows it as it is.
+	Glob string `protobuf:"bytes,4,opt,name=glob,proto3,oneof"`
+}
+
+func (*ACLRule_Exact) isACLRule_Match() {}
+
+func (*ACLRule_Prefix) isACLRule_Match() {}
+
+func (*ACLRule_Glob) isACLRule_Match() {}
+
+// ACLRole is policies under one name.
+type ACLRole struct {
+	state       protoimpl.MessageState `protogen:"open.v1"`
+	Name        string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Description string                 `protobuf:"bytes,2,opt,name=description,proto3" json:"description,omitempty"`
+	// Names, sorted.
+	Policies []string `protobuf:"bytes,3,rep,name=policies,proto3" json:"policies,omitempty"`
+	// Set in answers only.
+	CreateIndex   uint64 `protobuf:"varint,4,opt,name=create_index,json=createIndex,proto3" json:"create_index,omitempty"`
+	ModifyIndex   uint64 `protobuf:"varint,5,opt,name=modify_index,json=modifyIndex,proto3" json:"modify_index,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ACLRole) Reset() {
+	*x = ACLRole{}
+	mi := &file_konsul_registry_v1_record_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ACLRole) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ACLRole) ProtoMessage() {}
+
+func (x *ACLRole) ProtoReflect() protoreflect.Message {
+	mi := &file_konsul_registry_v1_record_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ACLRole.ProtoReflect.Descriptor instead.
+func (*ACLRole) Descriptor() ([]byte, []int) {
+	return file_konsul_registry_v1_record_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *ACLRole) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *ACLRole) GetDescription() string {
+	if x != nil {
+		return x.Description
+	}
+	return ""
+}
+
+func (x *ACLRole) GetPolicies() []string {
+	if x != nil {
+		return x.Policies
+	}
+	return nil
+}
+
+func (x *ACLRole) GetCreateIndex() uint64 {
+	if x != nil {
+		return x.CreateIndex
+	}
+	return 0
+}
+
+func (x *ACLRole) GetModifyIndex() uint64 {
+	if x != nil {
+		return x.ModifyIndex
+	}
+	return 0
+}
+
+// ACLBootstrap says that the first management token has been made.
+type ACLBootstrap struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The token it made; empty when the token came from a file.
+	AccessorId    string                 `protobuf:"bytes,1,opt,name=accessor_id,json=accessorId,proto3" json:"accessor_id,omitempty"`
+	Time          *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=time,proto3" json:"time,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ACLBootstrap) Reset() {
+	*x = ACLBootstrap{}
+	mi := &file_konsul_registry_v1_record_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ACLBootstrap) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ACLBootstrap) ProtoMessage() {}
+
+func (x *ACLBootstrap) ProtoReflect() protoreflect.Message {
+	mi := &file_konsul_registry_v1_record_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ACLBootstrap.ProtoReflect.Descriptor instead.
+func (*ACLBootstrap) Descriptor() ([]byte, []int) {
+	return file_konsul_registry_v1_record_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *ACLBootstrap) GetAccessorId() string {
+	if x != nil {
+		return x.AccessorId
+	}
+	return ""
+}
+
+func (x *ACLBootstrap) GetTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Time
+	}
+	return nil
+}
+
 // CARoot is a trust anchor of the federation.
 type CARoot struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -342,7 +756,7 @@ type CARoot struct {
 
 func (x *CARoot) Reset() {
 	*x = CARoot{}
-	mi := &file_konsul_registry_v1_record_proto_msgTypes[2]
+	mi := &file_konsul_registry_v1_record_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -354,7 +768,7 @@ func (x *CARoot) String() string {
 func (*CARoot) ProtoMessage() {}
 
 func (x *CARoot) ProtoReflect() protoreflect.Message {
-	mi := &file_konsul_registry_v1_record_proto_msgTypes[2]
+	mi := &file_konsul_registry_v1_record_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -367,7 +781,7 @@ func (x *CARoot) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CARoot.ProtoReflect.Descriptor instead.
 func (*CARoot) Descriptor() ([]byte, []int) {
-	return file_konsul_registry_v1_record_proto_rawDescGZIP(), []int{2}
+	return file_konsul_registry_v1_record_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *CARoot) GetFingerprint() string {
@@ -407,7 +821,7 @@ type JoinToken struct {
 
 func (x *JoinToken) Reset() {
 	*x = JoinToken{}
-	mi := &file_konsul_registry_v1_record_proto_msgTypes[3]
+	mi := &file_konsul_registry_v1_record_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -419,7 +833,7 @@ func (x *JoinToken) String() string {
 func (*JoinToken) ProtoMessage() {}
 
 func (x *JoinToken) ProtoReflect() protoreflect.Message {
-	mi := &file_konsul_registry_v1_record_proto_msgTypes[3]
+	mi := &file_konsul_registry_v1_record_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -432,7 +846,7 @@ func (x *JoinToken) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JoinToken.ProtoReflect.Descriptor instead.
 func (*JoinToken) Descriptor() ([]byte, []int) {
-	return file_konsul_registry_v1_record_proto_rawDescGZIP(), []int{3}
+	return file_konsul_registry_v1_record_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *JoinToken) GetId() string {
@@ -470,11 +884,109 @@ func (x *JoinToken) GetUsedAt() *timestamppb.Timestamp {
 	return nil
 }
 
+// Member is a server of the datacenter's registry, as it announced itself.
+type Member struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Id    string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	// Where its Raft peers reach it, host:port.
+	RaftAddress string `protobuf:"bytes,2,opt,name=raft_address,json=raftAddress,proto3" json:"raft_address,omitempty"`
+	// Where it serves gRPC, host:port.
+	Address string `protobuf:"bytes,3,opt,name=address,proto3" json:"address,omitempty"`
+	// Names the disk it runs on: a server that lost its data comes back with another one.
+	Incarnation string `protobuf:"bytes,4,opt,name=incarnation,proto3" json:"incarnation,omitempty"`
+	Version     string `protobuf:"bytes,5,opt,name=version,proto3" json:"version,omitempty"`
+	// The highest command version it understands.
+	CommandVersion uint32 `protobuf:"varint,6,opt,name=command_version,json=commandVersion,proto3" json:"command_version,omitempty"`
+	// An operator removed this incarnation: it may not join by itself.
+	Removed       bool `protobuf:"varint,7,opt,name=removed,proto3" json:"removed,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Member) Reset() {
+	*x = Member{}
+	mi := &file_konsul_registry_v1_record_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Member) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Member) ProtoMessage() {}
+
+func (x *Member) ProtoReflect() protoreflect.Message {
+	mi := &file_konsul_registry_v1_record_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Member.ProtoReflect.Descriptor instead.
+func (*Member) Descriptor() ([]byte, []int) {
+	return file_konsul_registry_v1_record_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *Member) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *Member) GetRaftAddress() string {
+	if x != nil {
+		return x.RaftAddress
+	}
+	return ""
+}
+
+func (x *Member) GetAddress() string {
+	if x != nil {
+		return x.Address
+	}
+	return ""
+}
+
+func (x *Member) GetIncarnation() string {
+	if x != nil {
+		return x.Incarnation
+	}
+	return ""
+}
+
+func (x *Member) GetVersion() string {
+	if x != nil {
+		return x.Version
+	}
+	return ""
+}
+
+func (x *Member) GetCommandVersion() uint32 {
+	if x != nil {
+		return x.CommandVersion
+	}
+	return 0
+}
+
+func (x *Member) GetRemoved() bool {
+	if x != nil {
+		return x.Removed
+	}
+	return false
+}
+
 var File_konsul_registry_v1_record_proto protoreflect.FileDescriptor
 
 const file_konsul_registry_v1_record_proto_rawDesc = "" +
 	"\n" +
-	"\x1fkonsul/registry/v1/record.proto\x12\x12konsul.registry.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xa1\x03\n" +
+	"\x1fkonsul/registry/v1/record.proto\x12\x12konsul.registry.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xaa\x04\n" +
 	"\x06Record\x12/\n" +
 	"\x05table\x18\x01 \x01(\x0e2\x19.konsul.registry.v1.TableR\x05table\x12\x10\n" +
 	"\x03key\x18\x02 \x01(\tR\x03key\x12\x14\n" +
@@ -489,7 +1001,12 @@ const file_konsul_registry_v1_record_proto_rawDesc = "" +
 	" \x01(\x04R\voriginEpoch\x12!\n" +
 	"\forigin_index\x18\v \x01(\x04R\voriginIndex\x12;\n" +
 	"\vorigin_time\x18\f \x01(\v2\x1a.google.protobuf.TimestampR\n" +
-	"originTime\"\xc9\x01\n" +
+	"originTime\x12\x14\n" +
+	"\x05lease\x18\r \x01(\tR\x05lease\x128\n" +
+	"\x04meta\x18\x0e \x03(\v2$.konsul.registry.v1.Record.MetaEntryR\x04meta\x1a7\n" +
+	"\tMetaEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xcc\x02\n" +
 	"\bACLToken\x12\x1f\n" +
 	"\vaccessor_id\x18\x01 \x01(\tR\n" +
 	"accessorId\x12\x1f\n" +
@@ -500,7 +1017,35 @@ const file_konsul_registry_v1_record_proto_rawDesc = "" +
 	"management\x18\x04 \x01(\bR\n" +
 	"management\x129\n" +
 	"\n" +
-	"created_at\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\tcreatedAt\"d\n" +
+	"created_at\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\tcreatedAt\x12\x1a\n" +
+	"\bpolicies\x18\x06 \x03(\tR\bpolicies\x12\x14\n" +
+	"\x05roles\x18\a \x03(\tR\x05roles\x12\x14\n" +
+	"\x05local\x18\b \x01(\bR\x05local\x129\n" +
+	"\n" +
+	"expires_at\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\texpiresAt\"\xba\x01\n" +
+	"\tACLPolicy\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12 \n" +
+	"\vdescription\x18\x02 \x01(\tR\vdescription\x121\n" +
+	"\x05rules\x18\x03 \x03(\v2\x1b.konsul.registry.v1.ACLRuleR\x05rules\x12!\n" +
+	"\fcreate_index\x18\x04 \x01(\x04R\vcreateIndex\x12!\n" +
+	"\fmodify_index\x18\x05 \x01(\x04R\vmodifyIndex\"\x8e\x01\n" +
+	"\aACLRule\x12\x1a\n" +
+	"\bresource\x18\x01 \x01(\tR\bresource\x12\x16\n" +
+	"\x05exact\x18\x02 \x01(\tH\x00R\x05exact\x12\x18\n" +
+	"\x06prefix\x18\x03 \x01(\tH\x00R\x06prefix\x12\x14\n" +
+	"\x04glob\x18\x04 \x01(\tH\x00R\x04glob\x12\x16\n" +
+	"\x06access\x18\x05 \x03(\tR\x06accessB\a\n" +
+	"\x05match\"\xa1\x01\n" +
+	"\aACLRole\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12 \n" +
+	"\vdescription\x18\x02 \x01(\tR\vdescription\x12\x1a\n" +
+	"\bpolicies\x18\x03 \x03(\tR\bpolicies\x12!\n" +
+	"\fcreate_index\x18\x04 \x01(\x04R\vcreateIndex\x12!\n" +
+	"\fmodify_index\x18\x05 \x01(\x04R\vmodifyIndex\"_\n" +
+	"\fACLBootstrap\x12\x1f\n" +
+	"\vaccessor_id\x18\x01 \x01(\tR\n" +
+	"accessorId\x12.\n" +
+	"\x04time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\"d\n" +
 	"\x06CARoot\x12 \n" +
 	"\vfingerprint\x18\x01 \x01(\tR\vfingerprint\x12 \n" +
 	"\vcertificate\x18\x02 \x01(\fR\vcertificate\x12\x16\n" +
@@ -514,7 +1059,15 @@ const file_konsul_registry_v1_record_proto_rawDesc = "" +
 	"datacenter\x129\n" +
 	"\n" +
 	"expires_at\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\texpiresAt\x123\n" +
-	"\aused_at\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\x06usedAt*\x96\x02\n" +
+	"\aused_at\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\x06usedAt\"\xd4\x01\n" +
+	"\x06Member\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12!\n" +
+	"\fraft_address\x18\x02 \x01(\tR\vraftAddress\x12\x18\n" +
+	"\aaddress\x18\x03 \x01(\tR\aaddress\x12 \n" +
+	"\vincarnation\x18\x04 \x01(\tR\vincarnation\x12\x18\n" +
+	"\aversion\x18\x05 \x01(\tR\aversion\x12'\n" +
+	"\x0fcommand_version\x18\x06 \x01(\rR\x0ecommandVersion\x12\x18\n" +
+	"\aremoved\x18\a \x01(\bR\aremoved*\x9f\x03\n" +
 	"\x05Table\x12\x15\n" +
 	"\x11TABLE_UNSPECIFIED\x10\x00\x12\f\n" +
 	"\bTABLE_KV\x10\x01\x12\x0e\n" +
@@ -530,7 +1083,15 @@ const file_konsul_registry_v1_record_proto_rawDesc = "" +
 	"\x10TABLE_JOIN_TOKEN\x10\n" +
 	"\x12\x1c\n" +
 	"\x18TABLE_REPLICATION_CURSOR\x10\v\x12\x11\n" +
-	"\rTABLE_REQUEST\x10\fB\xc3\x01\n" +
+	"\rTABLE_REQUEST\x10\f\x12\x0f\n" +
+	"\vTABLE_LEASE\x10\r\x12\x0e\n" +
+	"\n" +
+	"TABLE_LOCK\x10\x0e\x12\x14\n" +
+	"\x10TABLE_ACL_POLICY\x10\x0f\x12\x12\n" +
+	"\x0eTABLE_ACL_ROLE\x10\x10\x12\x17\n" +
+	"\x13TABLE_ACL_BOOTSTRAP\x10\x12\x12\x11\n" +
+	"\rTABLE_SETTING\x10\x11\x12\x10\n" +
+	"\fTABLE_SERVER\x10\x13B\xc3\x01\n" +
 	"\x16com.konsul.registry.v1B\vRecordProtoP\x01Z2konsul.dev/proto/gen/konsul/registry/v1;registryv1\xa2\x02\x03KRX\xaa\x02\x12Konsul.Registry.V1\xca\x02\x12Konsul\\Registry\\V1\xe2\x02\x1eKonsul\\Registry\\V1\\GPBMetadata\xea\x02\x14Konsul::Registry::V1b\x06proto3"
 
 var (
@@ -546,26 +1107,36 @@ func file_konsul_registry_v1_record_proto_rawDescGZIP() []byte {
 }
 
 var file_konsul_registry_v1_record_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_konsul_registry_v1_record_proto_msgTypes = make([]protoimpl.MessageInfo, 4)
+var file_konsul_registry_v1_record_proto_msgTypes = make([]protoimpl.MessageInfo, 10)
 var file_konsul_registry_v1_record_proto_goTypes = []any{
 	(Table)(0),                    // 0: konsul.registry.v1.Table
 	(*Record)(nil),                // 1: konsul.registry.v1.Record
 	(*ACLToken)(nil),              // 2: konsul.registry.v1.ACLToken
-	(*CARoot)(nil),                // 3: konsul.registry.v1.CARoot
-	(*JoinToken)(nil),             // 4: konsul.registry.v1.JoinToken
-	(*timestamppb.Timestamp)(nil), // 5: google.protobuf.Timestamp
+	(*ACLPolicy)(nil),             // 3: konsul.registry.v1.ACLPolicy
+	(*ACLRule)(nil),               // 4: konsul.registry.v1.ACLRule
+	(*ACLRole)(nil),               // 5: konsul.registry.v1.ACLRole
+	(*ACLBootstrap)(nil),          // 6: konsul.registry.v1.ACLBootstrap
+	(*CARoot)(nil),                // 7: konsul.registry.v1.CARoot
+	(*JoinToken)(nil),             // 8: konsul.registry.v1.JoinToken
+	(*Member)(nil),                // 9: konsul.registry.v1.Member
+	nil,                           // 10: konsul.registry.v1.Record.MetaEntry
+	(*timestamppb.Timestamp)(nil), // 11: google.protobuf.Timestamp
 }
 var file_konsul_registry_v1_record_proto_depIdxs = []int32{
-	0, // 0: konsul.registry.v1.Record.table:type_name -> konsul.registry.v1.Table
-	5, // 1: konsul.registry.v1.Record.origin_time:type_name -> google.protobuf.Timestamp
-	5, // 2: konsul.registry.v1.ACLToken.created_at:type_name -> google.protobuf.Timestamp
-	5, // 3: konsul.registry.v1.JoinToken.expires_at:type_name -> google.protobuf.Timestamp
-	5, // 4: konsul.registry.v1.JoinToken.used_at:type_name -> google.protobuf.Timestamp
-	5, // [5:5] is the sub-list for method output_type
-	5, // [5:5] is the sub-list for method input_type
-	5, // [5:5] is the sub-list for extension type_name
-	5, // [5:5] is the sub-list for extension extendee
-	0, // [0:5] is the sub-list for field type_name
+	0,  // 0: konsul.registry.v1.Record.table:type_name -> konsul.registry.v1.Table
+	11, // 1: konsul.registry.v1.Record.origin_time:type_name -> google.protobuf.Timestamp
+	10, // 2: konsul.registry.v1.Record.meta:type_name -> konsul.registry.v1.Record.MetaEntry
+	11, // 3: konsul.registry.v1.ACLToken.created_at:type_name -> google.protobuf.Timestamp
+	11, // 4: konsul.registry.v1.ACLToken.expires_at:type_name -> google.protobuf.Timestamp
+	4,  // 5: konsul.registry.v1.ACLPolicy.rules:type_name -> konsul.registry.v1.ACLRule
+	11, // 6: konsul.registry.v1.ACLBootstrap.time:type_name -> google.protobuf.Timestamp
+	11, // 7: konsul.registry.v1.JoinToken.expires_at:type_name -> google.protobuf.Timestamp
+	11, // 8: konsul.registry.v1.JoinToken.used_at:type_name -> google.protobuf.Timestamp
+	9,  // [9:9] is the sub-list for method output_type
+	9,  // [9:9] is the sub-list for method input_type
+	9,  // [9:9] is the sub-list for extension type_name
+	9,  // [9:9] is the sub-list for extension extendee
+	0,  // [0:9] is the sub-list for field type_name
 }
 
 func init() { file_konsul_registry_v1_record_proto_init() }
@@ -573,13 +1144,18 @@ func file_konsul_registry_v1_record_proto_init() {
 	if File_konsul_registry_v1_record_proto != nil {
 		return
 	}
+	file_konsul_registry_v1_record_proto_msgTypes[3].OneofWrappers = []any{
+		(*ACLRule_Exact)(nil),
+		(*ACLRule_Prefix)(nil),
+		(*ACLRule_Glob)(nil),
+	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_konsul_registry_v1_record_proto_rawDesc), len(file_konsul_registry_v1_record_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   4,
+			NumMessages:   10,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -9,6 +9,7 @@ package registryv1
 import (
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
+	timestamppb "google.golang.org/protobuf/types/known/timestamppb"
 	reflect "reflect"
 	sync "sync"
 	unsafe "unsafe"
@@ -23,7 +24,7 @@ const (
 
 type IntrospectTokenRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The bearer token itself; never logged, never stored.
+	// The bearer token itself; never logged, never stored. "anonymous" stands for a request that carries none.
 	Secret        string `protobuf:"bytes,1,opt,name=secret,proto3" json:"secret,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -67,9 +68,11 @@ func (x *IntrospectTokenRequest) GetSecret() string {
 }
 
 type IntrospectTokenResponse struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	AccessorId    string                 `protobuf:"bytes,1,opt,name=accessor_id,json=accessorId,proto3" json:"accessor_id,omitempty"`
-	Management    bool                   `protobuf:"varint,2,opt,name=management,proto3" json:"management,omitempty"`
+	state      protoimpl.MessageState `protogen:"open.v1"`
+	AccessorId string                 `protobuf:"bytes,1,opt,name=accessor_id,json=accessorId,proto3" json:"accessor_id,omitempty"`
+	Management bool                   `protobuf:"varint,2,opt,name=management,proto3" json:"management,omitempty"`
+	// The token is worth nothing from this moment on; unset: it stays good.
+	ExpiresAt     *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=expires_at,json=expiresAt,proto3" json:"expires_at,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -118,21 +121,212 @@ func (x *IntrospectTokenResponse) GetManagement() bool {
 	return false
 }
 
+func (x *IntrospectTokenResponse) GetExpiresAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.ExpiresAt
+	}
+	return nil
+}
+
+// ACLNeed is one permission that a call takes.
+type ACLNeed struct {
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	Resource string                 `protobuf:"bytes,1,opt,name=resource,proto3" json:"resource,omitempty"`
+	// The name within the resource; empty: the resource as a whole.
+	Name string `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
+	// list, read, write or delete.
+	Access        string `protobuf:"bytes,3,opt,name=access,proto3" json:"access,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ACLNeed) Reset() {
+	*x = ACLNeed{}
+	mi := &file_konsul_registry_v1_token_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ACLNeed) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ACLNeed) ProtoMessage() {}
+
+func (x *ACLNeed) ProtoReflect() protoreflect.Message {
+	mi := &file_konsul_registry_v1_token_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ACLNeed.ProtoReflect.Descriptor instead.
+func (*ACLNeed) Descriptor() ([]byte, []int) {
+	return file_konsul_registry_v1_token_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *ACLNeed) GetResource() string {
+	if x != nil {
+		return x.Resource
+	}
+	return ""
+}
+
+func (x *ACLNeed) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *ACLNeed) GetAccess() string {
+	if x != nil {
+		return x.Access
+	}
+	return ""
+}
+
+type AuthorizeTokenRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The bearer token itself; never logged, never stored. "anonymous" stands for a request that carries none.
+	Secret string `protobuf:"bytes,1,opt,name=secret,proto3" json:"secret,omitempty"`
+	// All of them are needed.
+	Needs []*ACLNeed `protobuf:"bytes,2,rep,name=needs,proto3" json:"needs,omitempty"`
+	// The call on whose behalf this is asked, for the audit log.
+	Method        string `protobuf:"bytes,3,opt,name=method,proto3" json:"method,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AuthorizeTokenRequest) Reset() {
+	*x = AuthorizeTokenRequest{}
+	mi := &file_konsul_registry_v1_token_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AuthorizeTokenRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AuthorizeTokenRequest) ProtoMessage() {}
+
+func (x *AuthorizeTokenRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_konsul_registry_v1_token_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AuthorizeTokenRequest.ProtoReflect.Descriptor instead.
+func (*AuthorizeTokenRequest) Descriptor() ([]byte, []int) {
+	return file_konsul_registry_v1_token_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *AuthorizeTokenRequest) GetSecret() string {
+	if x != nil {
+		return x.Secret
+	}
+	return ""
+}
+
+func (x *AuthorizeTokenRequest) GetNeeds() []*ACLNeed {
+	if x != nil {
+		return x.Needs
+	}
+	return nil
+}
+
+func (x *AuthorizeTokenRequest) GetMethod() string {
+	if x != nil {
+		return x.Method
+	}
+	return ""
+}
+
+type AuthorizeTokenResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	AccessorId    string                 `protobuf:"bytes,1,opt,name=accessor_id,json=accessorId,proto3" json:"accessor_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AuthorizeTokenResponse) Reset() {
+	*x = AuthorizeTokenResponse{}
+	mi := &file_konsul_registry_v1_token_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AuthorizeTokenResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AuthorizeTokenResponse) ProtoMessage() {}
+
+func (x *AuthorizeTokenResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_konsul_registry_v1_token_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AuthorizeTokenResponse.ProtoReflect.Descriptor instead.
+func (*AuthorizeTokenResponse) Descriptor() ([]byte, []int) {
+	return file_konsul_registry_v1_token_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *AuthorizeTokenResponse) GetAccessorId() string {
+	if x != nil {
+		return x.AccessorId
+	}
+	return ""
+}
+
 var File_konsul_registry_v1_token_proto protoreflect.FileDescriptor
 
 const file_konsul_registry_v1_token_proto_rawDesc = "" +
 	"\n" +
-	"\x1ekonsul/registry/v1/token.proto\x12\x12konsul.registry.v1\"0\n" +
+	"\x1ekonsul/registry/v1/token.proto\x12\x12konsul.registry.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"0\n" +
 	"\x16IntrospectTokenRequest\x12\x16\n" +
-	"\x06secret\x18\x01 \x01(\tR\x06secret\"Z\n" +
+	"\x06secret\x18\x01 \x01(\tR\x06secret\"\x95\x01\n" +
 	"\x17IntrospectTokenResponse\x12\x1f\n" +
 	"\vaccessor_id\x18\x01 \x01(\tR\n" +
 	"accessorId\x12\x1e\n" +
 	"\n" +
 	"management\x18\x02 \x01(\bR\n" +
-	"management2z\n" +
+	"management\x129\n" +
+	"\n" +
+	"expires_at\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\texpiresAt\"Q\n" +
+	"\aACLNeed\x12\x1a\n" +
+	"\bresource\x18\x01 \x01(\tR\bresource\x12\x12\n" +
+	"\x04name\x18\x02 \x01(\tR\x04name\x12\x16\n" +
+	"\x06access\x18\x03 \x01(\tR\x06access\"z\n" +
+	"\x15AuthorizeTokenRequest\x12\x16\n" +
+	"\x06secret\x18\x01 \x01(\tR\x06secret\x121\n" +
+	"\x05needs\x18\x02 \x03(\v2\x1b.konsul.registry.v1.ACLNeedR\x05needs\x12\x16\n" +
+	"\x06method\x18\x03 \x01(\tR\x06method\"9\n" +
+	"\x16AuthorizeTokenResponse\x12\x1f\n" +
+	"\vaccessor_id\x18\x01 \x01(\tR\n" +
+	"accessorId2\xe3\x01\n" +
 	"\fTokenService\x12j\n" +
-	"\x0fIntrospectToken\x12*.konsul.registry.v1.IntrospectTokenRequest\x1a+.konsul.registry.v1.IntrospectTokenResponseB\xc2\x01\n" +
+	"\x0fIntrospectToken\x12*.konsul.registry.v1.IntrospectTokenRequest\x1a+.konsul.registry.v1.IntrospectTokenResponse\x12g\n" +
+	"\x0eAuthorizeToken\x12).konsul.registry.v1.AuthorizeTokenRequest\x1a*.konsul.registry.v1.AuthorizeTokenResponseB\xc2\x01\n" +
 	"\x16com.konsul.registry.v1B\n" +
 	"TokenProtoP\x01Z2konsul.dev/proto/gen/konsul/registry/v1;registryv1\xa2\x02\x03KRX\xaa\x02\x12Konsul.Registry.V1\xca\x02\x12Konsul\\Registry\\V1\xe2\x02\x1eKonsul\\Registry\\V1\\GPBMetadata\xea\x02\x14Konsul::Registry::V1b\x06proto3"
 
@@ -148,19 +342,27 @@ func file_konsul_registry_v1_token_proto_rawDescGZIP() []byte {
 	return file_konsul_registry_v1_token_proto_rawDescData
 }
 
-var file_konsul_registry_v1_token_proto_msgTypes = make([]protoimpl.MessageInfo, 2)
+var file_konsul_registry_v1_token_proto_msgTypes = make([]protoimpl.MessageInfo, 5)
 var file_konsul_registry_v1_token_proto_goTypes = []any{
 	(*IntrospectTokenRequest)(nil),  // 0: konsul.registry.v1.IntrospectTokenRequest
 	(*IntrospectTokenResponse)(nil), // 1: konsul.registry.v1.IntrospectTokenResponse
+	(*ACLNeed)(nil),                 // 2: konsul.registry.v1.ACLNeed
+	(*AuthorizeTokenRequest)(nil),   // 3: konsul.registry.v1.AuthorizeTokenRequest
+	(*AuthorizeTokenResponse)(nil),  // 4: konsul.registry.v1.AuthorizeTokenResponse
+	(*timestamppb.Timestamp)(nil),   // 5: google.protobuf.Timestamp
 }
 var file_konsul_registry_v1_token_proto_depIdxs = []int32{
-	0, // 0: konsul.registry.v1.TokenService.IntrospectToken:input_type -> konsul.registry.v1.IntrospectTokenRequest
-	1, // 1: konsul.registry.v1.TokenService.IntrospectToken:output_type -> konsul.registry.v1.IntrospectTokenResponse
-	1, // [1:2] is the sub-list for method output_type
-	0, // [0:1] is the sub-list for method input_type
-	0, // [0:0] is the sub-list for extension type_name
-	0, // [0:0] is the sub-list for extension extendee
-	0, // [0:0] is the sub-list for field type_name
+	5, // 0: konsul.registry.v1.IntrospectTokenResponse.expires_at:type_name -> google.protobuf.Timestamp
+	2, // 1: konsul.registry.v1.AuthorizeTokenRequest.needs:type_name -> konsul.registry.v1.ACLNeed
+	0, // 2: konsul.registry.v1.TokenService.IntrospectToken:input_type -> konsul.registry.v1.IntrospectTokenRequest
+	3, // 3: konsul.registry.v1.TokenService.AuthorizeToken:input_type -> konsul.registry.v1.AuthorizeTokenRequest
+	1, // 4: konsul.registry.v1.TokenService.IntrospectToken:output_type -> konsul.registry.v1.IntrospectTokenResponse
+	4, // 5: konsul.registry.v1.TokenService.AuthorizeToken:output_type -> konsul.registry.v1.AuthorizeTokenResponse
+	4, // [4:6] is the sub-list for method output_type
+	2, // [2:4] is the sub-list for method input_type
+	2, // [2:2] is the sub-list for extension type_name
+	2, // [2:2] is the sub-list for extension extendee
+	0, // [0:2] is the sub-list for field type_name
 }
 
 func init() { file_konsul_registry_v1_token_proto_init() }
@@ -174,7 +376,7 @@ func file_konsul_registry_v1_token_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_konsul_registry_v1_token_proto_rawDesc), len(file_konsul_registry_v1_token_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   2,
+			NumMessages:   5,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

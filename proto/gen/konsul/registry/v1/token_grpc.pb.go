@@ -20,16 +20,19 @@ const _ = grpc.SupportPackageIsVersion9
 
 const (
 	TokenService_IntrospectToken_FullMethodName = "/konsul.registry.v1.TokenService/IntrospectToken"
+	TokenService_AuthorizeToken_FullMethodName  = "/konsul.registry.v1.TokenService/AuthorizeToken"
 )
 
 // TokenServiceClient is the client API for TokenService service.
 //
 // For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
 //
-// TokenService tells the gateway whose a bearer token is.
+// TokenService tells the gateway whose a bearer token is, and what it may do with services that keep no tokens.
 type TokenServiceClient interface {
-	// IntrospectToken answers for a bearer token. Unauthenticated when it is unknown.
+	// IntrospectToken answers for a bearer token. Unauthenticated when it is unknown or has expired.
 	IntrospectToken(ctx context.Context, in *IntrospectTokenRequest, opts ...grpc.CallOption) (*IntrospectTokenResponse, error)
+	// AuthorizeToken answers whether a bearer token may do something. PermissionDenied when it may not.
+	AuthorizeToken(ctx context.Context, in *AuthorizeTokenRequest, opts ...grpc.CallOption) (*AuthorizeTokenResponse, error)
 }
 
 type tokenServiceClient struct {
@@ -50,14 +53,26 @@ func (c *tokenServiceClient) IntrospectToken(ctx context.Context, in *Introspect
 	return out, nil
 }
 
+func (c *tokenServiceClient) AuthorizeToken(ctx context.Context, in *AuthorizeTokenRequest, opts ...grpc.CallOption) (*AuthorizeTokenResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(AuthorizeTokenResponse)
+	err := c.cc.Invoke(ctx, TokenService_AuthorizeToken_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // TokenServiceServer is the server API for TokenService service.
 // All implementations must embed UnimplementedTokenServiceServer
 // for forward compatibility.
 //
-// TokenService tells the gateway whose a bearer token is.
+// TokenService tells the gateway whose a bearer token is, and what it may do with services that keep no tokens.
 type TokenServiceServer interface {
-	// IntrospectToken answers for a bearer token. Unauthenticated when it is unknown.
+	// IntrospectToken answers for a bearer token. Unauthenticated when it is unknown or has expired.
 	IntrospectToken(context.Context, *IntrospectTokenRequest) (*IntrospectTokenResponse, error)
+	// AuthorizeToken answers whether a bearer token may do something. PermissionDenied when it may not.
+	AuthorizeToken(context.Context, *AuthorizeTokenRequest) (*AuthorizeTokenResponse, error)
 	mustEmbedUnimplementedTokenServiceServer()
 }
 
@@ -70,6 +85,9 @@ type UnimplementedTokenServiceServer struct{}
 
 func (UnimplementedTokenServiceServer) IntrospectToken(context.Context, *IntrospectTokenRequest) (*IntrospectTokenResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method IntrospectToken not implemented")
+}
+func (UnimplementedTokenServiceServer) AuthorizeToken(context.Context, *AuthorizeTokenRequest) (*AuthorizeTokenResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method AuthorizeToken not implemented")
 }
 func (UnimplementedTokenServiceServer) mustEmbedUnimplementedTokenServiceServer() {}
 func (UnimplementedTokenServiceServer) testEmbeddedByValue()                      {}
@@ -110,6 +128,24 @@ func _TokenService_IntrospectToken_Handler(srv interface{}, ctx context.Context,
 	return interceptor(ctx, in, info, handler)
 }
 
+func _TokenService_AuthorizeToken_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(AuthorizeTokenRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(TokenServiceServer).AuthorizeToken(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: TokenService_AuthorizeToken_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(TokenServiceServer).AuthorizeToken(ctx, req.(*AuthorizeTokenRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // TokenService_ServiceDesc is the grpc.ServiceDesc for TokenService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -120,6 +156,10 @@ var TokenService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "IntrospectToken",
 			Handler:    _TokenService_IntrospectToken_Handler,
+		},
+		{
+			MethodName: "AuthorizeToken",
+			Handler:    _TokenService_AuthorizeToken_Handler,
 		},
 	},
 	Streams:  []grpc.StreamDesc{},

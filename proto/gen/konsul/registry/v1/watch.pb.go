@@ -27,14 +27,19 @@ type WatchRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Which table; required.
 	Table Table `protobuf:"varint,1,opt,name=table,proto3,enum=konsul.registry.v1.Table" json:"table,omitempty"`
-	// Only records whose key begins with this.
+	// Only records whose stored key begins with this.
 	Prefix string `protobuf:"bytes,2,opt,name=prefix,proto3" json:"prefix,omitempty"`
 	// Send changes committed after this index; 0: the current state first.
 	Index uint64 `protobuf:"varint,3,opt,name=index,proto3" json:"index,omitempty"`
 	// Ask this datacenter; empty: the one asked.
 	Datacenter string `protobuf:"bytes,4,opt,name=datacenter,proto3" json:"datacenter,omitempty"`
 	// A message at least this often, changes or none (default 5s, at least 100ms).
-	Heartbeat     *durationpb.Duration `protobuf:"bytes,5,opt,name=heartbeat,proto3" json:"heartbeat,omitempty"`
+	Heartbeat *durationpb.Duration `protobuf:"bytes,5,opt,name=heartbeat,proto3" json:"heartbeat,omitempty"`
+	// Instead of prefix: only the record with this key. A key of the KV table is written as KVService.Get takes it: a bare one
+	// means the local and the global record.
+	Key string `protobuf:"bytes,6,opt,name=key,proto3" json:"key,omitempty"`
+	// Instead of prefix, in the KV table: only keys that begin with this, written as KVService.List takes it.
+	KeyPrefix     string `protobuf:"bytes,7,opt,name=key_prefix,json=keyPrefix,proto3" json:"key_prefix,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -104,9 +109,23 @@ func (x *WatchRequest) GetHeartbeat() *durationpb.Duration {
 	return nil
 }
 
+func (x *WatchRequest) GetKey() string {
+	if x != nil {
+		return x.Key
+	}
+	return ""
+}
+
+func (x *WatchRequest) GetKeyPrefix() string {
+	if x != nil {
+		return x.KeyPrefix
+	}
+	return ""
+}
+
 type WatchResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// In commit order; empty in a heartbeat.
+	// In the order of their modify index; empty in a heartbeat.
 	Records []*Record `protobuf:"bytes,1,rep,name=records,proto3" json:"records,omitempty"`
 	// Everything up to and including this index has been sent.
 	Index uint64 `protobuf:"varint,2,opt,name=index,proto3" json:"index,omitempty"`
@@ -193,11 +212,217 @@ func (x *WatchResponse) GetMeta() *QueryMeta {
 	return nil
 }
 
+type WatchInstancesRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Name of the service; required.
+	Service string `protobuf:"bytes,1,opt,name=service,proto3" json:"service,omitempty"`
+	// Ask this datacenter; empty: the one asked.
+	Datacenter string `protobuf:"bytes,2,opt,name=datacenter,proto3" json:"datacenter,omitempty"`
+	// Send the answer first when it changed after this index; 0: always.
+	Index uint64 `protobuf:"varint,3,opt,name=index,proto3" json:"index,omitempty"`
+	// A message at least this often, changes or none (default 5s, at least 100ms).
+	Heartbeat *durationpb.Duration `protobuf:"bytes,4,opt,name=heartbeat,proto3" json:"heartbeat,omitempty"`
+	// Leave out instances that are not passing.
+	PassingOnly bool `protobuf:"varint,5,opt,name=passing_only,json=passingOnly,proto3" json:"passing_only,omitempty"`
+	// Only instances that carry every one of these tags.
+	Tags []string `protobuf:"bytes,6,rep,name=tags,proto3" json:"tags,omitempty"`
+	// Only instances of which every one of these holds: meta as given,
+	Meta map[string]string `protobuf:"bytes,7,rep,name=meta,proto3" json:"meta,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	// meta of the node as given,
+	NodeMeta map[string]string `protobuf:"bytes,8,rep,name=node_meta,json=nodeMeta,proto3" json:"node_meta,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	// one of these statuses,
+	Statuses []HealthStatus `protobuf:"varint,9,rep,packed,name=statuses,proto3,enum=konsul.registry.v1.HealthStatus" json:"statuses,omitempty"`
+	// and an expression such as `Service.Meta.version != "1" and "http" in Service.Tags`.
+	Filter        string `protobuf:"bytes,10,opt,name=filter,proto3" json:"filter,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WatchInstancesRequest) Reset() {
+	*x = WatchInstancesRequest{}
+	mi := &file_konsul_registry_v1_watch_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WatchInstancesRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WatchInstancesRequest) ProtoMessage() {}
+
+func (x *WatchInstancesRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_konsul_registry_v1_watch_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WatchInstancesRequest.ProtoReflect.Descriptor instead.
+func (*WatchInstancesRequest) Descriptor() ([]byte, []int) {
+	return file_konsul_registry_v1_watch_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *WatchInstancesRequest) GetService() string {
+	if x != nil {
+		return x.Service
+	}
+	return ""
+}
+
+func (x *WatchInstancesRequest) GetDatacenter() string {
+	if x != nil {
+		return x.Datacenter
+	}
+	return ""
+}
+
+func (x *WatchInstancesRequest) GetIndex() uint64 {
+	if x != nil {
+		return x.Index
+	}
+	return 0
+}
+
+func (x *WatchInstancesRequest) GetHeartbeat() *durationpb.Duration {
+	if x != nil {
+		return x.Heartbeat
+	}
+	return nil
+}
+
+func (x *WatchInstancesRequest) GetPassingOnly() bool {
+	if x != nil {
+		return x.PassingOnly
+	}
+	return false
+}
+
+func (x *WatchInstancesRequest) GetTags() []string {
+	if x != nil {
+		return x.Tags
+	}
+	return nil
+}
+
+func (x *WatchInstancesRequest) GetMeta() map[string]string {
+	if x != nil {
+		return x.Meta
+	}
+	return nil
+}
+
+func (x *WatchInstancesRequest) GetNodeMeta() map[string]string {
+	if x != nil {
+		return x.NodeMeta
+	}
+	return nil
+}
+
+func (x *WatchInstancesRequest) GetStatuses() []HealthStatus {
+	if x != nil {
+		return x.Statuses
+	}
+	return nil
+}
+
+func (x *WatchInstancesRequest) GetFilter() string {
+	if x != nil {
+		return x.Filter
+	}
+	return ""
+}
+
+type WatchInstancesResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The whole answer, ordered by service id, if changed is set. The number is that of QueryServiceResponse.instances.
+	Instances []*ServiceInstance `protobuf:"bytes,1,rep,name=instances,proto3" json:"instances,omitempty"`
+	// Instances are what the service has now; false in a heartbeat.
+	Changed bool `protobuf:"varint,2,opt,name=changed,proto3" json:"changed,omitempty"`
+	// The last answer that was sent holds as of this index; resume from it.
+	Index uint64 `protobuf:"varint,3,opt,name=index,proto3" json:"index,omitempty"`
+	// The leader's clock when this message left, or the serving server's if it knows no leader.
+	Time          *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=time,proto3" json:"time,omitempty"`
+	Meta          *QueryMeta             `protobuf:"bytes,5,opt,name=meta,proto3" json:"meta,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WatchInstancesResponse) Reset() {
+	*x = WatchInstancesResponse{}
+	mi := &file_konsul_registry_v1_watch_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WatchInstancesResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WatchInstancesResponse) ProtoMessage() {}
+
+func (x *WatchInstancesResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_konsul_registry_v1_watch_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WatchInstancesResponse.ProtoReflect.Descriptor instead.
+func (*WatchInstancesResponse) Descriptor() ([]byte, []int) {
+	return file_konsul_registry_v1_watch_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *WatchInstancesResponse) GetInstances() []*ServiceInstance {
+	if x != nil {
+		return x.Instances
+	}
+	return nil
+}
+
+func (x *WatchInstancesResponse) GetChanged() bool {
+	if x != nil {
+		return x.Changed
+	}
+	return false
+}
+
+func (x *WatchInstancesResponse) GetIndex() uint64 {
+	if x != nil {
+		return x.Index
+	}
+	return 0
+}
+
+func (x *WatchInstancesResponse) GetTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Time
+	}
+	return nil
+}
+
+func (x *WatchInstancesResponse) GetMeta() *QueryMeta {
+	if x != nil {
+		return x.Meta
+	}
+	return nil
+}
+
 var File_konsul_registry_v1_watch_proto protoreflect.FileDescriptor
 
 const file_konsul_registry_v1_watch_proto_rawDesc = "" +
 	"\n" +
-	"\x1ekonsul/registry/v1/watch.proto\x12\x12konsul.registry.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1fkonsul/registry/v1/common.proto\x1a\x1fkonsul/registry/v1/record.proto\"\xc6\x01\n" +
+	"\x1ekonsul/registry/v1/watch.proto\x12\x12konsul.registry.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a konsul/registry/v1/catalog.proto\x1a\x1fkonsul/registry/v1/common.proto\x1a\x1fkonsul/registry/v1/record.proto\"\xf7\x01\n" +
 	"\fWatchRequest\x12/\n" +
 	"\x05table\x18\x01 \x01(\x0e2\x19.konsul.registry.v1.TableR\x05table\x12\x16\n" +
 	"\x06prefix\x18\x02 \x01(\tR\x06prefix\x12\x14\n" +
@@ -205,16 +430,46 @@ const file_konsul_registry_v1_watch_proto_rawDesc = "" +
 	"\n" +
 	"datacenter\x18\x04 \x01(\tR\n" +
 	"datacenter\x127\n" +
-	"\theartbeat\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\theartbeat\"\xee\x01\n" +
+	"\theartbeat\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\theartbeat\x12\x10\n" +
+	"\x03key\x18\x06 \x01(\tR\x03key\x12\x1d\n" +
+	"\n" +
+	"key_prefix\x18\a \x01(\tR\tkeyPrefix\"\xee\x01\n" +
 	"\rWatchResponse\x124\n" +
 	"\arecords\x18\x01 \x03(\v2\x1a.konsul.registry.v1.RecordR\arecords\x12\x14\n" +
 	"\x05index\x18\x02 \x01(\x04R\x05index\x12.\n" +
 	"\x04time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x16\n" +
 	"\x06resync\x18\x04 \x01(\bR\x06resync\x12\x16\n" +
 	"\x06synced\x18\x05 \x01(\bR\x06synced\x121\n" +
-	"\x04meta\x18\x06 \x01(\v2\x1d.konsul.registry.v1.QueryMetaR\x04meta2^\n" +
+	"\x04meta\x18\x06 \x01(\v2\x1d.konsul.registry.v1.QueryMetaR\x04meta\"\xc2\x04\n" +
+	"\x15WatchInstancesRequest\x12\x18\n" +
+	"\aservice\x18\x01 \x01(\tR\aservice\x12\x1e\n" +
+	"\n" +
+	"datacenter\x18\x02 \x01(\tR\n" +
+	"datacenter\x12\x14\n" +
+	"\x05index\x18\x03 \x01(\x04R\x05index\x127\n" +
+	"\theartbeat\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\theartbeat\x12!\n" +
+	"\fpassing_only\x18\x05 \x01(\bR\vpassingOnly\x12\x12\n" +
+	"\x04tags\x18\x06 \x03(\tR\x04tags\x12G\n" +
+	"\x04meta\x18\a \x03(\v23.konsul.registry.v1.WatchInstancesRequest.MetaEntryR\x04meta\x12T\n" +
+	"\tnode_meta\x18\b \x03(\v27.konsul.registry.v1.WatchInstancesRequest.NodeMetaEntryR\bnodeMeta\x12<\n" +
+	"\bstatuses\x18\t \x03(\x0e2 .konsul.registry.v1.HealthStatusR\bstatuses\x12\x16\n" +
+	"\x06filter\x18\n" +
+	" \x01(\tR\x06filter\x1a7\n" +
+	"\tMetaEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\x1a;\n" +
+	"\rNodeMetaEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xee\x01\n" +
+	"\x16WatchInstancesResponse\x12A\n" +
+	"\tinstances\x18\x01 \x03(\v2#.konsul.registry.v1.ServiceInstanceR\tinstances\x12\x18\n" +
+	"\achanged\x18\x02 \x01(\bR\achanged\x12\x14\n" +
+	"\x05index\x18\x03 \x01(\x04R\x05index\x12.\n" +
+	"\x04time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x121\n" +
+	"\x04meta\x18\x05 \x01(\v2\x1d.konsul.registry.v1.QueryMetaR\x04meta2\xc9\x01\n" +
 	"\fWatchService\x12N\n" +
-	"\x05Watch\x12 .konsul.registry.v1.WatchRequest\x1a!.konsul.registry.v1.WatchResponse0\x01B\xc2\x01\n" +
+	"\x05Watch\x12 .konsul.registry.v1.WatchRequest\x1a!.konsul.registry.v1.WatchResponse0\x01\x12i\n" +
+	"\x0eWatchInstances\x12).konsul.registry.v1.WatchInstancesRequest\x1a*.konsul.registry.v1.WatchInstancesResponse0\x01B\xc2\x01\n" +
 	"\x16com.konsul.registry.v1B\n" +
 	"WatchProtoP\x01Z2konsul.dev/proto/gen/konsul/registry/v1;registryv1\xa2\x02\x03KRX\xaa\x02\x12Konsul.Registry.V1\xca\x02\x12Konsul\\Registry\\V1\xe2\x02\x1eKonsul\\Registry\\V1\\GPBMetadata\xea\x02\x14Konsul::Registry::V1b\x06proto3"
 
@@ -230,29 +485,44 @@ func file_konsul_registry_v1_watch_proto_rawDescGZIP() []byte {
 	return file_konsul_registry_v1_watch_proto_rawDescData
 }
 
-var file_konsul_registry_v1_watch_proto_msgTypes = make([]protoimpl.MessageInfo, 2)
+var file_konsul_registry_v1_watch_proto_msgTypes = make([]protoimpl.MessageInfo, 6)
 var file_konsul_registry_v1_watch_proto_goTypes = []any{
-	(*WatchRequest)(nil),          // 0: konsul.registry.v1.WatchRequest
-	(*WatchResponse)(nil),         // 1: konsul.registry.v1.WatchResponse
-	(Table)(0),                    // 2: konsul.registry.v1.Table
-	(*durationpb.Duration)(nil),   // 3: google.protobuf.Duration
-	(*Record)(nil),                // 4: konsul.registry.v1.Record
-	(*timestamppb.Timestamp)(nil), // 5: google.protobuf.Timestamp
-	(*QueryMeta)(nil),             // 6: konsul.registry.v1.QueryMeta
+	(*WatchRequest)(nil),           // 0: konsul.registry.v1.WatchRequest
+	(*WatchResponse)(nil),          // 1: konsul.registry.v1.WatchResponse
+	(*WatchInstancesRequest)(nil),  // 2: konsul.registry.v1.WatchInstancesRequest
+	(*WatchInstancesResponse)(nil), // 3: konsul.registry.v1.WatchInstancesResponse
+	nil,                            // 4: konsul.registry.v1.WatchInstancesRequest.MetaEntry
+	nil,                            // 5: konsul.registry.v1.WatchInstancesRequest.NodeMetaEntry
+	(Table)(0),                     // 6: konsul.registry.v1.Table
+	(*durationpb.Duration)(nil),    // 7: google.protobuf.Duration
+	(*Record)(nil),                 // 8: konsul.registry.v1.Record
+	(*timestamppb.Timestamp)(nil),  // 9: google.protobuf.Timestamp
+	(*QueryMeta)(nil),              // 10: konsul.registry.v1.QueryMeta
+	(HealthStatus)(0),              // 11: konsul.registry.v1.HealthStatus
+	(*ServiceInstance)(nil),        // 12: konsul.registry.v1.ServiceInstance
 }
 var file_konsul_registry_v1_watch_proto_depIdxs = []int32{
-	2, // 0: konsul.registry.v1.WatchRequest.table:type_name -> konsul.registry.v1.Table
-	3, // 1: konsul.registry.v1.WatchRequest.heartbeat:type_name -> google.protobuf.Duration
-	4, // 2: konsul.registry.v1.WatchResponse.records:type_name -> konsul.registry.v1.Record
-	5, // 3: konsul.registry.v1.WatchResponse.time:type_name -> google.protobuf.Timestamp
-	6, // 4: konsul.registry.v1.WatchResponse.meta:type_name -> konsul.registry.v1.QueryMeta
-	0, // 5: konsul.registry.v1.WatchService.Watch:input_type -> konsul.registry.v1.WatchRequest
-	1, // 6: konsul.registry.v1.WatchService.Watch:output_type -> konsul.registry.v1.WatchResponse
-	6, // [6:7] is the sub-list for method output_type
-	5, // [5:6] is the sub-list for method input_type
-	5, // [5:5] is the sub-list for extension type_name
-	5, // [5:5] is the sub-list for extension extendee
-	0, // [0:5] is the sub-list for field type_name
+	6,  // 0: konsul.registry.v1.WatchRequest.table:type_name -> konsul.registry.v1.Table
+	7,  // 1: konsul.registry.v1.WatchRequest.heartbeat:type_name -> google.protobuf.Duration
+	8,  // 2: konsul.registry.v1.WatchResponse.records:type_name -> konsul.registry.v1.Record
+	9,  // 3: konsul.registry.v1.WatchResponse.time:type_name -> google.protobuf.Timestamp
+	10, // 4: konsul.registry.v1.WatchResponse.meta:type_name -> konsul.registry.v1.QueryMeta
+	7,  // 5: konsul.registry.v1.WatchInstancesRequest.heartbeat:type_name -> google.protobuf.Duration
+	4,  // 6: konsul.registry.v1.WatchInstancesRequest.meta:type_name -> konsul.registry.v1.WatchInstancesRequest.MetaEntry
+	5,  // 7: konsul.registry.v1.WatchInstancesRequest.node_meta:type_name -> konsul.registry.v1.WatchInstancesRequest.NodeMetaEntry
+	11, // 8: konsul.registry.v1.WatchInstancesRequest.statuses:type_name -> konsul.registry.v1.HealthStatus
+	12, // 9: konsul.registry.v1.WatchInstancesResponse.instances:type_name -> konsul.registry.v1.ServiceInstance
+	9,  // 10: konsul.registry.v1.WatchInstancesResponse.time:type_name -> google.protobuf.Timestamp
+	10, // 11: konsul.registry.v1.WatchInstancesResponse.meta:type_name -> konsul.registry.v1.QueryMeta
+	0,  // 12: konsul.registry.v1.WatchService.Watch:input_type -> konsul.registry.v1.WatchRequest
+	2,  // 13: konsul.registry.v1.WatchService.WatchInstances:input_type -> konsul.registry.v1.WatchInstancesRequest
+	1,  // 14: konsul.registry.v1.WatchService.Watch:output_type -> konsul.registry.v1.WatchResponse
+	3,  // 15: konsul.registry.v1.WatchService.WatchInstances:output_type -> konsul.registry.v1.WatchInstancesResponse
+	14, // [14:16] is the sub-list for method output_type
+	12, // [12:14] is the sub-list for method input_type
+	12, // [12:12] is the sub-list for extension type_name
+	12, // [12:12] is the sub-list for extension extendee
+	0,  // [0:12] is the sub-list for field type_name
 }
 
 func init() { file_konsul_registry_v1_watch_proto_init() }
@@ -260,6 +530,7 @@ func file_konsul_registry_v1_watch_proto_init() {
 	if File_konsul_registry_v1_watch_proto != nil {
 		return
 	}
+	file_konsul_registry_v1_catalog_proto_init()
 	file_konsul_registry_v1_common_proto_init()
 	file_konsul_registry_v1_record_proto_init()
 	type x struct{}
@@ -268,7 +539,7 @@ func file_konsul_registry_v1_watch_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_konsul_registry_v1_watch_proto_rawDesc), len(file_konsul_registry_v1_watch_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   2,
+			NumMessages:   6,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

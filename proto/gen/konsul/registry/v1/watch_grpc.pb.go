@@ -19,7 +19,8 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	WatchService_Watch_FullMethodName = "/konsul.registry.v1.WatchService/Watch"
+	WatchService_Watch_FullMethodName          = "/konsul.registry.v1.WatchService/Watch"
+	WatchService_WatchInstances_FullMethodName = "/konsul.registry.v1.WatchService/WatchInstances"
 )
 
 // WatchServiceClient is the client API for WatchService service.
@@ -31,7 +32,11 @@ type WatchServiceClient interface {
 	// Watch streams the records that match, from an index on. The first message of a watch from
 	// index 0 carries the current state. A watcher that fell behind, or asked for an index older than
 	// what is kept, gets one message with resync set, and the stream ends.
+	// Of records that were written several times before a message left, the message carries the last version.
 	Watch(ctx context.Context, in *WatchRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchResponse], error)
+	// WatchInstances streams the instances of one service as QueryService answers them: the whole answer at
+	// first and whenever it changed. Changes that come faster than they can be sent are left out, never the last one.
+	WatchInstances(ctx context.Context, in *WatchInstancesRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchInstancesResponse], error)
 }
 
 type watchServiceClient struct {
@@ -61,6 +66,25 @@ func (c *watchServiceClient) Watch(ctx context.Context, in *WatchRequest, opts .
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type WatchService_WatchClient = grpc.ServerStreamingClient[WatchResponse]
 
+func (c *watchServiceClient) WatchInstances(ctx context.Context, in *WatchInstancesRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchInstancesResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &WatchService_ServiceDesc.Streams[1], WatchService_WatchInstances_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[WatchInstancesRequest, WatchInstancesResponse]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type WatchService_WatchInstancesClient = grpc.ServerStreamingClient[WatchInstancesResponse]
+
 // WatchServiceServer is the server API for WatchService service.
 // All implementations must embed UnimplementedWatchServiceServer
 // for forward compatibility.
@@ -70,7 +94,11 @@ type WatchServiceServer interface {
 	// Watch streams the records that match, from an index on. The first message of a watch from
 	// index 0 carries the current state. A watcher that fell behind, or asked for an index older than
 	// what is kept, gets one message with resync set, and the stream ends.
+	// Of records that were written several times before a message left, the message carries the last version.
 	Watch(*WatchRequest, grpc.ServerStreamingServer[WatchResponse]) error
+	// WatchInstances streams the instances of one service as QueryService answers them: the whole answer at
+	// first and whenever it changed. Changes that come faster than they can be sent are left out, never the last one.
+	WatchInstances(*WatchInstancesRequest, grpc.ServerStreamingServer[WatchInstancesResponse]) error
 	mustEmbedUnimplementedWatchServiceServer()
 }
 
@@ -83,6 +111,9 @@ type UnimplementedWatchServiceServer struct{}
 
 func (UnimplementedWatchServiceServer) Watch(*WatchRequest, grpc.ServerStreamingServer[WatchResponse]) error {
 	return status.Error(codes.Unimplemented, "method Watch not implemented")
+}
+func (UnimplementedWatchServiceServer) WatchInstances(*WatchInstancesRequest, grpc.ServerStreamingServer[WatchInstancesResponse]) error {
+	return status.Error(codes.Unimplemented, "method WatchInstances not implemented")
 }
 func (UnimplementedWatchServiceServer) mustEmbedUnimplementedWatchServiceServer() {}
 func (UnimplementedWatchServiceServer) testEmbeddedByValue()                      {}
@@ -116,6 +147,17 @@ func _WatchService_Watch_Handler(srv interface{}, stream grpc.ServerStream) erro
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type WatchService_WatchServer = grpc.ServerStreamingServer[WatchResponse]
 
+func _WatchService_WatchInstances_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(WatchInstancesRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(WatchServiceServer).WatchInstances(m, &grpc.GenericServerStream[WatchInstancesRequest, WatchInstancesResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type WatchService_WatchInstancesServer = grpc.ServerStreamingServer[WatchInstancesResponse]
+
 // WatchService_ServiceDesc is the grpc.ServiceDesc for WatchService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -127,6 +169,11 @@ var WatchService_ServiceDesc = grpc.ServiceDesc{
 		{
 			StreamName:    "Watch",
 			Handler:       _WatchService_Watch_Handler,
+			ServerStreams: true,
+		},
+		{
+			StreamName:    "WatchInstances",
+			Handler:       _WatchService_WatchInstances_Handler,
 			ServerStreams: true,
 		},
 	},
