@@ -43,26 +43,44 @@ func Version() string {
 	return "(devel)"
 }
 
+// Command is something else a service binary does with its configuration: `NAME WORD [flags]`.
+type Command[C any] struct {
+	// Word is the first argument that asks for it.
+	Word string
+	// Help is a line of usage: what it does.
+	Help string
+	// Flags adds flags of its own; nil: it has none.
+	Flags func(*flag.FlagSet)
+	// Run does it. A signal ends ctx.
+	Run func(ctx context.Context, cfg C, out io.Writer) error
+}
+
 // Main runs a service binary: it reads flags, loads configuration, runs the module until a signal or
 // a failure, and exits. `NAME health` asks a running process with the same configuration whether it is ready.
 func Main[C any, P interface {
 	*C
 	config.Loadable
-}](name string, defaults func() C, module func(C) fx.Option) {
-	os.Exit(run[C, P](name, os.Args[1:], defaults, module, os.Stdout, os.Stderr))
+}](name string, defaults func() C, module func(C) fx.Option, commands ...Command[C]) {
+	os.Exit(run[C, P](name, os.Args[1:], defaults, module, os.Stdout, os.Stderr, commands...))
 }
 
-type invocation struct {
+type invocation[C any] struct {
 	options     config.Options
 	health      bool
+	command     *Command[C]
 	checkConfig bool
 	version     bool
 }
 
-func parse(name string, args []string, out io.Writer) (invocation, error) {
-	var inv invocation
+func parse[C any](name string, args []string, out io.Writer, commands []Command[C]) (invocation[C], error) {
+	var inv invocation[C]
 	if len(args) > 0 && args[0] == "health" {
 		inv.health, args = true, args[1:]
+	}
+	for i, c := range commands {
+		if len(args) > 0 && args[0] == c.Word {
+			inv.command, args = &commands[i], args[1:]
+		}
 	}
 	flags := flag.NewFlagSet(name, flag.ContinueOnError)
 	flags.SetOutput(out)
@@ -76,8 +94,15 @@ func parse(name string, args []string, out io.Writer) (invocation, error) {
 	})
 	flags.BoolVar(&inv.checkConfig, "check-config", false, "load and validate the configuration, then exit")
 	flags.BoolVar(&inv.version, "version", false, "print the version, then exit")
+	if inv.command != nil && inv.command.Flags != nil {
+		inv.command.Flags(flags)
+	}
 	flags.Usage = func() {
-		fmt.Fprintf(out, "Usage: %s [health] [flags]\n\nExample:\n  %s --config konsul.yaml\n  %s health --config konsul.yaml\n\nFlags:\n", name, name, name)
+		fmt.Fprintf(out, "Usage: %s [WORD] [flags]\n\nWithout a word it runs the service.\n  %-9s ask a running process with the same configuration whether it is ready\n", name, "health")
+		for _, c := range commands {
+			fmt.Fprintf(out, "  %-9s %s\n", c.Word, c.Help)
+		}
+		fmt.Fprintf(out, "\nExample:\n  %s --config konsul.yaml\n  %s health --config konsul.yaml\n\nFlags:\n", name, name)
 		flags.PrintDefaults()
 	}
 	if err := flags.Parse(args); err != nil {
@@ -92,8 +117,8 @@ func parse(name string, args []string, out io.Writer) (invocation, error) {
 func run[C any, P interface {
 	*C
 	config.Loadable
-}](name string, args []string, defaults func() C, module func(C) fx.Option, stdout, stderr io.Writer) int {
-	inv, err := parse(name, args, stderr)
+}](name string, args []string, defaults func() C, module func(C) fx.Option, stdout, stderr io.Writer, commands ...Command[C]) int {
+	inv, err := parse(name, args, stderr, commands)
 	switch {
 	case errors.Is(err, flag.ErrHelp):
 		return exitOK
@@ -123,6 +148,14 @@ func run[C any, P interface {
 		return exitOK
 	case inv.health:
 		return probe(name, settings.Server.DataDir, stderr)
+	case inv.command != nil:
+		ctx, cancel := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+		defer cancel()
+		if err := inv.command.Run(ctx, cfg, stdout); err != nil {
+			complain(stderr, name, err)
+			return exitFailed
+		}
+		return exitOK
 	}
 	if err := supervise(fx.New(base(name, *settings, stderr), module(cfg))); err != nil {
 		complain(stderr, name, err)

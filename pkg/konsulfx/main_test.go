@@ -4,6 +4,9 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"flag"
+	"fmt"
+	"io"
 	"path/filepath"
 	"testing"
 
@@ -90,4 +93,24 @@ func TestHealthOfNobodyFails(t *testing.T) {
 	code, _, stderr := call(t, nil, "health", "--set", "server.datacenter=a", "--set", "server.secret_file=s", "--set", "server.data_dir="+filepath.Join(t.TempDir(), "x"))
 	require.Equal(t, exitFailed, code)
 	require.Contains(t, stderr, "konsul-test")
+}
+
+func TestACommandOfTheServiceRunsInsteadOfIt(t *testing.T) {
+	var dry bool
+	commands := []Command[testConfig]{{
+		Word: "recover", Help: "make it whole again",
+		Flags: func(flags *flag.FlagSet) { flags.BoolVar(&dry, "dry-run", false, "only say it") },
+		Run: func(_ context.Context, cfg testConfig, out io.Writer) error {
+			_, err := fmt.Fprintln(out, "recovered", cfg.Server.Datacenter, dry)
+			return err
+		},
+	}}
+	none := func(testConfig) fx.Option { panic("must not run") }
+	var stdout, stderr bytes.Buffer
+	code := run[testConfig, *testConfig]("konsul-test", append([]string{"recover", "--dry-run"}, valid(t)...), defaults, none, &stdout, &stderr, commands...)
+	require.Zero(t, code, stderr.String())
+	require.Contains(t, stdout.String(), "recovered us-east true")
+	stderr.Reset()
+	require.Equal(t, 2, run[testConfig, *testConfig]("konsul-test", []string{"--dry-run"}, defaults, none, &stdout, &stderr, commands...), "the flag is the command's alone")
+	require.Contains(t, stderr.String(), "make it whole again")
 }

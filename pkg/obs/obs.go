@@ -128,6 +128,12 @@ func Discard() *Telemetry {
 	}
 }
 
+// Traces says whether spans go anywhere.
+func (t *Telemetry) Traces() bool {
+	_, silent := t.Tracer.(noop.TracerProvider)
+	return !silent
+}
+
 // For answers a copy whose log lines name the service.
 func (t *Telemetry) For(service string) *Telemetry {
 	c := *t

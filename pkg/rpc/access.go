@@ -46,17 +46,25 @@ type Rule struct {
 // or "/konsul.registry.v1.KVService/Get"; the method's rule wins. What is not listed is refused.
 type Access map[string]Rule
 
-// TokenChecker decides whether a bearer token may call a method.
+// TokenChecker decides whose a bearer token is. What it may do is for the service to decide, by what it
+// knows of the request.
 type TokenChecker interface {
-	// CheckToken answers the token's accessor id, or an Unauthenticated or PermissionDenied fault.
-	CheckToken(ctx context.Context, secret, fullMethod string) (accessor string, err error)
+	// CheckToken answers the token's accessor id and what it grants, in the service's own terms, or an
+	// Unauthenticated fault. The secret is AnonymousToken for a call that carries none.
+	CheckToken(ctx context.Context, secret string) (accessor string, grant any, err error)
 }
+
+// AnonymousToken stands for the token of a call on behalf of somebody who has none. It is too short to
+// be anybody's secret, and may be sent: a peer that may also call as itself says so with it.
+const AnonymousToken = "anonymous"
 
 // Caller is who makes a request: a service, perhaps on behalf of a user.
 type Caller struct {
 	Peer identity.ID
 	// Accessor is the id of the user's token; empty when the peer acts as itself.
 	Accessor string
+	// Grant is what the TokenChecker said of that token.
+	Grant any
 }
 
 type callerKey struct{}
@@ -111,9 +119,19 @@ type guard struct {
 	access Access
 	tokens TokenChecker
 	own    identity.ID
+	// refused hears of every call that is not admitted; may be nil.
+	refused func(ctx context.Context, fullMethod string, err error)
 }
 
 func (g guard) admit(ctx context.Context, fullMethod string) (context.Context, error) {
+	admitted, err := g.decide(ctx, fullMethod)
+	if err != nil && g.refused != nil {
+		g.refused(ctx, fullMethod, err)
+	}
+	return admitted, err
+}
+
+func (g guard) decide(ctx context.Context, fullMethod string) (context.Context, error) {
 	rule, ok := g.rule(fullMethod)
 	if !ok {
 		return nil, fault.New(fault.PermissionDenied, ReasonUnknownMethod, "%s is not open to anyone here", fullMethod)
@@ -130,19 +148,19 @@ func (g guard) admit(ctx context.Context, fullMethod string) (context.Context, e
 	token := Token(ctx)
 	carries := g.match(rule.TokenPeers, id)
 	switch {
-	case carries && token != "":
-		if g.tokens == nil {
-			return nil, fault.New(fault.PermissionDenied, ReasonPeerDenied, "this server checks no tokens")
+	case carries && token == "" && (rule.Anyone || g.match(rule.Peers, id)):
+	case carries && g.tokens == nil:
+		return nil, fault.New(fault.PermissionDenied, ReasonPeerDenied, "this server checks no tokens")
+	case carries:
+		if token == "" {
+			token = AnonymousToken
 		}
-		accessor, err := g.tokens.CheckToken(ctx, token, fullMethod)
+		accessor, grant, err := g.tokens.CheckToken(ctx, token)
 		if err != nil {
 			return nil, err
 		}
-		caller.Accessor = accessor
+		caller.Accessor, caller.Grant = accessor, grant
 	case rule.Anyone, g.match(rule.Peers, id):
-	case carries:
-		return nil, fault.New(fault.Unauthenticated, ReasonTokenRequired, "%s asks for a token", fullMethod).
-			WithRemedy("set KONSUL_TOKEN, or send an Authorization: Bearer header")
 	default:
 		return nil, fault.New(fault.PermissionDenied, ReasonPeerDenied, "%s may not call %s", id, fullMethod)
 	}

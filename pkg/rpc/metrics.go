@@ -2,6 +2,7 @@ package rpc
 
 import (
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -12,6 +13,13 @@ import (
 
 type serverMetrics struct {
 	duration *prometheus.HistogramVec
+	// series finds the histogram of a served without making its labels anew.
+	series sync.Map
+}
+
+type served struct {
+	service, method string
+	code            codes.Code
 }
 
 func newServerMetrics(registerer prometheus.Registerer) (*serverMetrics, error) {
@@ -27,5 +35,10 @@ func newServerMetrics(registerer prometheus.Registerer) (*serverMetrics, error) 
 }
 
 func (m *serverMetrics) observe(service, method string, code codes.Code, elapsed time.Duration) {
-	m.duration.WithLabelValues(service, strings.TrimPrefix(method, "/"), code.String()).Observe(elapsed.Seconds())
+	key := served{service, method, code}
+	series, ok := m.series.Load(key)
+	if !ok {
+		series, _ = m.series.LoadOrStore(key, m.duration.WithLabelValues(service, strings.TrimPrefix(method, "/"), code.String()))
+	}
+	series.(prometheus.Observer).Observe(elapsed.Seconds()) //nolint:forcetypeassert // nothing else is stored
 }

@@ -57,11 +57,14 @@ func (f federation) GetFederation(ctx context.Context, _ *federationv1.GetFedera
 
 type tokens struct{}
 
-func (tokens) CheckToken(_ context.Context, secret, _ string) (string, error) {
-	if secret != "good" {
-		return "", fault.New(fault.Unauthenticated, "TOKEN_UNKNOWN", "unknown token")
+func (tokens) CheckToken(_ context.Context, secret string) (string, any, error) {
+	switch secret {
+	case "good":
+		return "alice", nil, nil
+	case rpc.AnonymousToken:
+		return "", nil, fault.New(fault.Unauthenticated, rpc.ReasonTokenRequired, "no token")
 	}
-	return "alice", nil
+	return "", nil, fault.New(fault.Unauthenticated, "TOKEN_UNKNOWN", "unknown token")
 }
 
 func serve(t *testing.T, ca *identitytest.CA, impl federation, access rpc.Access) string {

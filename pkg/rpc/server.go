@@ -6,11 +6,11 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"runtime"
 	"runtime/debug"
 	"time"
 
 	"github.com/google/uuid"
-	"go.opentelemetry.io/contrib/instrumentation/google.golang.org/grpc/otelgrpc"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials"
@@ -23,13 +23,19 @@ import (
 	"konsul.dev/pkg/obs"
 )
 
+// streamWorkers is how many goroutines per processor keep the stack that a call needs. Calls that find all of
+// them busy get one of their own.
+const streamWorkers = 4
+
 // ServerParams is what a server is made of.
 type ServerParams struct {
 	// Name is the service's name, for metrics.
-	Name      string
-	Identity  identity.Source
-	Access    Access
-	Tokens    TokenChecker // may be nil when no rule has TokenPeers
+	Name     string
+	Identity identity.Source
+	Access   Access
+	Tokens   TokenChecker // may be nil when no rule has TokenPeers
+	// Refused hears of every call that is turned away at the door; may be nil. It must not wait.
+	Refused   func(ctx context.Context, fullMethod string, err error)
 	Telemetry *obs.Telemetry
 	Options   []grpc.ServerOption
 }
@@ -57,21 +63,22 @@ func NewServer(p ServerParams) (*Server, error) {
 		}
 	}
 	chain := interceptor{
-		guard:   guard{access: access, tokens: p.Tokens, own: p.Identity.ID()},
+		guard:   guard{access: access, tokens: p.Tokens, own: p.Identity.ID(), refused: p.Refused},
 		log:     p.Telemetry.Log,
 		metrics: metrics,
 		name:    p.Name,
 	}
 	options := append([]grpc.ServerOption{
 		grpc.Creds(credentials.NewTLS(p.Identity.ServerTLS(tlsOptions))),
-		grpc.StatsHandler(otelgrpc.NewServerHandler(
-			otelgrpc.WithTracerProvider(p.Telemetry.Tracer), otelgrpc.WithPropagators(p.Telemetry.Propagator))),
 		grpc.ChainUnaryInterceptor(chain.unary),
 		grpc.ChainStreamInterceptor(chain.stream),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: keepaliveTime / 2, PermitWithoutStream: true}),
 		grpc.ConnectionTimeout(connectTimeout),
+		grpc.ForceServerCodecV2(newCodec()),
+		grpc.NumStreamWorkers(uint32(streamWorkers * runtime.GOMAXPROCS(0))), //nolint:gosec // a small number
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: keepaliveTime, Timeout: keepaliveTimeout}),
 	}, p.Options...)
+	options = append(serverTracing(p.Telemetry), options...)
 	s := &Server{Server: grpc.NewServer(options...), Health: health.NewServer()}
 	s.Health.SetServingStatus("", healthv1.HealthCheckResponse_NOT_SERVING)
 	healthv1.RegisterHealthServer(s.Server, s.Health)
@@ -150,7 +157,9 @@ func (i interceptor) finish(ctx context.Context, method string, start time.Time,
 	elapsed := time.Since(start)
 	i.metrics.observe(i.name, method, st.Code(), elapsed)
 	if err == nil {
-		i.log.DebugContext(ctx, "call served", obs.KeyMethod, method, obs.KeyDuration, elapsed)
+		if i.log.Enabled(ctx, slog.LevelDebug) {
+			i.log.DebugContext(ctx, "call served", obs.KeyMethod, method, obs.KeyDuration, elapsed)
+		}
 		return nil
 	}
 	peerID, _ := PeerID(ctx)

@@ -1,0 +1,53 @@
+package rpc
+
+import (
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/stretchr/testify/require"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/testing/protocmp"
+	"pgregory.net/rapid"
+
+	registryv1 "konsul.dev/proto/gen/konsul/registry/v1"
+)
+
+// instances answers n instances and the encoded message that has nothing but them.
+func instances(t require.TestingT, n int) ([]*registryv1.ServiceInstance, []byte) {
+	var out []*registryv1.ServiceInstance
+	for range n {
+		out = append(out, &registryv1.ServiceInstance{Datacenter: "dc1", Node: &registryv1.Node{Name: "n1", Meta: map[string]string{"a": "b"}}})
+	}
+	data, err := proto.Marshal(&registryv1.QueryServiceResponse{Instances: out})
+	require.NoError(t, err)
+	return out, data
+}
+
+// What was encoded before arrives as if it had been encoded now, whatever its size.
+func TestEncodedFieldsArriveAsFields(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		list, encoded := instances(t, rapid.IntRange(0, 2000).Draw(t, "instances"))
+		sent := &registryv1.QueryServiceResponse{Meta: &registryv1.QueryMeta{Datacenter: "dc1", Index: 9}}
+		sent.ProtoReflect().SetUnknown(encoded)
+		c := newCodec()
+		data, err := c.Marshal(sent)
+		require.NoError(t, err)
+		got := &registryv1.QueryServiceResponse{}
+		require.NoError(t, c.Unmarshal(data, got))
+		want := &registryv1.QueryServiceResponse{Instances: list, Meta: sent.GetMeta()}
+		require.Empty(t, cmp.Diff(want, got, protocmp.Transform()))
+		require.Len(t, sent.ProtoReflect().GetUnknown(), len(encoded), "the response is left as it was")
+	})
+}
+
+func TestWhatIsEncodedIsNotCopied(t *testing.T) {
+	_, encoded := instances(t, 1000)
+	sent := &registryv1.QueryServiceResponse{Meta: &registryv1.QueryMeta{Index: 9}}
+	sent.ProtoReflect().SetUnknown(encoded)
+	data, err := newCodec().Marshal(sent)
+	require.NoError(t, err)
+	require.Len(t, data, 2)
+	require.Same(t, &encoded[0], &data[1].ReadOnlyData()[0])
+	_, err = newCodec().Marshal("no message")
+	require.Error(t, err)
+}
