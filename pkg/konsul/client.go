@@ -35,8 +35,16 @@ const (
 type Client struct {
 	// Service discovers and registers services.
 	Service *ServiceClient
+	// Nodes registers machines with what runs on them, and says that they live.
+	Nodes *NodesClient
 	// KV reads and writes keys.
 	KV *KVClient
+	// Watch follows keys and services.
+	Watch *WatchClient
+	// Leases keeps promises to be there.
+	Leases *LeaseClient
+	// Locks takes locks.
+	Locks *LockClient
 	// Datacenters lists the federation's datacenters.
 	Datacenters *DatacentersClient
 	// Cluster asks how the registry's servers are.
@@ -53,11 +61,16 @@ type Client struct {
 type API struct {
 	Catalog     registryv1.CatalogServiceClient
 	KV          registryv1.KVServiceClient
+	Watch       registryv1.WatchServiceClient
+	Leases      registryv1.LeaseServiceClient
+	Locks       registryv1.LockServiceClient
 	Operator    registryv1.OperatorServiceClient
 	Router      failoverrouterv1.RouterServiceClient
 	Datacenters wangossipv1.DatacenterServiceClient
 	Federation  federationv1.FederationServiceClient
 	CA          cav1.CertificateServiceClient
+	ACL         registryv1.ACLServiceClient
+	Backup      registryv1.BackupServiceClient
 }
 
 // New makes a client. It does not connect: the first call does. Close releases it. Errors are
@@ -80,14 +93,23 @@ func newClient(cfg Config, conn *grpc.ClientConn, t transport) *Client {
 	c := &Client{conn: conn, api: API{
 		Catalog:     registryv1.NewCatalogServiceClient(t),
 		KV:          registryv1.NewKVServiceClient(t),
+		Watch:       registryv1.NewWatchServiceClient(t),
+		Leases:      registryv1.NewLeaseServiceClient(t),
+		Locks:       registryv1.NewLockServiceClient(t),
 		Operator:    registryv1.NewOperatorServiceClient(t),
 		Router:      failoverrouterv1.NewRouterServiceClient(t),
 		Datacenters: wangossipv1.NewDatacenterServiceClient(t),
 		Federation:  federationv1.NewFederationServiceClient(t),
 		CA:          cav1.NewCertificateServiceClient(t),
+		ACL:         registryv1.NewACLServiceClient(t),
+		Backup:      registryv1.NewBackupServiceClient(t),
 	}}
 	c.Service = &ServiceClient{api: c.api, cfg: cfg}
+	c.Nodes = &NodesClient{api: c.api.Catalog, cfg: cfg}
+	c.Watch = &WatchClient{api: c.api.Watch, cfg: cfg}
 	c.KV = &KVClient{api: c.api.KV, cfg: cfg}
+	c.Leases = &LeaseClient{api: c.api.Leases, cfg: cfg}
+	c.Locks = &LockClient{api: c.api.Locks, leases: c.Leases, cfg: cfg}
 	c.Datacenters = &DatacentersClient{api: c.api.Datacenters}
 	c.Cluster = &ClusterClient{api: c.api.Operator, cfg: cfg}
 	c.CA = &CAClient{api: c.api.CA}

@@ -47,6 +47,9 @@ type Config struct {
 	// Timeout bounds each call, its retries included; a context that ends earlier wins, and a
 	// blocking read gets its wait on top. Zero: DefaultTimeout.
 	Timeout time.Duration
+	// DisableBatching sends every call by itself. Otherwise key-value calls made at the same time go together, none of
+	// them waiting for company.
+	DisableBatching bool
 	// DialOptions are appended to the client's own, for tracing and the like.
 	DialOptions []grpc.DialOption
 }

@@ -26,8 +26,11 @@ type Entry struct {
 	Key   string
 	Value []byte
 	Scope Scope
-	// Flags are the caller's own.
+	// Flags are the caller's own, and so is Meta.
 	Flags uint64
+	Meta  map[string]string
+	// Lease is the one with which the key ends; empty: it stays.
+	Lease string
 	// CreateIndex and ModifyIndex are the registry's indexes in Datacenter; ModifyIndex is what CAS compares.
 	CreateIndex, ModifyIndex uint64
 	// Version counts the writes since the key was created, from 1.
@@ -58,6 +61,8 @@ type GetOptions struct {
 	// Index makes the read block until the key is newer, or Wait has passed (default 5m, at most 10m).
 	Index uint64
 	Wait  time.Duration
+	// AtIndex, if not 0, answers the state as of this index, inside the registry's retention window.
+	AtIndex uint64
 }
 
 // Get reads one key. NotFound when it exists in no permitted scope. opts may be nil.
@@ -71,7 +76,7 @@ func (c *KVClient) Get(ctx context.Context, key string, opts *GetOptions) (*Entr
 	}
 	answer, err := c.api.Get(ctx, &registryv1.GetRequest{
 		Key: key, Scope: scope, Datacenter: c.cfg.datacenter(opts.Datacenter), ReadMode: opts.ReadMode.proto(),
-		Index: opts.Index, Wait: waitProto(opts.Wait),
+		Index: opts.Index, Wait: waitProto(opts.Wait), AtIndex: opts.AtIndex,
 	})
 	if err != nil {
 		return nil, err
@@ -87,8 +92,26 @@ type SetOptions struct {
 	Datacenter string
 	// CAS, if not nil, lets the write happen only if the key's ModifyIndex is this; 0: only if the key is absent.
 	CAS *uint64
-	// Flags are kept with the value.
+	// Flags and Meta are kept with the value.
 	Flags uint64
+	Meta  map[string]string
+	// Lease, if not empty, is the one with which the key ends. Local keys only.
+	Lease string
+	// Fence, if not nil, lets the write happen only while the lock is held with the token. Local keys only.
+	Fence *Fence
+}
+
+// Fence names a lock and the token with which it must be held.
+type Fence struct {
+	Lock  string
+	Token uint64
+}
+
+func (f *Fence) proto() *registryv1.Fence {
+	if f == nil {
+		return nil
+	}
+	return &registryv1.Fence{Lock: f.Lock, Token: f.Token}
 }
 
 // Set writes one key and answers it without its value. Aborted when CAS is given and the key moved on. opts may be nil.
@@ -102,7 +125,7 @@ func (c *KVClient) Set(ctx context.Context, key string, value []byte, opts *SetO
 	}
 	answer, err := c.api.Set(ctx, &registryv1.SetRequest{
 		Key: key, Value: value, Scope: scope, Datacenter: c.cfg.datacenter(opts.Datacenter),
-		Cas: opts.CAS, Flags: opts.Flags, RequestId: newRequestID(),
+		Cas: opts.CAS, Flags: opts.Flags, Meta: opts.Meta, Lease: opts.Lease, Fence: opts.Fence.proto(), RequestId: newRequestID(),
 	})
 	if err != nil {
 		return nil, err
@@ -118,6 +141,8 @@ type DeleteOptions struct {
 	CAS *uint64
 	// Recurse deletes every key that begins with the key.
 	Recurse bool
+	// Fence, if not nil, lets the deletion happen only while the lock is held with the token.
+	Fence *Fence
 }
 
 // Delete removes one key, or all below a prefix, and answers how many. Deleting what is not there is
@@ -132,7 +157,7 @@ func (c *KVClient) Delete(ctx context.Context, key string, opts *DeleteOptions) 
 	}
 	answer, err := c.api.Delete(ctx, &registryv1.DeleteRequest{
 		Key: key, Scope: scope, Datacenter: c.cfg.datacenter(opts.Datacenter),
-		Cas: opts.CAS, Recurse: opts.Recurse, RequestId: newRequestID(),
+		Cas: opts.CAS, Recurse: opts.Recurse, Fence: opts.Fence.proto(), RequestId: newRequestID(),
 	})
 	if err != nil {
 		return 0, err
@@ -147,15 +172,21 @@ type ListKeysOptions struct {
 	ReadMode      ReadMode
 	// KeysOnly leaves values out.
 	KeysOnly bool
+	// Separator, if not empty, shows what lies behind the next one after the prefix as one folder.
+	Separator string
 	// Index makes the read block until something below the prefix is newer, or Wait has passed.
 	Index uint64
 	Wait  time.Duration
+	// AtIndex, if not 0, answers the state as of this index, inside the registry's retention window.
+	AtIndex uint64
 }
 
 // EntryList is what List answers.
 type EntryList struct {
 	// Entries in key order.
 	Entries []*Entry
+	// Folders, with a Separator, are what keys have in common up to and including it.
+	Folders []string
 	// Datacenter is the one that answered.
 	Datacenter string
 	// Index the first page reflects; pass it as Index to wait for something newer.
@@ -174,7 +205,7 @@ func (c *KVClient) List(ctx context.Context, prefix string, opts *ListKeysOption
 	}
 	request := &registryv1.ListRequest{
 		Prefix: prefix, Scope: scope, Datacenter: c.cfg.datacenter(opts.Datacenter), ReadMode: opts.ReadMode.proto(),
-		KeysOnly: opts.KeysOnly, Index: opts.Index, Wait: waitProto(opts.Wait),
+		KeysOnly: opts.KeysOnly, Separator: opts.Separator, Index: opts.Index, Wait: waitProto(opts.Wait), AtIndex: opts.AtIndex,
 	}
 	list := &EntryList{}
 	for first := true; ; first = false {
@@ -188,6 +219,7 @@ func (c *KVClient) List(ctx context.Context, prefix string, opts *ListKeysOption
 		for _, e := range page.GetEntries() {
 			list.Entries = append(list.Entries, entryFrom(e, page.GetMeta().GetDatacenter(), page.GetMeta().GetIndex()))
 		}
+		list.Folders = append(list.Folders, page.GetFolders()...)
 		if page.GetNextPageToken() == "" {
 			return list, nil
 		}
@@ -198,7 +230,7 @@ func (c *KVClient) List(ctx context.Context, prefix string, opts *ListKeysOption
 
 func entryFrom(e *registryv1.Entry, datacenter string, index uint64) *Entry {
 	entry := &Entry{
-		Key: e.GetKey(), Value: e.GetValue(), Flags: e.GetFlags(),
+		Key: e.GetKey(), Value: e.GetValue(), Flags: e.GetFlags(), Meta: e.GetMeta(), Lease: e.GetLease(),
 		CreateIndex: e.GetCreateIndex(), ModifyIndex: e.GetModifyIndex(), Version: e.GetVersion(),
 		OriginDatacenter: e.GetOriginDatacenter(), Datacenter: datacenter, Index: index,
 	}

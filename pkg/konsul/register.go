@@ -3,6 +3,9 @@ package konsul
 import (
 	"cmp"
 	"context"
+	"time"
+
+	"google.golang.org/protobuf/types/known/durationpb"
 
 	registryv1 "konsul.dev/proto/gen/konsul/registry/v1"
 )
@@ -25,7 +28,12 @@ type Registration struct {
 	Datacenter string
 	// Checks replace those the instance has. Without any it counts as passing.
 	Checks []Check
+	// Weights are its share of the traffic; nil: 1 while it is passing or warning.
+	Weights *Weights
 }
+
+// Weights are an instance's share of the traffic, by its status.
+type Weights struct{ Passing, Warning uint32 }
 
 // Check is the outcome of watching over an instance. Somebody else runs it: an agent, or whoever registers.
 type Check struct {
@@ -36,37 +44,59 @@ type Check struct {
 	Status Status
 	// Output is what the last run said.
 	Output string
+	// TTL makes the check critical when no report came for so long; 0: it keeps its status for ever.
+	TTL time.Duration
 }
 
 // Register creates or replaces an instance with its checks, in one commit.
 func (c *ServiceClient) Register(ctx context.Context, r *Registration) error {
-	if r.Port < 0 || r.Port > 65535 {
-		return invalid("Port", "%d is no port", r.Port)
-	}
 	address := cmp.Or(r.NodeAddress, r.Address)
 	if address == "" {
 		return invalid("Address", "is missing, and so is NodeAddress")
 	}
 	node := cmp.Or(r.Node, address)
-	request := &registryv1.RegisterRequest{
-		Node: &registryv1.Node{Name: node, Address: address},
-		Service: &registryv1.Service{
-			Id: cmp.Or(r.ID, r.Name), Name: r.Name, Node: node,
-			Address: r.Address, Port: uint32(r.Port), Tags: r.Tags, Meta: r.Meta,
-		},
-		Datacenter: c.cfg.datacenter(r.Datacenter), RequestId: newRequestID(),
+	service, err := r.service(node)
+	if err != nil {
+		return err
 	}
-	for _, check := range r.Checks {
+	_, err = c.api.Catalog.Register(ctx, &registryv1.RegisterRequest{
+		Node: &registryv1.Node{Name: node, Address: address}, Service: service.GetService(), Checks: service.GetChecks(),
+		Datacenter: c.cfg.datacenter(r.Datacenter), RequestId: newRequestID(),
+	})
+	return err
+}
+
+// service answers the instance as a part of a request.
+func (r *Registration) service(node string) (*registryv1.ServiceRegistration, error) {
+	if r.Port < 0 || r.Port > 65535 {
+		return nil, invalid("Port", "%d is no port", r.Port)
+	}
+	out := &registryv1.ServiceRegistration{Service: &registryv1.Service{
+		Id: cmp.Or(r.ID, r.Name), Name: r.Name, Node: node,
+		Address: r.Address, Port: uint32(r.Port), Tags: r.Tags, Meta: r.Meta,
+	}}
+	if r.Weights != nil {
+		out.Service.Weights = &registryv1.Weights{Passing: r.Weights.Passing, Warning: r.Weights.Warning}
+	}
+	var err error
+	out.Checks, err = checksOf(r.Checks, out.GetService().GetId())
+	return out, err
+}
+
+func checksOf(checks []Check, service string) ([]*registryv1.Check, error) {
+	var out []*registryv1.Check
+	for _, check := range checks {
 		status, ok := check.Status.Proto()
 		if !ok {
-			return invalid("Checks", "check %q: %q is no status", check.ID, check.Status)
+			return nil, invalid("Checks", "check %q: %q is no status", check.ID, check.Status)
 		}
-		request.Checks = append(request.Checks, &registryv1.Check{
-			Id: check.ID, Name: check.Name, ServiceId: request.GetService().GetId(), Status: status, Output: check.Output,
-		})
+		c := &registryv1.Check{Id: check.ID, Name: check.Name, ServiceId: service, Status: status, Output: check.Output}
+		if check.TTL != 0 {
+			c.Ttl = durationpb.New(check.TTL)
+		}
+		out = append(out, c)
 	}
-	_, err := c.api.Catalog.Register(ctx, request)
-	return err
+	return out, nil
 }
 
 // WriteOptions says where to write.

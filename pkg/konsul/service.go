@@ -32,6 +32,7 @@ type Service struct {
 	Meta       map[string]string
 	Datacenter string
 	Status     Status
+	Weights    Weights
 	// RoundTrip to the datacenter: zero in the own, RoundTripUnknown until it is measured.
 	RoundTrip time.Duration
 	Node      string
@@ -60,6 +61,20 @@ type QueryOptions struct {
 	IncludeUnhealthy bool
 	// ReadMode applies to queries of one datacenter.
 	ReadMode ReadMode
+	// AtIndex, if not 0, answers the catalogue as of this index, inside the registry's retention window; in queries of one
+	// datacenter.
+	AtIndex uint64
+	// Statuses, Meta, NodeMeta and Filter select further, in queries of one datacenter: instances in one of these
+	// statuses (IncludeUnhealthy is implied), with this meta, on nodes with this meta, and that match an expression
+	// such as `Service.Meta.version != "1"`.
+	Statuses       []Status
+	Meta, NodeMeta map[string]string
+	Filter         string
+}
+
+// narrows says that the options select what only queries of one datacenter can.
+func (o *QueryOptions) narrows() bool {
+	return len(o.Statuses) > 0 || len(o.Meta) > 0 || len(o.NodeMeta) > 0 || o.Filter != "" || o.AtIndex != 0
 }
 
 // ServiceClient discovers and registers services.
@@ -76,12 +91,20 @@ func (c *ServiceClient) Get(ctx context.Context, name string, opts *QueryOptions
 		opts = &QueryOptions{}
 	}
 	if opts.AllDatacenters || len(opts.Failover) > 0 {
+		if opts.narrows() {
+			return nil, invalid("AllDatacenters", "and Failover select by health and tags alone; Statuses, Meta, NodeMeta, Filter and AtIndex are for one datacenter")
+		}
 		return c.resolve(ctx, name, opts)
+	}
+	statuses, err := statusesOf(opts.Statuses)
+	if err != nil {
+		return nil, err
 	}
 	datacenter := c.cfg.datacenter(opts.Datacenter)
 	answer, err := c.api.Catalog.QueryService(ctx, &registryv1.QueryServiceRequest{
 		Service: name, Datacenter: datacenter, ReadMode: opts.ReadMode.proto(),
-		PassingOnly: !opts.IncludeUnhealthy, Tags: opts.Tags,
+		PassingOnly: !opts.IncludeUnhealthy && len(statuses) == 0, Tags: opts.Tags,
+		Statuses: statuses, Meta: opts.Meta, NodeMeta: opts.NodeMeta, Filter: opts.Filter, AtIndex: opts.AtIndex,
 	})
 	if err != nil {
 		return nil, err
@@ -175,8 +198,13 @@ func (c *ServiceClient) List(ctx context.Context, opts *ListOptions) ([]*Service
 
 func serviceFrom(instance *registryv1.ServiceInstance) *Service {
 	s := instance.GetService()
+	weights := Weights{Passing: 1, Warning: 1}
+	if w := s.GetWeights(); w != nil {
+		weights = Weights{Passing: w.GetPassing(), Warning: w.GetWarning()}
+	}
 	return &Service{
-		Name: s.GetName(), ID: s.GetId(), Port: int(s.GetPort()), Tags: s.GetTags(), Meta: s.GetMeta(),
+		Weights: weights,
+		Name:    s.GetName(), ID: s.GetId(), Port: int(s.GetPort()), Tags: s.GetTags(), Meta: s.GetMeta(),
 		Address:    cmp.Or(s.GetAddress(), instance.GetNode().GetAddress()),
 		Datacenter: instance.GetDatacenter(), Status: statusFrom(instance.GetStatus()),
 		Node: cmp.Or(s.GetNode(), instance.GetNode().GetName()),

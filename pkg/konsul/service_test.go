@@ -97,7 +97,7 @@ func TestGetAnswersEverything(t *testing.T) {
 	client := gateway.Client(t)
 	want := &konsul.Service{
 		Name: "api", ID: "api-1", Address: "10.0.0.1", Port: 80, Tags: []string{"v1"}, Meta: map[string]string{"k": "v"},
-		Datacenter: "us-east", Status: konsul.StatusWarning, Node: "n1", Reason: "local",
+		Datacenter: "us-east", Status: konsul.StatusWarning, Node: "n1", Reason: "local", Weights: konsul.Weights{Passing: 1, Warning: 1},
 	}
 	got, err := client.Service.Get(t.Context(), "api", nil)
 	require.NoError(t, err)

@@ -13,6 +13,8 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/types/known/durationpb"
 
+	registryv1 "konsul.dev/proto/gen/konsul/registry/v1"
+
 	"konsul.dev/pkg/backoff"
 	"konsul.dev/pkg/fault"
 	"konsul.dev/pkg/rpc"
@@ -44,6 +46,9 @@ type retrying struct {
 }
 
 func newTransport(conn grpc.ClientConnInterface, cfg Config) transport {
+	if !cfg.DisableBatching {
+		conn = newBatching(conn)
+	}
 	return &retrying{next: conn, timeout: cfg.Timeout, gateways: strings.Join(cfg.Addresses, ", ")}
 }
 
@@ -55,12 +60,20 @@ func (r *retrying) Invoke(ctx context.Context, method string, args, reply any, o
 	defer cancel()
 	until := time.Now().Add(retryFor)
 	pause := backoff.New(retryFloor, retryCeiling)
+	var unsure error
 	for {
 		err := rpc.FromStatus(r.next.Invoke(ctx, method, request, reply, opts...))
 		if err == nil {
 			return nil
 		}
-		if !repeatable(err, method, request) || !sleep(ctx, pause.Next(), err, until) {
+		again := repeatable(err, method, request)
+		if again && fault.ReasonOf(err) == fault.ReasonOutcomeUnknown {
+			unsure = err
+		}
+		if !again || !sleep(ctx, pause.Next(), err, until) {
+			if again && unsure != nil {
+				err = unsure // A refused repetition does not say that the tries before it were refused.
+			}
 			return r.explain(ctx, err)
 		}
 	}
@@ -106,8 +119,11 @@ func withRequestID(args any) any {
 
 func newRequestID() string { return uuid.NewString() }
 
-// wait answers how long the registry may hold a blocking read.
+// wait answers how long the registry may hold a blocking read, or somebody who waits for a lock.
 func wait(request any) time.Duration {
+	if r, ok := request.(*registryv1.AcquireLockRequest); ok {
+		return max(0, r.GetWait().AsDuration())
+	}
 	blocking, ok := request.(interface {
 		GetIndex() uint64
 		GetWait() *durationpb.Duration
@@ -142,10 +158,11 @@ func repeatable(err error, method string, request any) bool {
 	}
 }
 
-// reads says whether a method changes nothing, going by the names the contracts use.
+// reads says whether a method changes nothing, or nothing more when it is called again, going by the names
+// the contracts use.
 func reads(method string) bool {
 	name := path.Base(method)
-	for _, prefix := range []string{"Get", "List", "Query", "Resolve", "ClusterStatus", "ServerStatus"} {
+	for _, prefix := range []string{"Get", "List", "Query", "Resolve", "ClusterStatus", "ServerStatus", "History", "KeepAlive", "Acquire"} {
 		if strings.HasPrefix(name, prefix) {
 			return true
 		}

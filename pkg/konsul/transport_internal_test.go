@@ -100,7 +100,7 @@ func TestRetryOnlyWhatIsSafe(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				s := &script{outcomes: []error{c.first, nil}}
-				err := c.call(newTransport(s, Config{Timeout: time.Minute}))
+				err := c.call(newTransport(s, Config{Timeout: time.Minute, DisableBatching: true}))
 				if c.again {
 					require.NoError(t, err)
 					require.Len(t, s.seen, 2)
@@ -118,7 +118,7 @@ func TestRetryOnlyWhatIsSafe(t *testing.T) {
 func TestRepeatedWriteKeepsItsRequestIDAndANewOneGetsAnother(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &script{outcomes: []error{status.Error(codes.Unavailable, "reset"), nil, nil}}
-		kv := registryv1.NewKVServiceClient(newTransport(s, Config{Timeout: time.Minute}))
+		kv := registryv1.NewKVServiceClient(newTransport(s, Config{Timeout: time.Minute, DisableBatching: true}))
 		request := &registryv1.SetRequest{Key: "k"}
 		for range 2 {
 			_, err := kv.Set(t.Context(), request)
@@ -137,7 +137,7 @@ func TestRetriesEnd(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &script{outcomes: []error{ours(fault.Unavailable, fault.ReasonNoLeader)}}
 		start := time.Now()
-		_, err := registryv1.NewKVServiceClient(newTransport(s, Config{Timeout: time.Minute})).Get(t.Context(), &registryv1.GetRequest{})
+		_, err := registryv1.NewKVServiceClient(newTransport(s, Config{Timeout: time.Minute, DisableBatching: true})).Get(t.Context(), &registryv1.GetRequest{})
 		require.Equal(t, fault.ReasonNoLeader, fault.ReasonOf(err))
 		require.LessOrEqual(t, time.Since(start), retryFor)
 		require.Greater(t, len(s.seen), 3)
@@ -149,7 +149,7 @@ func TestAServersPaceIsKept(t *testing.T) {
 		busy := rpc.ToStatus(fault.New(fault.Unavailable, "DRAINING", "soon").WithRetryAfter(2 * time.Second)).Err()
 		s := &script{outcomes: []error{busy, nil}}
 		start := time.Now()
-		_, err := registryv1.NewKVServiceClient(newTransport(s, Config{Timeout: time.Minute})).Get(t.Context(), &registryv1.GetRequest{})
+		_, err := registryv1.NewKVServiceClient(newTransport(s, Config{Timeout: time.Minute, DisableBatching: true})).Get(t.Context(), &registryv1.GetRequest{})
 		require.NoError(t, err)
 		require.Equal(t, 2*time.Second, time.Since(start))
 	})
@@ -168,7 +168,7 @@ func TestTimeout(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				s := &script{hang: true}
-				_, err := registryv1.NewKVServiceClient(newTransport(s, Config{Timeout: time.Second})).Get(t.Context(), c.request)
+				_, err := registryv1.NewKVServiceClient(newTransport(s, Config{Timeout: time.Second, DisableBatching: true})).Get(t.Context(), c.request)
 				require.Equal(t, fault.DeadlineExceeded, fault.CodeOf(err))
 				require.ErrorIs(t, err, context.DeadlineExceeded)
 				require.Equal(t, c.want, s.deadline)
@@ -181,7 +181,7 @@ func TestACallerWhoGivesUpIsHeard(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		time.AfterFunc(time.Second, cancel)
-		_, err := registryv1.NewKVServiceClient(newTransport(&script{hang: true}, Config{Timeout: time.Minute})).Get(ctx, &registryv1.GetRequest{})
+		_, err := registryv1.NewKVServiceClient(newTransport(&script{hang: true}, Config{Timeout: time.Minute, DisableBatching: true})).Get(ctx, &registryv1.GetRequest{})
 		require.Equal(t, fault.Canceled, fault.CodeOf(err))
 		require.ErrorIs(t, err, context.Canceled)
 	})

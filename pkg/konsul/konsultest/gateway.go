@@ -29,6 +29,8 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/reflect/protoregistry"
 
+	registryv1 "konsul.dev/proto/gen/konsul/registry/v1"
+
 	"konsul.dev/pkg/fault"
 	"konsul.dev/pkg/konsul"
 	"konsul.dev/pkg/rpc"
@@ -39,7 +41,8 @@ const Token = "test-token"
 
 type answer func(ctx context.Context, request proto.Message) (proto.Message, error)
 
-// Gateway answers the requests that On taught it, and refuses the others as Unimplemented.
+// Gateway answers the requests that On taught it, and refuses the others as Unimplemented. A batch is
+// answered, and noted, as the calls it is made of, unless On taught it batches.
 type Gateway struct {
 	// Address is where it listens, "https://127.0.0.1:port".
 	Address string
@@ -155,18 +158,28 @@ func (g *Gateway) handle(stream grpc.ServerStream) error {
 	if err := stream.RecvMsg(request); err != nil {
 		return fmt.Errorf("receive: %w", err)
 	}
-	g.mu.Lock()
-	g.requests = append(g.requests, request)
-	reply := g.answers[request.ProtoReflect().Descriptor().FullName()]
-	g.mu.Unlock()
-	if reply == nil {
-		return fault.New(fault.Unimplemented, "NO_ANSWER", "the test has no answer to %T", request)
-	}
-	response, err := reply(stream.Context(), request)
+	response, err := g.answer(stream.Context(), request)
 	if err != nil {
 		return err
 	}
 	return stream.SendMsg(response)
+}
+
+func (g *Gateway) answer(ctx context.Context, request proto.Message) (proto.Message, error) {
+	name := request.ProtoReflect().Descriptor().FullName()
+	batch, isBatch := request.(*registryv1.BatchRequest)
+	g.mu.Lock()
+	reply := g.answers[name]
+	if isBatch && reply == nil {
+		g.mu.Unlock()
+		return g.batch(ctx, batch), nil
+	}
+	g.requests = append(g.requests, request)
+	g.mu.Unlock()
+	if reply == nil {
+		return nil, fault.New(fault.Unimplemented, "NO_ANSWER", "the test has no answer to %T", request)
+	}
+	return reply(ctx, request)
 }
 
 // newRequest answers an empty message of the kind the called method takes.
