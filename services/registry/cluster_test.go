@@ -120,37 +120,6 @@ func TestOneServerRestartsFromItsDisk(t *testing.T) {
 	}
 }
 
-func TestALaggingServerIsBroughtUpBySnapshot(t *testing.T) {
-	t.Parallel()
-	c := registrytest.Start(t, 3, registrytest.Options{Adjust: func(cfg *registry.Config) {
-		cfg.Registry.Raft.SnapshotThreshold, cfg.Registry.Raft.TrailingLogs = 10, 1
-	}})
-	lagging := c.Follower()
-	lagging.Kill()
-	leader := c.Client(c.Leader())
-	for i := range 60 {
-		set(t, leader, fmt.Sprintf("k%d", i), "v")
-	}
-	for _, s := range c.Servers {
-		if s.Running() {
-			require.NoError(t, s.Snapshot())
-		}
-	}
-	lagging.Start()
-	cl := c.Client(lagging)
-	c.Eventually(func() error {
-		page, err := cl.KV.List(cl.Ctx(), &registryv1.ListRequest{ReadMode: registryv1.ReadMode_READ_MODE_STALE})
-		if err == nil && len(page.GetEntries()) != 60 {
-			err = fmt.Errorf("%d entries", len(page.GetEntries()))
-		}
-		return err
-	})
-	// What is kept in memory follows too.
-	who, err := cl.Tokens.IntrospectToken(cl.Bare(), &registryv1.IntrospectTokenRequest{Secret: registrytest.Token})
-	require.NoError(t, err)
-	require.True(t, who.GetManagement())
-}
-
 func TestKeyValueStory(t *testing.T) {
 	t.Parallel()
 	c := registrytest.StartCluster(t, 3)

@@ -2,10 +2,10 @@ package registry
 
 import (
 	"context"
+	"sync"
 	"time"
 
 	"github.com/google/uuid"
-	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"konsul.dev/pkg/backoff"
 	"konsul.dev/pkg/identity"
@@ -16,8 +16,8 @@ import (
 	"konsul.dev/services/registry/internal/record"
 )
 
-// duties is what a leader sees to when it begins: the federation record, the own datacenter's entry,
-// and in the primary the initial management token.
+// duties is what a leader sees to: when it begins the federation record, the own datacenter's entry, and
+// in the primary the initial management token; and as long as it leads, the membership.
 type duties struct {
 	*Service
 	secret string
@@ -36,8 +36,26 @@ func (s *Service) duties() (*duties, error) {
 	return &duties{Service: s, secret: secret}, nil
 }
 
-// lead retries until everything is in order or the leadership is over.
+// lead does a leader's duties until the leadership is over.
 func (d *duties) lead(ctx context.Context, n *raftnode.Node) {
+	select {
+	case <-d.wired:
+	case <-ctx.Done():
+		return
+	}
+	// More loops that last as long as the leadership belong here.
+	var loops sync.WaitGroup
+	defer loops.Wait()
+	loops.Go(func() { d.cluster.Lead(ctx) })
+	loops.Go(func() { d.keepDeadlines(ctx, n) })
+	loops.Go(func() { d.reap(ctx, n) })
+	loops.Go(func() { d.keepLeases(ctx, n) })
+	loops.Go(func() { d.backups.Run(ctx) })
+	d.begin(ctx, n)
+}
+
+// begin retries until everything is in order or the leadership is over.
+func (d *duties) begin(ctx context.Context, n *raftnode.Node) {
 	pause := backoff.New(50*time.Millisecond, 2*time.Second)
 	for {
 		err := d.attempt(ctx, n)
@@ -53,7 +71,14 @@ func (d *duties) lead(ctx context.Context, n *raftnode.Node) {
 
 func (d *duties) attempt(ctx context.Context, n *raftnode.Node) error {
 	var commands []*registryv1.Command
-	err := d.store.View(func(r record.Reader) error {
+	founding, err := d.cluster.Founding()
+	if err != nil {
+		return err
+	}
+	if founding != nil {
+		commands = append(commands, founding)
+	}
+	err = d.store.View(func(r record.Reader) error {
 		cmd, err := d.state.federation.Own().Ensure(r, d.deps.Clock.Now())
 		if cmd != nil {
 			commands = append(commands, cmd)
@@ -74,7 +99,6 @@ func (d *duties) attempt(ctx context.Context, n *raftnode.Node) error {
 	}
 	for _, cmd := range commands {
 		cmd.RequestId = uuid.NewString()
-		cmd.Time, cmd.Epoch = timestamppb.New(d.deps.Clock.Now()), d.state.federation.Epoch()
 		if _, err := n.Propose(ctx, cmd); err != nil {
 			return err
 		}

@@ -73,6 +73,22 @@ func (p *pair) request(since int64) *federationv1.ReplicationRequest {
 	return &federationv1.ReplicationRequest{SourceDc: "dc1", TargetDc: "dc2", LastReplicatedIndex: since, FederationId: p.fed, Epoch: 1, Heartbeat: durationpb.New(200 * time.Millisecond)}
 }
 
+// admit makes dc2 a member, as its join does.
+func (p *pair) admit() {
+	p.t.Helper()
+	ca := p.one.ClientAs(p.one.Servers[0], "dc1", "ca")
+	public, _, err := ed25519.GenerateKey(nil)
+	require.NoError(p.t, err)
+	_, err = ca.Trust.PutJoinToken(ca.Bare(), &registryv1.PutJoinTokenRequest{Token: &registryv1.JoinToken{
+		Id: "join-dc2", PublicKey: public, Datacenter: "dc2", ExpiresAt: timestamppb.New(time.Now().Add(time.Hour)),
+	}})
+	require.NoError(p.t, err)
+	_, err = ca.Trust.AdmitDatacenter(ca.Bare(), &registryv1.AdmitDatacenterRequest{
+		TokenId: "join-dc2", Datacenter: &federationv1.Datacenter{Name: "dc2", Id: uuid.NewString(), GatewayAddresses: p.two.Addresses()},
+	})
+	require.NoError(p.t, err)
+}
+
 func TestAcrossTwoDatacenters(t *testing.T) {
 	t.Parallel()
 	p := startPair(t)

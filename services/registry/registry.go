@@ -8,10 +8,13 @@ package registry
 import (
 	"errors"
 	"fmt"
+	"net"
+	"slices"
 	"time"
 
 	"konsul.dev/pkg/config"
 	"konsul.dev/pkg/fault"
+	"konsul.dev/services/registry/internal/catalog"
 	"konsul.dev/services/registry/internal/raftnode"
 )
 
@@ -31,15 +34,60 @@ type Settings struct {
 	RaftAdvertise string `koanf:"raft_advertise"`
 	// ID names this server in its cluster, for ever; default: server.node.
 	ID string `koanf:"id"`
-	// Servers is the whole cluster, the same on every server; empty: this server alone.
+	// Advertise is how the other servers reach Listen; default: the address in servers, or listen.
+	Advertise string `koanf:"advertise"`
+	// Servers is the cluster at its first start, the same on every server.
 	Servers []Server `koanf:"servers"`
+	// BootstrapExpect is how many servers found the cluster at its first start, this one included; default: as many as servers
+	// has, or with join 0, which means that this server only joins a cluster that exists.
+	BootstrapExpect int `koanf:"bootstrap_expect"`
+	// Join is gRPC addresses of other servers to ask for the cluster. Without servers and join this server is a cluster of its own.
+	Join []string `koanf:"join"`
 	// MaxValueBytes bounds a KV value.
 	MaxValueBytes int `koanf:"max_value_bytes"`
+	// MaxTxnOperations bounds the comparisons and operations of a transaction.
+	MaxTxnOperations int `koanf:"max_txn_operations"`
+	// MaxTxnBytes bounds a transaction.
+	MaxTxnBytes int `koanf:"max_txn_bytes"`
 	// InitialManagementTokenFile holds a token that may do everything; used in the primary.
 	InitialManagementTokenFile string `koanf:"initial_management_token_file"`
 	// GatewayAddresses is where other datacenters reach this one's gateways; default: server.bind_addr with port 8443.
-	GatewayAddresses []string `koanf:"gateway_addresses"`
-	Raft             Raft     `koanf:"raft"`
+	GatewayAddresses []string  `koanf:"gateway_addresses"`
+	Raft             Raft      `koanf:"raft"`
+	Catalog          Catalog   `koanf:"catalog"`
+	Audit            Audit     `koanf:"audit"`
+	Lease            Lease     `koanf:"lease"`
+	Retention        Retention `koanf:"retention"`
+	Store            Store     `koanf:"store"`
+	Backup           Backup    `koanf:"backup"`
+}
+
+// Lease is the `registry.lease` section.
+type Lease struct {
+	// MinTTL and MaxTTL bound how long a lease may go without being kept alive.
+	MinTTL time.Duration `koanf:"min_ttl"`
+	MaxTTL time.Duration `koanf:"max_ttl"`
+	// LockDelay is how long a lock that was lost with its lease is kept from everybody, unless its holder said otherwise.
+	LockDelay time.Duration `koanf:"lock_delay"`
+}
+
+// Catalog is the `registry.catalog` section.
+type Catalog struct {
+	// ReapAfter is how long a node may be dead before it is deregistered with its services and checks.
+	ReapAfter time.Duration `koanf:"reap_after"`
+	// MaxServicesPerRequest bounds the instances that one request registers.
+	MaxServicesPerRequest int `koanf:"max_services_per_request"`
+}
+
+// Audit is the `registry.audit` section.
+type Audit struct {
+	// Path is the file to which refusals and administrative changes are written; "-" is the service's log; default: audit.log
+	// in the registry's folder of server.data_dir.
+	Path string `koanf:"path"`
+	// MaxBytes is the size at which the file is put aside as PATH.1.
+	MaxBytes int64 `koanf:"max_bytes"`
+	// Keep is how many files that were put aside are kept.
+	Keep int `koanf:"keep"`
 }
 
 // Server is one server of the cluster.
@@ -63,22 +111,33 @@ type Raft struct {
 	SnapshotThreshold uint64 `koanf:"snapshot_threshold"`
 	// TrailingLogs is how many entries are kept behind a snapshot, for followers that lag.
 	TrailingLogs uint64 `koanf:"trailing_logs"`
+	// SnapshotBytes is how much log makes a snapshot worth while, however few its entries.
+	SnapshotBytes uint64 `koanf:"snapshot_bytes"`
+	// TrailingBytes is about how much log is kept behind such a snapshot.
+	TrailingBytes uint64 `koanf:"trailing_bytes"`
 	// SegmentBytes is the size of a log segment.
 	SegmentBytes int `koanf:"segment_bytes"`
 	// MaxInFlight bounds the writes that wait for their outcome; more are refused.
 	MaxInFlight int `koanf:"max_in_flight"`
+	// MaxInFlightBytes bounds what those writes weigh together.
+	MaxInFlightBytes int `koanf:"max_in_flight_bytes"`
 }
 
 // DefaultConfig is a datacenter of one server on loopback.
 func DefaultConfig() Config {
 	timing := raftnode.DefaultTiming()
+	retention, store := defaultStore()
 	return Config{
 		Base: config.DefaultBase(),
 		Registry: Settings{
-			MaxValueBytes: 512 << 10,
+			MaxValueBytes: 512 << 10, MaxTxnOperations: 128, MaxTxnBytes: 2 << 20,
+			Lease:     Lease{MinTTL: time.Second, MaxTTL: 24 * time.Hour, LockDelay: 15 * time.Second},
+			Audit:     Audit{MaxBytes: 64 << 20, Keep: 10},
+			Catalog:   Catalog{ReapAfter: 72 * time.Hour, MaxServicesPerRequest: catalog.DefaultMaxServices},
+			Retention: retention, Store: store, Backup: defaultBackup(),
 			Raft: Raft{
 				HeartbeatTimeout: timing.Heartbeat, ElectionTimeout: timing.Election, LeaderLease: timing.Lease,
-				SnapshotThreshold: 64 << 10, TrailingLogs: 32 << 10, SegmentBytes: 32 << 20, MaxInFlight: 8 << 10,
+				SnapshotThreshold: 64 << 10, TrailingLogs: 32 << 10, SnapshotBytes: 256 << 20, TrailingBytes: 64 << 20, SegmentBytes: 32 << 20, MaxInFlight: 8 << 10, MaxInFlightBytes: 64 << 20,
 			},
 		},
 	}
@@ -97,8 +156,15 @@ func (c *Config) Normalize() {
 	fill(&r.RaftListen, c.Listen(config.PortRaft))
 	fill(&r.RaftAdvertise, r.RaftListen)
 	fill(&r.ID, c.Server.Node)
-	if len(r.Servers) == 0 {
-		r.Servers = []Server{{ID: r.ID, RaftAddress: r.RaftAdvertise, Address: r.Listen}}
+	if r.Advertise == "" {
+		r.Advertise = r.own().Address
+	}
+	fill(&r.Advertise, r.Listen)
+	if len(r.Servers) == 0 && len(r.Join) == 0 && r.BootstrapExpect == 0 {
+		r.BootstrapExpect = 1
+	}
+	if r.BootstrapExpect == 0 {
+		r.BootstrapExpect = len(r.Servers)
 	}
 	if len(r.GatewayAddresses) == 0 {
 		r.GatewayAddresses = []string{c.Listen(config.PortGateway)}
@@ -110,7 +176,12 @@ const (
 	leastValueBytes = 1 << 10
 	mostValueBytes  = 1 << 20 // more would not fit beside its frame into Badger's tree and gRPC's messages
 	leastSegment    = 1 << 20
-	mostServers     = 7
+	leastAuditBytes = 64 << 10
+	// mostTxnBytes leaves room in gRPC's 4 MiB.
+	mostTxnBytes      = 3 << 20
+	mostTxnOperations = 4096
+	leastTTL          = 500 * time.Millisecond
+	mostServers       = 7
 )
 
 // Validate reports every problem at once.
@@ -122,13 +193,47 @@ func (c *Config) Validate() error {
 		config.CheckAddress("registry.raft_listen", r.RaftListen),
 		config.CheckAddress("registry.raft_advertise", r.RaftAdvertise),
 		r.validateServers(),
+		r.validateJoin(),
 		r.Raft.validate(),
+		r.validateStore(),
+		r.Catalog.validate(),
+		r.Backup.validate(),
+		r.Audit.validate(),
 	}
 	for i, address := range r.GatewayAddresses {
 		errs = append(errs, config.CheckAddress(fmt.Sprintf("registry.gateway_addresses[%d]", i), address))
 	}
+	errs = append(errs, r.validateKV(), r.Lease.validate())
 	if r.MaxValueBytes < leastValueBytes || r.MaxValueBytes > mostValueBytes {
 		errs = append(errs, fault.Invalid("registry.max_value_bytes", "%d is not between %d and %d", r.MaxValueBytes, leastValueBytes, mostValueBytes))
+	}
+	return errors.Join(errs...)
+}
+
+func (s Settings) validateKV() error {
+	var errs []error
+	if s.MaxTxnOperations < 1 || s.MaxTxnOperations > mostTxnOperations {
+		errs = append(errs, fault.Invalid("registry.max_txn_operations", "%d is not between 1 and %d", s.MaxTxnOperations, mostTxnOperations))
+	}
+	// gRPC carries at most 4 MiB.
+	if least := s.MaxValueBytes + leastValueBytes; s.MaxTxnBytes < least || s.MaxTxnBytes > mostTxnBytes {
+		errs = append(errs, fault.Invalid("registry.max_txn_bytes", "%d is not between %d and %d", s.MaxTxnBytes, least, mostTxnBytes).
+			WithRemedy("let it hold one value of registry.max_value_bytes at least"))
+	}
+	return errors.Join(errs...)
+}
+
+func (l Lease) validate() error {
+	var errs []error
+	if l.MinTTL < leastTTL {
+		errs = append(errs, fault.Invalid("registry.lease.min_ttl", "%v is less than %v", l.MinTTL, leastTTL).
+			WithRemedy("a lease has to outlast a slow network"))
+	}
+	if l.MaxTTL < l.MinTTL {
+		errs = append(errs, fault.Invalid("registry.lease.max_ttl", "%v is less than min_ttl, %v", l.MaxTTL, l.MinTTL))
+	}
+	if l.LockDelay < 0 || l.LockDelay > time.Minute {
+		errs = append(errs, fault.Invalid("registry.lease.lock_delay", "%v is not between 0 and %v", l.LockDelay, time.Minute))
 	}
 	return errors.Join(errs...)
 }
@@ -145,12 +250,95 @@ func (s Settings) validateServers() error {
 		own = own || server.ID == s.ID
 		errs = append(errs, config.CheckAddress(field+".raft_address", server.RaftAddress), config.CheckAddress(field+".address", server.Address))
 	}
+	if len(s.Servers) == 0 {
+		return nil
+	}
 	if !own {
 		errs = append(errs, fault.Invalid("registry.servers", "does not list this server, %q", s.ID).
 			WithRemedy("set registry.id to the name this server has in the list, which is the same on all servers"))
 	}
 	if len(s.Servers)%2 == 0 || len(s.Servers) > mostServers {
 		errs = append(errs, fault.Invalid("registry.servers", "lists %d servers", len(s.Servers)).WithRemedy("use 1, 3 or 5: an even number survives no more failures than one less"))
+	}
+	return errors.Join(errs...)
+}
+
+func (s Settings) validateJoin() error {
+	errs := []error{config.CheckAddress("registry.advertise", s.Advertise)}
+	for i, address := range s.Join {
+		errs = append(errs, config.CheckAddress(fmt.Sprintf("registry.join[%d]", i), address))
+	}
+	e := s.BootstrapExpect
+	if e < 0 || e > mostServers || e > 0 && e%2 == 0 {
+		errs = append(errs, fault.Invalid("registry.bootstrap_expect", "is %d", e).
+			WithRemedy("use 1, 3 or 5, the same on every server; or leave it out where a server joins a cluster that exists"))
+	}
+	if e > 1 && len(s.Servers) == 0 && len(s.Join) == 0 {
+		errs = append(errs, fault.Invalid("registry.join", "is empty, and registry.bootstrap_expect is %d", e).
+			WithRemedy("list the gRPC addresses of the other servers, such as 10.1.0.12:8502"))
+	}
+	if len(s.Servers) > 0 && e != len(s.Servers) {
+		errs = append(errs, fault.Invalid("registry.bootstrap_expect", "is %d, and registry.servers lists %d", e, len(s.Servers)).
+			WithRemedy("leave bootstrap_expect out, or use join instead of servers"))
+	}
+	for field, address := range map[string]string{"registry.advertise": s.Advertise, "registry.raft_advertise": s.RaftAdvertise} {
+		host, _, err := net.SplitHostPort(address)
+		if ip := net.ParseIP(host); err == nil && len(s.Join) > 0 && (host == "" || ip != nil && ip.IsUnspecified()) {
+			errs = append(errs, fault.Invalid(field, "%q cannot be reached by other servers", address).WithRemedy("give the address of this machine"))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// own is this server as the others are to reach it.
+func (s Settings) own() Server {
+	for _, server := range s.Servers {
+		if server.ID == s.ID {
+			return server
+		}
+	}
+	return Server{ID: s.ID, RaftAddress: s.RaftAdvertise, Address: s.Advertise}
+}
+
+// others are the gRPC addresses to ask for the cluster.
+func (s Settings) others() []string {
+	out := slices.Clone(s.Join)
+	for _, server := range s.Servers {
+		if server.ID != s.ID {
+			out = append(out, server.Address)
+		}
+	}
+	return out
+}
+
+// addresses are the gRPC addresses of the servers that are known from the start.
+func (s Settings) addresses() map[string]string {
+	out := map[string]string{}
+	for _, server := range s.Servers {
+		out[server.ID] = server.Address
+	}
+	return out
+}
+
+func (c Catalog) validate() error {
+	var errs []error
+	const least, most = 100 * time.Millisecond, 5000
+	if c.ReapAfter < least {
+		errs = append(errs, fault.Invalid("registry.catalog.reap_after", "%v is less than %v", c.ReapAfter, least).WithRemedy("use a time after which nobody expects the node back, such as 72h"))
+	}
+	if c.MaxServicesPerRequest < 1 || c.MaxServicesPerRequest > most {
+		errs = append(errs, fault.Invalid("registry.catalog.max_services_per_request", "%d is not between 1 and %d", c.MaxServicesPerRequest, most))
+	}
+	return errors.Join(errs...)
+}
+
+func (a Audit) validate() error {
+	var errs []error
+	if a.MaxBytes < leastAuditBytes {
+		errs = append(errs, fault.Invalid("registry.audit.max_bytes", "%d is less than %d", a.MaxBytes, leastAuditBytes).WithRemedy("leave it out for 64 MiB"))
+	}
+	if a.Keep < 1 {
+		errs = append(errs, fault.Invalid("registry.audit.keep", "is %d", a.Keep).WithRemedy("keep at least one file that was put aside"))
 	}
 	return errors.Join(errs...)
 }
@@ -171,11 +359,17 @@ func (r Raft) validate() error {
 	if r.SnapshotThreshold == 0 {
 		errs = append(errs, fault.Invalid("registry.raft.snapshot_threshold", "is 0"))
 	}
+	if r.SnapshotBytes < leastSegment {
+		errs = append(errs, fault.Invalid("registry.raft.snapshot_bytes", "%d is less than %d", r.SnapshotBytes, leastSegment))
+	}
 	if r.SegmentBytes < leastSegment {
 		errs = append(errs, fault.Invalid("registry.raft.segment_bytes", "%d is less than %d", r.SegmentBytes, leastSegment))
 	}
 	if r.MaxInFlight < 1 {
 		errs = append(errs, fault.Invalid("registry.raft.max_in_flight", "is %d", r.MaxInFlight))
+	}
+	if r.MaxInFlightBytes < leastSegment {
+		errs = append(errs, fault.Invalid("registry.raft.max_in_flight_bytes", "%d is less than %d", r.MaxInFlightBytes, leastSegment))
 	}
 	return errors.Join(errs...)
 }

@@ -21,11 +21,19 @@ func TestBadConfigurationNamesEveryField(t *testing.T) {
 	cfg.Normalize()
 	require.NoError(t, cfg.Validate())
 	cfg.Registry.MaxValueBytes = 1
+	cfg.Registry.Audit = registry.Audit{MaxBytes: 1}
 	cfg.Registry.Listen = "nowhere"
-	cfg.Registry.Servers = append(cfg.Registry.Servers, cfg.Registry.Servers[0])
+	cfg.Registry.Join = []string{"somewhere"}
+	server := registry.Server{ID: "a", RaftAddress: "10.0.0.1:8300", Address: "10.0.0.1:8502"}
+	cfg.Registry.Servers = []registry.Server{server, server}
 	cfg.Registry.Raft.LeaderLease = cfg.Registry.Raft.HeartbeatTimeout
+	cfg.Registry.Retention.Indexes = 10
+	cfg.Registry.Store = registry.Store{MemtableBytes: 1 << 20}
 	err := cfg.Validate()
-	for _, field := range []string{"registry.max_value_bytes", "registry.listen", "registry.servers[1].id", "registry.servers", "registry.raft.leader_lease"} {
+	for _, field := range []string{
+		"registry.retention.indexes", "registry.store.memtable_bytes", "registry.store.cache_bytes", "registry.store.row_cache_bytes",
+		"registry.audit.max_bytes", "registry.audit.keep", "registry.max_value_bytes", "registry.listen", "registry.servers[1].id", "registry.servers", "registry.join[0]", "registry.bootstrap_expect", "registry.raft.leader_lease",
+	} {
 		require.ErrorContains(t, err, field)
 	}
 }

@@ -1,6 +1,7 @@
 package registry
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -8,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"time"
 
 	"github.com/google/uuid"
 	"google.golang.org/grpc"
@@ -18,13 +20,21 @@ import (
 	"konsul.dev/pkg/lifecycle"
 	"konsul.dev/pkg/obs"
 	"konsul.dev/pkg/rpc"
+	registryv1 "konsul.dev/proto/gen/konsul/registry/v1"
 	"konsul.dev/services/registry/internal/acl"
 	"konsul.dev/services/registry/internal/api"
+	"konsul.dev/services/registry/internal/audit"
+	"konsul.dev/services/registry/internal/backup"
 	"konsul.dev/services/registry/internal/badgerstore"
 	"konsul.dev/services/registry/internal/catalog"
+	"konsul.dev/services/registry/internal/cluster"
 	"konsul.dev/services/registry/internal/federation"
 	"konsul.dev/services/registry/internal/forward"
+	"konsul.dev/services/registry/internal/fsm"
 	"konsul.dev/services/registry/internal/kv"
+	"konsul.dev/services/registry/internal/lease"
+	"konsul.dev/services/registry/internal/lock"
+	"konsul.dev/services/registry/internal/member"
 	"konsul.dev/services/registry/internal/raftnode"
 	"konsul.dev/services/registry/internal/watch"
 )
@@ -40,6 +50,10 @@ type Deps struct {
 	Version string
 	// Fail is called, once, when the service cannot go on.
 	Fail func(error)
+	// CommandVersion is the highest command version that this server says it understands; 0: what it does. For tests.
+	CommandVersion uint32
+	// Step is called at each place where the disk changes, with the names of package steps; for tests.
+	Step func(step string)
 	// Identity replaces the enrolment with the ca; for tests.
 	Identity identity.Source
 }
@@ -54,13 +68,23 @@ type Service struct {
 	store    *badgerstore.Store
 	state    *state
 	node     *raftnode.Node
+	cluster  *cluster.Cluster
 	pool     *forward.Pool
 	server   *rpc.Server
+	audit    *audit.Log
 	core     *api.Core
+	backups  *backup.Manager
+	duty     *duties
 	listener net.Listener
 	identity identity.Source
-	draining chan struct{}
-	drain    sync.Once
+	// deadlines are those of the catalogue.
+	deadlines *lease.Expirer
+	services  *catalog.Writer
+	metrics   *api.Metrics
+	draining  chan struct{}
+	drain     sync.Once
+	// wired is closed when everything a leader needs is there.
+	wired chan struct{}
 }
 
 // New checks the configuration and answers a service that has not started.
@@ -72,7 +96,7 @@ func New(cfg Config, deps Deps) (*Service, error) {
 	if deps.Fail == nil {
 		deps.Fail = func(error) {}
 	}
-	return &Service{cfg: cfg, deps: deps, draining: make(chan struct{})}, nil
+	return &Service{cfg: cfg, deps: deps, deadlines: lease.NewExpirer(deps.Clock), draining: make(chan struct{}), wired: make(chan struct{})}, nil
 }
 
 // Start acquires everything and returns; it does not wait for a leader. When it fails it leaves
@@ -89,6 +113,9 @@ func (s *Service) Start(ctx context.Context) (err error) {
 		return err
 	}
 	if err := s.open(source); err != nil {
+		return err
+	}
+	if err := s.openAudit(); err != nil {
 		return err
 	}
 	if err := s.join(source); err != nil {
@@ -119,14 +146,21 @@ func (s *Service) enroll(ctx context.Context) (identity.Source, error) {
 
 // open opens the store and what is kept in memory of it.
 func (s *Service) open(source identity.Source) error {
-	store, err := badgerstore.Open(badgerstore.DefaultOptions(s.dir("state"), s.deps.Telemetry.Log))
+	options := s.cfg.Registry.storeOptions(s.dir("state"), s.deps.Telemetry.Log)
+	options.Step = s.deps.Step
+	store, err := badgerstore.Open(options)
 	if err != nil {
 		return err
 	}
 	s.store = store
+	if err := store.Measure(s.deps.Telemetry.Metrics); err != nil {
+		return err
+	}
 	dc := s.cfg.Server.Datacenter
 	s.state = &state{
-		store: store, hub: watch.NewHub(store.Applied()), catalog: catalog.NewView(dc), tokens: acl.NewView(),
+		store: store, machine: fsm.New(), hub: watch.NewHub(store.Applied(), watch.DefaultLimits()),
+		catalog: catalog.NewView(dc, catalog.WithDeadlines(s.deadlines, s.cfg.Registry.Catalog.ReapAfter, s.deps.Clock.Now)),
+		tokens:  acl.NewView(s.deps.Clock), members: member.NewView(), leases: lease.NewKeeper(s.deps.Clock),
 		federation: federation.NewView(federation.Own{
 			FederationID: source.ID().FederationID, Datacenter: dc, PrimaryDatacenter: s.cfg.Server.PrimaryDatacenter,
 			GatewayAddresses: s.cfg.Registry.GatewayAddresses, Version: s.deps.Version, NewID: s.datacenterID,
@@ -139,32 +173,73 @@ func (s *Service) open(source identity.Source) error {
 	return nil
 }
 
+// openAudit opens the audit log.
+func (s *Service) openAudit() error {
+	metrics, err := audit.NewMetrics(s.deps.Telemetry.Metrics)
+	if err != nil {
+		return fmt.Errorf("register audit metrics: %w", err)
+	}
+	a := s.cfg.Registry.Audit
+	s.audit, err = audit.Open(audit.Params{
+		Path: cmp.Or(a.Path, s.dir("audit.log")), MaxBytes: a.MaxBytes, Keep: a.Keep, Datacenter: s.cfg.Server.Datacenter,
+		Clock: s.deps.Clock, Metrics: metrics, Log: s.deps.Telemetry.Log,
+	})
+	if err != nil {
+		return err
+	}
+	s.group.Go("audit log", s.audit.Run)
+	return nil
+}
+
 // join starts this server's part in the Raft cluster.
 func (s *Service) join(source identity.Source) error {
 	metrics, err := raftnode.NewMetrics(s.deps.Telemetry.Metrics)
 	if err != nil {
 		return fmt.Errorf("register raft metrics: %w", err)
 	}
-	r := s.cfg.Registry
-	servers := make([]raftnode.Server, len(r.Servers))
-	for i, server := range r.Servers {
-		servers[i] = raftnode.Server{ID: server.ID, Address: server.RaftAddress}
-	}
 	duties, err := s.duties()
 	if err != nil {
 		return err
 	}
+	s.duty = duties
 	s.node, err = raftnode.Start(raftnode.Params{
-		Config: raftnode.Config{
-			ID: r.ID, Listen: r.RaftListen, Advertise: r.RaftAdvertise, Servers: servers, Dir: s.dir("raft"),
-			Timing:        raftnode.Timing{Heartbeat: r.Raft.HeartbeatTimeout, Election: r.Raft.ElectionTimeout, Lease: r.Raft.LeaderLease},
-			SnapshotEvery: r.Raft.SnapshotThreshold, TrailingLogs: r.Raft.TrailingLogs, SegmentBytes: r.Raft.SegmentBytes, MaxInFlight: r.Raft.MaxInFlight,
-		},
-		Store: s.store, Sink: s.state, Identity: source, Metrics: metrics, Log: s.deps.Telemetry.Log, Fatal: s.deps.Fail,
+		Config: s.raftConfig(),
+		Store:  s.store, Machine: s.state.machine, Sink: s.state, Stamp: s.stamp, Admit: s.admit, Identity: source, Metrics: metrics, Log: s.deps.Telemetry.Log, Step: s.deps.Step, Fatal: s.deps.Fail,
 		Lead: duties.lead,
 	})
 	return err
 }
+
+// admit refuses commands that a member does not understand.
+func (s *Service) admit(version uint32) error {
+	if version <= member.Oldest {
+		return nil
+	}
+	servers := s.node.Servers()
+	ids := make([]string, len(servers))
+	for i, server := range servers {
+		ids[i] = server.ID
+	}
+	return s.state.members.Admit(version, ids)
+}
+
+func (s *Service) raftConfig() raftnode.Config {
+	r := s.cfg.Registry
+	return raftnode.Config{
+		ID: r.ID, Listen: r.RaftListen, Advertise: r.own().RaftAddress, Dir: s.dir("raft"),
+		Timing:        raftnode.Timing{Heartbeat: r.Raft.HeartbeatTimeout, Election: r.Raft.ElectionTimeout, Lease: r.Raft.LeaderLease},
+		SnapshotEvery: r.Raft.SnapshotThreshold, TrailingLogs: r.Raft.TrailingLogs, SnapshotBytes: r.Raft.SnapshotBytes, TrailingBytes: r.Raft.TrailingBytes,
+		SegmentBytes: r.Raft.SegmentBytes, MaxInFlight: r.Raft.MaxInFlight,
+		MaxInFlightBytes: r.Raft.MaxInFlightBytes,
+	}
+}
+
+// stamp answers what the leader writes on a log entry.
+func (s *Service) stamp() (time.Time, uint64) { return s.deps.Clock.Now(), s.state.federation.Epoch() }
+
+// mostMessage is above what a gateway lets through, whatever its settings: what is too large for the
+// registry is refused by name, not by gRPC.
+const mostMessage = 80 << 20
 
 // serve opens the gRPC face.
 func (s *Service) serve(source identity.Source) error {
@@ -177,20 +252,25 @@ func (s *Service) serve(source identity.Source) error {
 		return fmt.Errorf("register forwarding metrics: %w", err)
 	}
 	r := s.cfg.Registry
-	addresses := map[string]string{}
-	for _, server := range r.Servers {
-		addresses[server.ID] = server.Address
-	}
-	s.pool = forward.NewPool(source, s.deps.Telemetry, addresses, s.cfg.Endpoints.Gateway)
+	directory := cluster.NewDirectory(s.state.members, r.addresses())
+	s.pool = forward.NewPool(source, s.deps.Telemetry, directory, s.cfg.Endpoints.Gateway)
 	router := forward.New(forward.Params{
-		ServerID: r.ID, Routes: routes(), Leadership: s.node, Directory: s.state.federation,
+		ServerID: r.ID, Routes: routes(s.state.tokens), Leadership: s.node, Directory: s.state.federation,
 		Connections: s.pool, Metrics: crossing, Log: s.deps.Telemetry.Log, NewID: uuid.NewString,
+		Admit: s.admit, Published: s.state.hub.Index, MaxInFlight: r.Raft.MaxInFlight, MaxInFlightBytes: r.Raft.MaxInFlightBytes,
 	})
 	s.group.Go("leader watch", router.Run)
+	s.cluster = s.newCluster(directory, router)
+	s.services, s.metrics = catalog.NewWriter(s.cfg.Server.Datacenter, r.Catalog.MaxServicesPerRequest), metrics
+	if s.backups, err = s.newBackups(); err != nil {
+		return err
+	}
+	close(s.wired)
 	s.core = s.newCore(router, metrics)
+	guard := api.NewGuard(needs(s.state.catalog), s.audit)
 	s.server, err = rpc.NewServer(rpc.ServerParams{
-		Name: Name, Identity: source, Access: api.Access(), Tokens: api.TokenChecker{Tokens: s.state.tokens}, Telemetry: s.deps.Telemetry,
-		Options: []grpc.ServerOption{grpc.ChainUnaryInterceptor(router.Unary)},
+		Name: Name, Identity: source, Access: api.Access(), Tokens: api.TokenChecker{Tokens: s.state.tokens}, Refused: guard.Refused, Telemetry: s.deps.Telemetry,
+		Options: []grpc.ServerOption{grpc.MaxRecvMsgSize(mostMessage), grpc.ChainUnaryInterceptor(guard.Unary, router.Unary, guard.Audited), grpc.ChainStreamInterceptor(guard.Stream)},
 	})
 	if err != nil {
 		return err
@@ -201,17 +281,37 @@ func (s *Service) serve(source identity.Source) error {
 		return raftnode.ListenFailed("registry.listen", r.Listen, err)
 	}
 	s.group.Go("grpc", func(context.Context) error { return s.server.Serve(s.listener) })
+	s.group.Go("cluster", s.cluster.Run)
 	s.server.Serving()
 	return nil
 }
 
+// newCluster makes what finds the other servers.
+func (s *Service) newCluster(directory *cluster.Directory, router *forward.Router) *cluster.Cluster {
+	r := s.cfg.Registry
+	own := r.own()
+	return cluster.New(cluster.Params{
+		Own:    &registryv1.Member{Id: r.ID, RaftAddress: own.RaftAddress, Address: own.Address, Version: s.deps.Version, CommandVersion: cmp.Or(s.deps.CommandVersion, fsm.Version)},
+		Expect: r.BootstrapExpect, Others: r.others(), Datacenter: s.cfg.Server.Datacenter,
+		Node: s.node, Rows: s.state.members, Directory: directory, Peers: s.pool, Log: s.deps.Telemetry.Log,
+		Propose: func(ctx context.Context, cmd *registryv1.Command) (*registryv1.CommandResult, error) {
+			outcome := router.Propose(ctx, cmd)[0]
+			return outcome.Result, outcome.Err
+		},
+	})
+}
+
 func (s *Service) newCore(router *forward.Router, metrics *api.Metrics) *api.Core {
-	dc := s.cfg.Server.Datacenter
+	dc, r := s.cfg.Server.Datacenter, s.cfg.Registry
 	return &api.Core{
-		ServerID: s.cfg.Registry.ID, Version: s.deps.Version, Node: member{s.node}, Store: s.store, Hub: s.state.hub,
+		ServerID: s.cfg.Registry.ID, Version: s.deps.Version, Node: raftMember{s.node}, Store: s.store, Hub: s.state.hub,
 		Catalog: s.state.catalog, Tokens: s.state.tokens, Federation: s.state.federation,
-		KV:       kv.Writer{Datacenter: dc, MaxValueBytes: s.cfg.Registry.MaxValueBytes},
-		Services: catalog.NewWriter(dc), Joiner: federation.NewJoiner(dc), Router: router, Peers: s.pool,
+		KV:          kv.Writer{Datacenter: dc, MaxValueBytes: r.MaxValueBytes, MaxOperations: r.MaxTxnOperations},
+		MaxTxnBytes: r.MaxTxnBytes, Seen: s.state.machine.Seen, Keeper: s.state.leases, Turns: lock.NewTurns(),
+		Leases: lease.Writer{Datacenter: dc, MinTTL: r.Lease.MinTTL, MaxTTL: r.Lease.MaxTTL}, Locks: lock.Writer{Delay: r.Lease.LockDelay},
+		Services: s.services, Deadlines: s.deadlines, Joiner: federation.NewJoiner(dc, s.state.machine.Seen), Router: router, Peers: s.pool, Cluster: s.cluster, Members: s.state.members,
+		Backups: s.backups,
+		ACL:     acl.Writer{Datacenter: dc}, Audit: s.audit, ResetFile: s.dir(acl.ResetFile),
 		Clock: s.deps.Clock, Metrics: metrics, Log: s.deps.Telemetry.Log, Draining: s.draining,
 	}
 }
@@ -219,7 +319,11 @@ func (s *Service) newCore(router *forward.Router, metrics *api.Metrics) *api.Cor
 // Ready answers nil when this server is up and knows a leader.
 func (s *Service) Ready(context.Context) error {
 	if s.node == nil || s.node.LeaderID() == "" {
-		return fault.New(fault.Unavailable, fault.ReasonNoLeader, "datacenter %s has no leader", s.cfg.Server.Datacenter)
+		why := ""
+		if s.cluster != nil && s.cluster.Why() != "" {
+			why = ": " + s.cluster.Why()
+		}
+		return fault.New(fault.Unavailable, fault.ReasonNoLeader, "datacenter %s has no leader%s", s.cfg.Server.Datacenter, why)
 	}
 	return nil
 }
@@ -255,6 +359,9 @@ func (s *Service) Stop(ctx context.Context) error {
 	if s.group != nil {
 		errs = append(errs, s.group.Stop(ctx))
 	}
+	if s.audit != nil {
+		errs = append(errs, s.audit.Close())
+	}
 	if s.listener != nil {
 		if err := s.listener.Close(); err != nil && !errors.Is(err, net.ErrClosed) {
 			errs = append(errs, err)
@@ -266,12 +373,12 @@ func (s *Service) Stop(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-// member is the Raft node as the api sees it.
-type member struct{ *raftnode.Node }
+// raftMember is the Raft node as the api sees it.
+type raftMember struct{ *raftnode.Node }
 
-func (m member) Status() api.Status { return api.Status(m.Node.Status()) }
+func (m raftMember) Status() api.Status { return api.Status(m.Node.Status()) }
 
-func (m member) Servers() []api.Server {
+func (m raftMember) Servers() []api.Server {
 	var out []api.Server
 	for _, s := range m.Node.Servers() {
 		out = append(out, api.Server(s))

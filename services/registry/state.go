@@ -1,11 +1,16 @@
 package registry
 
 import (
+	"slices"
+
 	registryv1 "konsul.dev/proto/gen/konsul/registry/v1"
 	"konsul.dev/services/registry/internal/acl"
 	"konsul.dev/services/registry/internal/badgerstore"
 	"konsul.dev/services/registry/internal/catalog"
 	"konsul.dev/services/registry/internal/federation"
+	"konsul.dev/services/registry/internal/fsm"
+	"konsul.dev/services/registry/internal/lease"
+	"konsul.dev/services/registry/internal/member"
 	"konsul.dev/services/registry/internal/record"
 	"konsul.dev/services/registry/internal/watch"
 )
@@ -14,24 +19,37 @@ import (
 // their success, so a client that wrote reads its write in every one of these.
 type state struct {
 	store      *badgerstore.Store
+	machine    *fsm.Machine
 	catalog    *catalog.View
 	tokens     *acl.View
 	federation *federation.View
+	members    *member.View
+	leases     *lease.Keeper
 	hub        *watch.Hub
 }
 
 // Committed follows a batch. The hub comes last: whoever it wakes must see the rest.
 func (s *state) Committed(index uint64, rows []*registryv1.Record) error {
-	if err := s.catalog.Apply(index, rows); err != nil {
+	changed, err := s.catalog.Apply(index, rows)
+	if err != nil {
 		return err
 	}
 	if err := s.tokens.Apply(rows); err != nil {
+		return err
+	}
+	if err := s.members.Apply(rows); err != nil {
+		return err
+	}
+	if err := s.leases.Apply(rows); err != nil {
 		return err
 	}
 	if s.federation.Concerns(rows) {
 		if err := s.store.View(s.federation.Load); err != nil {
 			return err
 		}
+	}
+	if len(changed) > 0 {
+		rows = slices.Concat(rows, catalog.Topics(changed, index))
 	}
 	s.hub.Publish(index, rows)
 	return nil
@@ -52,6 +70,9 @@ func (s *state) load() error {
 			return err
 		}
 		if err := s.tokens.Load(r); err != nil {
+			return err
+		}
+		if err := s.members.Load(r); err != nil {
 			return err
 		}
 		return s.federation.Load(r)

@@ -8,6 +8,8 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -44,6 +46,10 @@ type Options struct {
 	Verbose bool
 	// Adjust changes the configuration of each server.
 	Adjust func(*registry.Config)
+	// Wired lays a wire to each server's Raft listener, which Cut cuts.
+	Wired bool
+	// ByExpect makes the servers find each other by registry.join and bootstrap_expect.
+	ByExpect bool
 }
 
 // Cluster is the servers of one datacenter.
@@ -52,16 +58,22 @@ type Cluster struct {
 	CA      *identitytest.CA
 	DC      string
 	Servers []*Server
+
+	options Options
+	token   string
 }
 
 // Server is one server of a cluster. It can be stopped and started again on the same disk.
 type Server struct {
-	t         testing.TB
-	ca        *identitytest.CA
-	cfg       registry.Config
-	verbose   bool
-	service   *registry.Service
-	Telemetry *obs.Telemetry
+	t       testing.TB
+	ca      *identitytest.CA
+	cfg     registry.Config
+	verbose bool
+	service *registry.Service
+	wire    *wire
+	// Understands is the command version the server announces at its next start; 0: that of the program.
+	Understands uint32
+	Telemetry   *obs.Telemetry
 	// Failed receives what made the service give up.
 	Failed chan error
 }
@@ -92,49 +104,139 @@ func Prepare(t testing.TB, n int, o Options) *Cluster {
 	if o.CA == nil {
 		o.CA = identitytest.NewCA(t, uuid.NewString())
 	}
-	token := filepath.Join(t.TempDir(), "token")
-	require.NoError(t, os.WriteFile(token, []byte(Token+"\n"), 0o600))
+	c := &Cluster{t: t, CA: o.CA, DC: o.Datacenter, options: o, token: filepath.Join(t.TempDir(), "token")}
+	require.NoError(t, os.WriteFile(c.token, []byte(Token+"\n"), 0o600))
 	var members []registry.Server
 	for i := range n {
 		members = append(members, registry.Server{ID: fmt.Sprintf("%s-%d", o.Datacenter, i+1), RaftAddress: konsultest.FreeAddress(t), Address: konsultest.FreeAddress(t)})
 	}
-	c := &Cluster{t: t, CA: o.CA, DC: o.Datacenter}
-	for _, member := range members {
-		cfg := registry.DefaultConfig()
-		cfg.Server.Datacenter, cfg.Server.PrimaryDatacenter = o.Datacenter, o.Primary
-		cfg.Server.Node, cfg.Server.DataDir, cfg.Server.SecretFile = member.ID, t.TempDir(), "unused"
-		cfg.Endpoints.Gateway = o.Gateway
-		cfg.Registry.ID, cfg.Registry.Servers = member.ID, members
-		cfg.Registry.Listen, cfg.Registry.RaftListen = member.Address, member.RaftAddress
-		cfg.Registry.Raft.SegmentBytes = 4 << 20
-		if o.Primary == o.Datacenter {
-			cfg.Registry.InitialManagementTokenFile = token
+	wires := make([]*wire, n)
+	listen := slices.Clone(members)
+	for i := range members {
+		if o.Wired {
+			wires[i] = layWire(t, members[i].RaftAddress)
+			members[i].RaftAddress = wires[i].address()
 		}
-		if o.Adjust != nil {
-			o.Adjust(&cfg)
+	}
+	for i, member := range listen {
+		cfg := c.config(member)
+		cfg.Registry.Servers = members
+		if o.ByExpect {
+			cfg.Registry.Servers, cfg.Registry.BootstrapExpect = nil, n
+			for _, other := range members {
+				cfg.Registry.Join = append(cfg.Registry.Join, other.Address)
+			}
 		}
-		s := &Server{t: t, ca: o.CA, cfg: cfg, verbose: o.Verbose, Failed: make(chan error, 1)}
-		c.Servers = append(c.Servers, s)
-		t.Cleanup(func() { s.Kill() })
+		c.add(cfg).wire = wires[i]
 	}
 	return c
 }
 
+func (c *Cluster) config(member registry.Server) registry.Config {
+	cfg := registry.DefaultConfig()
+	cfg.Server.Datacenter, cfg.Server.PrimaryDatacenter = c.options.Datacenter, c.options.Primary
+	cfg.Server.Node, cfg.Server.DataDir, cfg.Server.SecretFile = member.ID, c.t.TempDir(), "unused"
+	cfg.Endpoints.Gateway = c.options.Gateway
+	cfg.Registry.ID, cfg.Registry.Listen, cfg.Registry.RaftListen = member.ID, member.Address, member.RaftAddress
+	cfg.Registry.Raft.SegmentBytes = 4 << 20
+	if c.options.Primary == c.options.Datacenter {
+		cfg.Registry.InitialManagementTokenFile = c.token
+	}
+	return cfg
+}
+
+func (c *Cluster) add(cfg registry.Config) *Server {
+	if c.options.Adjust != nil {
+		c.options.Adjust(&cfg)
+	}
+	s := &Server{t: c.t, ca: c.CA, cfg: cfg, verbose: c.options.Verbose, Failed: make(chan error, 1)}
+	c.Servers = append(c.Servers, s)
+	c.t.Cleanup(func() { s.Kill() })
+	return s
+}
+
+// Grow starts one more server, which joins the cluster through those that exist.
+func (c *Cluster) Grow() *Server {
+	c.t.Helper()
+	s := c.Prepare()
+	s.Start()
+	return s
+}
+
+// Prepare lays out one more server without starting it.
+func (c *Cluster) Prepare() *Server {
+	c.t.Helper()
+	cfg := c.config(registry.Server{
+		ID: fmt.Sprintf("%s-%d", c.DC, len(c.Servers)+1), RaftAddress: konsultest.FreeAddress(c.t), Address: konsultest.FreeAddress(c.t),
+	})
+	cfg.Registry.Join = c.Addresses()
+	return c.add(cfg)
+}
+
+// Wipe takes a stopped server's disk away.
+func (s *Server) Wipe() {
+	s.t.Helper()
+	require.False(s.t, s.Running(), "a running server keeps its disk")
+	require.NoError(s.t, os.RemoveAll(s.cfg.Server.DataDir))
+	require.NoError(s.t, os.MkdirAll(s.cfg.Server.DataDir, 0o700))
+}
+
+// Recover makes the server the only voter of its cluster, and answers what it said. The server should be stopped.
+func (s *Server) Recover(dryRun bool) (string, error) {
+	s.t.Helper()
+	var said strings.Builder
+	err := registry.Recover(context.Background(), s.cfg, dryRun, &said)
+	return said.String(), err
+}
+
+// Dir is the folder of one of its parts, such as "raft".
+func (s *Server) Dir(part string) string {
+	return filepath.Join(s.cfg.Server.DataDir, registry.Name, part)
+}
+
+// Cut lets no Raft message reach the server, until Heal. The cluster must be Wired.
+func (s *Server) Cut() { s.wire.set(true) }
+
+// Heal undoes Cut.
+func (s *Server) Heal() { s.wire.set(false) }
+
+// Stall lets so many bytes of Raft's pass to or from the server's listener. A connection that has more to
+// carry stands still for good and stays open, as to a leader that is paused; a negative number stalls no
+// more of them. The cluster must be Wired.
+func (s *Server) Stall(bytes int) { s.wire.stall(bytes) }
+
+// Configure changes the configuration of a stopped server.
+func (s *Server) Configure(change func(*registry.Config)) { change(&s.cfg) }
+
+// Ready answers nil when the server knows a leader, and else what it waits for.
+func (s *Server) Ready() error { return s.service.Ready(context.Background()) }
+
 // ID is the server's id.
 func (s *Server) ID() string { return s.cfg.Registry.ID }
+
+// DataDir is the folder below which it keeps its files.
+func (s *Server) DataDir() string { return s.cfg.Server.DataDir }
 
 // Address is where it serves gRPC.
 func (s *Server) Address() string { return s.cfg.Registry.Listen }
 
+// RaftAddress is where it listens for its Raft peers.
+func (s *Server) RaftAddress() string { return s.cfg.Registry.RaftListen }
+
 // Start starts a stopped server on what it left on its disk.
 func (s *Server) Start() {
 	s.t.Helper()
+	require.NoError(s.t, s.TryStart())
+}
+
+// TryStart is Start for a server that may refuse.
+func (s *Server) TryStart() error {
 	s.Telemetry = obs.Discard()
 	if s.verbose {
 		s.Telemetry.Log = slog.New(slog.NewTextHandler(s.t.Output(), &slog.HandlerOptions{Level: slog.LevelDebug})).With("server", s.ID())
 	}
 	service, err := registry.New(s.cfg, registry.Deps{
-		Telemetry: s.Telemetry, Clock: clock.System(), Version: "test",
+		Telemetry: s.Telemetry, Clock: clock.System(), Version: "test", CommandVersion: s.Understands,
 		Identity: s.ca.Source(s.cfg.Server.Datacenter, registry.Name),
 		Fail: func(err error) {
 			select {
@@ -143,9 +245,14 @@ func (s *Server) Start() {
 			}
 		},
 	})
-	require.NoError(s.t, err)
-	require.NoError(s.t, service.Start(context.Background()))
+	if err != nil {
+		return err
+	}
+	if err := service.Start(context.Background()); err != nil {
+		return err
+	}
 	s.service = service
+	return nil
 }
 
 // Snapshot makes the server take a Raft snapshot now.
@@ -222,6 +329,22 @@ func Eventually(t testing.TB, check func() error) {
 	}
 }
 
+// Throughout fails the test if check does, again and again until so long has passed.
+func Throughout(t testing.TB, span time.Duration, check func() error) {
+	t.Helper()
+	end := time.After(span)
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		require.NoError(t, check())
+		select {
+		case <-end:
+			return
+		case <-tick.C:
+		}
+	}
+}
+
 // Leader waits for a leader among the running servers and answers it.
 func (c *Cluster) Leader() *Server {
 	c.t.Helper()
@@ -255,11 +378,16 @@ func (c *Cluster) Follower() *Server {
 type Client struct {
 	t           testing.TB
 	KV          registryv1.KVServiceClient
+	Leases      registryv1.LeaseServiceClient
+	Locks       registryv1.LockServiceClient
 	Catalog     registryv1.CatalogServiceClient
 	Watch       registryv1.WatchServiceClient
 	Operator    registryv1.OperatorServiceClient
 	Trust       registryv1.TrustServiceClient
+	Proposals   registryv1.ProposalServiceClient
 	Tokens      registryv1.TokenServiceClient
+	ACL         registryv1.ACLServiceClient
+	Backup      registryv1.BackupServiceClient
 	Federation  federationv1.FederationServiceClient
 	Replication federationv1.ReplicationServiceClient
 }
@@ -286,9 +414,11 @@ func NewClient(t testing.TB, source identity.Source, dc, address string) *Client
 
 func clientOn(t testing.TB, conn grpc.ClientConnInterface) *Client {
 	return &Client{
-		t: t, KV: registryv1.NewKVServiceClient(conn), Catalog: registryv1.NewCatalogServiceClient(conn),
-		Watch: registryv1.NewWatchServiceClient(conn), Operator: registryv1.NewOperatorServiceClient(conn),
-		Trust: registryv1.NewTrustServiceClient(conn), Tokens: registryv1.NewTokenServiceClient(conn),
+		t: t, KV: registryv1.NewKVServiceClient(conn), Leases: registryv1.NewLeaseServiceClient(conn), Locks: registryv1.NewLockServiceClient(conn),
+		Catalog: registryv1.NewCatalogServiceClient(conn),
+		Watch:   registryv1.NewWatchServiceClient(conn), Operator: registryv1.NewOperatorServiceClient(conn),
+		Trust: registryv1.NewTrustServiceClient(conn), Proposals: registryv1.NewProposalServiceClient(conn), Tokens: registryv1.NewTokenServiceClient(conn),
+		ACL: registryv1.NewACLServiceClient(conn), Backup: registryv1.NewBackupServiceClient(conn),
 		Federation: federationv1.NewFederationServiceClient(conn), Replication: federationv1.NewReplicationServiceClient(conn),
 	}
 }
@@ -301,6 +431,9 @@ func (c *Client) ctx() context.Context {
 	c.t.Cleanup(cancel)
 	return ctx
 }
+
+// As is the test's context with a token of the test's own.
+func (c *Client) As(secret string) context.Context { return rpc.WithToken(c.ctx(), secret) }
 
 // Bare is the test's context without a token.
 func (c *Client) Bare() context.Context { return c.ctx() }

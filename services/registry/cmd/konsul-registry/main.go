@@ -6,4 +6,6 @@ import (
 	"konsul.dev/services/registry"
 )
 
-func main() { konsulfx.Main("konsul-registry", registry.DefaultConfig, registry.Module) }
+func main() {
+	konsulfx.Main("konsul-registry", registry.DefaultConfig, registry.Module, registry.RecoverCommand())
+}

@@ -1,6 +1,7 @@
 package api
 
 import (
+	"cmp"
 	"context"
 	"math/rand/v2"
 	"time"
@@ -9,6 +10,7 @@ import (
 
 	"konsul.dev/pkg/fault"
 	registryv1 "konsul.dev/proto/gen/konsul/registry/v1"
+	"konsul.dev/services/registry/internal/acl"
 	"konsul.dev/services/registry/internal/watch"
 )
 
@@ -30,6 +32,9 @@ type blocking interface {
 // subscribes before it asks, so no wake-up is lost. When it answers nil the caller reads the state.
 func (c *Core) block(ctx context.Context, req blocking, filters []watch.Filter, changed func(since uint64) (uint64, error)) error {
 	since := req.GetIndex()
+	if r, ok := req.(dated); ok && since > 0 && r.GetAtIndex() > 0 {
+		return fault.Invalid("at_index", "cannot be used together with index").WithRemedy("leave out index: the past does not change")
+	}
 	if since == 0 || since < c.Store.Watermark() {
 		return nil // What changed so long ago is forgotten: answer the state.
 	}
@@ -37,7 +42,7 @@ func (c *Core) block(ctx context.Context, req blocking, filters []watch.Filter, 
 	if err != nil {
 		return err
 	}
-	sub := c.Hub.Subscribe(0, filters...)
+	sub := c.Hub.Listen(filters...)
 	defer sub.Close()
 	c.Metrics.blocked.Inc()
 	defer c.Metrics.blocked.Dec()
@@ -47,15 +52,16 @@ func (c *Core) block(ctx context.Context, req blocking, filters []watch.Filter, 
 	defer lease.Stop()
 	for {
 		index, err := changed(since)
-		if err != nil || index > since {
-			return err
+		// A restore moves the watermark past whoever waits: what it took away shows in no row.
+		if err != nil || index > since || since < c.Store.Watermark() {
+			return cmp.Or(err, c.stillKnown(ctx))
 		}
 		select {
 		case <-sub.Wake():
 		case <-timer:
-			return c.stillLeads(req)
+			return cmp.Or(c.stillLeads(ctx, req), c.stillKnown(ctx))
 		case <-lease.C:
-			if err := c.stillLeads(req); err != nil {
+			if err := c.stillLeads(ctx, req); err != nil {
 				return err
 			}
 		case <-c.Draining:
@@ -67,11 +73,17 @@ func (c *Core) block(ctx context.Context, req blocking, filters []watch.Filter, 
 }
 
 // stillLeads refuses to answer a read for the cluster after the leadership is gone.
-func (c *Core) stillLeads(req blocking) error {
+func (c *Core) stillLeads(ctx context.Context, req blocking) error {
 	if req.GetReadMode() == registryv1.ReadMode_READ_MODE_STALE {
 		return nil
 	}
-	return c.Node.CheckLease()
+	return c.Node.ConfirmLease(ctx)
+}
+
+// stillKnown refuses to answer a call whose token was revoked or has expired while it waited.
+func (c *Core) stillKnown(ctx context.Context) error {
+	_, err := c.Tokens.Refresh(acl.From(ctx))
+	return err
 }
 
 func waitOf(d *durationpb.Duration) (time.Duration, error) {

@@ -13,17 +13,27 @@ import (
 	federationv1 "konsul.dev/proto/gen/konsul/federation/v1"
 	registryv1 "konsul.dev/proto/gen/konsul/registry/v1"
 	"konsul.dev/services/registry/internal/acl"
+	"konsul.dev/services/registry/internal/audit"
+	"konsul.dev/services/registry/internal/backup"
 	"konsul.dev/services/registry/internal/catalog"
 	"konsul.dev/services/registry/internal/federation"
+	"konsul.dev/services/registry/internal/fsm"
 	"konsul.dev/services/registry/internal/kv"
+	"konsul.dev/services/registry/internal/lease"
+	"konsul.dev/services/registry/internal/lock"
+	"konsul.dev/services/registry/internal/member"
 	"konsul.dev/services/registry/internal/record"
 	"konsul.dev/services/registry/internal/watch"
 )
 
 // Node is what the handlers ask of this server's Raft node.
 type Node interface {
-	Propose(ctx context.Context, cmd *registryv1.Command) (*registryv1.CommandResult, error)
+	ProposeAll(ctx context.Context, proposals []fsm.Proposal) []fsm.Outcome
 	CheckLease() error
+	ConfirmLease(ctx context.Context) error
+	VerifyLease(ctx context.Context) error
+	// MajorityWith says whether this server and another are a majority by themselves.
+	MajorityWith(server string) bool
 	Freshness(now time.Time) (time.Time, bool)
 	Status() Status
 	Servers() []Server
@@ -37,6 +47,7 @@ type Status struct {
 	Voter       bool
 	Term        uint64
 	LastIndex   uint64
+	LastTerm    uint64
 	CommitIndex uint64
 }
 
@@ -45,6 +56,7 @@ type Server struct {
 	ID string
 	// Address is its Raft listener.
 	Address string
+	Voter   bool
 }
 
 // Router is what the handlers ask of the forwarding.
@@ -52,11 +64,23 @@ type Router interface {
 	Resolve(name string) (string, error)
 	Stream(ctx context.Context, target string) (grpc.ClientConnInterface, context.Context, error)
 	FarError(ctx context.Context, target string, err error) error
+	// Leading answers the way to the leader for a stream; a nil connection when it is this server.
+	Leading(ctx context.Context) (grpc.ClientConnInterface, context.Context, error)
+	// Unary brings a call to where it is answered.
+	Unary(ctx context.Context, req any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error)
+	// Propose commits commands wherever the leader is.
+	Propose(ctx context.Context, cmds ...*registryv1.Command) []fsm.Outcome
 }
 
 // Peers are ways to the datacenter's other servers.
 type Peers interface {
 	Server(id string) (grpc.ClientConnInterface, error)
+}
+
+// Deadlines are those of the catalogue, kept by the leader.
+type Deadlines interface {
+	// Renew begins a deadline anew; false when there is none of that key.
+	Renew(key string) bool
 }
 
 // Core is what the handlers share.
@@ -70,13 +94,29 @@ type Core struct {
 	Tokens     *acl.View
 	Federation *federation.View
 	KV         kv.Writer
-	Services   *catalog.Writer
-	Joiner     *federation.Joiner
-	Router     Router
-	Peers      Peers
-	Clock      clock.Clock
-	Metrics    *Metrics
-	Log        *slog.Logger
+	// MaxTxnBytes bounds a transaction.
+	MaxTxnBytes int
+	Leases      lease.Writer
+	Keeper      *lease.Keeper
+	Locks       lock.Writer
+	Turns       *lock.Turns
+	// Seen says whether a request was carried out.
+	Seen      func(requestID string) bool
+	Services  *catalog.Writer
+	Deadlines Deadlines
+	Joiner    *federation.Joiner
+	ACL       acl.Writer
+	Audit     *audit.Log
+	Router    Router
+	Peers     Peers
+	Cluster   Cluster
+	Members   *member.View
+	Backups   *backup.Manager
+	Clock     clock.Clock
+	Metrics   *Metrics
+	Log       *slog.Logger
+	// ResetFile opens the bootstrap of access control once more; see acl.ResetFile.
+	ResetFile string
 	// Draining is closed when streams and blocked reads should end.
 	Draining <-chan struct{}
 }
@@ -84,20 +124,25 @@ type Core struct {
 // Register adds every service to a server.
 func (c *Core) Register(s grpc.ServiceRegistrar) {
 	registryv1.RegisterKVServiceServer(s, &kvService{Core: c})
+	registryv1.RegisterLeaseServiceServer(s, &leaseService{Core: c})
+	registryv1.RegisterLockServiceServer(s, &lockService{Core: c})
 	registryv1.RegisterCatalogServiceServer(s, &catalogService{Core: c})
 	registryv1.RegisterWatchServiceServer(s, &watchService{Core: c})
+	registryv1.RegisterProposalServiceServer(s, &proposalService{Core: c})
 	registryv1.RegisterOperatorServiceServer(s, &operatorService{Core: c})
+	registryv1.RegisterBackupServiceServer(s, &backupService{Core: c})
+	registryv1.RegisterMemberServiceServer(s, &memberService{Core: c})
 	registryv1.RegisterTrustServiceServer(s, &trustService{Core: c})
 	registryv1.RegisterTokenServiceServer(s, &tokenService{Core: c})
+	registryv1.RegisterACLServiceServer(s, &aclService{Core: c})
 	federationv1.RegisterFederationServiceServer(s, &federationService{Core: c})
 	federationv1.RegisterReplicationServiceServer(s, &replicationService{Core: c})
 }
 
-// Propose stamps a command with the leader's clock and epoch, and commits it.
+// Propose commits a command.
 func (c *Core) Propose(ctx context.Context, cmd *registryv1.Command) (*registryv1.CommandResult, error) {
-	cmd.Time = timestamppb.New(c.Clock.Now())
-	cmd.Epoch = c.Federation.Epoch()
-	return c.Node.Propose(ctx, cmd)
+	outcome := c.Router.Propose(ctx, cmd)[0]
+	return outcome.Result, outcome.Err
 }
 
 const maxRequestID = 128

@@ -2,10 +2,12 @@ package api
 
 import (
 	"context"
+	"fmt"
 	"strconv"
 
 	"konsul.dev/pkg/fault"
 	registryv1 "konsul.dev/proto/gen/konsul/registry/v1"
+	"konsul.dev/services/registry/internal/acl"
 	"konsul.dev/services/registry/internal/kv"
 	"konsul.dev/services/registry/internal/record"
 	"konsul.dev/services/registry/internal/watch"
@@ -23,10 +25,11 @@ func (s *kvService) Get(ctx context.Context, req *registryv1.GetRequest) (*regis
 	if err != nil {
 		return nil, err
 	}
+	key = narrow(ctx, key)
 	var entry *registryv1.Entry
 	var index, changed uint64
 	read := func() error {
-		return s.Store.View(func(r record.Reader) (err error) {
+		return s.view(ctx, req, func(r record.Reader) (err error) {
 			entry, changed, err = kv.Get(r, key)
 			index = r.Index()
 			return err
@@ -81,11 +84,18 @@ func (s *kvService) List(ctx context.Context, req *registryv1.ListRequest) (*reg
 	if err != nil {
 		return nil, err
 	}
+	access, filtered := acl.Read, false
+	if req.GetKeysOnly() {
+		access = acl.List
+	}
 	resp := &registryv1.ListResponse{}
-	err = s.Store.View(func(r record.Reader) error {
-		page, err := kv.List(r, prefix, kv.ListOptions{KeysOnly: req.GetKeysOnly(), Limit: req.GetLimit(), PageToken: req.GetPageToken()})
-		resp.Entries, resp.NextPageToken = page.Entries, page.Next
+	err = s.view(ctx, req, func(r record.Reader) error {
+		page, err := kv.List(r, prefix, kv.ListOptions{
+			KeysOnly: req.GetKeysOnly(), Limit: req.GetLimit(), PageToken: req.GetPageToken(), Separator: req.GetSeparator(), Sees: sees(ctx, acl.KV, access, &filtered),
+		})
+		resp.Entries, resp.Folders, resp.NextPageToken = page.Entries, page.Folders, page.Next
 		resp.Meta = s.queryMeta(r.Index())
+		resp.Meta.ResultsFiltered = filtered
 		return err
 	})
 	if err != nil {
@@ -105,6 +115,10 @@ func (s *kvService) Set(ctx context.Context, req *registryv1.SetRequest) (*regis
 	if err != nil {
 		return nil, err
 	}
+	return s.setResponse(result, key, req)
+}
+
+func (s *kvService) setResponse(result *registryv1.CommandResult, key record.Key, req *registryv1.SetRequest) (*registryv1.SetResponse, error) {
 	if err := kv.Outcome(result, key); err != nil {
 		return nil, err
 	}
@@ -127,6 +141,21 @@ func (s *kvService) Delete(ctx context.Context, req *registryv1.DeleteRequest) (
 	if err != nil {
 		return nil, err
 	}
+	resp, err := s.deleteResponse(result, key)
+	for part := 1; err == nil && result.GetMore(); part++ {
+		// A part of its own each, so that a call made again goes the same way.
+		cmd.RequestId = fmt.Sprintf("%s#%d", req.GetRequestId(), part)
+		if result, err = s.commit(ctx, cmd); err != nil {
+			return nil, err
+		}
+		if err = kv.Outcome(result, key); err == nil {
+			resp.Meta, resp.Deleted = s.writeMeta(result.GetIndex()), resp.GetDeleted()+result.GetChanged()
+		}
+	}
+	return resp, err
+}
+
+func (s *kvService) deleteResponse(result *registryv1.CommandResult, key record.Key) (*registryv1.DeleteResponse, error) {
 	if err := kv.Outcome(result, key); err != nil {
 		return nil, err
 	}

@@ -8,7 +8,11 @@ type Metrics struct {
 	blocked    prometheus.Gauge
 	watchers   prometheus.Gauge
 	resyncs    prometheus.Counter
+	expired    *prometheus.CounterVec
 }
+
+// Expired counts what a passed deadline of the catalogue changed.
+func (m *Metrics) Expired(kind string) { m.expired.WithLabelValues(kind).Inc() }
 
 // NewMetrics registers the metrics.
 func NewMetrics(registerer prometheus.Registerer) (*Metrics, error) {
@@ -25,8 +29,11 @@ func NewMetrics(registerer prometheus.Registerer) (*Metrics, error) {
 		resyncs: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "konsul_registry_watch_resyncs_total", Help: "Watchers that fell behind and were told to start again.",
 		}),
+		expired: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "konsul_registry_catalog_expired_total", Help: "Deadlines of the catalogue that passed on this leader, by what they ended: a check's report, a node's heartbeats, or (reap) a dead node itself.",
+		}, []string{"deadline"}),
 	}
-	for _, c := range []prometheus.Collector{m.operations, m.blocked, m.watchers, m.resyncs} {
+	for _, c := range []prometheus.Collector{m.operations, m.blocked, m.watchers, m.resyncs, m.expired} {
 		if err := registerer.Register(c); err != nil {
 			return nil, err
 		}

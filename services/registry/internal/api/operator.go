@@ -5,9 +5,13 @@ import (
 	"sync"
 	"time"
 
+	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"konsul.dev/pkg/config"
+	"konsul.dev/pkg/fault"
 	registryv1 "konsul.dev/proto/gen/konsul/registry/v1"
+	"konsul.dev/services/registry/internal/member"
 	"konsul.dev/services/registry/internal/record"
 )
 
@@ -34,7 +38,13 @@ func (s *operatorService) ServerStatus(context.Context, *registryv1.ServerStatus
 	status := s.Node.Status()
 	state := &registryv1.ServerState{
 		Id: s.ServerID, State: status.State, Voter: status.Voter, Term: status.Term,
-		LastLogIndex: status.LastIndex, CommitIndex: status.CommitIndex, AppliedIndex: applied, Version: s.Version,
+		LastLogIndex: status.LastIndex, LastLogTerm: status.LastTerm, CommitIndex: status.CommitIndex, AppliedIndex: applied, Version: s.Version,
+	}
+	own := s.Cluster.Greeting().GetSelf()
+	state.GrpcAddress, state.CommandVersion, state.Incarnation = own.GetAddress(), own.GetCommandVersion(), own.GetIncarnation()
+	now := s.Clock.Now()
+	if fresh, _ := s.Node.Freshness(now); !fresh.IsZero() {
+		state.LastContact = durationpb.New(max(0, now.Sub(fresh)))
 	}
 	for _, server := range s.Node.Servers() {
 		if server.ID == s.ServerID {
@@ -59,18 +69,26 @@ func (s *operatorService) ClusterStatus(ctx context.Context, _ *registryv1.Clust
 		wg.Go(func() { resp.Servers[i] = s.ask(ctx, server) })
 	}
 	wg.Wait()
-	reachable := 0
-	for _, server := range resp.GetServers() {
+	voters, reachable := 0, 0
+	for i, server := range resp.GetServers() {
+		if !servers[i].Voter {
+			continue
+		}
+		voters++
 		if server.GetState() != unreachable {
 			reachable++
 		}
 	}
-	resp.Healthy = reachable > len(servers)/2 && resp.GetLeader() != ""
+	resp.Healthy = reachable > voters/2 && resp.GetLeader() != ""
 	return resp, nil
 }
 
 func (s *operatorService) ask(ctx context.Context, server Server) *registryv1.ServerState {
-	lost := &registryv1.ServerState{Id: server.ID, Address: server.Address, State: unreachable}
+	row := s.Members.Server(server.ID)
+	lost := &registryv1.ServerState{
+		Id: server.ID, Address: server.Address, State: unreachable, Voter: server.Voter,
+		GrpcAddress: row.GetAddress(), Version: row.GetVersion(), CommandVersion: row.GetCommandVersion(), Incarnation: row.GetIncarnation(),
+	}
 	if server.ID == s.ServerID {
 		if own, err := s.ServerStatus(ctx, &registryv1.ServerStatusRequest{}); err == nil {
 			return own.GetServer()
@@ -86,4 +104,74 @@ func (s *operatorService) ask(ctx context.Context, server Server) *registryv1.Se
 		return lost
 	}
 	return resp.GetServer()
+}
+
+// AddPeer adds the server at an address.
+func (s *operatorService) AddPeer(ctx context.Context, req *registryv1.AddPeerRequest) (*registryv1.AddPeerResponse, error) {
+	if err := config.CheckAddress("address", req.GetAddress()); err != nil {
+		return nil, err
+	}
+	m, err := s.Cluster.Add(ctx, req.GetAddress(), req.GetId())
+	if err != nil {
+		return nil, err
+	}
+	return &registryv1.AddPeerResponse{Member: m}, nil
+}
+
+// RemovePeer removes a server.
+func (s *operatorService) RemovePeer(ctx context.Context, req *registryv1.RemovePeerRequest) (*registryv1.RemovePeerResponse, error) {
+	if req.GetId() == "" {
+		return nil, fault.Invalid("id", "is empty").WithRemedy("name a server of `konsulctl operator raft list-peers`")
+	}
+	if err := s.Cluster.Remove(ctx, req.GetId()); err != nil {
+		return nil, err
+	}
+	return &registryv1.RemovePeerResponse{Leader: s.Node.LeaderID()}, nil
+}
+
+// TransferLeadership makes another server the leader.
+func (s *operatorService) TransferLeadership(ctx context.Context, req *registryv1.TransferLeadershipRequest) (*registryv1.TransferLeadershipResponse, error) {
+	to, err := s.Cluster.Transfer(ctx, req.GetId())
+	if err != nil {
+		return nil, err
+	}
+	return &registryv1.TransferLeadershipResponse{From: s.ServerID, To: to}, nil
+}
+
+// GetAutopilotConfig answers the settings in force.
+func (s *operatorService) GetAutopilotConfig(context.Context, *registryv1.GetAutopilotConfigRequest) (*registryv1.GetAutopilotConfigResponse, error) {
+	settings, modified := s.Members.Autopilot()
+	return &registryv1.GetAutopilotConfigResponse{Config: settings, ModifyIndex: modified}, nil
+}
+
+// SetAutopilotConfig changes settings.
+func (s *operatorService) SetAutopilotConfig(ctx context.Context, req *registryv1.SetAutopilotConfigRequest) (*registryv1.SetAutopilotConfigResponse, error) {
+	if err := checkRequestID(req.GetRequestId()); err != nil {
+		return nil, err
+	}
+	cmd, settings, err := s.Members.SetAutopilot(req.GetConfig(), req.Cas, s.Federation.Datacenter())
+	if err != nil {
+		return nil, err
+	}
+	cmd.RequestId = req.GetRequestId()
+	result, err := s.Propose(ctx, cmd)
+	if err != nil {
+		return nil, err
+	}
+	if result.GetFailedReason() != "" {
+		return nil, fault.New(fault.Aborted, member.ReasonSettingChanged, "the autopilot's settings were changed meanwhile").WithRemedy("read them again, then repeat the change")
+	}
+	return &registryv1.SetAutopilotConfigResponse{Config: settings, ModifyIndex: result.GetIndex()}, nil
+}
+
+// ReasonNotLookedYet says that a leader has just begun and has not asked the servers yet.
+const ReasonNotLookedYet = "AUTOPILOT_STARTING"
+
+// GetAutopilotState answers what the leader thinks of every server.
+func (s *operatorService) GetAutopilotState(context.Context, *registryv1.GetAutopilotStateRequest) (*registryv1.GetAutopilotStateResponse, error) {
+	if state := s.Cluster.Health(); state != nil {
+		return state, nil
+	}
+	return nil, fault.New(fault.Unavailable, ReasonNotLookedYet, "the leader has just begun and has not asked the servers yet").
+		WithRetryAfter(time.Second)
 }

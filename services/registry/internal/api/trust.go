@@ -4,7 +4,6 @@ import (
 	"context"
 
 	registryv1 "konsul.dev/proto/gen/konsul/registry/v1"
-	"konsul.dev/services/registry/internal/acl"
 	"konsul.dev/services/registry/internal/federation"
 	"konsul.dev/services/registry/internal/record"
 )
@@ -73,30 +72,4 @@ func (s *trustService) trust(ctx context.Context, cmd *registryv1.Command) (uint
 		return 0, err
 	}
 	return result.GetIndex(), federation.Outcome(result)
-}
-
-type tokenService struct {
-	registryv1.UnimplementedTokenServiceServer
-	*Core
-}
-
-// IntrospectToken answers whose a bearer token is.
-func (s *tokenService) IntrospectToken(_ context.Context, req *registryv1.IntrospectTokenRequest) (*registryv1.IntrospectTokenResponse, error) {
-	token, err := s.Tokens.Resolve(req.GetSecret())
-	if err != nil {
-		return nil, err
-	}
-	return &registryv1.IntrospectTokenResponse{AccessorId: token.GetAccessorId(), Management: token.GetManagement()}, nil
-}
-
-// TokenChecker admits calls that carry a token.
-type TokenChecker struct{ Tokens *acl.View }
-
-// CheckToken answers the accessor of a token that may call a method.
-func (c TokenChecker) CheckToken(_ context.Context, secret, fullMethod string) (string, error) {
-	token, err := c.Tokens.Resolve(secret)
-	if err != nil {
-		return "", err
-	}
-	return token.GetAccessorId(), acl.Authorize(token, fullMethod)
 }

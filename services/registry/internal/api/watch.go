@@ -1,31 +1,26 @@
 package api
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"io"
-	"slices"
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"konsul.dev/pkg/fault"
 	"konsul.dev/pkg/rpc"
 	registryv1 "konsul.dev/proto/gen/konsul/registry/v1"
+	"konsul.dev/services/registry/internal/acl"
 	"konsul.dev/services/registry/internal/record"
 	"konsul.dev/services/registry/internal/watch"
 )
 
 const (
-	// watchBuffer is how many changed rows may wait for a watcher before it has to start again.
-	watchBuffer      = 8192
 	defaultHeartbeat = 5 * time.Second
 	leastHeartbeat   = 100 * time.Millisecond
-	// A message of a stream ends after this many rows or bytes.
-	chunkRows  = 1000
-	chunkBytes = 1 << 20
 )
 
 type watchService struct {
@@ -60,7 +55,9 @@ func (s *watchService) mayWatch(ctx context.Context, table registryv1.Table) err
 	if caller.Accessor != "" || caller.Peer.Datacenter == s.Federation.Datacenter() || shared(table) {
 		return nil
 	}
-	return fault.New(fault.PermissionDenied, rpc.ReasonPeerDenied, "%s may not watch %s without a user's token", caller.Peer, table)
+	err := fault.New(fault.PermissionDenied, rpc.ReasonPeerDenied, "%s may not watch %s without a user's token", caller.Peer, table)
+	s.Audit.Denied(ctx, entryOf(ctx, registryv1.WatchService_Watch_FullMethodName, err))
+	return err
 }
 
 // Watch streams the rows that match, from an index on.
@@ -70,7 +67,9 @@ func (s *watchService) Watch(req *registryv1.WatchRequest, stream grpc.ServerStr
 		return err
 	}
 	if target != s.Federation.Datacenter() {
-		return s.relay(target, req, stream)
+		return relay(s.Core, target, stream, func(ctx context.Context, far registryv1.WatchServiceClient) (grpc.ServerStreamingClient[registryv1.WatchResponse], error) {
+			return far.Watch(ctx, req)
+		})
 	}
 	if !watchable(req.GetTable()) {
 		return fault.Invalid("table", "%s cannot be watched", req.GetTable()).WithRemedy("watch kv, node, service, check, failover policy, ca root, federation or datacenter")
@@ -78,31 +77,95 @@ func (s *watchService) Watch(req *registryv1.WatchRequest, stream grpc.ServerStr
 	if err := s.mayWatch(stream.Context(), req.GetTable()); err != nil {
 		return err
 	}
+	filters, err := watched(req)
+	if err != nil {
+		return err
+	}
 	heartbeat, err := heartbeatOf(req.GetHeartbeat(), defaultHeartbeat)
 	if err != nil {
 		return err
 	}
 	w := watcher{
-		Core: s.Core, since: req.GetIndex(), heartbeat: heartbeat,
-		filters: []watch.Filter{{Table: req.GetTable(), Prefix: req.GetPrefix()}},
+		Core: s.Core, since: req.GetIndex(), heartbeat: heartbeat, rights: acl.From(stream.Context()), filters: filters,
 		send: func(m message) error {
-			return stream.Send(&registryv1.WatchResponse{
-				Records: m.rows, Index: m.index, Time: s.stateTime(), Resync: m.resync, Synced: m.synced, Meta: s.queryMeta(m.index),
-			})
+			if m.shared == nil {
+				return stream.Send(s.watchResponse(m))
+			}
+			return stream.Send(watch.Share(m.shared, s.Clock.Now(), sharedFor, func() *registryv1.WatchResponse {
+				return encoded(s.watchResponse(m))
+			}))
 		},
 	}
 	return w.run(stream.Context())
 }
 
-// relay passes a watch on to another datacenter.
-func (s *watchService) relay(target string, req *registryv1.WatchRequest, stream grpc.ServerStreamingServer[registryv1.WatchResponse]) error {
-	conn, ctx, err := s.Router.Stream(stream.Context(), target)
+// sharedFor is how long the time in a shared message is near enough.
+const sharedFor = 50 * time.Millisecond
+
+func (s *watchService) watchResponse(m message) *registryv1.WatchResponse {
+	meta := s.queryMeta(m.index)
+	meta.ResultsFiltered = m.filtered
+	return &registryv1.WatchResponse{Records: m.rows, Index: m.index, Time: s.stateTime(), Resync: m.resync, Synced: m.synced, Meta: meta}
+}
+
+// encoded answers a message that is encoded already, for those who only pass it on to a connection: its fields
+// are kept where a message keeps fields that it does not know, and are sent as they stand.
+func encoded[M any, P interface {
+	*M
+	proto.Message
+}](m P) P {
+	content, err := proto.Marshal(m)
+	if err != nil {
+		return m // Sending it says why.
+	}
+	out := P(new(M))
+	out.ProtoReflect().SetUnknown(content)
+	return out
+}
+
+// watched answers the rows that a request names.
+func watched(req *registryv1.WatchRequest) ([]watch.Filter, error) {
+	table := req.GetTable()
+	named := 0
+	for _, value := range []string{req.GetPrefix(), req.GetKey(), req.GetKeyPrefix()} {
+		if value != "" {
+			named++
+		}
+	}
+	switch {
+	case named > 1:
+		return nil, fault.Invalid("key", "is given together with another of key, prefix and key_prefix").WithRemedy("give one of them")
+	case req.GetKeyPrefix() != "" && table != registryv1.Table_TABLE_KV:
+		return nil, fault.Invalid("key_prefix", "is for the kv table").WithRemedy("use prefix")
+	case req.GetKeyPrefix() != "":
+		prefix, err := record.ParsePrefix(req.GetKeyPrefix(), registryv1.Scope_SCOPE_UNSPECIFIED)
+		if err != nil {
+			return nil, err
+		}
+		return kvFilters(prefix, false), nil
+	case req.GetKey() != "" && table == registryv1.Table_TABLE_KV:
+		key, err := record.ParseKey(req.GetKey(), registryv1.Scope_SCOPE_UNSPECIFIED)
+		if err != nil {
+			return nil, err
+		}
+		return kvFilters(key, true), nil
+	case req.GetKey() != "":
+		return []watch.Filter{{Table: table, Prefix: req.GetKey(), Exact: true}}, nil
+	}
+	return []watch.Filter{{Table: table, Prefix: req.GetPrefix()}}, nil
+}
+
+// relay passes a stream on from another datacenter.
+func relay[Resp any](c *Core, target string, stream grpc.ServerStreamingServer[Resp],
+	open func(context.Context, registryv1.WatchServiceClient) (grpc.ServerStreamingClient[Resp], error),
+) error {
+	conn, ctx, err := c.Router.Stream(stream.Context(), target)
 	if err != nil {
 		return err
 	}
-	far, err := registryv1.NewWatchServiceClient(conn).Watch(ctx, req)
+	far, err := open(ctx, registryv1.NewWatchServiceClient(conn))
 	if err != nil {
-		return s.Router.FarError(ctx, target, err)
+		return c.Router.FarError(ctx, target, err)
 	}
 	for {
 		resp, err := far.Recv()
@@ -110,7 +173,7 @@ func (s *watchService) relay(target string, req *registryv1.WatchRequest, stream
 			return nil
 		}
 		if err != nil {
-			return s.Router.FarError(ctx, target, err)
+			return c.Router.FarError(ctx, target, err)
 		}
 		if err := stream.Send(resp); err != nil {
 			return err
@@ -126,135 +189,4 @@ func heartbeatOf(d *durationpb.Duration, fallback time.Duration) (time.Duration,
 		return heartbeat, nil
 	}
 	return 0, fault.Invalid("heartbeat", "%v is not between %v and %v", d.AsDuration(), leastHeartbeat, longestWait)
-}
-
-// message is what a watcher sends.
-type message struct {
-	rows   []*registryv1.Record
-	index  uint64
-	resync bool
-	// synced says that the rows up to index are all sent; it stays true once it is.
-	synced bool
-	// complete says so of this message.
-	complete bool
-	// full says that the rows are everything there is, not a delta.
-	full bool
-}
-
-// watcher streams rows from an index on: first what changed since then, later what commits.
-type watcher struct {
-	*Core
-	since     uint64
-	heartbeat time.Duration
-	filters   []watch.Filter
-	send      func(message) error
-	// fullSync answers an index that is too old with everything instead of a resync.
-	fullSync bool
-	synced   bool
-	sent     uint64
-}
-
-func (w *watcher) run(ctx context.Context) error {
-	w.Metrics.watchers.Inc()
-	defer w.Metrics.watchers.Dec()
-	sub := w.Hub.Subscribe(watchBuffer, w.filters...)
-	defer sub.Close()
-	full := w.since == 0
-	if !full && w.since < w.Store.Watermark() {
-		if !w.fullSync {
-			w.Metrics.resyncs.Inc()
-			return w.send(message{index: w.since, resync: true})
-		}
-		full, w.since = true, 0
-	}
-	w.sent = w.since
-	rows, index, err := w.state(full)
-	if err != nil {
-		return err
-	}
-	if err := w.emit(rows, max(index, w.since), full); err != nil {
-		return err
-	}
-	return w.follow(ctx, sub)
-}
-
-// state reads what to send first: everything, or what changed after since with its tombstones.
-func (w *watcher) state(full bool) ([]*registryv1.Record, uint64, error) {
-	var rows []*registryv1.Record
-	var index uint64
-	err := w.Store.View(func(r record.Reader) error {
-		index = r.Index()
-		for _, f := range w.filters {
-			options := record.ScanOptions{Prefix: f.Prefix, Since: w.since, Deleted: !full}
-			err := r.Scan(f.Table, options, func(row *registryv1.Record) bool {
-				rows = append(rows, row)
-				return true
-			})
-			if err != nil {
-				return err
-			}
-		}
-		return nil
-	})
-	if !full || w.fullSync {
-		slices.SortStableFunc(rows, func(a, b *registryv1.Record) int { return cmp.Compare(a.GetModifyIndex(), b.GetModifyIndex()) })
-	}
-	return rows, index, err
-}
-
-// emit sends rows in pieces; only the last one says that everything up to index is sent.
-func (w *watcher) emit(rows []*registryv1.Record, index uint64, full bool) error {
-	for {
-		n := chunk(rows)
-		m := message{rows: rows[:n], index: w.sent, full: full, synced: w.synced}
-		rows = rows[n:]
-		if len(rows) == 0 {
-			w.synced, w.sent = true, max(w.sent, index)
-			m.index, m.synced, m.complete = w.sent, true, true
-		}
-		if err := w.send(m); err != nil {
-			return err
-		}
-		if len(rows) == 0 {
-			return nil
-		}
-	}
-}
-
-func chunk(rows []*registryv1.Record) int {
-	size := 0
-	for n, r := range rows {
-		size += len(r.GetKey()) + len(r.GetValue())
-		if n == chunkRows || size > chunkBytes && n > 0 {
-			return n
-		}
-	}
-	return len(rows)
-}
-
-// follow sends what commits, and a heartbeat when nothing does.
-func (w *watcher) follow(ctx context.Context, sub *watch.Subscription) error {
-	timer := time.NewTimer(w.heartbeat)
-	defer timer.Stop()
-	for {
-		select {
-		case <-sub.Wake():
-		case <-timer.C:
-		case <-w.Draining:
-			return w.draining()
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		}
-		rows, index, lagged := sub.Take()
-		if lagged {
-			w.Metrics.resyncs.Inc()
-			return w.send(message{index: w.sent, resync: true, synced: w.synced})
-		}
-		// The state that was sent first may have held them already.
-		rows = slices.DeleteFunc(rows, func(r *registryv1.Record) bool { return r.GetModifyIndex() <= w.sent })
-		if err := w.emit(rows, index, false); err != nil {
-			return err
-		}
-		timer.Reset(w.heartbeat)
-	}
 }

@@ -2,14 +2,17 @@ package badgerstore
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
 
+	"github.com/dgraph-io/badger/v4"
 	"google.golang.org/protobuf/proto"
 
 	registryv1 "konsul.dev/proto/gen/konsul/registry/v1"
 	"konsul.dev/services/registry/internal/record"
+	"konsul.dev/services/registry/internal/steps"
 )
 
 // Batch collects what consecutive commands change, and writes it as one. It reads the state as of
@@ -39,7 +42,7 @@ func (s *Store) Begin() *Batch {
 	applied := s.applied.Load()
 	return &Batch{
 		s: s, last: applied, dirty: map[rowID]*change{},
-		base: &view{txn: s.db.NewTransactionAt(applied, false), index: applied},
+		base: &view{txn: s.db.NewTransactionAt(applied, false), index: applied, rows: s.rows},
 	}
 }
 
@@ -66,21 +69,81 @@ func (b *Batch) Discard() { b.base.txn.Discard() }
 // Commit writes the batch and makes it visible.
 func (b *Batch) Commit() error {
 	b.base.txn.Discard()
-	if err := b.write(); err != nil {
+	// First, for the floor is written with the applied index: nothing may be let go that a restart thinks is there.
+	b.s.window.add(b.last, b.bytes())
+	b.s.opts.Step.At(steps.Applying)
+	err := badger.ErrTxnTooBig
+	if b.oneIndex() {
+		err = b.writeWhole()
+	}
+	if errors.Is(err, badger.ErrTxnTooBig) {
+		err = b.writeParts()
+	}
+	if err != nil {
 		return fmt.Errorf("write batch up to index %d: %w", b.last, err)
 	}
-	// Only when all of the batch is there may the store say so: a split batch is not atomic.
-	txn := b.s.db.NewTransactionAt(b.last, true)
-	defer txn.Discard()
-	if err := txn.Set(appliedKey(), encodeIndex(b.last)); err != nil {
-		return fmt.Errorf("write applied index: %w", err)
-	}
-	if err := txn.CommitAt(b.last, nil); err != nil {
-		return fmt.Errorf("commit applied index %d: %w", b.last, err)
-	}
+	b.s.opts.Step.At(steps.Applied)
+	b.s.rows.commit(b.last, b.order)
 	b.s.applied.Store(b.last)
 	b.s.discard()
 	return nil
+}
+
+// bytes is about what the batch adds to the store.
+func (b *Batch) bytes() uint64 {
+	size := 0
+	for _, c := range b.order {
+		size += len(c.id.key) + len(c.row.GetValue()) + rowOnDisk
+	}
+	return uint64(size) //nolint:gosec // a sum of lengths
+}
+
+// rowOnDisk is about what a row occupies beside its key and value.
+const rowOnDisk = 100
+
+func (b *Batch) oneIndex() bool {
+	return !slices.ContainsFunc(b.order, func(c *change) bool { return c.index != b.last })
+}
+
+// writeWhole writes rows of one index with the applied index as one transaction, which Badger replays as a
+// whole or not at all. Most batches are like that: the leader lets one entry go at a time.
+func (b *Batch) writeWhole() error {
+	txn := b.s.db.NewTransactionAt(b.last, true)
+	defer txn.Discard()
+	for _, c := range b.order {
+		if c.row == nil {
+			if err := txn.Delete(rowKey(c.id.table, c.id.key)); err != nil {
+				return err
+			}
+			continue
+		}
+		entry, err := rowEntry(c.row)
+		if err != nil {
+			return err
+		}
+		if err := txn.SetEntry(entry); err != nil {
+			return err
+		}
+	}
+	if err := txn.Set(appliedKey(), encodeApplied(b.last, b.s.window.floor.Load())); err != nil {
+		return err
+	}
+	return txn.CommitAt(b.last, nil)
+}
+
+// writeParts writes rows of any size and number, each at its own index. Badger may split them, so only
+// when all are there may the store say that it has applied them.
+func (b *Batch) writeParts() error {
+	if err := b.write(); err != nil {
+		return err
+	}
+	b.s.opts.Step.At(steps.AppliedRows)
+	txn := b.s.db.NewTransactionAt(b.last, true)
+	defer txn.Discard()
+	if err := txn.Set(appliedKey(), encodeApplied(b.last, b.s.window.floor.Load())); err != nil {
+		return err
+	}
+	return txn.CommitAt(b.last, nil)
 }
 
 func (b *Batch) write() error {

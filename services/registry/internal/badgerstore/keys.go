@@ -21,13 +21,16 @@ func rowKey(table registryv1.Table, key string) []byte {
 // appliedKey holds the index of the last batch that is here in full.
 func appliedKey() []byte { return []byte{metaTable, 'a'} }
 
-func encodeIndex(index uint64) []byte { return binary.BigEndian.AppendUint64(nil, index) }
+// encodeApplied makes the row of the applied index and of the window's floor.
+func encodeApplied(index, floor uint64) []byte {
+	return binary.BigEndian.AppendUint64(binary.BigEndian.AppendUint64(make([]byte, 0, 16), index), floor)
+}
 
-func decodeIndex(b []byte) (uint64, error) {
-	if len(b) != 8 {
-		return 0, fmt.Errorf("index of %d bytes", len(b))
+func decodeApplied(b []byte) (index, floor uint64, err error) {
+	if len(b) != 16 {
+		return 0, 0, fmt.Errorf("applied index of %d bytes", len(b))
 	}
-	return binary.BigEndian.Uint64(b), nil
+	return binary.BigEndian.Uint64(b), binary.BigEndian.Uint64(b[8:]), nil
 }
 
 func checkTable(table registryv1.Table) error {

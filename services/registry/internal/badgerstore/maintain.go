@@ -14,28 +14,41 @@ import (
 // maintainEvery is how often space is reclaimed.
 const maintainEvery = time.Minute
 
-// Maintain reclaims space until ctx ends: tombstones at or below the watermark, and value log files.
+// Maintain reclaims space until ctx ends.
 func (s *Store) Maintain(ctx context.Context) error {
 	ticker := time.NewTicker(maintainEvery)
 	defer ticker.Stop()
-	purged := uint64(0)
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-ticker.C:
 		}
-		// A whole retention between two purges keeps the scan's cost in proportion to the writes.
-		if watermark := s.Watermark(); watermark > purged+s.opts.Retention/2 {
-			if _, err := s.Purge(ctx); err != nil {
-				return err
-			}
-			purged = watermark
-		}
-		if err := s.collect(); err != nil {
+		if err := s.reclaim(ctx); err != nil {
 			return err
 		}
 	}
+}
+
+// reclaim lets go of what is out of the retention window: old versions, tombstones, value log files.
+func (s *Store) reclaim(ctx context.Context) error {
+	// Versions above the last Sync are kept, whatever the window.
+	if watermark := s.Watermark(); s.synced.Load() < watermark {
+		if _, err := s.Sync(); err != nil {
+			if errors.Is(err, errClosed) {
+				return nil
+			}
+			return err
+		}
+	}
+	// A whole retention between two purges keeps the scan's cost in proportion to the writes.
+	if watermark := s.Watermark(); watermark > s.purged+s.opts.Retention/2 {
+		if _, err := s.Purge(ctx); err != nil {
+			return err
+		}
+		s.purged = watermark
+	}
+	return errors.Join(s.collect(), s.weigh())
 }
 
 func (s *Store) collect() error {
@@ -56,7 +69,7 @@ func (s *Store) Purge(ctx context.Context) (int, error) {
 	watermark := s.Watermark()
 	s.gate.RLock()
 	defer s.gate.RUnlock()
-	if s.closed || watermark == 0 {
+	if s.closed || watermark == 0 || s.writing.Load() > 0 {
 		return 0, nil
 	}
 	wb := s.db.NewManagedWriteBatch()
@@ -88,5 +101,6 @@ func (s *Store) Purge(ctx context.Context) (int, error) {
 	if err := wb.Flush(); err != nil {
 		return 0, fmt.Errorf("purge tombstones: %w", err)
 	}
+	s.tombstones.Add(uint64(purged)) //nolint:gosec // a count
 	return purged, nil
 }

@@ -12,6 +12,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	registryv1 "konsul.dev/proto/gen/konsul/registry/v1"
+	"konsul.dev/services/registry/internal/steps"
 )
 
 const snapshotFormat = 1
@@ -28,13 +29,12 @@ func (s *Store) WriteSnapshot(index uint64, w io.Writer) error {
 		return errClosed
 	}
 	out := bufio.NewWriterSize(w, 1<<20)
-	header := &registryv1.SnapshotHeader{Index: index, Format: snapshotFormat}
+	s.writing.Add(1) // Tombstones that the header promises must not be purged meanwhile.
+	defer s.writing.Add(-1)
+	keep := s.Watermark()
+	header := &registryv1.SnapshotHeader{Index: index, Format: snapshotFormat, Watermark: keep}
 	if _, err := protodelim.MarshalTo(out, header); err != nil {
 		return fmt.Errorf("write snapshot header: %w", err)
-	}
-	keep := uint64(0)
-	if index > s.opts.Retention {
-		keep = index - s.opts.Retention
 	}
 	txn := s.db.NewTransactionAt(index, false)
 	defer txn.Discard()
@@ -74,35 +74,46 @@ func (s *Store) Restore(r io.Reader) error {
 	if header.GetFormat() != snapshotFormat {
 		return fmt.Errorf("snapshot has format %d, this server reads format %d", header.GetFormat(), snapshotFormat)
 	}
+	s.interrupt()
 	s.gate.Lock()
 	defer s.gate.Unlock()
 	if s.closed {
 		return errClosed
 	}
+	s.opts.Step.At(steps.Restoring)
 	// From here on the files are worth nothing until the end.
 	if err := writeMark(s.opts.Dir, mark{}); err != nil {
 		return err
 	}
+	s.opts.Step.At(steps.RestoreVoid)
 	s.db.SetDiscardTs(0)
 	if err := s.db.DropAll(); err != nil {
 		return fmt.Errorf("empty the store: %w", err)
 	}
+	s.opts.Step.At(steps.RestoreEmpty)
 	if err := s.load(in); err != nil {
 		return err
 	}
+	s.opts.Step.At(steps.RestoreRows)
 	index := header.GetIndex()
 	txn := s.db.NewTransactionAt(math.MaxUint64, true)
 	defer txn.Discard()
-	if err := txn.Set(appliedKey(), encodeIndex(index)); err != nil {
+	if err := txn.Set(appliedKey(), encodeApplied(index, header.GetWatermark())); err != nil {
 		return fmt.Errorf("write applied index: %w", err)
 	}
 	if err := txn.CommitAt(max(index, 1), nil); err != nil {
 		return fmt.Errorf("commit applied index: %w", err)
 	}
+	s.opts.Step.At(steps.RestoreIndex)
+	s.rows.clear(index)
+	s.window.begin(header.GetWatermark())
 	s.oldest.Store(index)
 	s.applied.Store(index)
-	_, err := s.Sync()
-	return err
+	if _, err := s.sync(); err != nil {
+		return err
+	}
+	s.opts.Step.At(steps.Restored)
+	return nil
 }
 
 func (s *Store) load(in *bufio.Reader) error {
@@ -140,7 +151,7 @@ const tombstoneMeta = 1
 func tombstone(item *badger.Item) bool { return item.UserMeta() == tombstoneMeta }
 
 func rowEntry(row *registryv1.Record) (*badger.Entry, error) {
-	value, err := proto.Marshal(row)
+	value, err := proto.MarshalOptions{Deterministic: true}.Marshal(row)
 	if err != nil {
 		return nil, fmt.Errorf("encode row: %w", err)
 	}

@@ -14,6 +14,7 @@ import (
 	"github.com/dgraph-io/badger/v4/options"
 
 	"konsul.dev/services/registry/internal/record"
+	"konsul.dev/services/registry/internal/steps"
 )
 
 // Options says where and how to keep the state.
@@ -23,23 +24,31 @@ type Options struct {
 	Log *slog.Logger
 	// Retention is how many indexes back tombstones and old versions are kept.
 	Retention uint64
+	// RetentionBytes is about how much may be written within that: where indexes are large, fewer are kept.
+	RetentionBytes uint64
 	// MemTableBytes is the size of a memtable; at least 8 MiB.
 	MemTableBytes int64
 	// CacheBytes is the size of the block cache.
 	CacheBytes int64
+	// RowCacheBytes is the size of the cache of decoded rows.
+	RowCacheBytes int64
 	// BootID names this run of the machine; empty: unknown, and nothing past the last Sync is trusted.
 	BootID string
+	// Step, if set, is told of what is done to the files.
+	Step steps.Hook
 }
 
 // DefaultOptions suits a registry of up to some millions of rows.
 func DefaultOptions(dir string, log *slog.Logger) Options {
-	return Options{Dir: dir, Log: log, Retention: 1 << 16, MemTableBytes: 16 << 20, CacheBytes: 32 << 20, BootID: BootID()}
+	return Options{Dir: dir, Log: log, Retention: 1 << 16, RetentionBytes: 256 << 20, MemTableBytes: 8 << 20, CacheBytes: 16 << 20, RowCacheBytes: 16 << 20, BootID: BootID()}
 }
 
 // Store is the state on disk. Reads are safe for concurrent use; Begin to Commit and Restore belong to one goroutine.
 type Store struct {
 	opts    Options
 	db      *badger.DB
+	rows    *rowCache
+	window  window
 	applied atomic.Uint64
 	synced  atomic.Uint64
 	// oldest is the index of the last restore: nothing older is here as of its own index.
@@ -48,6 +57,20 @@ type Store struct {
 	// gate keeps readers out while Restore replaces everything under them.
 	gate   sync.RWMutex
 	closed bool
+	// writing counts the snapshots that are being written.
+	writing atomic.Int32
+	// syncing is held by whoever syncs, behind gate.
+	syncing sync.Mutex
+
+	// purged is the watermark of the last purge; for Maintain alone.
+	purged uint64
+	// bytes is what the folder occupied when it was last measured; tombstones, how many were removed.
+	bytes      atomic.Int64
+	tombstones atomic.Uint64
+
+	exporting sync.Mutex
+	// replaced, guarded by exporting, is closed when a restore waits for exports; nil when nobody exports.
+	replaced chan struct{}
 }
 
 // Open opens the store in its folder, making it if need be.
@@ -60,9 +83,11 @@ func Open(opts Options) (*Store, error) {
 		return nil, fmt.Errorf("open badger in %q: %w", opts.Dir, err)
 	}
 	s := &Store{opts: opts, db: db}
+	s.window.limit = opts.RetentionBytes
 	if err := s.recover(); err != nil {
 		return nil, errors.Join(err, db.Close())
 	}
+	s.rows = newRowCache(opts.RowCacheBytes, s.applied.Load())
 	s.discard()
 	return s, nil
 }
@@ -93,46 +118,47 @@ func (s *Store) recover() error {
 	s.synced.Store(mark.Synced)
 	s.oldest.Store(mark.Oldest)
 	s.applied.Store(mark.Synced)
+	// How far the window had moved when the machine died is not known; nothing above the last Sync was let go.
+	floor := mark.Synced
 	if s.opts.BootID != "" && mark.BootID == s.opts.BootID {
-		applied, err := s.readApplied()
+		applied, last, err := s.readApplied()
 		if err != nil {
 			return err
 		}
+		floor = last
 		s.applied.Store(max(applied, mark.Synced))
 	}
+	s.window.begin(floor)
 	mark.BootID = s.opts.BootID
 	return writeMark(s.opts.Dir, mark)
 }
 
-func (s *Store) readApplied() (uint64, error) {
+// readApplied answers the applied index and the window's floor at that time.
+func (s *Store) readApplied() (index, floor uint64, err error) {
 	txn := s.db.NewTransactionAt(math.MaxUint64, false)
 	defer txn.Discard()
 	item, err := txn.Get(appliedKey())
 	if errors.Is(err, badger.ErrKeyNotFound) {
-		return 0, nil
+		return 0, 0, nil
 	}
 	if err != nil {
-		return 0, fmt.Errorf("read applied index: %w", err)
+		return 0, 0, fmt.Errorf("read applied index: %w", err)
 	}
-	var index uint64
 	err = item.Value(func(value []byte) error {
-		index, err = decodeIndex(value)
+		index, floor, err = decodeApplied(value)
 		return err
 	})
-	return index, err
+	return index, floor, err
 }
 
 // Applied is the index of the last command whose changes are here and visible.
 func (s *Store) Applied() uint64 { return s.applied.Load() }
 
 // Watermark answers the index up to and including which tombstones and old versions may be gone. It
-// follows from the applied index alone, so that servers agree on it.
+// never goes back, and servers of one cluster need not agree on it.
 func (s *Store) Watermark() uint64 {
 	applied := s.applied.Load()
-	if applied <= s.opts.Retention {
-		return 0
-	}
-	return applied - s.opts.Retention
+	return max(s.window.floor.Load(), applied-min(applied, s.opts.Retention))
 }
 
 // View runs fn on the latest applied state.
@@ -145,17 +171,57 @@ func (s *Store) View(fn func(record.Reader) error) error {
 	return s.viewAt(s.applied.Load(), fn)
 }
 
+// Oldest answers the oldest index that ViewAt can show.
+func (s *Store) Oldest() uint64 { return max(s.Watermark(), s.oldest.Load()) }
+
+// ViewAt runs fn on the state as of an index inside the retention window.
+func (s *Store) ViewAt(index uint64, fn func(record.Reader) error) error {
+	s.gate.RLock()
+	defer s.gate.RUnlock()
+	if s.closed {
+		return errClosed
+	}
+	if applied := s.applied.Load(); index > applied {
+		return record.Ahead(index, applied)
+	}
+	if oldest := s.Oldest(); index < oldest {
+		return record.Compacted(index, oldest)
+	}
+	if err := s.viewAt(index, fn); err != nil {
+		return err
+	}
+	// The window moves while fn reads: what it saw of an index that fell out of it cannot be trusted.
+	if oldest := s.Oldest(); index < oldest {
+		return record.Compacted(index, oldest)
+	}
+	return nil
+}
+
 func (s *Store) viewAt(index uint64, fn func(record.Reader) error) error {
 	txn := s.db.NewTransactionAt(index, false)
 	defer txn.Discard()
-	return fn(&view{txn: txn, index: index})
+	return fn(&view{txn: txn, index: index, rows: s.rows, floor: max(s.Watermark(), s.oldest.Load())})
 }
 
 var errClosed = errors.New("store is closed")
 
 // Sync makes everything applied so far survive a power failure, and answers up to which index.
 func (s *Store) Sync() (uint64, error) {
+	// Not while Restore replaces the files: until its end they must not be trusted.
+	s.gate.RLock()
+	defer s.gate.RUnlock()
+	if s.closed {
+		return 0, errClosed
+	}
+	return s.sync()
+}
+
+func (s *Store) sync() (uint64, error) {
+	// One at a time: what one has said to be synced, another that began earlier must not take back.
+	s.syncing.Lock()
+	defer s.syncing.Unlock()
 	index := s.applied.Load()
+	s.opts.Step.At(steps.Syncing)
 	if err := s.db.Sync(); err != nil {
 		return 0, fmt.Errorf("sync badger: %w", err)
 	}
@@ -169,9 +235,11 @@ func (s *Store) Sync() (uint64, error) {
 			return 0, err
 		}
 	}
+	s.opts.Step.At(steps.SyncedFiles)
 	if err := writeMark(s.opts.Dir, mark{BootID: s.opts.BootID, Synced: index, Oldest: s.oldest.Load()}); err != nil {
 		return 0, err
 	}
+	s.opts.Step.At(steps.Synced)
 	s.synced.Store(index)
 	s.discard()
 	return index, nil
@@ -188,7 +256,7 @@ func (s *Store) Close() error {
 		return nil
 	}
 	s.closed = true
-	_, err := s.Sync()
+	_, err := s.sync()
 	return errors.Join(err, s.db.Close())
 }
 

@@ -14,6 +14,9 @@ import (
 type view struct {
 	txn   *badger.Txn
 	index uint64
+	rows  *rowCache
+	// floor is the index after which every version of every row is known.
+	floor uint64
 }
 
 var _ record.Reader = (*view)(nil)
@@ -21,6 +24,10 @@ var _ record.Reader = (*view)(nil)
 func (v *view) Index() uint64 { return v.index }
 
 func (v *view) Get(table registryv1.Table, key string) (*registryv1.Record, error) {
+	id := rowID{table, key}
+	if r := v.rows.get(id, v.index); r != nil {
+		return r, nil
+	}
 	item, err := v.txn.Get(rowKey(table, key))
 	if errors.Is(err, badger.ErrKeyNotFound) {
 		return nil, nil
@@ -33,6 +40,9 @@ func (v *view) Get(table registryv1.Table, key string) (*registryv1.Record, erro
 		r, err = decodeRow(value, false)
 		return err
 	})
+	if err == nil {
+		v.rows.fill(id, r, v.index)
+	}
 	return r, err
 }
 
@@ -65,4 +75,31 @@ func (v *view) Scan(table registryv1.Table, o record.ScanOptions, fn func(*regis
 		}
 	}
 	return nil
+}
+
+// History implements record.Reader. Compaction takes the versions at or below the floor when it comes to
+// it, so they are left out even while they are there: servers answer alike.
+func (v *view) History(table registryv1.Table, key string, fn func(*registryv1.Record) bool) (uint64, error) {
+	it := v.txn.NewKeyIterator(rowKey(table, key), badger.IteratorOptions{AllVersions: true})
+	defer it.Close()
+	first := true
+	for it.Rewind(); it.Valid(); it.Next() {
+		item := it.Item()
+		if item.IsDeletedOrExpired() || item.Version() <= v.floor && !first {
+			break // What was dropped without a trace begins anew.
+		}
+		first = false
+		var r *registryv1.Record
+		err := item.Value(func(value []byte) (err error) {
+			r, err = decodeRow(value, false)
+			return err
+		})
+		if err != nil {
+			return 0, fmt.Errorf("read the history of a %s row: %w", table, err)
+		}
+		if !fn(r) {
+			break
+		}
+	}
+	return v.floor, nil
 }

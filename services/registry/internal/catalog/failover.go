@@ -3,6 +3,7 @@ package catalog
 import (
 	"errors"
 	"fmt"
+	"time"
 
 	"google.golang.org/protobuf/proto"
 
@@ -37,9 +38,9 @@ func (w *Writer) SetFailoverPolicy(req *registryv1.SetFailoverPolicyRequest) (*r
 	if err := errors.Join(errs...); err != nil {
 		return nil, err
 	}
-	p := w.plan(req.GetRequestId())
+	p := w.plan(nil, req.GetRequestId(), time.Time{})
 	p.put(registryv1.Table_TABLE_FAILOVER_POLICY, policy.GetService(), policy)
-	return p.cmd, p.err
+	return p.Command, p.err
 }
 
 // FailoverPolicy reads the policy of a service. NotFound when it has none.

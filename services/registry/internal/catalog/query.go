@@ -5,6 +5,9 @@ import (
 	"maps"
 	"slices"
 
+	"google.golang.org/protobuf/encoding/protowire"
+	"google.golang.org/protobuf/proto"
+
 	registryv1 "konsul.dev/proto/gen/konsul/registry/v1"
 )
 
@@ -16,76 +19,246 @@ type Answer struct {
 	Changed uint64
 }
 
-// Query answers the instances of a service in the order of their ids.
-func (v *View) Query(name string, passingOnly bool, tags []string) ([]*registryv1.ServiceInstance, Answer) {
-	v.mu.Lock() // For sorted; held briefly.
-	defer v.mu.Unlock()
-	s := v.services[name]
-	if s == nil {
-		return nil, Answer{v.index, v.floor}
-	}
-	if s.sorted == nil {
-		ids := slices.Sorted(maps.Keys(s.instances))
-		s.sorted = make([]*instance, len(ids))
-		for n, id := range ids {
-			s.sorted[n] = s.instances[id]
-		}
-	}
-	out := make([]*registryv1.ServiceInstance, 0, len(s.sorted))
-	for _, i := range s.sorted {
-		if passingOnly && i.answer.GetStatus() != registryv1.HealthStatus_HEALTH_STATUS_PASSING || !carries(i.service, tags) {
-			continue
-		}
-		out = append(out, i.answer)
-	}
-	return out, Answer{v.index, max(v.floor, s.changed)}
-}
-
-func carries(s *registryv1.Service, tags []string) bool {
-	for _, tag := range tags {
-		if !slices.Contains(s.GetTags(), tag) {
-			return false
-		}
-	}
-	return true
-}
-
-// Services answers the names in the catalogue, in order, with counts and the union of the tags.
-func (v *View) Services() ([]*registryv1.ServiceSummary, Answer) {
+// Changed answers when a service's answer last changed, whatever is selected of it.
+func (v *View) Changed(name string) Answer {
 	v.mu.RLock()
 	defer v.mu.RUnlock()
-	var out []*registryv1.ServiceSummary
-	for name, s := range v.services {
-		if len(s.instances) == 0 {
+	return v.changedLocked(v.services[name])
+}
+
+// Index is the state's index.
+func (v *View) Index() uint64 {
+	v.mu.RLock()
+	defer v.mu.RUnlock()
+	return v.index
+}
+
+// ListChanged answers when anything in the catalogue last changed.
+func (v *View) ListChanged() Answer {
+	v.mu.RLock()
+	defer v.mu.RUnlock()
+	return Answer{v.index, max(v.floor, v.listAt, v.nodesAt)}
+}
+
+// NodesChanged answers when a node or a node's own check last changed.
+func (v *View) NodesChanged() Answer {
+	v.mu.RLock()
+	defer v.mu.RUnlock()
+	return Answer{v.index, max(v.floor, v.nodesAt)}
+}
+
+func (v *View) changedLocked(s *service) Answer {
+	if s == nil {
+		return Answer{v.index, v.floor}
+	}
+	return Answer{v.index, max(v.floor, s.changed)}
+}
+
+// Query answers the instances of a service that are selected, in the order of their ids.
+func (v *View) Query(name string, selected Selection) ([]*registryv1.ServiceInstance, Answer) {
+	v.mu.RLock()
+	defer v.mu.RUnlock()
+	s := v.services[name]
+	if s == nil {
+		return nil, v.changedLocked(s)
+	}
+	return s.selected(selected), v.changedLocked(s)
+}
+
+func (s *service) selected(selected Selection) []*registryv1.ServiceInstance {
+	out := make([]*registryv1.ServiceInstance, 0, len(s.instances))
+	for _, i := range s.instances {
+		if selected.matches(i.answer) {
+			out = append(out, i.answer)
+		}
+	}
+	return out
+}
+
+// encoding is a service's answer as it is sent.
+type encoding struct {
+	made  bool
+	bytes []byte
+}
+
+// Encoded answers what Query answers of all or of the passing instances, as the encoded field
+// QueryServiceResponse.instances. It is encoded once and kept until the answer changes; nobody may change it.
+func (v *View) Encoded(name string, passingOnly bool) ([]byte, Answer) {
+	v.mu.RLock()
+	defer v.mu.RUnlock()
+	s := v.services[name]
+	if s == nil {
+		return nil, v.changedLocked(s)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	e := &s.encoded[0]
+	if passingOnly {
+		e = &s.encoded[1]
+	}
+	if !e.made {
+		*e = encoding{made: true, bytes: s.encode(passingOnly)}
+	}
+	return e.bytes, v.changedLocked(s)
+}
+
+// instancesField is QueryServiceResponse.instances.
+const instancesField protowire.Number = 1
+
+func (s *service) encode(passingOnly bool) []byte {
+	size := 0
+	sizes := make([]int, len(s.instances))
+	for n, i := range s.instances {
+		if passingOnly && i.answer.GetStatus() != passing {
 			continue
 		}
-		summary := &registryv1.ServiceSummary{Name: name, Instances: uint32(len(s.instances))} //nolint:gosec // a count of instances in memory
-		tags := map[string]bool{}
-		for _, i := range s.instances {
-			if i.answer.GetStatus() == registryv1.HealthStatus_HEALTH_STATUS_PASSING {
-				summary.Passing++
-			}
-			for _, tag := range i.service.GetTags() {
-				tags[tag] = true
-			}
+		sizes[n] = proto.Size(i.answer)
+		size += protowire.SizeTag(instancesField) + protowire.SizeBytes(sizes[n])
+	}
+	out := make([]byte, 0, size)
+	options := proto.MarshalOptions{UseCachedSize: true}
+	for n, i := range s.instances {
+		if sizes[n] == 0 {
+			continue // Left out: no instance is empty.
 		}
-		summary.Tags = slices.Sorted(maps.Keys(tags))
-		out = append(out, summary)
+		out = protowire.AppendTag(out, instancesField, protowire.BytesType)
+		out = protowire.AppendVarint(out, uint64(sizes[n])) //nolint:gosec // a size
+		var err error
+		if out, err = options.MarshalAppend(out, i.answer); err != nil {
+			panic("catalog: encode an instance: " + err.Error()) // Only text that is not UTF-8 fails, and decoding it did.
+		}
+	}
+	return out
+}
+
+// Services answers the names in the catalogue, in order, with counts and the union of the tags of the
+// selected instances. A name without any is left out.
+func (v *View) Services(selected Selection) ([]*registryv1.ServiceSummary, Answer) {
+	v.mu.RLock()
+	defer v.mu.RUnlock()
+	out := make([]*registryv1.ServiceSummary, 0, len(v.services))
+	for _, s := range v.services {
+		if summary := s.summarize(selected); summary.GetInstances() > 0 {
+			out = append(out, summary)
+		}
 	}
 	slices.SortFunc(out, func(a, b *registryv1.ServiceSummary) int { return cmp.Compare(a.GetName(), b.GetName()) })
 	return out, Answer{v.index, max(v.floor, v.listAt)}
 }
 
-// Nodes answers the nodes in the catalogue, in order.
-func (v *View) Nodes() ([]*registryv1.Node, Answer) {
+// summarize counts; the summary of everything is kept until the service changes.
+func (s *service) summarize(selected Selection) *registryv1.ServiceSummary {
+	if !selected.all() {
+		return summaryOf(s.name, s.selected(selected))
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.summary == nil {
+		s.summary = summaryOf(s.name, s.selected(selected))
+	}
+	return s.summary
+}
+
+func summaryOf(name string, instances []*registryv1.ServiceInstance) *registryv1.ServiceSummary {
+	summary := &registryv1.ServiceSummary{Name: name, Instances: uint32(len(instances))} //nolint:gosec // a count of instances in memory
+	tags := map[string]bool{}
+	for _, i := range instances {
+		if i.GetStatus() == passing {
+			summary.Passing++
+		}
+		for _, tag := range i.GetService().GetTags() {
+			tags[tag] = true
+		}
+	}
+	summary.Tags = slices.Sorted(maps.Keys(tags))
+	return summary
+}
+
+// Nodes answers the selected nodes, in order.
+func (v *View) Nodes(selected NodeSelection) ([]*registryv1.Node, Answer) {
 	v.mu.RLock()
 	defer v.mu.RUnlock()
-	var out []*registryv1.Node
+	out := make([]*registryv1.Node, 0, len(v.nodes))
 	for _, n := range v.nodes {
-		if n.value != nil {
+		if n.value != nil && selected.matches(NodeAnswer{Node: n.value, Checks: n.checks, Status: n.status}) {
 			out = append(out, n.value)
 		}
 	}
 	slices.SortFunc(out, func(a, b *registryv1.Node) int { return cmp.Compare(a.GetName(), b.GetName()) })
 	return out, Answer{v.index, max(v.floor, v.nodesAt)}
+}
+
+// NodeAnswer is a node with what belongs to it.
+type NodeAnswer struct {
+	// Node is nil when there is no row of it; there may be instances all the same.
+	Node      *registryv1.Node
+	Checks    []*registryv1.Check
+	Status    registryv1.HealthStatus
+	Instances []*registryv1.ServiceInstance
+}
+
+// Node answers a node with its checks and instances.
+func (v *View) Node(name string) (NodeAnswer, Answer) {
+	v.mu.RLock()
+	defer v.mu.RUnlock()
+	n := v.nodes[name]
+	if n == nil {
+		// That it went away is a change of some node.
+		return NodeAnswer{}, Answer{v.index, max(v.floor, v.nodesAt)}
+	}
+	out := NodeAnswer{Node: n.value, Checks: n.checks, Status: n.status, Instances: make([]*registryv1.ServiceInstance, len(n.instances))}
+	for at, i := range n.instances {
+		out.Instances[at] = i.answer
+	}
+	return out, Answer{v.index, max(v.floor, n.changed)}
+}
+
+// Instance answers an instance by its id, nil when it is not there.
+func (v *View) Instance(id string) (*registryv1.ServiceInstance, Answer) {
+	v.mu.RLock()
+	defer v.mu.RUnlock()
+	i := v.instances[id]
+	if i == nil || i.service() == nil {
+		return nil, Answer{v.index, max(v.floor, v.listAt)}
+	}
+	return i.answer, v.changedLocked(v.services[i.service().GetName()])
+}
+
+// ServiceName answers the service an instance belongs to, false when the instance is not there.
+func (v *View) ServiceName(id string) (string, bool) {
+	i, _ := v.Instance(id)
+	return i.GetService().GetName(), i != nil
+}
+
+// ServicesOn answers the names of the services that have an instance on a node.
+func (v *View) ServicesOn(node string) []string {
+	n, _ := v.Node(node)
+	names := map[string]bool{}
+	for _, i := range n.Instances {
+		names[i.GetService().GetName()] = true
+	}
+	return slices.Sorted(maps.Keys(names))
+}
+
+// Checks answers the selected checks: nodes' own by node first, then those of instances by service id.
+func (v *View) Checks(selected CheckSelection) ([]*registryv1.CheckSummary, Answer) {
+	v.mu.RLock()
+	defer v.mu.RUnlock()
+	var out []*registryv1.CheckSummary
+	for _, name := range slices.Sorted(maps.Keys(v.nodes)) {
+		for _, c := range v.nodes[name].checks {
+			if selected.matches(c, name, "") {
+				out = append(out, &registryv1.CheckSummary{Check: c, Node: name})
+			}
+		}
+	}
+	for _, id := range slices.Sorted(maps.Keys(v.instances)) {
+		answer := v.instances[id].answer
+		for _, c := range answer.GetChecks() {
+			if selected.matches(c, answer.GetService().GetNode(), answer.GetService().GetName()) {
+				out = append(out, &registryv1.CheckSummary{Check: c, Node: answer.GetService().GetNode(), Service: answer.GetService().GetName()})
+			}
+		}
+	}
+	return out, Answer{v.index, max(v.floor, v.listAt, v.nodesAt)}
 }

@@ -4,9 +4,11 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"regexp"
 	"strings"
+	"time"
 	"unicode"
+
+	"google.golang.org/protobuf/types/known/durationpb"
 
 	"konsul.dev/pkg/fault"
 	registryv1 "konsul.dev/proto/gen/konsul/registry/v1"
@@ -23,17 +25,41 @@ const (
 	maxPort      = 65535
 	maxTargets   = 32
 	maxCheckRuns = 1000
+	maxWeight    = 65535
+	// A shorter time would pass between two packets, a longer one is a mistake.
+	leastTTL   = 100 * time.Millisecond
+	longestTTL = 24 * time.Hour
 )
 
-type rules struct {
-	label, id *regexp.Regexp
+type rules struct{ label, id pattern }
+
+// pattern is a form of names: letters and digits, and inside others too.
+type pattern struct {
+	upper bool
+	inner string
+	most  int
 }
 
 func newRules() rules {
-	return rules{
-		label: regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`),
-		id:    regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9._:-]{0,126}[A-Za-z0-9])?$`),
+	return rules{label: pattern{inner: "-", most: 63}, id: pattern{upper: true, inner: "._:-", most: 128}}
+}
+
+// MatchString says whether a name has the form. Registrations ask for each name: a regular expression would
+// take longer than the rest of the check.
+func (p pattern) MatchString(name string) bool {
+	if name == "" || len(name) > p.most {
+		return false
 	}
+	for i := range len(name) {
+		c := name[i]
+		switch {
+		case c >= 'a' && c <= 'z', c >= '0' && c <= '9', p.upper && c >= 'A' && c <= 'Z':
+		case i > 0 && i < len(name)-1 && strings.IndexByte(p.inner, c) >= 0:
+		default:
+			return false
+		}
+	}
+	return true
 }
 
 const (
@@ -63,47 +89,69 @@ func (r rules) node(n *registryv1.Node) error {
 		r.identifier("node.name", n.GetName()),
 		address("node.address", n.GetAddress()),
 		meta("node.meta", n.GetMeta()),
+		ttl("node.liveness_ttl", n.GetLivenessTtl()),
 	)
 }
 
-func (r rules) service(s *registryv1.Service, node string) error {
+func (r rules) service(field string, s *registryv1.Service, node string) error {
 	var errs []error
 	errs = append(errs,
-		r.serviceName("service.name", s.GetName()),
-		r.identifier("service.id", s.GetId()),
-		meta("service.meta", s.GetMeta()),
-		tags("service.tags", s.GetTags()),
+		r.serviceName(field+".name", s.GetName()),
+		r.identifier(field+".id", s.GetId()),
+		meta(field+".meta", s.GetMeta()),
+		tags(field+".tags", s.GetTags()),
+		weigh(field+".weights", s.GetWeights()),
 	)
 	if s.GetAddress() != "" {
-		errs = append(errs, address("service.address", s.GetAddress()))
+		errs = append(errs, address(field+".address", s.GetAddress()))
 	}
 	if s.GetPort() > maxPort {
-		errs = append(errs, fault.Invalid("service.port", "%d is no port", s.GetPort()).WithRemedy("use 1 to 65535, or 0 for none"))
+		errs = append(errs, fault.Invalid(field+".port", "%d is no port", s.GetPort()).WithRemedy("use 1 to 65535, or 0 for none"))
 	}
 	if s.GetNode() != node {
-		errs = append(errs, fault.Invalid("service.node", "%q is not the node of this registration, %q", s.GetNode(), node).WithRemedy("leave it out"))
+		errs = append(errs, fault.Invalid(field+".node", "%q is not the node of this registration, %q", s.GetNode(), node).WithRemedy("leave it out"))
 	}
 	return errors.Join(errs...)
 }
 
-func (r rules) checks(checks []*registryv1.Check, service string) error {
+func (r rules) checks(list string, checks []*registryv1.Check, of owner) error {
 	if len(checks) > maxChecks {
-		return fault.Invalid("checks", "are %d; at most %d are allowed", len(checks), maxChecks)
+		return fault.Invalid(list, "are %d; at most %d are allowed", len(checks), maxChecks)
 	}
 	var errs []error
 	seen := map[string]bool{}
 	for i, c := range checks {
-		field := fmt.Sprintf("checks[%d]", i)
-		errs = append(errs, r.identifier(field+".id", c.GetId()), status(field+".status", c.GetStatus(), true), output(field+".output", c.GetOutput()))
+		field := fmt.Sprintf("%s[%d]", list, i)
+		errs = append(errs, r.identifier(field+".id", c.GetId()), status(field+".status", c.GetStatus(), true), output(field+".output", c.GetOutput()), ttl(field+".ttl", c.GetTtl()))
 		if seen[c.GetId()] {
 			errs = append(errs, fault.Invalid(field+".id", "%q is there twice", c.GetId()))
 		}
 		seen[c.GetId()] = true
-		if c.GetServiceId() != "" && c.GetServiceId() != service {
-			errs = append(errs, fault.Invalid(field+".service_id", "%q is not the service of this registration, %q", c.GetServiceId(), service).WithRemedy("leave it out"))
+		if c.GetServiceId() != "" && c.GetServiceId() != of.service {
+			errs = append(errs, fault.Invalid(field+".service_id", "%q is not the service of this registration, %q", c.GetServiceId(), of.service).WithRemedy("leave it out"))
+		}
+		if c.GetNode() != "" && c.GetNode() != of.node {
+			errs = append(errs, fault.Invalid(field+".node", "%q is not whose check this is", c.GetNode()).WithRemedy("leave it out"))
 		}
 	}
 	return errors.Join(errs...)
+}
+
+func ttl(field string, d *durationpb.Duration) error {
+	if d == nil {
+		return nil
+	}
+	if t := d.AsDuration(); !d.IsValid() || t < leastTTL || t > longestTTL {
+		return fault.Invalid(field, "%v is not between %v and %v", t, leastTTL, longestTTL).WithRemedy("use a few times the interval of the reports, such as 30s")
+	}
+	return nil
+}
+
+func weigh(field string, w *registryv1.Weights) error {
+	if w != nil && (w.GetPassing() < 1 || w.GetPassing() > maxWeight || w.GetWarning() > maxWeight) {
+		return fault.Invalid(field, "%d and %d are no weights", w.GetPassing(), w.GetWarning()).WithRemedy("use 1 to 65535 while passing and 0 to 65535 while warning, or leave the weights out")
+	}
+	return nil
 }
 
 func address(field, host string) error {

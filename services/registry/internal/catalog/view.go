@@ -7,11 +7,17 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"google.golang.org/protobuf/proto"
 
 	registryv1 "konsul.dev/proto/gen/konsul/registry/v1"
 	"konsul.dev/services/registry/internal/record"
+)
+
+const (
+	passing  = registryv1.HealthStatus_HEALTH_STATUS_PASSING
+	critical = registryv1.HealthStatus_HEALTH_STATUS_CRITICAL
 )
 
 // Tables lists the tables the catalogue is made of.
@@ -22,6 +28,9 @@ func Tables() []registryv1.Table {
 // View is the catalogue in memory.
 type View struct {
 	datacenter string
+	deadlines  Deadlines
+	reapAfter  time.Duration
+	now        func() time.Time
 
 	mu    sync.RWMutex
 	index uint64
@@ -32,84 +41,126 @@ type View struct {
 	instances map[string]*instance
 	services  map[string]*service
 	listAt    uint64
+	// changed collects the services whose answers change in the batch that is being taken in.
+	changed map[string]struct{}
 }
 
+// node is a node row with what belongs to it; value is nil while there is no row.
 type node struct {
+	name      string
 	value     *registryv1.Node
-	instances map[string]*instance
+	checks    []*registryv1.Check
+	status    registryv1.HealthStatus
+	instances []*instance
+	// changed is when the node, its checks or its instances last changed.
+	changed uint64
 }
 
 type instance struct {
-	service *registryv1.Service // nil while only checks are known
-	checks  map[string]*registryv1.Check
-	// answer is what queries send; it is replaced, never changed.
+	id string
+	// answer is what queries send; it is replaced, never changed. Its service is nil while only checks are known.
 	answer *registryv1.ServiceInstance
+	// inherits says that the address is the node's.
+	inherits bool
 }
 
+func (i *instance) service() *registryv1.Service { return i.answer.GetService() }
+
 type service struct {
-	instances map[string]*instance
+	name      string
+	instances []*instance
 	changed   uint64
-	// sorted is instances by id; nil when it has to be made anew.
-	sorted []*instance
+
+	// mu guards what readers make while they hold the view's lock for reading; writers hold that alone.
+	mu      sync.Mutex
+	encoded [2]encoding
+	summary *registryv1.ServiceSummary
+}
+
+// Option shapes a view.
+type Option func(*View)
+
+// WithDeadlines tells d what deadlines follow from the catalogue, now and as they change: those of TTL
+// checks, of nodes that must send heartbeats, and of dead nodes, which are reaped after a while.
+func WithDeadlines(d Deadlines, reapAfter time.Duration, now func() time.Time) Option {
+	return func(v *View) { v.deadlines, v.reapAfter, v.now = d, reapAfter, now }
 }
 
 // NewView answers an empty catalogue of a datacenter.
-func NewView(datacenter string) *View {
-	v := &View{datacenter: datacenter}
+func NewView(datacenter string, options ...Option) *View {
+	v := &View{datacenter: datacenter, deadlines: noDeadlines{}, now: func() time.Time { return time.Time{} }}
+	for _, option := range options {
+		option(v)
+	}
 	v.clear()
 	return v
 }
 
 func (v *View) clear() {
 	v.nodes, v.instances, v.services = map[string]*node{}, map[string]*instance{}, map[string]*service{}
+	v.changed = map[string]struct{}{}
 }
 
 // Load replaces the view by what is stored.
 func (v *View) Load(r record.Reader) error {
-	var rows []*registryv1.Record
-	for _, table := range Tables() {
-		err := r.Scan(table, record.ScanOptions{}, func(row *registryv1.Record) bool {
-			rows = append(rows, row)
-			return true
-		})
-		if err != nil {
-			return fmt.Errorf("load the catalogue: %w", err)
-		}
-	}
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	v.clear()
 	v.index, v.floor, v.nodesAt, v.listAt = r.Index(), r.Index(), r.Index(), r.Index()
-	return v.apply(rows)
+	for _, table := range Tables() {
+		var failure error
+		err := r.Scan(table, record.ScanOptions{}, func(row *registryv1.Record) bool {
+			failure = v.take(row)
+			return failure == nil
+		})
+		if err = cmp.Or(err, failure); err != nil {
+			return fmt.Errorf("load the catalogue: %w", err)
+		}
+	}
+	v.changed = map[string]struct{}{}
+	v.deadlines.Reset(v.dueLocked())
+	return nil
 }
 
-// Apply takes in the rows a batch wrote, in commit order, up to and including index.
-func (v *View) Apply(index uint64, rows []*registryv1.Record) error {
+// Apply takes in the rows a batch wrote, in commit order, up to and including index. It answers the
+// names of the services whose answers changed.
+func (v *View) Apply(index uint64, rows []*registryv1.Record) ([]string, error) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	v.index = max(v.index, index)
-	return v.apply(rows)
+	for _, row := range rows {
+		if err := v.take(row); err != nil {
+			return nil, err
+		}
+	}
+	if len(v.changed) == 0 {
+		return nil, nil
+	}
+	changed := make([]string, 0, len(v.changed))
+	for name := range v.changed {
+		changed = append(changed, name)
+	}
+	clear(v.changed)
+	return changed, nil
 }
 
-func (v *View) apply(rows []*registryv1.Record) error {
-	for _, row := range rows {
-		var err error
-		switch row.GetTable() {
-		case registryv1.Table_TABLE_NODE:
-			err = v.applyNode(row)
-		case registryv1.Table_TABLE_SERVICE:
-			err = v.applyService(row)
-		case registryv1.Table_TABLE_CHECK:
-			err = v.applyCheck(row)
-		}
-		if err != nil {
-			return fmt.Errorf("take %s row into the catalogue: %w", row.GetTable(), err)
-		}
+func (v *View) take(row *registryv1.Record) error {
+	var err error
+	switch row.GetTable() {
+	case registryv1.Table_TABLE_NODE:
+		err = v.takeNode(row)
+	case registryv1.Table_TABLE_SERVICE:
+		err = v.takeService(row)
+	case registryv1.Table_TABLE_CHECK:
+		err = v.takeCheck(row)
+	}
+	if err != nil {
+		return fmt.Errorf("take %s row into the catalogue: %w", row.GetTable(), err)
 	}
 	return nil
 }
 
-func (v *View) applyNode(row *registryv1.Record) error {
+func (v *View) takeNode(row *registryv1.Record) error {
 	n := v.node(row.GetKey())
 	n.value = nil
 	if !row.GetDeleted() {
@@ -119,109 +170,234 @@ func (v *View) applyNode(row *registryv1.Record) error {
 		}
 		n.value.CreateIndex, n.value.ModifyIndex = row.GetCreateIndex(), row.GetModifyIndex()
 	}
-	v.nodesAt = max(v.nodesAt, row.GetModifyIndex())
-	for _, i := range n.instances {
-		v.touch(i, row.GetModifyIndex())
-	}
+	v.touchNode(n, row.GetModifyIndex())
+	v.watchNode(n)
+	v.forgetNode(n)
 	return nil
 }
 
 func (v *View) node(name string) *node {
 	n := v.nodes[name]
 	if n == nil {
-		n = &node{instances: map[string]*instance{}}
+		name = strings.Clone(name)
+		n = &node{name: name, status: passing}
 		v.nodes[name] = n
 	}
 	return n
 }
 
-func (v *View) applyService(row *registryv1.Record) error {
-	id := row.GetKey()
-	i := v.instance(id)
-	if old := i.service; old != nil {
-		delete(v.node(old.GetNode()).instances, id)
-		s := v.services[old.GetName()]
-		delete(s.instances, id)
-		s.sorted, s.changed = nil, max(s.changed, row.GetModifyIndex())
+// forgetNode drops a node of which nothing is left.
+func (v *View) forgetNode(n *node) {
+	if n.value == nil && len(n.instances) == 0 && len(n.checks) == 0 {
+		delete(v.nodes, n.name)
 	}
-	v.listAt = max(v.listAt, row.GetModifyIndex())
-	i.service = nil
-	if row.GetDeleted() {
-		v.forget(id, i)
+}
+
+// touchNode makes the answers of a node's instances anew.
+func (v *View) touchNode(n *node, index uint64) {
+	n.changed = max(n.changed, index)
+	v.nodesAt = max(v.nodesAt, index)
+	for _, i := range n.instances {
+		v.touch(i, index)
+	}
+}
+
+func (v *View) takeService(row *registryv1.Record) error {
+	i := v.instance(row.GetKey())
+	index := row.GetModifyIndex()
+	var fresh *registryv1.Service
+	if !row.GetDeleted() {
+		fresh = &registryv1.Service{}
+		if err := proto.Unmarshal(row.GetValue(), fresh); err != nil {
+			return err
+		}
+		fresh.CreateIndex, fresh.ModifyIndex = row.GetCreateIndex(), index
+	}
+	old := i.service()
+	stays := old != nil && fresh != nil && old.GetName() == fresh.GetName() && old.GetNode() == fresh.GetNode()
+	if old != nil && !stays {
+		v.detach(i, old, index)
+	}
+	v.listAt = max(v.listAt, index)
+	i.answer = &registryv1.ServiceInstance{Service: fresh, Checks: i.answer.GetChecks()}
+	if fresh == nil {
+		v.forget(i)
 		return nil
 	}
-	i.service = &registryv1.Service{}
-	if err := proto.Unmarshal(row.GetValue(), i.service); err != nil {
-		return err
+	i.inherits = fresh.GetAddress() == ""
+	if stays {
+		fresh.Name, fresh.Node = old.GetName(), old.GetNode() // One string for all of them.
+	} else {
+		v.attach(i, fresh)
 	}
-	i.service.CreateIndex, i.service.ModifyIndex = row.GetCreateIndex(), row.GetModifyIndex()
-	v.node(i.service.GetNode()).instances[id] = i
-	s := v.services[i.service.GetName()]
-	if s == nil {
-		s = &service{instances: map[string]*instance{}}
-		v.services[i.service.GetName()] = s
-	}
-	s.instances[id], s.sorted = i, nil
-	v.touch(i, row.GetModifyIndex())
+	v.services[fresh.GetName()].share(i)
+	v.touch(i, index)
 	return nil
+}
+
+// attach puts an instance into its service and its node.
+func (v *View) attach(i *instance, fresh *registryv1.Service) {
+	n := v.node(fresh.GetNode())
+	n.instances = insert(n.instances, i)
+	s := v.services[fresh.GetName()]
+	if s == nil {
+		s = &service{name: fresh.GetName()}
+		v.services[s.name] = s
+	}
+	s.instances = insert(s.instances, i)
+	fresh.Name, fresh.Node = s.name, n.name
+}
+
+// share lets an instance hold the tags and meta of the one before it when they are equal, as those of one
+// service mostly are: maps are what an instance costs most. Nobody changes what is answered.
+func (s *service) share(i *instance) {
+	at, _ := slices.BinarySearchFunc(s.instances, i.id, byID)
+	if at == 0 {
+		return
+	}
+	fresh, before := i.service(), s.instances[at-1].service()
+	if slices.Equal(fresh.GetTags(), before.GetTags()) {
+		fresh.Tags = before.GetTags()
+	}
+	if maps.Equal(fresh.GetMeta(), before.GetMeta()) {
+		fresh.Meta = before.GetMeta()
+	}
+}
+
+// detach takes an instance out of its service and its node.
+func (v *View) detach(i *instance, old *registryv1.Service, index uint64) {
+	n := v.node(old.GetNode())
+	n.instances, n.changed = remove(n.instances, i.id), max(n.changed, index)
+	v.forgetNode(n)
+	s := v.services[old.GetName()]
+	s.instances = remove(s.instances, i.id)
+	v.mark(s, index)
+}
+
+// mark says that a service's answer changed.
+func (v *View) mark(s *service, index uint64) {
+	s.changed = max(s.changed, index)
+	s.encoded, s.summary = [2]encoding{}, nil
+	v.changed[s.name] = struct{}{}
 }
 
 func (v *View) instance(id string) *instance {
 	i := v.instances[id]
 	if i == nil {
-		i = &instance{checks: map[string]*registryv1.Check{}}
-		v.instances[id] = i
+		i = &instance{id: strings.Clone(id), answer: &registryv1.ServiceInstance{}}
+		v.instances[i.id] = i
 	}
 	return i
 }
 
-func (v *View) applyCheck(row *registryv1.Record) error {
-	id, check, _ := strings.Cut(row.GetKey(), "/")
-	i := v.instance(id)
-	delete(i.checks, check)
+func (v *View) takeCheck(row *registryv1.Record) error {
+	var fresh *registryv1.Check
 	if !row.GetDeleted() {
-		c := &registryv1.Check{}
-		if err := proto.Unmarshal(row.GetValue(), c); err != nil {
+		fresh = &registryv1.Check{}
+		if err := proto.Unmarshal(row.GetValue(), fresh); err != nil {
 			return err
 		}
-		c.ModifyIndex = row.GetModifyIndex()
-		i.checks[check] = c
+		fresh.ModifyIndex = row.GetModifyIndex()
 	}
+	owner := ownerOf(row.GetKey())
+	v.watchCheck(row.GetKey(), fresh)
+	if owner.node != "" {
+		n := v.node(owner.node)
+		n.checks = replaceCheck(n.checks, owner.check, fresh)
+		n.status = worst(n.checks)
+		v.touchNode(n, row.GetModifyIndex())
+		v.watchNode(n)
+		v.forgetNode(n)
+		return nil
+	}
+	i := v.instance(owner.service)
+	i.answer = &registryv1.ServiceInstance{Service: i.service(), Checks: replaceCheck(i.answer.GetChecks(), owner.check, fresh)}
 	v.touch(i, row.GetModifyIndex())
-	v.forget(id, i)
+	v.forget(i)
 	return nil
 }
 
 // forget drops an instance of which nothing is left.
-func (v *View) forget(id string, i *instance) {
-	if i.service == nil && len(i.checks) == 0 {
-		delete(v.instances, id)
+func (v *View) forget(i *instance) {
+	if i.service() == nil && len(i.answer.GetChecks()) == 0 {
+		delete(v.instances, i.id)
 	}
 }
 
 // touch makes an instance's answer anew and marks its service as changed.
 func (v *View) touch(i *instance, index uint64) {
-	if i.service == nil {
+	own := i.service()
+	if own == nil {
 		return
 	}
-	s := v.services[i.service.GetName()]
-	s.changed = max(s.changed, index)
 	v.listAt = max(v.listAt, index)
-	n := v.node(i.service.GetNode()).value
-	if n == nil {
-		n = &registryv1.Node{Name: i.service.GetNode()}
+	v.mark(v.services[own.GetName()], index)
+	n := v.node(own.GetNode())
+	n.changed = max(n.changed, index)
+	value := n.value
+	if value == nil {
+		value = &registryv1.Node{Name: n.name}
 	}
-	answer := &registryv1.ServiceInstance{
-		Node: n, Service: i.service, Datacenter: v.datacenter,
-		Status: registryv1.HealthStatus_HEALTH_STATUS_PASSING,
-		Checks: slices.SortedFunc(maps.Values(i.checks), func(a, b *registryv1.Check) int { return cmp.Compare(a.GetId(), b.GetId()) }),
+	if i.inherits && own.GetAddress() != value.GetAddress() {
+		own = at(own, value.GetAddress())
 	}
-	if i.service.GetAddress() == "" {
-		answer.Service = proto.CloneOf(i.service)
-		answer.Service.Address = n.GetAddress()
+	checks := i.answer.GetChecks()
+	i.answer = &registryv1.ServiceInstance{
+		Node: value, Service: own, Checks: checks, NodeChecks: n.checks, Datacenter: v.datacenter, Status: max(n.status, worst(checks)),
 	}
-	for _, c := range answer.GetChecks() {
-		answer.Status = max(answer.GetStatus(), c.GetStatus())
+}
+
+// at answers a service with another address. The rest is shared, not copied.
+func at(s *registryv1.Service, address string) *registryv1.Service {
+	out := &registryv1.Service{
+		Id: s.GetId(), Name: s.GetName(), Node: s.GetNode(), Address: address, Port: s.GetPort(), Tags: s.GetTags(), Meta: s.GetMeta(),
+		CreateIndex: s.GetCreateIndex(), ModifyIndex: s.GetModifyIndex(), Weights: s.GetWeights(),
 	}
-	i.answer = answer
+	out.ProtoReflect().SetUnknown(s.ProtoReflect().GetUnknown())
+	return out
+}
+
+// worst answers what checks amount to.
+func worst(checks []*registryv1.Check) registryv1.HealthStatus {
+	status := passing
+	for _, c := range checks {
+		status = max(status, c.GetStatus())
+	}
+	return status
+}
+
+func byID(i *instance, id string) int { return cmp.Compare(i.id, id) }
+
+func insert(list []*instance, i *instance) []*instance {
+	at, found := slices.BinarySearchFunc(list, i.id, byID)
+	if found {
+		list[at] = i
+		return list
+	}
+	return slices.Insert(list, at, i)
+}
+
+func remove(list []*instance, id string) []*instance {
+	if at, found := slices.BinarySearchFunc(list, id, byID); found {
+		return slices.Delete(list, at, at+1)
+	}
+	return list
+}
+
+// replaceCheck answers checks with one put in its place, or taken out. The old list may be in use.
+func replaceCheck(old []*registryv1.Check, id string, fresh *registryv1.Check) []*registryv1.Check {
+	out := make([]*registryv1.Check, 0, len(old)+1)
+	for _, c := range old {
+		if c.GetId() != id {
+			out = append(out, c)
+		}
+	}
+	if fresh != nil {
+		at, _ := slices.BinarySearchFunc(out, id, func(c *registryv1.Check, id string) int { return cmp.Compare(c.GetId(), id) })
+		out = slices.Insert(out, at, fresh)
+	}
+	if len(out) == 0 {
+		return nil
+	}
+	return out
 }

@@ -1,8 +1,10 @@
 package catalog
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"google.golang.org/protobuf/proto"
@@ -10,39 +12,64 @@ import (
 
 	"konsul.dev/pkg/fault"
 	registryv1 "konsul.dev/proto/gen/konsul/registry/v1"
-	"konsul.dev/services/registry/internal/record"
 )
 
 // Reasons of refused writes and failed conditions.
 const (
-	// ReasonCheckMoved is a lost race about a check's status: plan again.
+	// ReasonCheckMoved is a lost race about a check's status or a node: plan again.
 	ReasonCheckMoved = "CHECK_MOVED"
 	// ReasonServiceNotFound says that no instance of that id is registered.
 	ReasonServiceNotFound = "SERVICE_NOT_FOUND"
-	// ReasonCheckNotFound says that the instance has no check of that id.
+	// ReasonNodeNotFound says that no node of that name is registered.
+	ReasonNodeNotFound = "NODE_NOT_FOUND"
+	// ReasonCheckNotFound says that the instance or node has no check of that id.
 	ReasonCheckNotFound = "CHECK_NOT_FOUND"
 	// ReasonPolicyNotFound says that the service has no failover policy.
 	ReasonPolicyNotFound = "FAILOVER_POLICY_NOT_FOUND"
 )
 
+// DefaultMaxServices is how many instances one request may register unless a setting says otherwise.
+const DefaultMaxServices = 500
+
 // Writer makes commands for one datacenter.
 type Writer struct {
-	datacenter string
-	rules      rules
+	datacenter  string
+	rules       rules
+	maxServices int
 }
 
-// NewWriter answers a writer whose rows originate in a datacenter.
-func NewWriter(datacenter string) *Writer { return &Writer{datacenter: datacenter, rules: newRules()} }
+// NewWriter answers a writer whose rows originate in a datacenter. A registration may carry at most
+// maxServices instances.
+func NewWriter(datacenter string, maxServices int) *Writer {
+	return &Writer{datacenter: datacenter, rules: newRules(), maxServices: maxServices}
+}
 
-// plan collects the operations of one command.
+// Plan is what a request means in a state of the catalogue.
+type Plan struct {
+	// Command changes the state. Without operations there is nothing to change.
+	Command *registryv1.Command
+	// Renews lists the deadlines that begin anew when the command, if any, has been applied.
+	Renews []string
+}
+
+// plan collects a Plan.
 type plan struct {
+	Plan
 	w   *Writer
-	cmd *registryv1.Command
+	v   *View
+	now time.Time
 	err error
 }
 
-func (w *Writer) plan(requestID string) *plan {
-	return &plan{w: w, cmd: &registryv1.Command{RequestId: requestID}}
+func (w *Writer) plan(v *View, requestID string, now time.Time) *plan {
+	return &plan{w: w, v: v, now: now, Plan: Plan{Command: &registryv1.Command{RequestId: requestID}}}
+}
+
+func (p *plan) done() (*Plan, error) {
+	if p.err != nil {
+		return nil, p.err
+	}
+	return &p.Plan, nil
 }
 
 func (p *plan) put(table registryv1.Table, key string, m proto.Message) {
@@ -51,146 +78,248 @@ func (p *plan) put(table registryv1.Table, key string, m proto.Message) {
 		p.err = errors.Join(p.err, fmt.Errorf("encode %s: %w", table, err))
 		return
 	}
-	p.cmd.Operations = append(p.cmd.Operations, &registryv1.Operation{Op: &registryv1.Operation_Put{Put: &registryv1.Record{
+	p.Command.Operations = append(p.Command.Operations, &registryv1.Operation{Op: &registryv1.Operation_Put{Put: &registryv1.Record{
 		Table: table, Key: key, Value: value, OriginDatacenter: p.w.datacenter,
 	}}})
 }
 
 func (p *plan) delete(table registryv1.Table, key string) {
-	p.cmd.Operations = append(p.cmd.Operations, &registryv1.Operation{Op: &registryv1.Operation_Delete{
+	p.Command.Operations = append(p.Command.Operations, &registryv1.Operation{Op: &registryv1.Operation_Delete{
 		Delete: &registryv1.RecordKey{Table: table, Key: key},
 	}})
 }
 
+func (p *plan) deletePrefix(table registryv1.Table, prefix string) {
+	p.Command.Operations = append(p.Command.Operations, &registryv1.Operation{Op: &registryv1.Operation_DeletePrefix{
+		DeletePrefix: &registryv1.RecordKey{Table: table, Key: prefix},
+	}})
+}
+
 func (p *plan) unchanged(table registryv1.Table, key string, modifyIndex uint64) {
-	p.cmd.Conditions = append(p.cmd.Conditions, &registryv1.Condition{
+	p.Command.Conditions = append(p.Command.Conditions, &registryv1.Condition{
 		Row: &registryv1.RecordKey{Table: table, Key: key}, ModifyIndex: modifyIndex, Reason: ReasonCheckMoved,
 	})
 }
 
-// Register answers the command of a registration against the state in r, and the service as it will
-// be stored (nil for a node alone). A command without operations has nothing to change.
-func (w *Writer) Register(r record.Reader, req *registryv1.RegisterRequest, now time.Time) (*registryv1.Command, *registryv1.Service, error) {
-	node := proto.CloneOf(req.GetNode())
-	service := proto.CloneOf(req.GetService())
-	if err := w.complete(node, service, req.GetChecks()); err != nil {
+// putCheck writes a check that must still be as it was planned on: was is nil when there was none.
+func (p *plan) putCheck(o owner, was, fresh *registryv1.Check) {
+	fresh.ModifyIndex, fresh.ModifiedAt = 0, timestamppb.New(p.now)
+	p.unchanged(registryv1.Table_TABLE_CHECK, o.key(), was.GetModifyIndex())
+	p.put(registryv1.Table_TABLE_CHECK, o.key(), fresh)
+}
+
+// Register answers the plan of a registration against the catalogue in v, and the service as it will be
+// stored (nil for a node alone).
+func (w *Writer) Register(v *View, req *registryv1.RegisterRequest, now time.Time) (*Plan, *registryv1.Service, error) {
+	batch := &registryv1.RegisterNodeRequest{Node: req.GetNode(), RequestId: req.GetRequestId()}
+	if req.GetService() != nil {
+		batch.Services = []*registryv1.ServiceRegistration{{Service: req.GetService(), Checks: req.GetChecks()}}
+	} else {
+		batch.Checks = req.GetChecks()
+	}
+	r, err := w.complete(batch, func(int) string { return "" })
+	if err != nil {
 		return nil, nil, err
 	}
-	p := w.plan(req.GetRequestId())
-	if err := p.replace(r, registryv1.Table_TABLE_NODE, node.GetName(), node, &registryv1.Node{}); err != nil {
-		return nil, nil, err
+	p := w.plan(v, req.GetRequestId(), now)
+	p.register(r)
+	done, err := p.done()
+	if err != nil || len(r.services) == 0 {
+		return done, nil, err
 	}
-	if service != nil {
-		if err := p.replace(r, registryv1.Table_TABLE_SERVICE, service.GetId(), service, &registryv1.Service{}); err != nil {
-			return nil, nil, err
-		}
-		if err := p.replaceChecks(r, service.GetId(), req.GetChecks(), now); err != nil {
-			return nil, nil, err
-		}
+	return done, r.services[0].service, nil
+}
+
+// RegisterNode answers the plan of a registration of many instances.
+func (w *Writer) RegisterNode(v *View, req *registryv1.RegisterNodeRequest, now time.Time) (*Plan, error) {
+	r, err := w.complete(req, func(i int) string { return fmt.Sprintf("services[%d].", i) })
+	if err != nil {
+		return nil, err
 	}
-	return p.cmd, service, p.err
+	p := w.plan(v, req.GetRequestId(), now)
+	p.register(r)
+	return p.done()
+}
+
+// registration is a request with its defaults filled in.
+type registration struct {
+	node     *registryv1.Node
+	checks   []*registryv1.Check
+	services []serviceRegistration
+}
+
+type serviceRegistration struct {
+	service *registryv1.Service
+	checks  []*registryv1.Check
 }
 
 // complete fills defaults and checks everything, so that the caller hears of all that is wrong at once.
-func (w *Writer) complete(node *registryv1.Node, service *registryv1.Service, checks []*registryv1.Check) error {
-	errs := []error{w.rules.node(node)}
-	if node != nil {
-		node.CreateIndex, node.ModifyIndex = 0, 0
+// prefix stands in front of the fields of a service in what is said about them.
+func (w *Writer) complete(req *registryv1.RegisterNodeRequest, prefix func(i int) string) (registration, error) {
+	if n := len(req.GetServices()); n > w.maxServices {
+		return registration{}, fault.Invalid("services", "are %d; at most %d are allowed", n, w.maxServices).
+			WithRemedy("register them in several requests, or raise registry.catalog.max_services_per_request")
 	}
-	if service != nil {
-		service.CreateIndex, service.ModifyIndex = 0, 0
-		if service.GetId() == "" {
-			service.Id = service.GetName()
-		}
-		if service.GetNode() == "" {
-			service.Node = node.GetName()
-		}
-		errs = append(errs, w.rules.service(service, node.GetName()), w.rules.checks(checks, service.GetId()))
-	} else if len(checks) > 0 {
-		errs = append(errs, fault.Invalid("checks", "need a service").WithRemedy("register the service with its checks"))
+	r := registration{node: proto.CloneOf(req.GetNode()), checks: req.GetChecks()}
+	errs := []error{w.rules.node(r.node), w.rules.checks("checks", r.checks, owner{node: r.node.GetName()})}
+	if r.node != nil {
+		r.node.CreateIndex, r.node.ModifyIndex = 0, 0
 	}
-	return errors.Join(errs...)
-}
-
-// replace puts a message unless an equal one is stored.
-func (p *plan) replace(r record.Reader, table registryv1.Table, key string, fresh, stored proto.Message) error {
-	row, err := r.Get(table, key)
-	if err != nil {
-		return err
-	}
-	if record.Live(row) {
-		if err := proto.Unmarshal(row.GetValue(), stored); err != nil {
-			return fmt.Errorf("decode %s: %w", table, err)
-		}
-		if proto.Equal(fresh, stored) {
-			return nil
-		}
-	}
-	p.put(table, key, fresh)
-	return nil
-}
-
-func (p *plan) replaceChecks(r record.Reader, service string, checks []*registryv1.Check, now time.Time) error {
-	type stored struct {
-		check *registryv1.Check
-		index uint64
-	}
-	old := map[string]stored{}
-	var failure error
-	options := record.ScanOptions{Prefix: service + "/"}
-	err := r.Scan(registryv1.Table_TABLE_CHECK, options, func(row *registryv1.Record) bool {
-		check := &registryv1.Check{}
-		failure = errors.Join(failure, proto.Unmarshal(row.GetValue(), check))
-		old[check.GetId()] = stored{check, row.GetModifyIndex()}
-		return true
-	})
-	if err := errors.Join(err, failure); err != nil {
-		return fmt.Errorf("read the checks of a service: %w", err)
-	}
-	kept := map[string]bool{}
-	for _, c := range checks {
-		kept[c.GetId()] = true
-		fresh := proto.CloneOf(c)
-		fresh.ServiceId, fresh.ModifyIndex, fresh.ModifiedAt = service, 0, timestamppb.New(now)
-		was, known := old[c.GetId()]
-		keeps := fresh.GetStatus() == registryv1.HealthStatus_HEALTH_STATUS_UNSPECIFIED
-		switch {
-		case keeps && known:
-			fresh.Status, fresh.Output, fresh.ModifiedAt = was.check.GetStatus(), was.check.GetOutput(), was.check.GetModifiedAt()
-		case keeps:
-			// A check that has not run yet must not attract traffic.
-			fresh.Status = registryv1.HealthStatus_HEALTH_STATUS_CRITICAL
-		}
-		if known && was.check.GetStatus() == fresh.GetStatus() && was.check.GetName() == fresh.GetName() {
+	seen := map[string]bool{}
+	for i, s := range req.GetServices() {
+		if s.GetService() == nil {
+			errs = append(errs, fault.Invalid(prefix(i)+"service", "is missing"))
 			continue
 		}
-		if keeps && known {
-			p.unchanged(registryv1.Table_TABLE_CHECK, checkKey(service, c.GetId()), was.index)
+		service := at(s.GetService(), s.GetService().GetAddress())
+		service.CreateIndex, service.ModifyIndex = 0, 0
+		service.Id, service.Node = cmp.Or(service.GetId(), service.GetName()), cmp.Or(service.GetNode(), r.node.GetName())
+		errs = append(errs, w.rules.service(prefix(i)+"service", service, r.node.GetName()), w.rules.checks(prefix(i)+"checks", s.GetChecks(), owner{service: service.GetId()}))
+		if seen[service.GetId()] {
+			errs = append(errs, fault.Invalid(prefix(i)+"service.id", "%q is there twice", service.GetId()).WithRemedy("give each instance an id of its own"))
 		}
-		p.put(registryv1.Table_TABLE_CHECK, checkKey(service, c.GetId()), fresh)
+		seen[service.GetId()] = true
+		r.services = append(r.services, serviceRegistration{service, s.GetChecks()})
 	}
-	for id := range old {
-		if !kept[id] {
-			p.delete(registryv1.Table_TABLE_CHECK, checkKey(service, id))
-		}
-	}
-	return nil
+	return r, errors.Join(errs...)
 }
 
-func checkKey(service, check string) string { return service + "/" + check }
+func (p *plan) register(r registration) {
+	name := r.node.GetName()
+	have, _ := p.v.Node(name)
+	if sameRow(r.node, have.Node, func(n *registryv1.Node, c, m uint64) { n.CreateIndex, n.ModifyIndex = c, m }) {
+		// Who deregisters the node at the same time must not leave what is registered here without it.
+		p.unchanged(registryv1.Table_TABLE_NODE, name, have.Node.GetModifyIndex())
+	} else {
+		p.put(registryv1.Table_TABLE_NODE, name, r.node)
+	}
+	p.expectHeartbeats(r.node, have.Checks)
+	p.registerChecks(owner{node: name}, have.Checks, r.checks, true)
+	for _, s := range r.services {
+		p.registerService(s)
+	}
+	if len(p.Command.GetOperations()) == 0 {
+		p.Command.Conditions = nil
+	}
+}
 
-// Deregister answers the command that removes an instance with its checks. It changes nothing when
-// the instance is not there.
-func (w *Writer) Deregister(req *registryv1.DeregisterRequest) (*registryv1.Command, error) {
+func (p *plan) registerService(s serviceRegistration) {
+	id := s.service.GetId()
+	have, was := p.v.stored(id)
+	if !sameRow(s.service, was, func(s *registryv1.Service, c, m uint64) { s.CreateIndex, s.ModifyIndex = c, m }) {
+		p.put(registryv1.Table_TABLE_SERVICE, id, s.service)
+	}
+	p.registerChecks(owner{service: id}, have, s.checks, false)
+}
+
+// sameRow says whether a row says what fresh says, whatever its indexes.
+func sameRow[T interface {
+	proto.Message
+	comparable
+	GetCreateIndex() uint64
+	GetModifyIndex() uint64
+}](fresh, row T, index func(T, uint64, uint64)) bool {
+	var none T
+	if row == none {
+		return false
+	}
+	index(fresh, row.GetCreateIndex(), row.GetModifyIndex())
+	defer index(fresh, 0, 0)
+	return proto.Equal(fresh, row)
+}
+
+// registerChecks puts the checks that changed. Unless they are kept, checks that are not named go, but for
+// the registry's own.
+func (p *plan) registerChecks(o owner, have, checks []*registryv1.Check, keep bool) {
+	named := map[string]bool{}
+	for _, c := range checks {
+		o.check = c.GetId()
+		named[c.GetId()] = true
+		was := findCheck(have, c.GetId())
+		fresh := proto.CloneOf(c)
+		fresh.ServiceId, fresh.Node = o.service, o.node
+		keeps := fresh.GetStatus() == registryv1.HealthStatus_HEALTH_STATUS_UNSPECIFIED
+		switch {
+		case keeps && was != nil:
+			fresh.Status, fresh.Output = was.GetStatus(), was.GetOutput()
+		case keeps:
+			// A check that has not run yet must not attract traffic.
+			fresh.Status = critical
+		case fresh.GetTtl() != nil:
+			p.Renews = append(p.Renews, dueReport+o.key())
+		}
+		if was != nil && was.GetStatus() == fresh.GetStatus() && was.GetName() == fresh.GetName() && proto.Equal(was.GetTtl(), fresh.GetTtl()) {
+			continue
+		}
+		fresh.ModifyIndex, fresh.ModifiedAt = 0, timestamppb.New(p.now)
+		if keeps && was != nil {
+			fresh.ModifiedAt = was.GetModifiedAt()
+			p.unchanged(registryv1.Table_TABLE_CHECK, o.key(), was.GetModifyIndex())
+		}
+		p.put(registryv1.Table_TABLE_CHECK, o.key(), fresh)
+	}
+	for _, c := range have {
+		if !keep && !named[c.GetId()] && !strings.HasPrefix(c.GetId(), reserved) {
+			o.check = c.GetId()
+			p.delete(registryv1.Table_TABLE_CHECK, o.key())
+		}
+	}
+}
+
+// expectHeartbeats keeps the check that says whether a node lives. Whoever registers it is a sign of life.
+func (p *plan) expectHeartbeats(n *registryv1.Node, checks []*registryv1.Check) {
+	o := owner{node: n.GetName(), check: CheckLiveness}
+	was := findCheck(checks, CheckLiveness)
+	switch {
+	case n.GetLivenessTtl() == nil && was != nil:
+		p.delete(registryv1.Table_TABLE_CHECK, o.key())
+	case n.GetLivenessTtl() == nil:
+	case was.GetStatus() == passing:
+		p.Renews = append(p.Renews, dueHeartbeat+n.GetName())
+	default:
+		p.putCheck(o, was, livenessCheck(n.GetName(), passing, ""))
+	}
+}
+
+func livenessCheck(node string, status registryv1.HealthStatus, output string) *registryv1.Check {
+	return &registryv1.Check{Id: CheckLiveness, Name: "heartbeats", Node: node, Status: status, Output: output}
+}
+
+// Deregister answers the plan that removes an instance with its checks. It changes nothing when the instance
+// is not there.
+func (w *Writer) Deregister(v *View, req *registryv1.DeregisterRequest) (*Plan, error) {
 	if err := w.rules.identifier("service_id", req.GetServiceId()); err != nil {
 		return nil, err
 	}
-	p := w.plan(req.GetRequestId())
-	p.delete(registryv1.Table_TABLE_SERVICE, req.GetServiceId())
-	p.cmd.Operations = append(p.cmd.Operations, &registryv1.Operation{Op: &registryv1.Operation_DeletePrefix{
-		DeletePrefix: &registryv1.RecordKey{Table: registryv1.Table_TABLE_CHECK, Key: req.GetServiceId() + "/"},
-	}})
-	return p.cmd, nil
+	p := w.plan(v, req.GetRequestId(), time.Time{})
+	p.deregister(req.GetServiceId())
+	return p.done()
+}
+
+func (p *plan) deregister(id string) {
+	p.delete(registryv1.Table_TABLE_SERVICE, id)
+	p.deletePrefix(registryv1.Table_TABLE_CHECK, id+"/")
+}
+
+// DeregisterNode answers the plan that removes a node with its instances and all their checks, and how many
+// instances those are. It changes nothing when nothing of it is there.
+func (w *Writer) DeregisterNode(v *View, req *registryv1.DeregisterNodeRequest) (*Plan, int, error) {
+	if err := w.rules.identifier("node", req.GetNode()); err != nil {
+		return nil, 0, err
+	}
+	p := w.plan(v, req.GetRequestId(), time.Time{})
+	have, _ := v.Node(req.GetNode())
+	p.deregisterNode(req.GetNode(), have)
+	done, err := p.done()
+	return done, len(have.Instances), err
+}
+
+func (p *plan) deregisterNode(name string, have NodeAnswer) {
+	for _, i := range have.Instances {
+		p.deregister(i.GetService().GetId())
+	}
+	p.delete(registryv1.Table_TABLE_NODE, name)
+	p.deletePrefix(registryv1.Table_TABLE_CHECK, "/"+name+"/")
 }
 
 // ServiceNotFound is the answer about an instance that is not there.
@@ -198,39 +327,9 @@ func ServiceNotFound(id string) error {
 	return fault.New(fault.NotFound, ReasonServiceNotFound, "no service instance %q is registered here", id).WithField("service_id")
 }
 
-// UpdateChecks answers the command that records check outcomes. A status that did not change needs
-// no operation; a command without operations needs no commit.
-func (w *Writer) UpdateChecks(r record.Reader, req *registryv1.UpdateChecksRequest, now time.Time) (*registryv1.Command, error) {
-	if n := len(req.GetUpdates()); n == 0 || n > maxCheckRuns {
-		return nil, fault.Invalid("updates", "are %d; 1 to %d are allowed", n, maxCheckRuns)
-	}
-	p := w.plan(req.GetRequestId())
-	for i, u := range req.GetUpdates() {
-		field := fmt.Sprintf("updates[%d]", i)
-		if err := errors.Join(status(field+".status", u.GetStatus(), false), output(field+".output", u.GetOutput())); err != nil {
-			return nil, err
-		}
-		key := checkKey(u.GetServiceId(), u.GetCheckId())
-		row, err := r.Get(registryv1.Table_TABLE_CHECK, key)
-		if err != nil {
-			return nil, err
-		}
-		if !record.Live(row) {
-			return nil, fault.New(fault.NotFound, ReasonCheckNotFound, "service instance %q has no check %q", u.GetServiceId(), u.GetCheckId()).
-				WithField(field).WithRemedy("register the service with its checks again")
-		}
-		check := &registryv1.Check{}
-		if err := proto.Unmarshal(row.GetValue(), check); err != nil {
-			return nil, fmt.Errorf("decode check: %w", err)
-		}
-		if check.GetStatus() == u.GetStatus() {
-			continue
-		}
-		check.Status, check.Output, check.ModifiedAt = u.GetStatus(), u.GetOutput(), timestamppb.New(now)
-		p.unchanged(registryv1.Table_TABLE_CHECK, key, row.GetModifyIndex())
-		p.put(registryv1.Table_TABLE_CHECK, key, check)
-	}
-	return p.cmd, p.err
+// NodeNotFound is the answer about a node that is not there.
+func NodeNotFound(name string) error {
+	return fault.New(fault.NotFound, ReasonNodeNotFound, "no node %q is registered here", name).WithField("node")
 }
 
 // Moved is the answer to a write that kept losing races about a check.

@@ -43,11 +43,12 @@ type Joiner struct {
 	// Datacenter is the own one.
 	Datacenter string
 	label      *regexp.Regexp
+	seen       func(requestID string) bool
 }
 
-// NewJoiner answers a Joiner of a datacenter.
-func NewJoiner(datacenter string) *Joiner {
-	return &Joiner{Datacenter: datacenter, label: regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`)}
+// NewJoiner answers a Joiner of a datacenter. seen says whether a request was applied before.
+func NewJoiner(datacenter string, seen func(requestID string) bool) *Joiner {
+	return &Joiner{Datacenter: datacenter, seen: seen, label: regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`)}
 }
 
 // PutToken answers the command that keeps a fresh join token.
@@ -116,7 +117,7 @@ func (j *Joiner) Admit(r record.Reader, req *registryv1.AdmitDatacenterRequest, 
 		return nil, fault.New(fault.FailedPrecondition, ReasonTokenExpired, "the join token expired at %s", token.GetExpiresAt().AsTime().Format(time.RFC3339)).
 			WithField("token_id").WithRemedy(joinTokenRemedy)
 	}
-	if token.GetUsedAt() != nil && !j.repeats(r, req) {
+	if token.GetUsedAt() != nil && !j.repeats(req) {
 		return nil, used()
 	}
 	token.UsedAt = timestamppb.New(now)
@@ -142,12 +143,8 @@ func (j *Joiner) Admit(r record.Reader, req *registryv1.AdmitDatacenterRequest, 
 }
 
 // repeats says whether a request was applied before: its outcome is then answered again.
-func (j *Joiner) repeats(r record.Reader, req *registryv1.AdmitDatacenterRequest) bool {
-	if req.GetRequestId() == "" {
-		return false
-	}
-	row, err := r.Get(registryv1.Table_TABLE_REQUEST, req.GetRequestId())
-	return err == nil && record.Live(row)
+func (j *Joiner) repeats(req *registryv1.AdmitDatacenterRequest) bool {
+	return req.GetRequestId() != "" && j.seen(req.GetRequestId())
 }
 
 func used() error {

@@ -67,6 +67,12 @@ func entryType(table registryv1.Table) (federationv1.ReplicatedEntry_EntryType, 
 		return federationv1.ReplicatedEntry_KV, true
 	case registryv1.Table_TABLE_ACL_TOKEN:
 		return federationv1.ReplicatedEntry_ACL_TOKEN, true
+	case registryv1.Table_TABLE_ACL_POLICY:
+		return federationv1.ReplicatedEntry_ACL_POLICY, true
+	case registryv1.Table_TABLE_ACL_ROLE:
+		return federationv1.ReplicatedEntry_ACL_ROLE, true
+	case registryv1.Table_TABLE_ACL_BOOTSTRAP:
+		return federationv1.ReplicatedEntry_ACL_BOOTSTRAP, true
 	case registryv1.Table_TABLE_FAILOVER_POLICY:
 		return federationv1.ReplicatedEntry_FAILOVER_POLICY, true
 	case registryv1.Table_TABLE_CA_ROOT:
@@ -97,7 +103,7 @@ func Entry(row *registryv1.Record, prefixes []string) (*federationv1.ReplicatedE
 		return nil, false
 	}
 	return &federationv1.ReplicatedEntry{
-		Type: t, Key: row.GetKey(), Value: row.GetValue(), Deleted: row.GetDeleted(), Flags: row.GetFlags(),
+		Type: t, Key: row.GetKey(), Value: row.GetValue(), Deleted: row.GetDeleted(), Flags: row.GetFlags(), Meta: row.GetMeta(),
 		ModifyIndex: int64(row.GetModifyIndex()), //nolint:gosec // Raft indexes stay far below 2^63; the type is the ADR's
 		OriginDc:    row.GetOriginDatacenter(), OriginEpoch: row.GetOriginEpoch(), OriginTime: row.GetOriginTime(),
 	}, true
@@ -184,7 +190,7 @@ func replicateOperation(i int, e *federationv1.ReplicatedEntry) (*registryv1.Ope
 			WithField(fmt.Sprintf("entries[%d].key", i))
 	}
 	return &registryv1.Operation{Op: &registryv1.Operation_Replicate{Replicate: &registryv1.Record{
-		Table: table, Key: e.GetKey(), Value: e.GetValue(), Deleted: e.GetDeleted(), Flags: e.GetFlags(),
+		Table: table, Key: e.GetKey(), Value: e.GetValue(), Deleted: e.GetDeleted(), Flags: e.GetFlags(), Meta: e.GetMeta(),
 		OriginDatacenter: e.GetOriginDc(), OriginEpoch: e.GetOriginEpoch(),
 		OriginIndex: uint64(e.GetModifyIndex()), //nolint:gosec // made from a uint64 by Entry
 		OriginTime:  e.GetOriginTime(),

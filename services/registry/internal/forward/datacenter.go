@@ -70,6 +70,27 @@ func (r *Router) Stream(ctx context.Context, target string) (grpc.ClientConnInte
 	return conn, outgoing(ctx, hops{datacenter: r.Directory.Datacenter()}), nil
 }
 
+// Leading answers the connection for a stream that only the leader answers and the context for it, and a
+// nil connection when this server leads. It waits through an election.
+func (r *Router) Leading(ctx context.Context) (grpc.ClientConnInterface, context.Context, error) {
+	deadline := time.Now().Add(leaderWait)
+	pause := backoff.New(10*time.Millisecond, 100*time.Millisecond)
+	h := hopsOf(ctx)
+	for {
+		err := r.Leadership.CheckLease()
+		if err == nil {
+			return nil, ctx, nil
+		}
+		if leader := r.Leadership.LeaderID(); leader != "" && leader != r.ServerID && h.server == "" {
+			conn, err := r.Connections.Server(leader)
+			return conn, outgoing(ctx, hops{datacenter: h.datacenter, server: r.ServerID}), err
+		}
+		if h.server != "" || time.Now().After(deadline) || pause.Wait(ctx) != nil {
+			return nil, nil, err
+		}
+	}
+}
+
 // FarError is the error of a stream to another datacenter as the caller gets it.
 func (r *Router) FarError(ctx context.Context, target string, err error) error {
 	return r.farError(ctx, target, err)

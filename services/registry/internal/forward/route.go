@@ -12,15 +12,20 @@ type Kind int
 const (
 	// Anywhere is answered by whichever server was asked.
 	Anywhere Kind = iota
-	// Read is answered as its read mode says, by the leader if it has none.
+	// Read is answered as its read mode says, by a server that has what the leader had when it was asked.
 	Read
 	// Write is answered by the leader.
 	Write
+	// Proposal is a write that needs no state to be understood: the server that was asked turns it into a
+	// command and brings that to the leader.
+	Proposal
 )
 
 // Route is how calls of one method travel.
 type Route struct {
 	Kind Kind
+	// KindOf decides by the request instead; nil: Kind.
+	KindOf func(req any) Kind
 	// Reply makes an empty response.
 	Reply func() proto.Message
 	// Primary says that a request belongs to the primary datacenter; nil: none does.

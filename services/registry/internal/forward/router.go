@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"strings"
+	"sync"
 	"time"
 
 	"google.golang.org/grpc"
@@ -12,8 +13,10 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 
 	"konsul.dev/pkg/backoff"
+	"konsul.dev/pkg/coalesce"
 	"konsul.dev/pkg/fault"
 	registryv1 "konsul.dev/proto/gen/konsul/registry/v1"
+	"konsul.dev/services/registry/internal/fsm"
 )
 
 // Reasons of calls that could not be brought to where they belong.
@@ -24,6 +27,8 @@ const (
 	ReasonDatacenterUnreachable = "DATACENTER_UNREACHABLE"
 	// ReasonForwardingLoop says that two datacenters each believe the other one should answer.
 	ReasonForwardingLoop = "FORWARDING_LOOP"
+	// ReasonQueueFull says that too many writes wait for the leader.
+	ReasonQueueFull = "LEADER_QUEUE_FULL"
 )
 
 // Own is the name by which a request may call the asked datacenter.
@@ -31,10 +36,16 @@ const Own = "local"
 
 // Leadership is what the router asks of its own server.
 type Leadership interface {
+	// CheckLease says whether this server takes itself for the leader, ConfirmLease whether it may answer
+	// under its lease, VerifyLease whether a majority says so.
 	CheckLease() error
+	ConfirmLease(ctx context.Context) error
 	VerifyLease(ctx context.Context) error
 	// LeaderID is empty when no leader is known.
 	LeaderID() string
+	// Term is the latest term this server knows of.
+	Term() uint64
+	ProposeAll(ctx context.Context, proposals []fsm.Proposal) []fsm.Outcome
 }
 
 // Directory knows the datacenters.
@@ -60,19 +71,35 @@ type Params struct {
 	Metrics     *Metrics
 	Log         *slog.Logger
 	NewID       func() string
+	// Admit refuses commands of a version that a member does not understand; so does the leader, unless it is
+	// the one.
+	Admit func(version uint32) error
+	// Published answers the index up to which this server's state is there for readers.
+	Published func() uint64
+	// MaxInFlight bounds the writes that wait for a leader elsewhere.
+	MaxInFlight int
+	// MaxInFlightBytes bounds what they weigh together.
+	MaxInFlightBytes int
 }
 
 // Router brings calls to the server that may answer them. Safe for concurrent use.
 type Router struct {
 	Params
 	flights flights
+	// leased and verified are the questions for a read index, by what the leader must do before it answers.
+	leased, verified coalesce.Rounds[uint64]
+
+	mu     sync.Mutex
+	queues map[string]*coalesce.Queue[proposal]
 }
 
 // leaderWait is how long a call waits for a leader: longer than an election, shorter than a caller's patience.
 const leaderWait = 5 * time.Second
 
 // New answers a router; its Run must run.
-func New(p Params) *Router { return &Router{Params: p, flights: newFlights()} }
+func New(p Params) *Router {
+	return &Router{Params: p, flights: newFlights(), queues: map[string]*coalesce.Queue[proposal]{}}
+}
 
 // Unary is the router as an interceptor. It goes behind the one that admits callers.
 func (r *Router) Unary(ctx context.Context, req any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
@@ -80,7 +107,10 @@ func (r *Router) Unary(ctx context.Context, req any, info *grpc.UnaryServerInfo,
 	if !ok {
 		return handler(ctx, req)
 	}
-	if route.Kind == Write {
+	if route.KindOf != nil {
+		route.Kind = route.KindOf(req)
+	}
+	if route.Kind == Write || route.Kind == Proposal {
 		ensureRequestID(req, r.NewID)
 	}
 	c := call{route: route, method: info.FullMethod, req: req, hops: hopsOf(ctx), handler: handler}
@@ -91,7 +121,7 @@ func (r *Router) Unary(ctx context.Context, req any, info *grpc.UnaryServerInfo,
 	if target != r.Directory.Datacenter() {
 		return r.toDatacenter(ctx, c, target)
 	}
-	if route.Kind == Anywhere || route.Kind == Read && readMode(req) == registryv1.ReadMode_READ_MODE_STALE {
+	if route.Kind == Anywhere || route.Kind == Proposal || route.Kind == Read && readMode(req) == registryv1.ReadMode_READ_MODE_STALE {
 		return handler(ctx, req)
 	}
 	return r.onLeader(ctx, c)
@@ -152,21 +182,54 @@ func (r *Router) Resolve(name string) (string, error) {
 func (r *Router) onLeader(ctx context.Context, c call) (any, error) {
 	deadline := time.Now().Add(leaderWait)
 	pause := backoff.New(10*time.Millisecond, 100*time.Millisecond)
+	sent := false
 	for {
 		resp, err := r.once(ctx, c)
+		sent = sent || err != nil && unsure(err)
 		if err == nil || ctx.Err() != nil || c.hops.server != "" || !repeatable(err) || time.Now().After(deadline) {
-			return resp, err
+			return resp, c.honest(err, sent)
 		}
 		if pause.Wait(ctx) != nil {
-			return nil, err
+			return nil, c.honest(err, sent)
 		}
 	}
 }
 
+func (c call) honest(err error, sent bool) error {
+	if c.route.Kind != Write {
+		return err
+	}
+	return honest(err, sent)
+}
+
+// unsure says whether a write that failed so may have been done all the same.
+func unsure(err error) bool {
+	return fault.CodeOf(err) == fault.Unknown || errors.Is(err, errLeaderMoved) ||
+		fault.CodeOf(err) == fault.Unavailable && fault.ReasonOf(err) == ""
+}
+
+// honest answers the error of a write: a refusal says that nothing was done, which a refused repetition cannot say of
+// the tries before it.
+func honest(err error, sent bool) error {
+	if err == nil || !sent {
+		return err
+	}
+	switch fault.CodeOf(err) {
+	case fault.Unavailable, fault.ResourceExhausted:
+		return fault.New(fault.Unknown, fault.ReasonOutcomeUnknown, "the write was proposed, its outcome is not known").
+			WithRemedy("retry with the same request_id").Wrap(err)
+	}
+	return err
+}
+
 func (r *Router) once(ctx context.Context, c call) (any, error) {
 	err := r.Leadership.CheckLease()
-	if err == nil && c.route.Kind == Read && readMode(c.req) == registryv1.ReadMode_READ_MODE_LINEARIZABLE {
-		err = r.Leadership.VerifyLease(ctx)
+	if err == nil && c.route.Kind == Read {
+		confirm := r.Leadership.ConfirmLease
+		if readMode(c.req) == registryv1.ReadMode_READ_MODE_LINEARIZABLE {
+			confirm = r.Leadership.VerifyLease
+		}
+		err = confirm(ctx)
 	}
 	if err == nil {
 		return c.handler(ctx, c.req)
@@ -175,7 +238,23 @@ func (r *Router) once(ctx context.Context, c call) (any, error) {
 	if leader == "" || leader == r.ServerID || c.hops.server != "" {
 		return nil, err
 	}
+	if c.route.Kind == Read && !blocks(c.req) {
+		index, err := r.confirmed(ctx, readMode(c.req) == registryv1.ReadMode_READ_MODE_LINEARIZABLE)
+		if err != nil {
+			return nil, err
+		}
+		// What is not here yet is faster at the leader's than waited for: commits reach followers with the next entry.
+		if r.Published() >= index {
+			return c.handler(ctx, c.req)
+		}
+	}
 	return r.toLeader(ctx, c, leader)
+}
+
+// blocks says whether a read waits for a change.
+func blocks(req any) bool {
+	blocking, ok := req.(interface{ GetIndex() uint64 })
+	return ok && blocking.GetIndex() > 0
 }
 
 // repeatable says whether trying again can help and cannot harm: nothing was done, or the request id
@@ -211,6 +290,9 @@ func (r *Router) toLeader(ctx context.Context, c call, leader string) (any, erro
 
 // ensureRequestID gives a write an id, so that it can be repeated.
 func ensureRequestID(req any, newID func() string) {
+	if r, ok := req.(interface{ GetRequestId() string }); ok && r.GetRequestId() != "" {
+		return
+	}
 	m, ok := req.(proto.Message)
 	if !ok {
 		return

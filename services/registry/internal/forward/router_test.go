@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"testing"
 	"time"
 
@@ -16,6 +17,7 @@ import (
 
 	"konsul.dev/pkg/fault"
 	registryv1 "konsul.dev/proto/gen/konsul/registry/v1"
+	"konsul.dev/services/registry/internal/fsm"
 )
 
 // world plays the cluster and the federation around one router.
@@ -26,6 +28,22 @@ type world struct {
 	errs     []error // answered to calls, in turn
 	block    bool
 	md       metadata.MD
+	// published is how far this server is, confirmed what the leader answers.
+	published, confirmed uint64
+	// term is what this server knows, leaderTerms what the leader says it is at, in turn.
+	term        uint64
+	leaderTerms []uint64
+	proposed    []int
+}
+
+func (w *world) ProposeAll(_ context.Context, proposals []fsm.Proposal) []fsm.Outcome {
+	w.calls = append(w.calls, "here")
+	w.proposed = append(w.proposed, len(proposals))
+	out := make([]fsm.Outcome, len(proposals))
+	for i := range out {
+		out[i].Result = &registryv1.CommandResult{Index: uint64(i)} //nolint:gosec // a small number
+	}
+	return out
 }
 
 func (w *world) noLeader() error {
@@ -39,11 +57,14 @@ func (w *world) CheckLease() error {
 	return w.noLeader()
 }
 
+func (w *world) ConfirmLease(context.Context) error { return w.CheckLease() }
+
 func (w *world) VerifyLease(context.Context) error {
 	w.verified++
 	return w.CheckLease()
 }
 func (w *world) LeaderID() string   { return w.leader }
+func (w *world) Term() uint64       { return w.term }
 func (w *world) Datacenter() string { return "dc1" }
 func (w *world) Primary() string    { return "dc0" }
 func (w *world) Known() []string    { return []string{"dc0", "dc1", "dc2"} }
@@ -61,7 +82,16 @@ type conn struct {
 	name string
 }
 
-func (c conn) Invoke(ctx context.Context, _ string, _, _ any, _ ...grpc.CallOption) error {
+func (c conn) Invoke(ctx context.Context, _ string, req, reply any, _ ...grpc.CallOption) error {
+	if _, ok := req.(*registryv1.ReadIndexRequest); ok {
+		c.w.calls = append(c.w.calls, "ask "+c.name)
+		resp := reply.(*registryv1.ReadIndexResponse)
+		resp.Index = c.w.confirmed
+		if len(c.w.leaderTerms) > 0 {
+			resp.Term, c.w.leaderTerms = c.w.leaderTerms[0], c.w.leaderTerms[1:]
+		}
+		return c.w.nextError()
+	}
 	c.w.calls = append(c.w.calls, c.name)
 	c.w.md, _ = metadata.FromOutgoingContext(ctx)
 	if c.w.block {
@@ -69,12 +99,23 @@ func (c conn) Invoke(ctx context.Context, _ string, _, _ any, _ ...grpc.CallOpti
 		c.w.block = false
 		return fault.New(fault.Canceled, "", "canceled")
 	}
-	if len(c.w.errs) > 0 {
-		err := c.w.errs[0]
-		c.w.errs = c.w.errs[1:]
-		return err
+	if resp, ok := reply.(*registryv1.ProposeResponse); ok && len(c.w.errs) == 0 {
+		for i := range req.(*registryv1.ProposeRequest).GetProposals() {
+			resp.Outcomes = append(resp.Outcomes, &registryv1.ProposalOutcome{Outcome: &registryv1.ProposalOutcome_Result{
+				Result: &registryv1.CommandResult{Index: uint64(i)}, //nolint:gosec // a small number
+			}})
+		}
 	}
-	return nil
+	return c.w.nextError()
+}
+
+func (w *world) nextError() error {
+	if len(w.errs) == 0 {
+		return nil
+	}
+	err := w.errs[0]
+	w.errs = w.errs[1:]
+	return err
 }
 
 func (conn) NewStream(context.Context, *grpc.StreamDesc, string, ...grpc.CallOption) (grpc.ClientStream, error) {
@@ -88,11 +129,14 @@ func newRouter(t *testing.T, w *world) *Router {
 	ids := 0
 	return New(Params{
 		ServerID: "s1", Leadership: w, Directory: w, Connections: connections{w}, Metrics: metrics,
+		Admit:     func(uint32) error { return nil },
+		Published: func() uint64 { return w.published }, MaxInFlight: 4,
 		Log: slog.New(slog.DiscardHandler), NewID: func() string { ids++; return fmt.Sprintf("id-%d", ids) },
 		Routes: Routes{
-			"/get":    {Kind: Read, Reply: To[registryv1.GetResponse]()},
-			"/set":    {Kind: Write, Reply: To[registryv1.SetResponse](), Primary: func(req any) bool { return req.(*registryv1.SetRequest).GetScope() == registryv1.Scope_SCOPE_GLOBAL }},
-			"/status": {Kind: Anywhere, Reply: To[registryv1.ClusterStatusResponse]()},
+			"/get":     {Kind: Read, Reply: To[registryv1.GetResponse]()},
+			"/set":     {Kind: Write, Reply: To[registryv1.SetResponse](), Primary: func(req any) bool { return req.(*registryv1.SetRequest).GetScope() == registryv1.Scope_SCOPE_GLOBAL }},
+			"/propose": {Kind: Proposal},
+			"/status":  {Kind: Anywhere, Reply: To[registryv1.ClusterStatusResponse]()},
 		},
 	})
 }
@@ -125,7 +169,9 @@ func TestCallsGoWhereTheyBelong(t *testing.T) {
 		reason string
 	}{
 		"default read on the leader":      {"s1", nil, "/get", &registryv1.GetRequest{}, []string{"here"}, ""},
-		"default read on a follower":      {"s2", nil, "/get", &registryv1.GetRequest{}, []string{"s2"}, ""},
+		"default read on a follower":      {"s2", nil, "/get", &registryv1.GetRequest{}, []string{"ask s2", "s2"}, ""},
+		"blocking read on a follower":     {"s2", nil, "/get", &registryv1.GetRequest{Index: 3}, []string{"s2"}, ""},
+		"proposal on a follower":          {"s2", nil, "/propose", &registryv1.SetRequest{}, []string{"here"}, ""},
 		"stale read on a follower":        {"s2", nil, "/get", &registryv1.GetRequest{ReadMode: stale}, []string{"here"}, ""},
 		"stale read without a leader":     {"", nil, "/get", &registryv1.GetRequest{ReadMode: stale}, []string{"here"}, ""},
 		"linearizable read":               {"s1", nil, "/get", &registryv1.GetRequest{ReadMode: linear}, []string{"here"}, ""},
@@ -139,12 +185,12 @@ func TestCallsGoWhereTheyBelong(t *testing.T) {
 		"anywhere":                        {"s2", nil, "/status", &registryv1.ClusterStatusRequest{}, []string{"here"}, ""},
 		"second hop between datacenters":  {"s1", from(hopDatacenter), "/get", &registryv1.GetRequest{Datacenter: "dc2"}, nil, ReasonForwardingLoop},
 		"global write sent to no primary": {"s1", from(hopDatacenter), "/set", &registryv1.SetRequest{Scope: registryv1.Scope_SCOPE_GLOBAL}, nil, ReasonForwardingLoop},
-		"from a datacenter to the leader": {"s2", from(hopDatacenter), "/get", &registryv1.GetRequest{}, []string{"s2"}, ""},
+		"from a datacenter to the leader": {"s2", from(hopDatacenter), "/get", &registryv1.GetRequest{}, []string{"ask s2", "s2"}, ""},
 		"second hop to a leader":          {"s2", from(hopServer), "/get", &registryv1.GetRequest{}, nil, fault.ReasonNoLeader},
 		"not routed":                      {"", nil, "/other", &registryv1.GetRequest{}, []string{"here"}, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
-			w := &world{leader: c.leader}
+			w := &world{leader: c.leader, confirmed: 1}
 			ctx := c.ctx
 			if ctx == nil {
 				ctx = t.Context()
@@ -161,6 +207,67 @@ func TestCallsGoWhereTheyBelong(t *testing.T) {
 	}
 }
 
+func TestAFollowerAnswersWhenItHasWhatTheLeaderHad(t *testing.T) {
+	for name, mode := range map[string]registryv1.ReadMode{
+		"default": registryv1.ReadMode_READ_MODE_DEFAULT, "linearizable": registryv1.ReadMode_READ_MODE_LINEARIZABLE,
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := &world{leader: "s2", confirmed: 7, published: 7, errs: []error{(&world{}).noLeader()}}
+			require.NoError(t, w.do(t.Context(), t, newRouter(t, w), "/get", &registryv1.GetRequest{ReadMode: mode}))
+			require.Equal(t, []string{"ask s2", "ask s2", "here"}, w.calls, "asked again after an election")
+
+			w = &world{leader: "s2", confirmed: 8, published: 7}
+			require.NoError(t, w.do(t.Context(), t, newRouter(t, w), "/get", &registryv1.GetRequest{ReadMode: mode}))
+			require.Equal(t, []string{"ask s2", "s2"}, w.calls, "the leader is faster than waiting")
+		})
+	}
+}
+
+func TestAFollowerOfALaterTermDoesNotConfirmALeader(t *testing.T) {
+	w := &world{leader: "s2", confirmed: 7, published: 7, term: 5, leaderTerms: []uint64{4, 5}}
+	require.NoError(t, w.do(t.Context(), t, newRouter(t, w), "/get", &registryv1.GetRequest{ReadMode: registryv1.ReadMode_READ_MODE_LINEARIZABLE}))
+	require.Equal(t, []string{"ask s2", "ask s2", "here"}, w.calls)
+}
+
+func TestProposalsGoToTheLeaderTogether(t *testing.T) {
+	cmds := func(n int) []*registryv1.Command {
+		out := make([]*registryv1.Command, n)
+		for i := range out {
+			out[i] = &registryv1.Command{}
+		}
+		return out
+	}
+	unknown := fault.New(fault.Unknown, fault.ReasonOutcomeUnknown, "who knows")
+	for name, c := range map[string]struct {
+		leader string
+		errs   []error
+		want   []string
+	}{
+		"on the leader":            {"s1", nil, []string{"here"}},
+		"on a follower":            {"s2", nil, []string{"s2"}},
+		"through an election":      {"s2", []error{(&world{}).noLeader()}, []string{"s2", "s2"}},
+		"after an unknown outcome": {"s2", []error{unknown}, []string{"s2", "s2"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := &world{leader: c.leader, errs: c.errs}
+			sent := cmds(3)
+			for i, outcome := range newRouter(t, w).Propose(t.Context(), sent...) {
+				require.NoError(t, outcome.Err)
+				require.EqualValues(t, i, outcome.Result.GetIndex())
+				require.Equal(t, fmt.Sprintf("id-%d", i+1), sent[i].GetRequestId())
+			}
+			require.Equal(t, c.want, w.calls)
+		})
+	}
+	final := fault.New(fault.ResourceExhausted, "WRITE_QUEUE_FULL", "full")
+	w := &world{leader: "s2", errs: []error{final}}
+	require.ErrorIs(t, newRouter(t, w).Propose(t.Context(), cmds(1)...)[0].Err, final)
+	w = &world{leader: "s2"}
+	outcome := newRouter(t, w).Propose(t.Context(), cmds(5)...)[4]
+	require.Equal(t, ReasonQueueFull, fault.ReasonOf(outcome.Err), "five do not fit where four may wait")
+	require.Empty(t, w.calls)
+}
+
 func TestWritesGetAnIDAndAreRepeatedWhenThatIsSafe(t *testing.T) {
 	bare := fault.New(fault.Unavailable, "", "connection refused")
 	unknown := fault.New(fault.Unknown, fault.ReasonOutcomeUnknown, "who knows")
@@ -174,6 +281,36 @@ func TestWritesGetAnIDAndAreRepeatedWhenThatIsSafe(t *testing.T) {
 	w = &world{leader: "s2", errs: []error{final}}
 	require.ErrorIs(t, w.do(t.Context(), t, newRouter(t, w), "/set", &registryv1.SetRequest{RequestId: "mine"}), final)
 	require.Len(t, w.calls, 1)
+}
+
+func TestARefusalDoesNotHideThatATryBeforeItMayHaveBeenDone(t *testing.T) {
+	refusals := make([]error, 2000)
+	for i := range refusals {
+		refusals[i] = (&world{}).noLeader()
+	}
+	bare := fault.New(fault.Unavailable, "", "connection reset")
+	brief := func() context.Context {
+		ctx, cancel := context.WithTimeout(context.Background(), 200*time.Millisecond)
+		t.Cleanup(cancel)
+		return ctx
+	}
+	for name, first := range map[string]struct {
+		err  error
+		want string
+	}{
+		"only refusals":        {refusals[0], fault.ReasonNoLeader},
+		"lost on the way":      {bare, fault.ReasonOutcomeUnknown},
+		"cut loose on its way": {errLeaderMoved, fault.ReasonOutcomeUnknown},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			errs := append([]error{first.err}, refusals...)
+			w := &world{leader: "s2", errs: slices.Clone(errs)}
+			require.Equal(t, first.want, fault.ReasonOf(newRouter(t, w).Propose(brief(), &registryv1.Command{})[0].Err))
+			w = &world{leader: "s2", errs: slices.Clone(errs)}
+			require.Equal(t, first.want, fault.ReasonOf(w.do(brief(), t, newRouter(t, w), "/set", &registryv1.SetRequest{})))
+		})
+	}
 }
 
 func TestACallToAPausedLeaderIsCutLooseWhenAnotherLeads(t *testing.T) {

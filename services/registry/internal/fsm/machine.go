@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/timestamppb"
 
 	registryv1 "konsul.dev/proto/gen/konsul/registry/v1"
 	"konsul.dev/services/registry/internal/record"
@@ -39,46 +40,123 @@ func Decode(data []byte) (*registryv1.Command, error) {
 }
 
 func known(cmd *registryv1.Command) error {
-	unknown := len(cmd.ProtoReflect().GetUnknown()) > 0
+	ok := len(cmd.ProtoReflect().GetUnknown()) == 0
 	for _, op := range cmd.GetOperations() {
-		unknown = unknown || op.GetOp() == nil || len(op.ProtoReflect().GetUnknown()) > 0
+		ok = ok && knownOperation(op)
+	}
+	for _, op := range cmd.GetOtherwise() {
+		ok = ok && knownOperation(op)
 	}
 	for _, c := range cmd.GetConditions() {
-		unknown = unknown || c.GetRow() == nil || len(c.ProtoReflect().GetUnknown()) > 0
+		ok = ok && c.GetRow() != nil && len(c.ProtoReflect().GetUnknown()) == 0 && knownComparison(c.GetComparison())
 	}
-	if unknown {
+	if !ok {
 		return ErrUnknownCommand
 	}
 	return nil
 }
 
-// Apply does what one command says at a Raft index, all of it or nothing, and answers its outcome. A
-// command whose request id was seen before changes nothing and answers the first outcome. An error
-// means the state cannot be trusted any more.
+func knownOperation(operation *registryv1.Operation) bool {
+	var inner proto.Message
+	switch op := operation.GetOp().(type) {
+	case nil:
+		return false
+	case *registryv1.Operation_DeleteBelow:
+		inner = op.DeleteBelow
+	case *registryv1.Operation_EndLease:
+		inner = op.EndLease
+	case *registryv1.Operation_AcquireLock:
+		inner = op.AcquireLock
+	default:
+		return len(operation.ProtoReflect().GetUnknown()) == 0 // What a row holds is not for this machine to know.
+	}
+	return len(operation.ProtoReflect().GetUnknown()) == 0 && len(inner.ProtoReflect().GetUnknown()) == 0
+}
+
+// Machine applies the entries of the log in order. Apply and Load belong to one goroutine; Seen is safe
+// for concurrent use.
+type Machine struct{ memory memory }
+
+// New answers a machine over an empty state.
+func New() *Machine { return &Machine{memory: memory{rows: map[requestKey]uint64{}}} }
+
+// Load makes the machine ready to go on from a stored state.
+func (m *Machine) Load(r record.Reader) error { return m.memory.load(r) }
+
+// Seen says whether a request was applied and is remembered.
+func (m *Machine) Seen(requestID string) bool {
+	_, ok := m.memory.find(requestID)
+	return ok
+}
+
+// Apply does what the commands of one entry say at its Raft index, one after the other and each all or
+// nothing, and answers their outcomes. A command whose request id was seen before changes nothing and
+// answers the first outcome. An error means the state cannot be trusted any more.
+func (m *Machine) Apply(tx Tx, index uint64, cmds ...*registryv1.Command) ([]*registryv1.CommandResult, error) {
+	results := make([]*registryv1.CommandResult, len(cmds))
+	var done []answered
+	for i, cmd := range cmds {
+		result, err := m.once(tx, index, cmd, &done)
+		if err != nil {
+			return nil, err
+		}
+		results[i] = result
+	}
+	if len(cmds) == 0 {
+		return results, nil
+	}
+	if err := m.memory.remember(tx, index, cmds[0].GetTime(), done); err != nil {
+		return nil, err
+	}
+	return results, m.memory.forget(tx, cmds[0].GetTime())
+}
+
+// once applies a command unless its request was applied before.
+func (m *Machine) once(tx Tx, index uint64, cmd *registryv1.Command, done *[]answered) (*registryv1.CommandResult, error) {
+	id := cmd.GetRequestId()
+	if id == "" {
+		return Apply(tx, index, cmd)
+	}
+	for _, d := range *done {
+		if d.cmd.GetRequestId() == id {
+			return d.result, nil
+		}
+	}
+	if result, err := m.memory.recall(tx, cmd); err != nil || result != nil {
+		return result, err
+	}
+	result, err := Apply(tx, index, cmd)
+	if err != nil {
+		return nil, err
+	}
+	*done = append(*done, answered{cmd, result})
+	return result, nil
+}
+
+// Apply does what one command says at a Raft index, all of it or nothing, whatever its request id, and
+// answers its outcome. An error means the state cannot be trusted any more.
 func Apply(tx Tx, index uint64, cmd *registryv1.Command) (*registryv1.CommandResult, error) {
 	if err := known(cmd); err != nil {
 		return nil, err
-	}
-	if result, seen, err := recall(tx, cmd); err != nil || seen {
-		return result, err
 	}
 	a := application{tx: tx, index: index, cmd: cmd, result: &registryv1.CommandResult{Index: index}}
 	failed, err := a.check()
 	if err != nil {
 		return nil, err
 	}
+	operations := cmd.GetOperations()
 	if failed != nil {
 		a.result.FailedReason, a.result.FailedRow = failed.GetReason(), failed.GetRow()
-	} else if err := a.operate(); err != nil {
-		return nil, err
+		if !failed.GetChooses() {
+			return a.result, nil
+		}
+		operations = cmd.GetOtherwise()
 	}
-	if err := remember(tx, index, cmd, a.result); err != nil {
-		return nil, err
+	tooMuch, err := a.tooMuch(operations)
+	if err != nil || tooMuch {
+		return a.result, err
 	}
-	if err := sweep(tx, index, cmd); err != nil {
-		return nil, err
-	}
-	return a.result, nil
+	return a.result, a.operate(operations)
 }
 
 type application struct {
@@ -88,40 +166,75 @@ type application struct {
 	result *registryv1.CommandResult
 }
 
-// check answers the first condition that does not hold.
+// check answers the first condition that does not hold; one that fails the command comes before one that
+// chooses what it does.
 func (a *application) check() (*registryv1.Condition, error) {
+	var chosen *registryv1.Condition
 	for _, c := range a.cmd.GetConditions() {
 		row, err := a.tx.Get(c.GetRow().GetTable(), c.GetRow().GetKey())
 		if err != nil {
 			return nil, err
 		}
-		if record.ModifyIndex(row) != c.GetModifyIndex() {
+		holds, err := a.holds(c, row)
+		switch {
+		case err != nil:
+			return nil, err
+		case holds:
+		case !c.GetChooses():
 			return c, nil
+		case chosen == nil:
+			chosen = c
 		}
 	}
-	return nil, nil
+	return chosen, nil
 }
 
-func (a *application) operate() error {
-	for _, operation := range a.cmd.GetOperations() {
-		var err error
-		switch op := operation.GetOp().(type) {
-		case *registryv1.Operation_Put:
-			err = a.put(op.Put)
-		case *registryv1.Operation_Delete:
-			err = a.delete(op.Delete)
-		case *registryv1.Operation_DeletePrefix:
-			err = a.deletePrefix(op.DeletePrefix)
-		case *registryv1.Operation_Replicate:
-			err = a.replicate(op.Replicate)
-		default:
-			err = ErrUnknownCommand
-		}
+// operate carries out the operations in order.
+func (a *application) operate(operations []*registryv1.Operation) error {
+	for _, operation := range operations {
+		before, wrote := a.result.GetChanged(), len(a.result.GetWritten())
+		read, err := a.do(operation)
 		if err != nil {
 			return err
 		}
+		if !a.cmd.GetDetailed() {
+			continue
+		}
+		outcome := &registryv1.OperationOutcome{Changed: a.result.GetChanged() - before, Row: read}
+		if written := a.result.GetWritten(); read == nil && len(written) > wrote {
+			outcome.Row = written[len(written)-1]
+		}
+		a.result.Outcomes = append(a.result.Outcomes, outcome)
 	}
 	return nil
+}
+
+// do carries out one operation and answers the row it read, if it read one.
+func (a *application) do(operation *registryv1.Operation) (read *registryv1.Record, err error) {
+	switch op := operation.GetOp().(type) {
+	case *registryv1.Operation_Put:
+		err = a.put(op.Put)
+	case *registryv1.Operation_Delete:
+		err = a.delete(op.Delete)
+	case *registryv1.Operation_DeletePrefix:
+		err = a.deletePrefix(op.DeletePrefix)
+	case *registryv1.Operation_Replicate:
+		err = a.replicate(op.Replicate)
+	case *registryv1.Operation_Get:
+		read, err = a.tx.Get(op.Get.GetTable(), op.Get.GetKey())
+		if !record.Live(read) {
+			read = nil
+		}
+	case *registryv1.Operation_DeleteBelow:
+		err = a.deleteBelow(op.DeleteBelow)
+	case *registryv1.Operation_EndLease:
+		err = a.endLease(op.EndLease.GetId())
+	case *registryv1.Operation_AcquireLock:
+		read, err = a.acquire(op.AcquireLock)
+	default:
+		err = ErrUnknownCommand
+	}
+	return read, err
 }
 
 func (a *application) put(r *registryv1.Record) error {
@@ -129,13 +242,17 @@ func (a *application) put(r *registryv1.Record) error {
 	if err != nil {
 		return err
 	}
+	return a.write(old, originating(r, a.index, a.cmd.GetEpoch(), a.cmd.GetTime()))
+}
+
+// originating answers a row that a command puts, as it is written here.
+func originating(r *registryv1.Record, index, epoch uint64, at *timestamppb.Timestamp) *registryv1.Record {
 	row := &registryv1.Record{
-		Table: r.GetTable(), Key: r.GetKey(), Value: r.GetValue(), Flags: r.GetFlags(),
-		OriginDatacenter: r.GetOriginDatacenter(), OriginEpoch: a.cmd.GetEpoch(),
-		OriginIndex: a.index, OriginTime: a.cmd.GetTime(),
+		Table: r.GetTable(), Key: r.GetKey(), Value: r.GetValue(), Flags: r.GetFlags(), Lease: r.GetLease(), Meta: r.GetMeta(),
+		OriginDatacenter: r.GetOriginDatacenter(), OriginEpoch: epoch, OriginIndex: index, OriginTime: at,
 	}
 	row.ProtoReflect().SetUnknown(r.ProtoReflect().GetUnknown())
-	return a.write(old, row)
+	return row
 }
 
 func (a *application) delete(key *registryv1.RecordKey) error {
@@ -147,21 +264,76 @@ func (a *application) delete(key *registryv1.RecordKey) error {
 }
 
 func (a *application) deletePrefix(prefix *registryv1.RecordKey) error {
+	rows, err := a.below(prefix, 0)
+	if err != nil {
+		return err
+	}
+	return a.buryAll(rows)
+}
+
+// deleteBelow deletes no more rows than it may.
+func (a *application) deleteBelow(d *registryv1.DeleteBelow) error {
+	rows, err := a.below(d.GetPrefix(), d.GetLimit()+1)
+	if err != nil {
+		return err
+	}
+	if uint64(len(rows)) > d.GetLimit() {
+		rows, a.result.More = rows[:d.GetLimit()], true
+	}
+	return a.buryAll(rows)
+}
+
+// below answers the live rows below a prefix, without their values; at most limit of them, if that is not 0.
+func (a *application) below(prefix *registryv1.RecordKey, limit uint64) ([]*registryv1.Record, error) {
 	var rows []*registryv1.Record
 	options := record.ScanOptions{Prefix: prefix.GetKey(), KeysOnly: true}
 	err := a.tx.Scan(prefix.GetTable(), options, func(r *registryv1.Record) bool {
 		rows = append(rows, r)
-		return true
+		return limit == 0 || uint64(len(rows)) < limit
 	})
-	if err != nil {
-		return err
-	}
+	return rows, err
+}
+
+func (a *application) buryAll(rows []*registryv1.Record) error {
 	for _, r := range rows {
 		if err := a.bury(r); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// FailedTooMuch is why a command fails that would delete or answer more than it may.
+const FailedTooMuch = "TOO_MUCH"
+
+// tooMuch says, before anything is done, whether the operations would delete or answer more than they may.
+func (a *application) tooMuch(operations []*registryv1.Operation) (bool, error) {
+	fail := func(row *registryv1.RecordKey) (bool, error) {
+		a.result.FailedReason, a.result.FailedRow = FailedTooMuch, row
+		return true, nil
+	}
+	answer := uint64(0)
+	for _, operation := range operations {
+		if d := operation.GetDeleteBelow(); d != nil && !d.GetPartial() {
+			rows, err := a.below(d.GetPrefix(), d.GetLimit()+1)
+			if err != nil {
+				return false, err
+			}
+			if uint64(len(rows)) > d.GetLimit() {
+				return fail(d.GetPrefix())
+			}
+		}
+		if key := operation.GetGet(); key != nil && a.cmd.GetMaxAnswerBytes() > 0 {
+			row, err := a.tx.Get(key.GetTable(), key.GetKey())
+			if err != nil {
+				return false, err
+			}
+			if answer += uint64(len(row.GetValue())); answer > a.cmd.GetMaxAnswerBytes() {
+				return fail(key)
+			}
+		}
+	}
+	return false, nil
 }
 
 // bury leaves a tombstone written in the old row's datacenter: only that one may delete it.
@@ -186,7 +358,7 @@ func (a *application) replicate(r *registryv1.Record) error {
 		return nil
 	}
 	row := &registryv1.Record{
-		Table: r.GetTable(), Key: r.GetKey(), Value: r.GetValue(), Deleted: r.GetDeleted(), Flags: r.GetFlags(),
+		Table: r.GetTable(), Key: r.GetKey(), Value: r.GetValue(), Deleted: r.GetDeleted(), Flags: r.GetFlags(), Meta: r.GetMeta(),
 		OriginDatacenter: r.GetOriginDatacenter(), OriginEpoch: r.GetOriginEpoch(),
 		OriginIndex: r.GetOriginIndex(), OriginTime: r.GetOriginTime(),
 	}
@@ -204,13 +376,16 @@ func (a *application) write(old, row *registryv1.Record) error {
 	if !row.GetDeleted() {
 		a.result.Written = append(a.result.Written, bare(row))
 	}
+	if err := a.attach(old, row); err != nil {
+		return err
+	}
 	return a.tx.Put(row)
 }
 
 func bare(r *registryv1.Record) *registryv1.Record {
 	return &registryv1.Record{
 		Table: r.GetTable(), Key: r.GetKey(), CreateIndex: r.GetCreateIndex(), ModifyIndex: r.GetModifyIndex(),
-		Version: r.GetVersion(), Flags: r.GetFlags(), OriginDatacenter: r.GetOriginDatacenter(),
+		Version: r.GetVersion(), Flags: r.GetFlags(), Lease: r.GetLease(), Meta: r.GetMeta(), OriginDatacenter: r.GetOriginDatacenter(),
 		OriginEpoch: r.GetOriginEpoch(), OriginIndex: r.GetOriginIndex(), OriginTime: r.GetOriginTime(),
 	}
 }

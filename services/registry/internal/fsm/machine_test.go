@@ -3,11 +3,9 @@ package fsm_test
 import (
 	"bytes"
 	"flag"
-	"fmt"
 	"log/slog"
 	"os"
 	"testing"
-	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/stretchr/testify/require"
@@ -87,33 +85,6 @@ func TestFailedConditionChangesNothing(t *testing.T) {
 	require.Len(t, s.All(), 1)
 }
 
-func TestRequestIDAppliesOnce(t *testing.T) {
-	s := recordtest.New()
-	cmd := &registryv1.Command{Time: at(1), RequestId: "r1", Operations: []*registryv1.Operation{put("local/a", "1")}}
-	first := apply(t, s, 1, cmd)
-	apply(t, s, 2, &registryv1.Command{Time: at(2), Operations: []*registryv1.Operation{put("local/a", "2")}})
-	again := apply(t, s, 3, cmd)
-	require.Empty(t, cmp.Diff(first, again, protocmp.Transform()))
-	row, err := s.Get(kv, "local/a")
-	require.NoError(t, err)
-	require.Equal(t, "2", string(row.GetValue()))
-}
-
-func TestOldRequestsAreForgotten(t *testing.T) {
-	s := recordtest.New()
-	index := uint64(0)
-	for range 2000 {
-		index++
-		apply(t, s, index, &registryv1.Command{Time: at(1), RequestId: fmt.Sprintf("r%d", index), Operations: []*registryv1.Operation{put("local/a", "1")}})
-	}
-	later := at(1 + int64(2*fsm.RequestRetention/time.Second))
-	for range 2560 {
-		index++
-		apply(t, s, index, &registryv1.Command{Time: later, Operations: []*registryv1.Operation{put("local/a", "2")}})
-	}
-	require.Len(t, s.All(), 2, "the key and the hand")
-}
-
 func TestReplicateKeepsOriginAndIsIdempotent(t *testing.T) {
 	s := recordtest.New()
 	row := &registryv1.Record{
@@ -150,13 +121,15 @@ func FuzzDecode(f *testing.F) {
 	require.NoError(f, err)
 	f.Add(seed)
 	f.Add([]byte{0x22, 0x00})
+	f.Add(entry(f, put("local/a", "v"), del("local/b")))
 	f.Fuzz(func(t *testing.T, data []byte) {
-		cmd, err := fsm.Decode(data)
+		cmds, err := fsm.DecodeEntry(data)
 		if err != nil {
 			return
 		}
-		_, err = fsm.Apply(recordtest.New(), 1, cmd)
+		results, err := fsm.New().Apply(recordtest.New(), 1, cmds...)
 		require.NoError(t, err)
+		require.Len(t, results, len(cmds))
 	})
 }
 
@@ -164,35 +137,83 @@ func commands() *rapid.Generator[*registryv1.Command] {
 	key := rapid.Custom(func(t *rapid.T) string {
 		return rapid.SampledFrom([]string{"local/", "global/"}).Draw(t, "scope") + rapid.StringMatching(`[ab]{1,3}`).Draw(t, "key")
 	})
+	lease := rapid.SampledFrom([]string{"l1", "l2", "l3"})
 	operation := rapid.Custom(func(t *rapid.T) *registryv1.Operation {
 		k := key.Draw(t, "key")
-		switch rapid.IntRange(0, 5).Draw(t, "kind") {
+		switch rapid.IntRange(0, 12).Draw(t, "kind") {
 		case 0:
 			return del(k)
 		case 1:
 			return delPrefix(k)
 		case 2:
 			return &registryv1.Operation{Op: &registryv1.Operation_Replicate{Replicate: &registryv1.Record{
-				Table: kv, Key: k, Value: []byte("r"), Deleted: rapid.Bool().Draw(t, "deleted"),
+				Table: kv, Key: k, Value: []byte("r"), Deleted: rapid.Bool().Draw(t, "deleted"), Meta: map[string]string{"a": "b", "c": "d"},
 				OriginDatacenter: "far", OriginIndex: rapid.Uint64Range(1, 4).Draw(t, "origin"),
 			}}}
+		case 3:
+			return &registryv1.Operation{Op: &registryv1.Operation_Get{Get: &registryv1.RecordKey{Table: kv, Key: k}}}
+		case 4:
+			return &registryv1.Operation{Op: &registryv1.Operation_DeleteBelow{DeleteBelow: &registryv1.DeleteBelow{
+				Prefix: &registryv1.RecordKey{Table: kv, Key: k}, Limit: rapid.Uint64Range(0, 3).Draw(t, "limit"), Partial: rapid.Bool().Draw(t, "partial"),
+			}}}
+		case 5:
+			return grantLease(lease.Draw(t, "lease"))
+		case 6:
+			return endLease(lease.Draw(t, "lease"))
+		case 7:
+			return acquireLock(rapid.SampledFrom([]string{"x", "y"}).Draw(t, "lock"), lease.Draw(t, "lease"), rapid.Int64Range(0, 30).Draw(t, "delay"))
+		case 8, 9:
+			op := put(k, "leased")
+			op.GetPut().Lease = lease.Draw(t, "lease")
+			return op
 		default:
 			return put(k, rapid.StringN(0, 8, 8).Draw(t, "value"))
 		}
+	})
+	comparison := rapid.Custom(func(t *rapid.T) *registryv1.Condition {
+		c := &registryv1.Condition{
+			Row: &registryv1.RecordKey{Table: kv, Key: key.Draw(t, "compared key")}, Reason: "COMPARED", Chooses: rapid.Bool().Draw(t, "chooses"),
+			Comparison: &registryv1.Comparison{Operator: registryv1.Comparison_Operator(rapid.Int32Range(0, 4).Draw(t, "operator"))},
+		}
+		switch n := rapid.Uint64Range(0, 20).Draw(t, "with"); rapid.IntRange(0, 6).Draw(t, "compared") {
+		case 0:
+			c.Comparison.With = &registryv1.Comparison_ModifyIndex{ModifyIndex: n}
+		case 1:
+			c.Comparison.With = &registryv1.Comparison_CreateIndex{CreateIndex: n}
+		case 2:
+			c.Comparison.With = &registryv1.Comparison_Version{Version: n % 3}
+		case 3:
+			c.Comparison.With = &registryv1.Comparison_Value{Value: []byte("r")}
+		case 4:
+			c.Row = &registryv1.RecordKey{Table: registryv1.Table_TABLE_LOCK, Key: "x"}
+			c.Comparison.With = &registryv1.Comparison_HeldWith{HeldWith: n}
+		case 5:
+			c.Row = &registryv1.RecordKey{Table: registryv1.Table_TABLE_LOCK, Key: "x"}
+			c.Comparison.With = &registryv1.Comparison_FreeFor{FreeFor: lease.Draw(t, "free for")}
+		default:
+			c.Comparison.With = &registryv1.Comparison_Exists{Exists: n%2 == 0}
+		}
+		return c
 	})
 	return rapid.Custom(func(t *rapid.T) *registryv1.Command {
 		cmd := &registryv1.Command{
 			Time:       at(rapid.Int64Range(0, 2000).Draw(t, "time")),
 			Operations: rapid.SliceOfN(operation, 0, 3).Draw(t, "operations"),
+			Detailed:   rapid.Bool().Draw(t, "detailed"),
+		}
+		if rapid.IntRange(0, 3).Draw(t, "compares") == 0 {
+			cmd.Conditions = rapid.SliceOfN(comparison, 1, 3).Draw(t, "comparisons")
+			cmd.Otherwise = rapid.SliceOfN(operation, 0, 2).Draw(t, "otherwise")
+			cmd.MaxAnswerBytes = rapid.Uint64Range(0, 10).Draw(t, "answer bytes")
 		}
 		if rapid.Bool().Draw(t, "has id") {
 			cmd.RequestId = rapid.StringMatching(`[a-e]{2}`).Draw(t, "id")
 		}
 		if rapid.IntRange(0, 3).Draw(t, "has condition") == 0 {
-			cmd.Conditions = []*registryv1.Condition{{
+			cmd.Conditions = append(cmd.Conditions, &registryv1.Condition{
 				Row:         &registryv1.RecordKey{Table: kv, Key: key.Draw(t, "condition key")},
 				ModifyIndex: rapid.Uint64Range(0, 20).Draw(t, "condition index"), Reason: "CAS_MISMATCH",
-			}}
+			})
 		}
 		return cmd
 	})
@@ -215,36 +236,53 @@ func dump(t require.TestingT, s *badgerstore.Store) []*registryv1.Record {
 	return rows
 }
 
+// grouped makes log entries of commands, as many in each as may share one.
+func grouped(t require.TestingT, cmds []*registryv1.Command) [][]*registryv1.Command {
+	var entries [][]*registryv1.Command
+	for len(cmds) > 0 {
+		n := fsm.Together(len(cmds), func(i int) fsm.Proposal {
+			p, err := fsm.NewProposal(cmds[i])
+			require.NoError(t, err)
+			return p
+		}, 1<<20)
+		n = min(n, 4)
+		entries, cmds = append(entries, cmds[:n]), cmds[n:]
+	}
+	return entries
+}
+
 // Badger in batches, Badger restored from a snapshot in the middle, and a plain map fed one by one
 // must agree on every row and every outcome.
 func TestSnapshotThenRestoreEqualsReplay(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
-		cmds := rapid.SliceOfN(commands(), 1, 40).Draw(rt, "commands")
+		entries := grouped(rt, rapid.SliceOfN(commands(), 1, 60).Draw(rt, "commands"))
 		first := rapid.SampledFrom([]uint64{1, 230, 500}).Draw(rt, "first index")
-		cut := rapid.IntRange(0, len(cmds)).Draw(rt, "cut")
+		cut := rapid.IntRange(0, len(entries)).Draw(rt, "cut")
 		oracle, replayed, restored := recordtest.New(), open(rt, t.TempDir()), open(rt, t.TempDir())
+		once, machines := fsm.New(), []*fsm.Machine{fsm.New(), fsm.New()}
 		defer func() {
 			require.NoError(rt, replayed.Close())
 			require.NoError(rt, restored.Close())
 		}()
-		for i := 0; i < len(cmds); {
+		for i := 0; i < len(entries); {
 			if i >= cut && restored.Applied() == 0 && replayed.Applied() > 0 {
 				var snapshot bytes.Buffer
 				require.NoError(rt, replayed.WriteSnapshot(replayed.Applied(), &snapshot))
 				require.NoError(rt, restored.Restore(&snapshot))
+				require.NoError(rt, restored.View(machines[1].Load))
 			}
-			size := min(rapid.IntRange(1, 5).Draw(rt, "batch"), len(cmds)-i)
+			size := min(rapid.IntRange(1, 5).Draw(rt, "batch"), len(entries)-i)
 			target := []*badgerstore.Store{replayed}
 			if restored.Applied() > 0 {
 				target = append(target, restored)
 			}
-			var results [][]*registryv1.CommandResult
-			for _, s := range target {
+			var results [][][]*registryv1.CommandResult
+			for n, s := range target {
 				batch := s.Begin()
-				var outcome []*registryv1.CommandResult
+				var outcome [][]*registryv1.CommandResult
 				for j := range size {
 					index := first + uint64(i+j)
-					result, err := fsm.Apply(batch.At(index), index, cmds[i+j])
+					result, err := machines[n].Apply(batch.At(index), index, entries[i+j]...)
 					require.NoError(rt, err)
 					outcome = append(outcome, result)
 				}
@@ -253,7 +291,8 @@ func TestSnapshotThenRestoreEqualsReplay(t *testing.T) {
 			}
 			for j := range size {
 				index := first + uint64(i+j)
-				want := apply(rt, oracle, index, cmds[i+j])
+				want, err := once.Apply(oracle.At(index), index, entries[i+j]...)
+				require.NoError(rt, err)
 				for _, outcome := range results {
 					require.Empty(rt, cmp.Diff(want, outcome[j], protocmp.Transform()))
 				}
@@ -261,6 +300,8 @@ func TestSnapshotThenRestoreEqualsReplay(t *testing.T) {
 			i += size
 		}
 		require.Empty(rt, cmp.Diff(oracle.All(), dump(rt, replayed), protocmp.Transform()))
+		requireAttached(rt, oracle)
+		requireSameHistory(rt, oracle, replayed)
 		if restored.Applied() > 0 {
 			require.Empty(rt, cmp.Diff(oracle.All(), dump(rt, restored), protocmp.Transform()))
 		}

@@ -1,92 +1,224 @@
 package fsm
 
 import (
+	"crypto/sha256"
 	"fmt"
+	"slices"
+	"sync"
 	"time"
 
+	"github.com/google/uuid"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/timestamppb"
 
 	registryv1 "konsul.dev/proto/gen/konsul/registry/v1"
 	"konsul.dev/services/registry/internal/record"
 )
 
-// RequestRetention is how long the outcome of a request id is remembered, by the leaders' clocks.
-const RequestRetention = 10 * time.Minute
-
-// Outcomes are forgotten by a hand that moves over the table of requests, like a clock's: every
-// sweepEvery indexes it looks at sweepRows rows and drops the old ones. Both are part of the state
-// machine's meaning: servers of one cluster must agree on them.
+// How long the outcome of a request id is remembered: RequestRetention by the leaders' clocks, but no
+// more than the last RequestsKept of them. Both are part of the state machine's meaning: servers of one
+// cluster must agree on them.
 const (
-	sweepEvery = 256
-	sweepRows  = 512
-	// handKey holds the hand's position. No request id begins with a zero byte.
-	handKey = "\x00hand"
+	RequestRetention = 10 * time.Minute
+	RequestsKept     = 1 << 18
+	// forgetRows is how many rows an entry may drop: more than it adds, so that a backlog shrinks.
+	forgetRows = 4
 )
 
-// recall answers the outcome of a request that was applied before.
-func recall(tx Tx, cmd *registryv1.Command) (*registryv1.CommandResult, bool, error) {
-	if cmd.GetRequestId() == "" {
-		return nil, false, nil
-	}
-	row, err := tx.Get(registryv1.Table_TABLE_REQUEST, cmd.GetRequestId())
-	if err != nil || !record.Live(row) {
-		return nil, false, err
-	}
-	result := &registryv1.CommandResult{}
-	if err := proto.Unmarshal(row.GetValue(), result); err != nil {
-		return nil, false, fmt.Errorf("decode the outcome of request %q: %w", cmd.GetRequestId(), err)
-	}
-	return result, true, nil
+const requests = registryv1.Table_TABLE_REQUEST
+
+// memory knows where the outcome of each remembered request is. It holds nothing that the rows of
+// TABLE_REQUEST do not say, and exists so that a new request costs no look into the store.
+type memory struct {
+	mu   sync.RWMutex
+	rows map[requestKey]uint64
+	// oldest first.
+	order []remembered
+	count int
 }
 
-func remember(tx Tx, index uint64, cmd *registryv1.Command, result *registryv1.CommandResult) error {
-	if cmd.GetRequestId() == "" {
-		return nil
-	}
-	value, err := proto.MarshalOptions{Deterministic: true}.Marshal(result)
-	if err != nil {
-		return fmt.Errorf("encode the outcome of request %q: %w", cmd.GetRequestId(), err)
-	}
-	return tx.Put(&registryv1.Record{
-		Table: registryv1.Table_TABLE_REQUEST, Key: cmd.GetRequestId(), Value: value,
-		CreateIndex: index, ModifyIndex: index, Version: 1, OriginTime: cmd.GetTime(),
-	})
+// requestKey stands for a request id. Ids are UUIDs as a rule; others are hashed. A row holds the ids
+// themselves, so two that fell on one key would be told apart.
+type requestKey [16]byte
+
+type remembered struct {
+	index uint64
+	time  time.Time
+	keys  []requestKey
 }
 
-// sweep forgets old outcomes.
-func sweep(tx Tx, index uint64, cmd *registryv1.Command) error {
-	if index%sweepEvery != 0 {
-		return nil
+// answered is a command with a request id and what it was answered.
+type answered struct {
+	cmd    *registryv1.Command
+	result *registryv1.CommandResult
+}
+
+func keyOf(id string) requestKey {
+	if parsed, err := uuid.Parse(id); err == nil {
+		return requestKey(parsed)
 	}
-	hand, err := tx.Get(registryv1.Table_TABLE_REQUEST, handKey)
-	if err != nil {
-		return err
-	}
-	horizon := cmd.GetTime().AsTime().Add(-RequestRetention)
-	var old []string
-	seen, next := 0, ""
-	options := record.ScanOptions{From: max(string(hand.GetValue()), handKey+"\x00"), KeysOnly: true}
-	err = tx.Scan(registryv1.Table_TABLE_REQUEST, options, func(r *registryv1.Record) bool {
-		if seen == sweepRows {
-			next = r.GetKey()
+	sum := sha256.Sum256([]byte(id))
+	return requestKey(sum[:16])
+}
+
+func rowOf(index uint64) string { return fmt.Sprintf("%016x", index) }
+
+// load replaces the memory by what is stored.
+func (m *memory) load(r record.Reader) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.rows, m.order, m.count = map[requestKey]uint64{}, nil, 0
+	var failure error
+	err := r.Scan(requests, record.ScanOptions{}, func(row *registryv1.Record) bool {
+		outcomes := &registryv1.RequestOutcomes{}
+		if failure = proto.Unmarshal(row.GetValue(), outcomes); failure != nil {
 			return false
 		}
-		seen++
-		if r.GetOriginTime().AsTime().Before(horizon) {
-			old = append(old, r.GetKey())
+		keys := make([]requestKey, len(outcomes.GetOutcomes()))
+		for i, o := range outcomes.GetOutcomes() {
+			keys[i] = keyOf(idOf(o))
 		}
+		m.add(row.GetModifyIndex(), row.GetOriginTime().AsTime(), keys)
 		return true
 	})
-	if err != nil {
-		return err
+	if err == nil {
+		err = failure
 	}
-	for _, key := range old {
-		if err := tx.Drop(registryv1.Table_TABLE_REQUEST, key); err != nil {
+	if err != nil {
+		return fmt.Errorf("load the remembered requests: %w", err)
+	}
+	return nil
+}
+
+// add runs under mu.
+func (m *memory) add(index uint64, at time.Time, keys []requestKey) {
+	for _, key := range keys {
+		m.rows[key] = index
+	}
+	m.order = append(m.order, remembered{index, at, keys})
+	m.count += len(keys)
+}
+
+func (m *memory) find(id string) (uint64, bool) {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	index, ok := m.rows[keyOf(id)]
+	return index, ok
+}
+
+// recall answers the outcome of a request that was applied before, nil if it was not.
+func (m *memory) recall(tx Tx, cmd *registryv1.Command) (*registryv1.CommandResult, error) {
+	id := cmd.GetRequestId()
+	index, ok := m.find(id)
+	if !ok {
+		return nil, nil
+	}
+	row, err := tx.Get(requests, rowOf(index))
+	if err != nil {
+		return nil, err
+	}
+	outcomes := &registryv1.RequestOutcomes{}
+	if err := proto.Unmarshal(row.GetValue(), outcomes); err != nil {
+		return nil, fmt.Errorf("decode the outcomes of entry %d: %w", index, err)
+	}
+	for _, o := range outcomes.GetOutcomes() {
+		if idOf(o) == id {
+			return expand(o, cmd, index, row.GetOriginTime()), nil
+		}
+	}
+	return nil, nil
+}
+
+// outcome writes down what a request was answered.
+func outcome(cmd *registryv1.Command, result *registryv1.CommandResult) *registryv1.RequestOutcome {
+	o := &registryv1.RequestOutcome{Epoch: cmd.GetEpoch()}
+	if id, err := uuid.Parse(cmd.GetRequestId()); err == nil && id.String() == cmd.GetRequestId() {
+		o.Uuid = id[:]
+	} else {
+		o.RequestId = cmd.GetRequestId()
+	}
+	if !onlyPuts(cmd) || result.GetFailedReason() != "" || len(result.GetWritten()) != len(cmd.GetOperations()) {
+		o.Result = result
+		return o
+	}
+	for _, row := range result.GetWritten() {
+		o.Created, o.Versions = append(o.Created, row.GetCreateIndex()), append(o.Versions, row.GetVersion())
+	}
+	return o
+}
+
+// onlyPuts says whether a command's outcome is no more than the rows it put.
+func onlyPuts(cmd *registryv1.Command) bool {
+	return len(cmd.GetOperations()) > 0 && !cmd.GetDetailed() &&
+		!slices.ContainsFunc(cmd.GetOperations(), func(op *registryv1.Operation) bool { return op.GetPut() == nil })
+}
+
+// expand is outcome's inverse, for the same command made again.
+func expand(o *registryv1.RequestOutcome, cmd *registryv1.Command, index uint64, at *timestamppb.Timestamp) *registryv1.CommandResult {
+	if o.GetResult() != nil {
+		return o.GetResult()
+	}
+	result := &registryv1.CommandResult{Index: index, Changed: uint64(len(o.GetCreated()))}
+	for i, op := range cmd.GetOperations() {
+		if put := op.GetPut(); put != nil && i < len(o.GetCreated()) {
+			row := originating(put, index, o.GetEpoch(), at)
+			row.CreateIndex, row.ModifyIndex, row.Version = o.GetCreated()[i], index, o.GetVersions()[i]
+			result.Written = append(result.Written, bare(row))
+		}
+	}
+	return result
+}
+
+func idOf(o *registryv1.RequestOutcome) string {
+	if len(o.GetUuid()) == len(uuid.UUID{}) {
+		return uuid.UUID(o.GetUuid()).String()
+	}
+	return o.GetRequestId()
+}
+
+// remember writes down the outcomes of an entry.
+func (m *memory) remember(tx Tx, index uint64, at *timestamppb.Timestamp, done []answered) error {
+	if len(done) == 0 {
+		return nil
+	}
+	outcomes := &registryv1.RequestOutcomes{Outcomes: make([]*registryv1.RequestOutcome, len(done))}
+	keys := make([]requestKey, len(done))
+	for i, d := range done {
+		outcomes.Outcomes[i], keys[i] = outcome(d.cmd, d.result), keyOf(d.cmd.GetRequestId())
+	}
+	value, err := proto.MarshalOptions{Deterministic: true}.Marshal(outcomes)
+	if err != nil {
+		return fmt.Errorf("encode the outcomes of entry %d: %w", index, err)
+	}
+	m.mu.Lock()
+	m.add(index, at.AsTime(), keys)
+	m.mu.Unlock()
+	return tx.Put(&registryv1.Record{
+		Table: requests, Key: rowOf(index), Value: value,
+		CreateIndex: index, ModifyIndex: index, Version: 1, OriginTime: at,
+	})
+}
+
+// forget drops what is too old or too much.
+func (m *memory) forget(tx Tx, now *timestamppb.Timestamp) error {
+	horizon := now.AsTime().Add(-RequestRetention)
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for range forgetRows {
+		if len(m.order) == 0 || m.count <= RequestsKept && !m.order[0].time.Before(horizon) {
+			return nil
+		}
+		oldest := m.order[0]
+		m.order = m.order[1:]
+		m.count -= len(oldest.keys)
+		for _, key := range oldest.keys {
+			if m.rows[key] == oldest.index {
+				delete(m.rows, key)
+			}
+		}
+		if err := tx.Drop(requests, rowOf(oldest.index)); err != nil {
 			return err
 		}
 	}
-	return tx.Put(&registryv1.Record{
-		Table: registryv1.Table_TABLE_REQUEST, Key: handKey, Value: []byte(next),
-		CreateIndex: index, ModifyIndex: index, Version: 1, OriginTime: cmd.GetTime(),
-	})
+	return nil
 }

@@ -41,6 +41,7 @@ func Entry(row *registryv1.Record) *registryv1.Entry {
 		Key: key.Bare, Value: row.GetValue(), Scope: key.Scope, Flags: row.GetFlags(),
 		CreateIndex: row.GetCreateIndex(), ModifyIndex: row.GetModifyIndex(), Version: row.GetVersion(),
 		OriginDatacenter: row.GetOriginDatacenter(), ModifiedAt: row.GetOriginTime(),
+		Lease: row.GetLease(), Meta: row.GetMeta(),
 	}
 }
 

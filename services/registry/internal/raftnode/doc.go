@@ -1,5 +1,8 @@
 // Package raftnode runs one server of a datacenter's Raft cluster over the registry's store.
 //
+// It changes the membership, looks after it while it leads (autopilot), and recovers a cluster that lost its
+// quorum, offline. A server without Raft state is silent to peers until Open.
+//
 // It adapts the state machine and the store to the Raft library, proposes commands and tells their
 // fate honestly, and says whether this server may answer reads for the cluster. All methods of a
 // started Node are safe for concurrent use.

@@ -11,14 +11,19 @@ import (
 
 	"konsul.dev/services/registry/internal/badgerstore"
 	"konsul.dev/services/registry/internal/fsm"
+	"konsul.dev/services/registry/internal/steps"
 )
 
 // machine adapts fsm and store to the Raft library. Raft calls it from one goroutine, but for Persist.
 type machine struct {
 	store   *badgerstore.Store
+	fsm     *fsm.Machine
 	sink    Sink
 	metrics *Metrics
 	fatal   func(error)
+	step    steps.Hook
+	// applied, if set, hears of the last entry of each batch.
+	applied func(index, term uint64)
 
 	mu     sync.Mutex
 	broken error
@@ -48,7 +53,7 @@ func (m *machine) fail(err error) error {
 // Apply is ApplyBatch of one.
 func (m *machine) Apply(log *raft.Log) any { return m.ApplyBatch([]*raft.Log{log})[0] }
 
-// ApplyBatch applies committed entries as one write and answers each one's *CommandResult, or why the
+// ApplyBatch applies committed entries as one write and answers the []*CommandResult of each, or why the
 // machine has stopped.
 func (m *machine) ApplyBatch(logs []*raft.Log) []any {
 	start := time.Now()
@@ -73,20 +78,20 @@ func (m *machine) apply(logs []*raft.Log, responses []any) error {
 	applied := m.store.Applied()
 	batch := m.store.Begin()
 	defer batch.Discard()
-	last := uint64(0)
+	last, term := uint64(0), uint64(0)
 	for i, log := range logs {
 		if log.Type != raft.LogCommand || log.Index <= applied {
 			continue
 		}
-		cmd, err := fsm.Decode(log.Data)
+		cmds, err := fsm.DecodeEntry(log.Data)
 		if err != nil {
 			return fmt.Errorf("entry %d: %w", log.Index, err)
 		}
-		result, err := fsm.Apply(batch.At(log.Index), log.Index, cmd)
+		results, err := m.fsm.Apply(batch.At(log.Index), log.Index, cmds...)
 		if err != nil {
 			return fmt.Errorf("entry %d: %w", log.Index, err)
 		}
-		responses[i], last = result, log.Index
+		responses[i], last, term = results, log.Index, log.Term
 	}
 	if last == 0 {
 		return nil
@@ -94,7 +99,13 @@ func (m *machine) apply(logs []*raft.Log, responses []any) error {
 	if err := batch.Commit(); err != nil {
 		return err
 	}
-	return m.sink.Committed(last, batch.Changes())
+	if err := m.sink.Committed(last, batch.Changes()); err != nil {
+		return err
+	}
+	if m.applied != nil {
+		m.applied(last, term)
+	}
+	return nil
 }
 
 // Snapshot marks the applied state; Persist writes it while entries go on being applied.
@@ -102,7 +113,7 @@ func (m *machine) Snapshot() (raft.FSMSnapshot, error) {
 	if err := m.failure(); err != nil {
 		return nil, err
 	}
-	return &snapshot{store: m.store, index: m.store.Applied()}, nil
+	return &snapshot{store: m.store, index: m.store.Applied(), step: m.step}, nil
 }
 
 // Restore replaces the state by a snapshot, at start or when the leader sent one.
@@ -110,30 +121,47 @@ func (m *machine) Restore(r io.ReadCloser) error {
 	if err := m.failure(); err != nil {
 		return err
 	}
+	// A leader may send what is here already: going back to it would show readers the past. The library applies
+	// what came since again, which is skipped.
+	if index, known := indexOf(r); known && index <= m.store.Applied() {
+		return nil
+	}
+	start := time.Now()
 	if err := m.store.Restore(r); err != nil {
 		return m.fail(fmt.Errorf("restore snapshot: %w", err))
+	}
+	if err := m.store.View(m.fsm.Load); err != nil {
+		return m.fail(err)
 	}
 	if err := m.sink.Restored(); err != nil {
 		return m.fail(err)
 	}
+	m.metrics.restored(time.Since(start), m.store.Applied())
 	return nil
 }
 
 type snapshot struct {
 	store *badgerstore.Store
 	index uint64
+	step  steps.Hook
 }
 
 // Persist syncs the store first: once the snapshot is there Raft forgets the log before it.
 func (s *snapshot) Persist(sink raft.SnapshotSink) error {
 	_, err := s.store.Sync()
 	if err == nil {
+		s.step.At(steps.Snapshotting)
 		err = s.store.WriteSnapshot(s.index, sink)
 	}
 	if err != nil {
 		return errors.Join(err, sink.Cancel())
 	}
-	return sink.Close()
+	s.step.At(steps.SnapshotRows)
+	if err := sink.Close(); err != nil {
+		return err
+	}
+	s.step.At(steps.Snapshotted)
+	return nil
 }
 
 func (s *snapshot) Release() {}

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"io"
 	"log/slog"
-	"sync"
 	"testing"
 
 	"github.com/hashicorp/raft"
@@ -15,6 +14,7 @@ import (
 
 	registryv1 "konsul.dev/proto/gen/konsul/registry/v1"
 	"konsul.dev/services/registry/internal/badgerstore"
+	"konsul.dev/services/registry/internal/fsm"
 )
 
 type recorder struct {
@@ -41,7 +41,7 @@ func newMachine(t *testing.T) (*machine, *recorder, *[]error) {
 	metrics, err := NewMetrics(prometheus.NewRegistry())
 	require.NoError(t, err)
 	sink, failures := &recorder{}, &[]error{}
-	return &machine{store: store, sink: sink, metrics: metrics, fatal: func(err error) { *failures = append(*failures, err) }}, sink, failures
+	return &machine{store: store, fsm: fsm.New(), sink: sink, metrics: metrics, fatal: func(err error) { *failures = append(*failures, err) }}, sink, failures
 }
 
 func entry(t *testing.T, index uint64, key string) *raft.Log {
@@ -58,7 +58,7 @@ func TestABatchIsOneCommitAndReplayIsSkipped(t *testing.T) {
 	batch := []*raft.Log{entry(t, 2, "a"), {Type: raft.LogConfiguration, Index: 3}, entry(t, 4, "b")}
 	responses := m.ApplyBatch(batch)
 	require.Len(t, responses, 3)
-	require.EqualValues(t, 4, responses[2].(*registryv1.CommandResult).GetIndex())
+	require.EqualValues(t, 4, responses[2].([]*registryv1.CommandResult)[0].GetIndex())
 	m.ApplyBatch(batch)
 	m.ApplyBatch([]*raft.Log{entry(t, 4, "b"), entry(t, 5, "c")})
 	require.Equal(t, []uint64{4, 5}, sink.committed)
@@ -101,33 +101,16 @@ func TestASnapshotRestoresIntoAnotherMachine(t *testing.T) {
 	require.Len(t, *failures, 1)
 }
 
-func TestReadersShareQuorumRounds(t *testing.T) {
-	var r rounds
-	var mu sync.Mutex
-	begun := make(chan struct{}, 100)
-	release := make(chan struct{})
-	asked := 0
-	confirm := func() error {
-		mu.Lock()
-		asked++
-		mu.Unlock()
-		begun <- struct{}{}
-		<-release
-		return nil
-	}
-	first := r.join(confirm)
-	<-begun
-	// Those who come while a round is under way must not trust it: it may have been confirmed already.
-	late := make([]*round, 50)
-	for i := range late {
-		late[i] = r.join(confirm)
-		require.NotSame(t, first, late[i])
-		require.Same(t, late[0], late[i])
-	}
-	close(release)
-	<-first.done
-	<-late[0].done
-	mu.Lock()
-	defer mu.Unlock()
-	require.Equal(t, 2, asked)
+func TestASnapshotOfThePastChangesNothing(t *testing.T) {
+	m, _, _ := newMachine(t)
+	m.ApplyBatch([]*raft.Log{entry(t, 1, "a"), entry(t, 2, "b")})
+	s, err := m.Snapshot()
+	require.NoError(t, err)
+	var buffer sinkBuffer
+	require.NoError(t, s.Persist(&buffer))
+	m.ApplyBatch([]*raft.Log{entry(t, 3, "c")})
+	require.NoError(t, m.Restore(opened{io.NopCloser(bytes.NewReader(buffer.Bytes())), 2}))
+	require.EqualValues(t, 3, m.store.Applied(), "readers would see the past")
+	require.NoError(t, m.Restore(opened{io.NopCloser(bytes.NewReader(buffer.Bytes())), 9}))
+	require.EqualValues(t, 2, m.store.Applied(), "an operator restores what was, at an index that is new")
 }

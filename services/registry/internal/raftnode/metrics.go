@@ -14,6 +14,8 @@ type Metrics struct {
 	leader    prometheus.Gauge
 	elections prometheus.Counter
 	propose   prometheus.Histogram
+	entry     prometheus.Histogram
+	restores  prometheus.Histogram
 }
 
 // NewMetrics registers the node's metrics.
@@ -40,8 +42,16 @@ func NewMetrics(registerer prometheus.Registerer) (*Metrics, error) {
 			Name: "konsul_registry_commit_duration_seconds", Help: "Time from proposing a command to its outcome, on the leader.",
 			Buckets: prometheus.ExponentialBuckets(0.0002, 2.5, 12),
 		}),
+		entry: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name: "konsul_registry_entry_commands", Help: "Commands that share one log entry, on the leader.",
+			Buckets: prometheus.ExponentialBuckets(1, 2, 10),
+		}),
 	}
-	for _, c := range []prometheus.Collector{m.apply, m.batch, m.index, m.leader, m.elections, m.propose} {
+	m.restores = prometheus.NewHistogram(prometheus.HistogramOpts{
+		Name: "konsul_registry_restore_duration_seconds", Help: "Time to replace the state by a snapshot, at start or from the leader.",
+		Buckets: prometheus.ExponentialBuckets(0.01, 4, 10),
+	})
+	for _, c := range []prometheus.Collector{m.apply, m.batch, m.index, m.leader, m.elections, m.propose, m.entry, m.restores} {
 		if err := registerer.Register(c); err != nil {
 			return nil, err
 		}
@@ -52,6 +62,11 @@ func NewMetrics(registerer prometheus.Registerer) (*Metrics, error) {
 func (m *Metrics) applied(entries int, elapsed time.Duration, index uint64) {
 	m.apply.Observe(elapsed.Seconds())
 	m.batch.Observe(float64(entries))
+	m.index.Set(float64(index))
+}
+
+func (m *Metrics) restored(elapsed time.Duration, index uint64) {
+	m.restores.Observe(elapsed.Seconds())
 	m.index.Set(float64(index))
 }
 

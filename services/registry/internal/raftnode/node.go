@@ -6,11 +6,15 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"runtime"
+	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/raft"
 
+	"konsul.dev/pkg/coalesce"
+	"konsul.dev/pkg/fault"
 	"konsul.dev/pkg/lifecycle"
 )
 
@@ -20,46 +24,89 @@ type Node struct {
 	raft    *raft.Raft
 	log     *slog.Logger
 	metrics *Metrics
+	lock    *os.File
 	logs    *logStore
-	trans   *raft.NetworkTransport
+	network *streams
 	group   *lifecycle.Group
 	lead    func(context.Context, *Node)
+	// fresh says that the server started without Raft state.
+	fresh bool
+	disk  atomic.Pointer[Disk]
+	pilot pilot
+	// patience bounds the wait for the Raft loop's end after its connections have ended.
+	patience time.Duration
+	// reload is held while the library's settings are read and changed.
+	reload sync.Mutex
+
+	transport raft.Transport
+	herald    *herald
 
 	// readyTerm is the term in which this server leads and has applied all that came before.
 	readyTerm atomic.Uint64
-	verify    rounds
-	pending   chan waiting
-	slots     chan struct{}
-	done      chan struct{}
+	verify    coalesce.Rounds[struct{}]
+	granted   atomic.Pointer[grant]
+	// handingOver is the last term in which this server tried to make another one the leader.
+	handingOver atomic.Uint64
+	queue       *coalesce.Queue[waiting]
+	stamp       func() (time.Time, uint64)
+	admit       func(version uint32) error
 }
 
 const (
 	snapshotsKept = 2
-	logCache      = 256
-	notifyBuffer  = 16
+	// logCache entries of up to entryBytes each are kept for followers that are almost up to date.
+	logCache     = 64
+	notifyBuffer = 16
 )
 
-// Start opens the log, binds the listener and joins the cluster; it does not wait for a leader.
-func Start(p Params) (*Node, error) {
+// Start opens the log and binds the listener; it does not wait for a leader. A server with state takes
+// its place in the cluster it was in when Open is called; one without waits for Found, or for a leader
+// that adds it, and is silent to peers until Open.
+func Start(p Params) (_ *Node, err error) {
 	if err := os.MkdirAll(p.Config.Dir, 0o700); err != nil {
 		return nil, fmt.Errorf("make raft folder: %w", err)
 	}
-	logs, err := openLog(p.Config, p.Log)
+	n := &Node{
+		config: p.Config, log: p.Log, metrics: p.Metrics, lead: p.Lead,
+		stamp: p.Stamp, admit: p.Admit, patience: shutdownLimit, group: lifecycle.NewGroup(p.Log, p.Fatal), herald: newHerald(),
+	}
+	if n.lock, err = lock(p.Config.Dir); err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, n.release())
+		}
+	}()
+	disk, err := openDisk(p.Config.Dir, p.Config.ID)
 	if err != nil {
 		return nil, err
 	}
-	n := &Node{
-		config: p.Config, log: p.Log, metrics: p.Metrics, logs: logs, lead: p.Lead,
-		pending: make(chan waiting, p.Config.MaxInFlight), slots: make(chan struct{}, p.Config.MaxInFlight),
-		done: make(chan struct{}), group: lifecycle.NewGroup(p.Log, p.Fatal),
+	n.disk.Store(&disk)
+	if n.logs, err = openLog(p.Config, p.Step, p.Log); err != nil {
+		return nil, err
 	}
+	n.queue = n.newQueue()
 	notify := make(chan bool, notifyBuffer)
 	if err := n.open(p, notify); err != nil {
-		return nil, errors.Join(err, logs.Close())
+		return nil, err
 	}
+	n.group.Go("raft log size", n.limitSpace)
+	n.group.Go("raft succession", n.succeed)
 	n.group.Go("raft leadership", func(ctx context.Context) error { return n.observe(ctx, notify) })
-	n.group.Go("raft outcomes", n.complete)
 	return n, nil
+}
+
+// release gives back what was opened, as far as Start came.
+func (n *Node) release() error {
+	var errs []error
+	if n.network != nil {
+		errs = append(errs, n.network.Close())
+	}
+	if n.logs != nil {
+		errs = append(errs, n.logs.Close())
+	}
+	return errors.Join(append(errs, n.lock.Close())...)
 }
 
 func (n *Node) open(p Params, notify chan<- bool) error {
@@ -67,27 +114,34 @@ func (n *Node) open(p Params, notify chan<- bool) error {
 	if err != nil {
 		return fmt.Errorf("open snapshots in %q: %w", p.Config.Dir, err)
 	}
+	has, err := raft.HasExistingState(n.logs, n.logs, snapshots)
+	if err != nil {
+		return fmt.Errorf("look for raft state: %w", err)
+	}
+	n.fresh = !has
+	if n.fresh && p.Store.Applied() > 0 {
+		return damaged("the store has data up to index %d, and the raft folder %q is empty", p.Store.Applied(), p.Config.Dir)
+	}
 	restore, err := mustRestore(snapshots, n.logs, p.Store.Applied())
 	if err != nil {
 		return err
 	}
-	network, err := listen(p.Config, p.Identity)
-	if err != nil {
+	if n.network, err = listen(p.Config, p.Identity); err != nil {
 		return err
-	}
-	n.trans = newTransport(network, p.Log)
-	config := raftConfig(p.Config, p.Log, notify, restore)
-	if err := bootstrap(config, p.Config, n.logs, snapshots, n.trans); err != nil {
-		return errors.Join(err, n.trans.Close())
 	}
 	cache, err := raft.NewLogCache(logCache, n.logs)
 	if err != nil {
-		return errors.Join(fmt.Errorf("make log cache: %w", err), n.trans.Close())
+		return fmt.Errorf("make log cache: %w", err)
 	}
-	sm := &machine{store: p.Store, sink: p.Sink, metrics: p.Metrics, fatal: p.Fatal}
-	n.raft, err = raft.NewRaft(config, sm, cache, n.logs, snapshots, n.trans)
+	if err := p.Store.View(p.Machine.Load); err != nil {
+		return err
+	}
+	sm := &machine{store: p.Store, fsm: p.Machine, sink: p.Sink, metrics: p.Metrics, fatal: p.Fatal, step: p.Step, applied: n.herald.applied}
+	watched := &snapshotStore{SnapshotStore: snapshots, applied: p.Store.Applied, hangUp: n.network.hangUp, log: p.Log}
+	n.transport = newTransport(n.network, p.Log)
+	n.raft, err = raft.NewRaft(raftConfig(p.Config, p.Log, notify, restore), sm, cache, n.logs, watched, n.transport)
 	if err != nil {
-		return errors.Join(fmt.Errorf("start raft: %w", err), n.trans.Close())
+		return fmt.Errorf("start raft: %w", err)
 	}
 	return nil
 }
@@ -98,14 +152,21 @@ func mustRestore(snapshots raft.SnapshotStore, logs *logStore, applied uint64) (
 	if err != nil {
 		return false, fmt.Errorf("list snapshots: %w", err)
 	}
-	if len(list) == 0 || applied >= list[0].Index {
-		return false, nil
-	}
-	// The snapshot's index may be that of an entry which is no command: those never reach the store.
 	first, err := logs.FirstIndex()
 	if err != nil {
 		return false, fmt.Errorf("read first log index: %w", err)
 	}
+	known := applied
+	if len(list) > 0 {
+		known = max(known, list[0].Index)
+	}
+	if first > known+1 {
+		return false, damaged("the log begins at index %d, the state ends at %d: what is between is lost", first, known)
+	}
+	if len(list) == 0 || applied >= list[0].Index {
+		return false, nil
+	}
+	// The snapshot's index may be that of an entry which is no command: those never reach the store.
 	if first == 0 || first > applied+1 {
 		return true, nil
 	}
@@ -119,26 +180,6 @@ func mustRestore(snapshots raft.SnapshotStore, logs *logStore, applied uint64) (
 		}
 	}
 	return false, nil
-}
-
-// bootstrap gives a server without any state the cluster's first configuration. Every server does so
-// with the same one, which the Raft library documents as safe.
-func bootstrap(config *raft.Config, c Config, logs *logStore, snapshots raft.SnapshotStore, trans raft.Transport) error {
-	has, err := raft.HasExistingState(logs, logs, snapshots)
-	if err != nil {
-		return fmt.Errorf("look for raft state: %w", err)
-	}
-	if has {
-		return nil
-	}
-	var first raft.Configuration
-	for _, s := range c.Servers {
-		first.Servers = append(first.Servers, raft.Server{ID: raft.ServerID(s.ID), Address: raft.ServerAddress(s.Address)})
-	}
-	if err := raft.BootstrapCluster(config, logs, logs, snapshots, trans, first); err != nil {
-		return fmt.Errorf("bootstrap raft: %w", err)
-	}
-	return nil
 }
 
 // observe follows this server in and out of leadership.
@@ -158,11 +199,12 @@ func (n *Node) observe(ctx context.Context, notify <-chan bool) error {
 				n.log.Info("no longer the leader")
 				continue
 			}
-			if !n.settle() {
+			if !n.settle(ctx) {
 				continue
 			}
 			leadCtx, cancel := context.WithCancel(ctx)
 			endLead = cancel
+			n.group.Go("raft herald", func(context.Context) error { return n.proclaim(leadCtx) })
 			if n.lead != nil {
 				n.group.Go("leader duties", func(context.Context) error {
 					n.lead(leadCtx, n)
@@ -177,9 +219,17 @@ const barrierTimeout = 10 * time.Second
 
 // settle waits until everything committed in earlier terms is applied here: a leader that answers
 // before would answer from the past.
-func (n *Node) settle() bool {
+func (n *Node) settle(ctx context.Context) bool {
 	term := n.raft.CurrentTerm()
-	if err := n.raft.Barrier(barrierTimeout).Error(); err != nil {
+	done := make(chan error, 1)
+	go func() { done <- n.raft.Barrier(barrierTimeout).Error() }()
+	var err error
+	select {
+	case err = <-done:
+	case <-ctx.Done():
+		err = context.Cause(ctx)
+	}
+	if err != nil {
 		n.log.Warn("lost leadership before it began", "error", err)
 		return false
 	}
@@ -188,27 +238,72 @@ func (n *Node) settle() bool {
 	return true
 }
 
-// Stop leaves the network and closes the log. The store stays open.
+// A Raft loop that waits for a peer in the middle of a message ends when its connections do; one that
+// waits for its disk may never end.
+const (
+	shutdownGrace = 2 * time.Second
+	shutdownLimit = 10 * time.Second
+	// drainLimit bounds the wait for entries that are on their way: the library never answers those that it
+	// had committed and not applied when it was told to end.
+	drainLimit = 500 * time.Millisecond
+)
+
+// ReasonStuck says that a server's Raft loop did not end when it was told to.
+const ReasonStuck = "RAFT_STUCK"
+
+// Stop leaves the network and closes the log. The store stays open. It is bounded whatever ctx is: when
+// the Raft library does not end, the log is left open, and the folder locked, for it still writes there.
 func (n *Node) Stop(ctx context.Context) error {
-	close(n.done)
-	err := n.raft.Shutdown().Error()
+	n.drain()
+	down := make(chan error, 1)
+	future := n.raft.Shutdown()
+	go func() { down <- future.Error() }()
+	var errs []error
+	select {
+	case err := <-down:
+		errs = append(errs, err, n.network.Close())
+	case <-time.After(shutdownGrace):
+		errs = append(errs, n.network.Close())
+		select {
+		case err := <-down:
+			errs = append(errs, err)
+		case <-time.After(n.patience):
+			stacks := make([]byte, 1<<20)
+			n.log.Error("the Raft loop did not end", "goroutines", string(stacks[:runtime.Stack(stacks, true)]))
+			return fault.New(fault.Internal, ReasonStuck, "the Raft loop of %s did not end within %v", n.config.ID, shutdownGrace+n.patience).
+				WithRemedy("look for a disk that does not answer; end the process")
+		}
+	}
 	n.readyTerm.Store(0)
-	return errors.Join(err, n.group.Stop(ctx), n.trans.Close(), n.logs.Close())
+	return errors.Join(append(errs, n.group.Stop(ctx), n.logs.Close(), n.lock.Close())...)
 }
 
-// HandOver makes another server the leader if this one is, and waits until it is or ctx ends: a
-// cluster that is told does not have to notice.
+func (n *Node) drain() {
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for end := time.Now().Add(drainLimit); n.queue.Held() > 0 && time.Now().Before(end); {
+		<-tick.C
+	}
+}
+
+// handOverLimit bounds the wait for a successor.
+const handOverLimit = 3 * time.Second
+
+// HandOver makes another server the leader if this one is, and waits until it is or ctx ends, but not
+// for long: a cluster that is told does not have to notice.
 func (n *Node) HandOver(ctx context.Context) {
-	if ctx.Err() != nil || n.raft.State() != raft.Leader || len(n.Servers()) == 1 {
+	voters := 0
+	for _, s := range n.Servers() {
+		if s.Voter {
+			voters++
+		}
+	}
+	if ctx.Err() != nil || n.raft.State() != raft.Leader || voters == 1 {
 		return
 	}
-	moved := make(chan error, 1)
-	go func() { moved <- n.raft.LeadershipTransfer().Error() }()
-	select {
-	case err := <-moved:
-		if err != nil {
-			n.log.Warn("could not hand leadership over", "error", err)
-		}
-	case <-ctx.Done():
+	ctx, cancel := context.WithTimeout(ctx, handOverLimit)
+	defer cancel()
+	if err := n.Transfer(ctx, ""); err != nil {
+		n.log.Warn("could not hand leadership over", "error", err)
 	}
 }

@@ -8,9 +8,12 @@ import (
 
 	"github.com/hashicorp/raft"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"konsul.dev/pkg/coalesce"
 	"konsul.dev/pkg/fault"
 	registryv1 "konsul.dev/proto/gen/konsul/registry/v1"
+	"konsul.dev/services/registry/internal/fsm"
 )
 
 // Reasons of refused writes.
@@ -19,78 +22,134 @@ const (
 	ReasonQueueFull = "WRITE_QUEUE_FULL"
 )
 
-// enqueueTimeout bounds the wait for the Raft loop to take a command; a loop that is stuck on its disk
-// refuses rather than hangs.
-const enqueueTimeout = 2 * time.Second
+const (
+	// enqueueTimeout bounds the wait for the Raft loop to take an entry; a loop that is stuck on its disk
+	// refuses rather than hangs.
+	enqueueTimeout = 2 * time.Second
+	// entriesInFlight is how many entries may wait to be committed; what comes meanwhile shares the next one. With
+	// one, entries are as large as they get: measured with three servers on two cores, two cost a fifth more CPU
+	// for each write and won no time.
+	entriesInFlight = 1
+	// entryBytes bounds the commands of one entry, but for one that is larger by itself.
+	entryBytes = 1 << 20
+)
 
-// waiting is a proposed command and whoever waits for it.
+// waiting is a proposal and whoever waits for its outcome.
 type waiting struct {
-	future raft.ApplyFuture
-	reply  chan<- outcome
+	proposal fsm.Proposal
+	reply    chan<- fsm.Outcome
 }
 
-type outcome struct {
-	result *registryv1.CommandResult
-	err    error
+func (n *Node) newQueue() *coalesce.Queue[waiting] {
+	return coalesce.NewQueue(coalesce.Params[waiting]{
+		Trips: entriesInFlight, Capacity: n.config.MaxInFlight, Take: together, Do: n.commit,
+		MaxWeight: n.config.MaxInFlightBytes, Weigh: func(w waiting) int { return len(w.proposal.Command) },
+	})
 }
 
-// Propose commits a command and answers what it did. Commands of concurrent callers share log
-// writes and network rounds. Errors are faults, as the package says.
+func together(waiting []waiting) int {
+	return fsm.Together(len(waiting), func(i int) fsm.Proposal { return waiting[i].proposal }, entryBytes)
+}
+
+// Propose commits a command and answers what it did.
 func (n *Node) Propose(ctx context.Context, cmd *registryv1.Command) (*registryv1.CommandResult, error) {
-	data, err := proto.Marshal(cmd)
+	proposal, err := fsm.NewProposal(cmd)
 	if err != nil {
-		return nil, fmt.Errorf("encode command: %w", err)
+		return nil, err
 	}
-	select {
-	case n.slots <- struct{}{}:
-	default:
-		return nil, fault.New(fault.ResourceExhausted, ReasonQueueFull, "%d writes are waiting already", cap(n.slots)).
-			WithRetryAfter(50 * time.Millisecond)
-	}
+	outcome := n.ProposeAll(ctx, []fsm.Proposal{proposal})[0]
+	return outcome.Result, outcome.Err
+}
+
+// ProposeAll commits commands, each by itself, and answers the outcome of each. What is proposed while
+// earlier entries are on their way shares the next one. Errors are faults, as the package says.
+func (n *Node) ProposeAll(ctx context.Context, proposals []fsm.Proposal) []fsm.Outcome {
 	start := time.Now()
-	reply := make(chan outcome, 1)
-	n.pending <- waiting{future: n.raft.Apply(data, enqueueTimeout), reply: reply}
-	select {
-	case o := <-reply:
-		n.metrics.propose.Observe(time.Since(start).Seconds())
-		return o.result, o.err
-	case <-ctx.Done():
-		return nil, unknown(context.Cause(ctx))
-	case <-n.done:
-		return nil, unknown(errShutdown)
+	outcomes := make([]fsm.Outcome, len(proposals))
+	replies := make([]chan fsm.Outcome, len(proposals))
+	queued := make([]waiting, 0, len(proposals))
+	for i, p := range proposals {
+		replies[i] = make(chan fsm.Outcome, 1)
+		// An older member would stop at a command it does not know.
+		if err := n.admit(p.Version); err != nil {
+			replies[i] <- fsm.Outcome{Err: err}
+			continue
+		}
+		queued = append(queued, waiting{p, replies[i]})
+	}
+	if !n.queue.Add(queued...) {
+		refused := fault.New(fault.ResourceExhausted, ReasonQueueFull, "%d writes are waiting already", n.queue.Held()).
+			WithRetryAfter(50 * time.Millisecond).WithRemedy("write more slowly, or raise registry.raft.max_in_flight and max_in_flight_bytes")
+		for i := range outcomes {
+			outcomes[i].Err = refused
+		}
+		return outcomes
+	}
+	for i, reply := range replies {
+		select {
+		case outcomes[i] = <-reply:
+			n.metrics.propose.Observe(time.Since(start).Seconds())
+		case <-ctx.Done():
+			outcomes[i].Err = unknown(context.Cause(ctx))
+		}
+	}
+	return outcomes
+}
+
+// commit carries an entry through the log. The Raft library answers every future but those it had committed
+// and not applied when it was told to end: Stop waits for them before.
+func (n *Node) commit(batch []waiting) {
+	data, err := n.entry(batch)
+	if err != nil {
+		n.reply(batch, nil, err)
+		return
+	}
+	n.metrics.entry.Observe(float64(len(batch)))
+	future := n.raft.Apply(data, enqueueTimeout)
+	if err := future.Error(); err != nil {
+		n.reply(batch, nil, n.judge(future, err))
+		return
+	}
+	switch response := future.Response().(type) {
+	case []*registryv1.CommandResult:
+		n.reply(batch, response, nil)
+	case error:
+		n.reply(batch, nil, unknown(response))
+	default:
+		n.reply(batch, nil, unknown(errors.New("no outcome")))
 	}
 }
 
-// complete waits for outcomes in the order of proposals, which is nearly that of the log. It frees
-// the callers from waiting on futures, which know no context.
-func (n *Node) complete(ctx context.Context) error {
-	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case w := <-n.pending:
-			err := w.future.Error()
-			<-n.slots
-			w.reply <- n.judge(w.future, err)
+func (n *Node) entry(batch []waiting) ([]byte, error) {
+	at, epoch := n.stamp()
+	entry := &registryv1.Command{Time: timestamppb.New(at), Epoch: epoch, Batch: make([][]byte, len(batch))}
+	for i, w := range batch {
+		entry.Batch[i] = w.proposal.Command
+	}
+	data, err := proto.Marshal(entry)
+	if err != nil {
+		return nil, fmt.Errorf("encode log entry: %w", err)
+	}
+	return data, nil
+}
+
+func (n *Node) reply(batch []waiting, results []*registryv1.CommandResult, err error) {
+	for i, w := range batch {
+		outcome := fsm.Outcome{Err: err}
+		if err == nil {
+			outcome.Result = results[i]
 		}
+		w.reply <- outcome
 	}
 }
 
 // judge tells refused from unknown: what has no index never entered the log.
-func (n *Node) judge(future raft.ApplyFuture, err error) outcome {
+func (n *Node) judge(future raft.ApplyFuture, err error) error {
 	switch {
-	case err == nil:
-		switch response := future.Response().(type) {
-		case *registryv1.CommandResult:
-			return outcome{result: response}
-		case error:
-			return outcome{err: unknown(response)}
-		}
-		return outcome{err: unknown(errors.New("no outcome"))}
 	case errors.Is(err, raft.ErrNotLeader), errors.Is(err, raft.ErrEnqueueTimeout), errors.Is(err, raft.ErrLeadershipTransferInProgress), future.Index() == 0:
-		return outcome{err: n.noLeader().Wrap(err)}
+		return n.noLeader().Wrap(err)
 	}
-	return outcome{err: unknown(err)}
+	return unknown(err)
 }
 
 func unknown(cause error) error {

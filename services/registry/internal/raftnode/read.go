@@ -2,7 +2,6 @@ package raftnode
 
 import (
 	"context"
-	"sync"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -30,60 +29,56 @@ func (n *Node) VerifyLease(ctx context.Context) error {
 	if err := n.CheckLease(); err != nil {
 		return err
 	}
-	round := n.verify.join(func() error { return n.raft.VerifyLeader().Error() })
-	select {
-	case <-round.done:
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	case <-n.done:
-		return n.noLeader()
-	}
-	if round.err != nil {
-		return n.noLeader().Wrap(round.err)
+	_, err := n.verify.Join(ctx, func() (struct{}, error) {
+		began, term := time.Now(), n.raft.CurrentTerm()
+		if err := n.raft.VerifyLeader().Error(); err != nil {
+			return struct{}{}, n.noLeader().Wrap(err)
+		}
+		n.granted.Store(&grant{term: term, until: began.Add(n.config.Timing.Lease)})
+		return struct{}{}, nil
+	})
+	if err != nil {
+		return err
 	}
 	return n.CheckLease()
 }
 
-// rounds lets callers share quorum rounds. A caller is served by a round that starts after it came.
-type rounds struct {
-	mu      sync.Mutex
-	running bool
-	next    *round
+// grant is a term's lease: a majority heard of this leader after it began, and elects nobody else before it ends.
+type grant struct {
+	term  uint64
+	until time.Time
 }
 
-type round struct {
-	done chan struct{}
-	err  error
-}
-
-func (r *rounds) join(confirm func() error) *round {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.next == nil {
-		r.next = &round{done: make(chan struct{})}
+// ConfirmLease answers nil when no other server can have been elected by now, if clocks advance at a like
+// rate: under a lease that is not over, else once a majority confirmed this leader. The Raft library
+// tells a leader only in a while that it was paused, and a leader that hands over may have a successor at once.
+func (n *Node) ConfirmLease(ctx context.Context) error {
+	if err := n.CheckLease(); err != nil {
+		return err
 	}
-	mine := r.next
-	if !r.running {
-		r.running = true
-		go r.run(confirm)
+	term := n.readyTerm.Load()
+	if g := n.granted.Load(); g != nil && g.term == term && n.handingOver.Load() != term && time.Now().Before(g.until) {
+		return nil
 	}
-	return mine
+	return n.VerifyLease(ctx)
 }
 
-func (r *rounds) run(confirm func() error) {
-	for {
-		r.mu.Lock()
-		current := r.next
-		r.next = nil
-		if current == nil {
-			r.running = false
-			r.mu.Unlock()
-			return
+// Term is the latest term this server knows of: it has given no vote in a later one.
+func (n *Node) Term() uint64 { return n.raft.CurrentTerm() }
+
+// MajorityWith says whether this server and another are a majority of the voters by themselves.
+func (n *Node) MajorityWith(server string) bool {
+	voters, both := 0, 0
+	for _, s := range n.raft.GetConfiguration().Configuration().Servers {
+		if s.Suffrage != raft.Voter {
+			continue
 		}
-		r.mu.Unlock()
-		current.err = confirm()
-		close(current.done)
+		voters++
+		if s.ID == raft.ServerID(server) || s.ID == raft.ServerID(n.config.ID) {
+			both++
+		}
 	}
+	return both > voters/2
 }
 
 // LeaderID is the leader's id as far as this server knows; empty when it knows none.
@@ -107,12 +102,13 @@ type Status struct {
 	Voter       bool
 	Term        uint64
 	LastIndex   uint64
+	LastTerm    uint64
 	CommitIndex uint64
 }
 
 // Status answers where this server stands.
 func (n *Node) Status() Status {
-	s := Status{Term: n.raft.CurrentTerm(), LastIndex: n.raft.LastIndex(), CommitIndex: n.raft.CommitIndex()}
+	s := Status{Term: n.raft.CurrentTerm(), LastIndex: n.raft.LastIndex(), CommitIndex: n.raft.CommitIndex(), LastTerm: lastTerm(n.raft)}
 	switch n.raft.State() {
 	case raft.Leader:
 		s.State = "leader"
@@ -133,7 +129,7 @@ func (n *Node) Status() Status {
 func (n *Node) Servers() []Server {
 	var out []Server
 	for _, s := range n.raft.GetConfiguration().Configuration().Servers {
-		out = append(out, Server{ID: string(s.ID), Address: string(s.Address)})
+		out = append(out, Server{ID: string(s.ID), Address: string(s.Address), Voter: s.Suffrage == raft.Voter})
 	}
 	return out
 }

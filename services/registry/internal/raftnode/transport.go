@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -30,6 +31,16 @@ type streams struct {
 	advertise addr
 	dial      *tls.Config
 
+	// admitting is whether peers are answered: a server without state keeps silent until it knows that
+	// its vote can do no harm.
+	admitting atomic.Bool
+	// broken receives when a peer's connection to here ended.
+	broken chan struct{}
+
+	// life ends with the network, and with it what is being dialled.
+	life context.Context
+	end  context.CancelFunc
+
 	mu     sync.Mutex
 	conns  map[*stream]struct{}
 	closed bool
@@ -39,6 +50,20 @@ type streams struct {
 type stream struct {
 	net.Conn
 	network *streams
+	// inbound is a connection that a peer made.
+	inbound bool
+}
+
+// Read tells the network when a peer has gone.
+func (s *stream) Read(p []byte) (int, error) {
+	n, err := s.Conn.Read(p)
+	if err != nil && s.inbound {
+		select {
+		case s.network.broken <- struct{}{}:
+		default:
+		}
+	}
+	return n, err
 }
 
 // Close closes the connection and forgets it.
@@ -49,36 +74,56 @@ func (s *stream) Close() error {
 	return s.Conn.Close()
 }
 
-func (s *streams) track(conn net.Conn) (net.Conn, error) {
+func (s *streams) track(conn net.Conn, inbound bool) (net.Conn, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closed {
 		return nil, errors.Join(net.ErrClosed, conn.Close())
 	}
-	tracked := &stream{Conn: conn, network: s}
+	tracked := &stream{Conn: conn, network: s, inbound: inbound}
 	s.conns[tracked] = struct{}{}
 	return tracked, nil
 }
 
 // Accept answers the next connection of a peer.
 func (s *streams) Accept() (net.Conn, error) {
-	conn, err := s.Listener.Accept()
-	if err != nil {
-		return nil, err
+	for {
+		conn, err := s.Listener.Accept()
+		if err != nil {
+			return nil, err
+		}
+		if s.admitting.Load() {
+			return s.track(conn, true)
+		}
+		_ = conn.Close() // The peer tries again.
 	}
-	return s.track(conn)
 }
 
 // Close ends the listener and every connection.
 func (s *streams) Close() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.closed {
+		return nil
+	}
 	s.closed = true
+	s.end()
+	s.drop()
+	return s.Listener.Close()
+}
+
+// hangUp ends every connection; peers connect again.
+func (s *streams) hangUp() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.drop()
+}
+
+func (s *streams) drop() {
 	for c := range s.conns {
 		_ = c.Conn.Close() // Peers notice either way.
 	}
 	clear(s.conns)
-	return s.Listener.Close()
 }
 
 type addr string
@@ -107,7 +152,8 @@ func listen(c Config, source identity.Source) (*streams, error) {
 	if advertise == "" {
 		advertise = listener.Addr().String()
 	}
-	return &streams{Listener: tls.NewListener(listener, server), advertise: addr(advertise), dial: client, conns: map[*stream]struct{}{}}, nil
+	life, end := context.WithCancel(context.Background())
+	return &streams{life: life, end: end, Listener: tls.NewListener(listener, server), advertise: addr(advertise), dial: client, conns: map[*stream]struct{}{}, broken: make(chan struct{}, 1)}, nil
 }
 
 func (s *streams) Addr() net.Addr { return s.advertise }
@@ -115,14 +161,14 @@ func (s *streams) Addr() net.Addr { return s.advertise }
 // Dial connects to a peer. The handshake is part of it, so that a peer that accepts and then is
 // silent counts as down.
 func (s *streams) Dial(address raft.ServerAddress, timeout time.Duration) (net.Conn, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), timeout)
+	ctx, cancel := context.WithTimeout(s.life, timeout)
 	defer cancel()
 	dialer := tls.Dialer{NetDialer: &net.Dialer{}, Config: s.dial}
 	conn, err := dialer.DialContext(ctx, "tcp", string(address))
 	if err != nil {
 		return nil, fmt.Errorf("dial raft peer %s: %w", address, err)
 	}
-	return s.track(conn)
+	return s.track(conn, false)
 }
 
 func newTransport(s *streams, log *slog.Logger) *raft.NetworkTransport {
@@ -139,5 +185,3 @@ func ListenFailed(field, address string, cause error) error {
 	return fault.New(fault.FailedPrecondition, ReasonListenFailed, "cannot listen on %q: %v", address, cause).
 		WithField(field).WithRemedy("free the port, or choose another address").Wrap(cause)
 }
-
-var errShutdown = errors.New("raft is shut down")

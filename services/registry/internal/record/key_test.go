@@ -78,6 +78,8 @@ func TestScopeOfKeepsLocalRowsHome(t *testing.T) {
 	require.True(t, record.Global(registryv1.Table_TABLE_KV, "global/x"))
 	require.False(t, record.Global(registryv1.Table_TABLE_KV, "globalx"))
 	require.False(t, record.Global(registryv1.Table_TABLE_KV, "x/global/"))
+	require.True(t, record.Global(registryv1.Table_TABLE_ACL_TOKEN, "1fe0b4a2-5f0c-4c11-9c58-90bd1d5a3e7f"))
+	require.False(t, record.Global(registryv1.Table_TABLE_ACL_TOKEN, "local/1fe0b4a2-5f0c-4c11-9c58-90bd1d5a3e7f"))
 	for _, table := range []registryv1.Table{
 		registryv1.Table_TABLE_NODE, registryv1.Table_TABLE_SERVICE, registryv1.Table_TABLE_CHECK,
 		registryv1.Table_TABLE_JOIN_TOKEN, registryv1.Table_TABLE_REPLICATION_CURSOR, registryv1.Table_TABLE_REQUEST,

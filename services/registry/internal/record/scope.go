@@ -21,7 +21,14 @@ func ScopeOf(table registryv1.Table, key string) registryv1.Scope {
 		if strings.HasPrefix(key, GlobalPrefix) {
 			return registryv1.Scope_SCOPE_GLOBAL
 		}
-	case registryv1.Table_TABLE_ACL_TOKEN,
+	case registryv1.Table_TABLE_ACL_TOKEN:
+		// A token of one datacenter shows it in its key.
+		if !strings.HasPrefix(key, LocalPrefix) {
+			return registryv1.Scope_SCOPE_GLOBAL
+		}
+	case registryv1.Table_TABLE_ACL_POLICY,
+		registryv1.Table_TABLE_ACL_ROLE,
+		registryv1.Table_TABLE_ACL_BOOTSTRAP,
 		registryv1.Table_TABLE_FAILOVER_POLICY,
 		registryv1.Table_TABLE_CA_ROOT,
 		registryv1.Table_TABLE_DATACENTER:
@@ -39,7 +46,10 @@ func Global(table registryv1.Table, key string) bool {
 func GlobalTables() []registryv1.Table {
 	return []registryv1.Table{
 		registryv1.Table_TABLE_KV,
+		registryv1.Table_TABLE_ACL_POLICY,
+		registryv1.Table_TABLE_ACL_ROLE,
 		registryv1.Table_TABLE_ACL_TOKEN,
+		registryv1.Table_TABLE_ACL_BOOTSTRAP,
 		registryv1.Table_TABLE_FAILOVER_POLICY,
 		registryv1.Table_TABLE_CA_ROOT,
 		registryv1.Table_TABLE_DATACENTER,

@@ -6,11 +6,15 @@ import registryv1 "konsul.dev/proto/gen/konsul/registry/v1"
 type Reader interface {
 	// Index is the Raft index the state reflects.
 	Index() uint64
-	// Get answers a row, a tombstone if it was deleted within the retention window, else nil. The
-	// caller owns it.
+	// Get answers a row, a tombstone if it was deleted within the retention window, else nil. It is
+	// shared: the caller must not change it.
 	Get(table registryv1.Table, key string) (*registryv1.Record, error)
 	// Scan calls fn for each matching row in key order until fn answers false. fn owns the row.
 	Scan(table registryv1.Table, options ScanOptions, fn func(*registryv1.Record) bool) error
+	// History calls fn for each version of a row, tombstones included, the newest first, until fn answers
+	// false: the version that stands and those written after the answered index, all of which are known.
+	// fn owns the row.
+	History(table registryv1.Table, key string, fn func(*registryv1.Record) bool) (completeAfter uint64, err error)
 }
 
 // ScanOptions narrows a scan. The zero value is every live row of the table.
@@ -31,6 +35,11 @@ type ScanOptions struct {
 type Store interface {
 	// View runs fn on the latest applied state.
 	View(fn func(Reader) error) error
+	// ViewAt runs fn on the state as of an index. It answers an OutOfRange fault (ReasonCompacted) when versions of
+	// that age may be gone, a FailedPrecondition fault (ReasonAhead) when the index is not applied here yet.
+	ViewAt(index uint64, fn func(Reader) error) error
+	// Oldest answers the oldest index that ViewAt can show.
+	Oldest() uint64
 	// Watermark answers the index up to and including which tombstones and old versions may be
 	// gone: a delta from an index below it cannot be trusted.
 	Watermark() uint64

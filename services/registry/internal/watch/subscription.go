@@ -1,69 +1,133 @@
 package watch
 
-import registryv1 "konsul.dev/proto/gen/konsul/registry/v1"
+import (
+	"cmp"
+	"slices"
+	"sync"
+	"time"
+
+	registryv1 "konsul.dev/proto/gen/konsul/registry/v1"
+)
+
+// Delta is what changed: the last version of each row, in the order of their modify indexes. It is shared by all
+// subscriptions that were equally far: nobody may change it.
+type Delta struct {
+	Rows []*registryv1.Record
+	// Index is up to where that is everything.
+	Index uint64
+
+	mu     sync.Mutex
+	made   any
+	madeAt time.Time
+}
+
+// Share answers what produce made for the first one who got this delta, or makes it anew when that is
+// older than a while.
+func Share[T any](d *Delta, now time.Time, while time.Duration, produce func() T) T {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if made, ok := d.made.(T); ok && now.Sub(d.madeAt) <= while {
+		return made
+	}
+	made := produce()
+	d.made, d.madeAt = made, now
+	return made
+}
 
 // Subscription is somebody's interest in some rows. It is for one goroutine.
 type Subscription struct {
-	hub     *Hub
-	filters []Filter
-	buffer  int
-	wake    chan struct{}
+	hub      *Hub
+	collects bool
+	wake     chan struct{}
 
 	// Guarded by hub.mu.
-	rows   []*registryv1.Record
-	lagged bool
+	memberships []membership
+	// taken is the index up to which everything was taken.
+	taken  uint64
+	resets uint64
+}
+
+// membership is a subscription's place in a group.
+type membership struct {
+	group    *group
+	position int
+	// publication is the last one that was taken.
+	publication uint64
 }
 
 // Wake receives after something happened since the last Take.
 func (s *Subscription) Wake() <-chan struct{} { return s.wake }
 
-// Take answers the rows that changed since the last Take, in commit order, and the index up to which
-// that is everything. lagged means that rows were lost: read the state anew and subscribe again.
-func (s *Subscription) Take() (rows []*registryv1.Record, index uint64, lagged bool) {
+// Take answers the rows that changed since the last Take or Skip. False means that rows were lost: read the
+// state anew and subscribe again.
+func (s *Subscription) Take() (*Delta, bool) {
 	s.hub.mu.Lock()
 	defer s.hub.mu.Unlock()
-	rows, s.rows = s.rows, nil
-	return rows, s.hub.index, s.lagged
+	if s.resets != s.hub.resets {
+		return nil, false
+	}
+	index := s.hub.index.Load()
+	var one [1]*Delta
+	deltas := one[:0]
+	for i := range s.memberships {
+		m := &s.memberships[i]
+		d, known := m.group.since(s.taken)
+		if !known {
+			return nil, false
+		}
+		if d != nil {
+			deltas = append(deltas, d)
+		}
+	}
+	s.taken = max(s.taken, index)
+	for i := range s.memberships {
+		if m := &s.memberships[i]; s.collects {
+			m.group.catchUp(m)
+		}
+	}
+	return merge(deltas, index), true
+}
+
+// Skip says that changes up to and including an index are known already.
+func (s *Subscription) Skip(index uint64) {
+	s.hub.mu.Lock()
+	defer s.hub.mu.Unlock()
+	s.taken = max(s.taken, index)
 }
 
 // Close ends the subscription.
 func (s *Subscription) Close() {
 	s.hub.mu.Lock()
 	defer s.hub.mu.Unlock()
-	for _, f := range s.filters {
-		t := s.hub.tables[f.Table]
-		if t == nil {
+	for i := range s.memberships {
+		m := &s.memberships[i]
+		g := m.group
+		g.leave(s, m)
+		if len(g.subs) > 0 {
 			continue
 		}
-		t.remove(f, s)
+		g.forget(0)
+		t := s.hub.tables[g.filter.Table]
+		t.drop(g.filter)
 		if len(t.exact) == 0 && len(t.prefix) == 0 {
-			delete(s.hub.tables, f.Table)
+			delete(s.hub.tables, g.filter.Table)
 		}
 	}
-	s.rows = nil
+	s.memberships = nil
 }
 
-// deliver runs under hub.mu.
-func (s *Subscription) deliver(r *registryv1.Record) {
-	switch {
-	case s.lagged:
-		return
-	case s.buffer == 0:
-	case len(s.rows) >= s.buffer:
-		s.lag()
-		return
-	case len(s.rows) > 0 && s.rows[len(s.rows)-1] == r: // Two filters of one subscription match.
-		return
-	default:
-		s.rows = append(s.rows, r)
+// membership runs under hub.mu. A subscription is in few groups.
+func (s *Subscription) membership(g *group) *membership {
+	for i := range s.memberships {
+		if s.memberships[i].group == g {
+			return &s.memberships[i]
+		}
 	}
-	s.signal()
+	return &membership{}
 }
 
-// lag runs under hub.mu.
-func (s *Subscription) lag() {
-	s.lagged, s.rows = true, nil
-	s.signal()
+func (s *Subscription) in(g *group) bool {
+	return slices.ContainsFunc(s.memberships, func(m membership) bool { return m.group == g })
 }
 
 func (s *Subscription) signal() {
@@ -71,4 +135,8 @@ func (s *Subscription) signal() {
 	case s.wake <- struct{}{}:
 	default:
 	}
+}
+
+func compareRows(a, b *registryv1.Record) int {
+	return cmp.Or(cmp.Compare(a.GetModifyIndex(), b.GetModifyIndex()), cmp.Compare(a.GetTable(), b.GetTable()), cmp.Compare(a.GetKey(), b.GetKey()))
 }

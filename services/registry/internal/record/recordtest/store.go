@@ -21,11 +21,14 @@ type id struct {
 // Store is the state. It is its own reader and its own transaction.
 type Store struct {
 	rows  map[id]*registryv1.Record
+	past  map[id][]*registryv1.Record
 	index uint64
 }
 
 // New answers an empty store.
-func New() *Store { return &Store{rows: map[id]*registryv1.Record{}} }
+func New() *Store {
+	return &Store{rows: map[id]*registryv1.Record{}, past: map[id][]*registryv1.Record{}}
+}
 
 // At answers the store as the command at an index finds it.
 func (s *Store) At(index uint64) *Store {
@@ -38,6 +41,20 @@ func (s *Store) Index() uint64 { return s.index }
 
 // View runs fn on the store.
 func (s *Store) View(fn func(record.Reader) error) error { return fn(s) }
+
+// ViewAt shows the present as of its own index only: the map keeps no versions.
+func (s *Store) ViewAt(index uint64, fn func(record.Reader) error) error {
+	if index > s.index {
+		return record.Ahead(index, s.index)
+	}
+	if index < s.index {
+		return record.Compacted(index, s.index)
+	}
+	return fn(s)
+}
+
+// Oldest is the present.
+func (s *Store) Oldest() uint64 { return s.index }
 
 // Watermark is 0: nothing is forgotten.
 func (s *Store) Watermark() uint64 { return 0 }
@@ -52,14 +69,31 @@ func (s *Store) Get(table registryv1.Table, key string) (*registryv1.Record, err
 
 // Put writes a row.
 func (s *Store) Put(r *registryv1.Record) error {
-	s.rows[id{r.GetTable(), r.GetKey()}] = proto.CloneOf(r)
+	key, row := id{r.GetTable(), r.GetKey()}, proto.CloneOf(r)
+	s.rows[key] = row
+	versions := s.past[key]
+	if n := len(versions); n > 0 && versions[n-1].GetModifyIndex() == row.GetModifyIndex() {
+		versions = versions[:n-1]
+	}
+	s.past[key] = append(versions, row)
 	return nil
 }
 
 // Drop removes a row.
 func (s *Store) Drop(table registryv1.Table, key string) error {
 	delete(s.rows, id{table, key})
+	delete(s.past, id{table, key})
 	return nil
+}
+
+// History calls fn for the versions of a row, the newest first. All of them are known.
+func (s *Store) History(table registryv1.Table, key string, fn func(*registryv1.Record) bool) (uint64, error) {
+	for _, r := range slices.Backward(s.past[id{table, key}]) {
+		if !fn(proto.CloneOf(r)) {
+			break
+		}
+	}
+	return 0, nil
 }
 
 // Scan calls fn for matching rows in key order.

@@ -1,0 +1,82 @@
+package registry
+
+import (
+	"context"
+	"errors"
+	"slices"
+
+	"github.com/google/uuid"
+
+	"konsul.dev/pkg/obs"
+	"konsul.dev/services/registry/internal/catalog"
+	"konsul.dev/services/registry/internal/fsm"
+	"konsul.dev/services/registry/internal/raftnode"
+)
+
+// expireTogether bounds how many passed deadlines are proposed at once, so that a mass death leaves room for
+// the writes of those who live.
+const expireTogether = 256
+
+// keepDeadlines lets the catalogue's deadlines pass as long as this server leads.
+func (d *duties) keepDeadlines(ctx context.Context, n *raftnode.Node) {
+	d.state.catalog.Grace()
+	// Run ends with ctx and with nothing else.
+	_ = d.deadlines.Run(ctx, func(ctx context.Context, keys []string) error {
+		var errs []error
+		for keys := range slices.Chunk(keys, expireTogether) {
+			errs = append(errs, d.expire(ctx, n, keys))
+		}
+		err := errors.Join(errs...)
+		if err != nil && ctx.Err() == nil {
+			d.deps.Telemetry.Log.WarnContext(ctx, "passed deadlines could not be recorded; trying again", "deadlines", len(keys), obs.KeyError, err)
+		}
+		return err
+	})
+}
+
+// expire commits what passed deadlines mean, each by itself: one that was overtaken must not keep the others.
+func (d *duties) expire(ctx context.Context, n *raftnode.Node, keys []string) error {
+	now := d.deps.Clock.Now()
+	var proposals []fsm.Proposal
+	var proposed []string
+	for _, key := range keys {
+		cmd, err := d.services.Expire(d.state.catalog, key, now)
+		if err != nil {
+			return err
+		}
+		if cmd == nil {
+			continue
+		}
+		cmd.RequestId = uuid.NewString()
+		p, err := fsm.NewProposal(cmd)
+		if err != nil {
+			return err
+		}
+		proposals, proposed = append(proposals, p), append(proposed, key)
+	}
+	if len(proposals) == 0 {
+		return nil
+	}
+	var errs []error
+	for i, outcome := range n.ProposeAll(ctx, proposals) {
+		errs = append(errs, outcome.Err)
+		if outcome.Err == nil && outcome.Result.GetFailedReason() == "" {
+			d.expired(ctx, proposed[i])
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// expired says what happened.
+func (d *duties) expired(ctx context.Context, key string) {
+	kind, name := catalog.Deadline(key)
+	d.metrics.Expired(kind)
+	switch kind {
+	case catalog.DeadlineHeartbeat:
+		d.deps.Telemetry.Log.WarnContext(ctx, "a node sends no heartbeats; its instances are critical", "node", name)
+	case catalog.DeadlineReap:
+		d.deps.Telemetry.Log.InfoContext(ctx, "a dead node was deregistered", "node", name)
+	default:
+		d.deps.Telemetry.Log.DebugContext(ctx, "a check got no report in time", "check", name)
+	}
+}

@@ -1,0 +1,230 @@
+package api
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"slices"
+	"strings"
+
+	"konsul.dev/pkg/fault"
+	"konsul.dev/pkg/obs"
+	registryv1 "konsul.dev/proto/gen/konsul/registry/v1"
+	"konsul.dev/services/registry/internal/acl"
+	"konsul.dev/services/registry/internal/federation"
+	"konsul.dev/services/registry/internal/record"
+)
+
+const secretBytes = 32
+
+// FillSecret makes up the secret of a request that makes a token and names none. It is done where the
+// request came in, so that it stays the same however often the request is passed on.
+func FillSecret(req any) {
+	b := make([]byte, secretBytes)
+	_, _ = rand.Read(b) // It never fails: the program ends first.
+	made := hex.EncodeToString(b)
+	switch r := req.(type) {
+	case *registryv1.BootstrapRequest:
+		r.Secret = orMade(r.GetSecret(), made)
+	case *registryv1.CreateTokenRequest:
+		r.Secret = orMade(r.GetSecret(), made)
+	case *registryv1.CloneTokenRequest:
+		r.Secret = orMade(r.GetSecret(), made)
+	}
+}
+
+func orMade(given, made string) string {
+	if given == "" {
+		return made
+	}
+	return given
+}
+
+// Bootstrap makes the first management token.
+func (s *aclService) Bootstrap(ctx context.Context, req *registryv1.BootstrapRequest) (*registryv1.BootstrapResponse, error) {
+	reset, err := s.resetIndex()
+	if err != nil {
+		return nil, err
+	}
+	stored, meta, err := s.made(ctx, req.GetRequestId(), func(r record.Reader) (*registryv1.Command, *registryv1.ACLToken, error) {
+		return s.ACL.Bootstrap(r, req, reset, s.Clock.Now())
+	})
+	if err != nil {
+		return nil, err
+	}
+	if reset > 0 {
+		if err := os.Remove(s.ResetFile); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			s.Log.WarnContext(ctx, "the file that opened the bootstrap is still there; it opens nothing more", obs.KeyError, err)
+		}
+	}
+	return &registryv1.BootstrapResponse{Token: stored.Shown(), Secret: req.GetSecret(), Meta: meta}, nil
+}
+
+// resetIndex reads the file that opens the bootstrap once more; 0 when there is none.
+func (s *aclService) resetIndex() (uint64, error) {
+	text, err := os.ReadFile(s.ResetFile)
+	if errors.Is(err, fs.ErrNotExist) {
+		return 0, nil
+	}
+	if err != nil {
+		return 0, fmt.Errorf("read the file that opens the bootstrap: %w", err)
+	}
+	return acl.ParseReset(string(text)), nil
+}
+
+// made commits a new token.
+func (s *aclService) made(ctx context.Context, requestID string, plan func(record.Reader) (*registryv1.Command, *registryv1.ACLToken, error)) (acl.Stored, *registryv1.WriteMeta, error) {
+	var token *registryv1.ACLToken
+	result, err := s.changed(ctx, requestID, func(r record.Reader) (cmd *registryv1.Command, err error) {
+		cmd, token, err = plan(r)
+		return cmd, err
+	})
+	if err != nil {
+		return acl.Stored{}, nil, err
+	}
+	var stored acl.Stored
+	err = s.Store.View(func(r record.Reader) (err error) {
+		stored, err = acl.Made(r, token)
+		return err
+	})
+	return stored, s.writeMeta(result.GetIndex()), err
+}
+
+// belongs refuses to write a global token here when the primary is elsewhere: a request that names a
+// datacenter is for a local one.
+func (s *aclService) belongs(local bool) error {
+	if local || s.Federation.IsPrimary() {
+		return nil
+	}
+	return fault.New(fault.FailedPrecondition, federation.ReasonNotPrimary, "a global token is written in the primary, %s", s.Federation.Primary()).
+		WithField("datacenter").WithRemedy("leave the datacenter out, or make a local token")
+}
+
+// CreateToken makes a token.
+func (s *aclService) CreateToken(ctx context.Context, req *registryv1.CreateTokenRequest) (*registryv1.CreateTokenResponse, error) {
+	if err := s.belongs(req.GetLocal()); err != nil {
+		return nil, err
+	}
+	stored, meta, err := s.made(ctx, req.GetRequestId(), func(r record.Reader) (*registryv1.Command, *registryv1.ACLToken, error) {
+		return s.ACL.CreateToken(r, req, s.Clock.Now())
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &registryv1.CreateTokenResponse{Token: stored.Shown(), Secret: req.GetSecret(), Meta: meta}, nil
+}
+
+// CloneToken makes a token that has what another one has.
+func (s *aclService) CloneToken(ctx context.Context, req *registryv1.CloneTokenRequest) (*registryv1.CloneTokenResponse, error) {
+	stored, meta, err := s.made(ctx, req.GetRequestId(), func(r record.Reader) (*registryv1.Command, *registryv1.ACLToken, error) {
+		cmd, token, err := s.ACL.CloneToken(r, req, s.Clock.Now())
+		if err == nil {
+			err = s.belongs(token.GetLocal())
+		}
+		return cmd, token, err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &registryv1.CloneTokenResponse{Token: stored.Shown(), Secret: req.GetSecret(), Meta: meta}, nil
+}
+
+// UpdateToken changes what a token has.
+func (s *aclService) UpdateToken(ctx context.Context, req *registryv1.UpdateTokenRequest) (*registryv1.UpdateTokenResponse, error) {
+	result, err := s.changed(ctx, req.GetRequestId(), func(r record.Reader) (*registryv1.Command, error) {
+		old, err := acl.Token(r, req.GetAccessorId())
+		if err == nil {
+			err = s.belongs(old.Token.GetLocal())
+		}
+		if err != nil {
+			return nil, err
+		}
+		return s.ACL.UpdateToken(r, req, s.Clock.Now())
+	})
+	if err != nil {
+		return nil, err
+	}
+	resp := &registryv1.UpdateTokenResponse{Meta: s.writeMeta(result.GetIndex())}
+	return resp, s.Store.View(func(r record.Reader) error {
+		stored, err := acl.Token(r, req.GetAccessorId())
+		if err == nil {
+			resp.Token = stored.Shown()
+		}
+		return err
+	})
+}
+
+// GetToken answers a token without its secret.
+func (s *aclService) GetToken(_ context.Context, req *registryv1.GetTokenRequest) (*registryv1.GetTokenResponse, error) {
+	resp := &registryv1.GetTokenResponse{}
+	return resp, s.read(&resp.Meta, func(r record.Reader) error {
+		stored, err := acl.Token(r, req.GetAccessorId())
+		resp.Token = stored.Shown()
+		return err
+	})
+}
+
+// GetSelf answers the token the call carries.
+func (s *aclService) GetSelf(ctx context.Context, _ *registryv1.GetSelfRequest) (*registryv1.GetSelfResponse, error) {
+	resp := &registryv1.GetSelfResponse{}
+	return resp, s.read(&resp.Meta, func(r record.Reader) error {
+		stored, err := acl.Token(r, acl.From(ctx).Accessor())
+		resp.Token = stored.Shown()
+		return err
+	})
+}
+
+// ListTokens answers every token the datacenter knows.
+func (s *aclService) ListTokens(_ context.Context, req *registryv1.ListTokensRequest) (*registryv1.ListTokensResponse, error) {
+	resp := &registryv1.ListTokensResponse{}
+	return resp, s.read(&resp.Meta, func(r record.Reader) error {
+		all, err := acl.Tokens(r)
+		if err != nil {
+			return err
+		}
+		roles, err := acl.Roles(r)
+		if err != nil {
+			return err
+		}
+		for _, stored := range all {
+			if wanted(stored.Token, roles, req) {
+				resp.Tokens = append(resp.Tokens, stored.Shown())
+			}
+		}
+		slices.SortFunc(resp.Tokens, func(a, b *registryv1.Token) int { return strings.Compare(a.GetAccessorId(), b.GetAccessorId()) })
+		return nil
+	})
+}
+
+func wanted(token *registryv1.ACLToken, roles []*registryv1.ACLRole, req *registryv1.ListTokensRequest) bool {
+	if role := req.GetRole(); role != "" && !slices.Contains(token.GetRoles(), role) {
+		return false
+	}
+	policy := req.GetPolicy()
+	return policy == "" || slices.Contains(token.GetPolicies(), policy) || slices.ContainsFunc(roles, func(r *registryv1.ACLRole) bool {
+		return slices.Contains(token.GetRoles(), r.GetName()) && slices.Contains(r.GetPolicies(), policy)
+	})
+}
+
+// DeleteToken revokes a token.
+func (s *aclService) DeleteToken(ctx context.Context, req *registryv1.DeleteTokenRequest) (*registryv1.DeleteTokenResponse, error) {
+	result, err := s.changed(ctx, req.GetRequestId(), func(r record.Reader) (*registryv1.Command, error) {
+		if old, err := acl.Token(r, req.GetAccessorId()); err == nil {
+			if err := s.belongs(old.Token.GetLocal()); err != nil {
+				return nil, err
+			}
+		}
+		return s.ACL.DeleteToken(r, req.GetAccessorId(), req.GetForce())
+	})
+	if err != nil {
+		return nil, err
+	}
+	if result.GetChanged() == 0 {
+		return nil, acl.TokenNotFound(req.GetAccessorId())
+	}
+	return &registryv1.DeleteTokenResponse{Meta: s.writeMeta(result.GetIndex())}, nil
+}

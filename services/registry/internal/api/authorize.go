@@ -1,0 +1,176 @@
+package api
+
+import (
+	"context"
+	"strings"
+
+	"google.golang.org/grpc"
+
+	"konsul.dev/pkg/fault"
+	"konsul.dev/pkg/rpc"
+	"konsul.dev/services/registry/internal/acl"
+	"konsul.dev/services/registry/internal/audit"
+)
+
+// Rule says what a method asks of the caller's token.
+type Rule struct {
+	// Needs answers the permissions a request takes; nil: the handler asks for them itself, or leaves out
+	// what the token may not see. A malformed request may be refused here as the handler would.
+	Needs func(req any) ([]acl.Need, error)
+	// Complete fills in what a request left out, where it came in.
+	Complete func(req any)
+	// Administrative calls are written to the audit log with their outcome.
+	Administrative bool
+}
+
+// Rules maps the full names of all methods. One that is missing is refused to every token.
+type Rules map[string]Rule
+
+// Guard decides what a caller's token allows, behind the door that decided whose it is. It is the one
+// check for all faces: a call that is passed on is checked again where it arrives. Services that act as
+// themselves may do what the access table lets them.
+type Guard struct {
+	rules Rules
+	peers *acl.Authorizer
+	audit *audit.Log
+}
+
+// NewGuard answers a guard that writes what it refuses to the audit log.
+func NewGuard(rules Rules, log *audit.Log) Guard {
+	return Guard{rules: rules, peers: acl.Everything(), audit: log}
+}
+
+// authorizer answers the rights of the call's caller, and the rule of its method.
+func (g Guard) authorizer(ctx context.Context, method string) (*acl.Authorizer, Rule, error) {
+	rule, known := g.rules[method]
+	a, ok := rpc.CallerFrom(ctx).Grant.(*acl.Authorizer)
+	if !ok {
+		return g.peers, rule, nil
+	}
+	if !known {
+		return nil, rule, fault.New(fault.PermissionDenied, rpc.ReasonUnknownMethod, "%s is not open to tokens", method)
+	}
+	return a, rule, nil
+}
+
+// check asks for what a request takes.
+func (g Guard) check(ctx context.Context, a *acl.Authorizer, rule Rule, method string, req any) error {
+	if rule.Needs == nil || a.Management() {
+		return nil
+	}
+	needs, err := rule.Needs(req)
+	if err != nil {
+		return err
+	}
+	if err := a.Check(needs...); err != nil {
+		e := entryOf(ctx, method, err)
+		e.Resource, e.RequestID = naming(needs), requestID(req)
+		g.audit.Denied(ctx, e)
+		return err
+	}
+	return nil
+}
+
+// Refused notes a call that was turned away at the door.
+func (g Guard) Refused(ctx context.Context, method string, err error) {
+	g.audit.Denied(ctx, entryOf(ctx, method, err))
+}
+
+// Audited is an interceptor behind the one that passes calls on: it notes administrative calls where
+// they are carried out, once, with what came of them.
+func (g Guard) Audited(ctx context.Context, req any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
+	resp, err := handler(ctx, req)
+	if rule := g.rules[info.FullMethod]; rule.Administrative {
+		e := entryOf(ctx, info.FullMethod, err)
+		e.RequestID = requestID(req)
+		if needs, bad := rule.Needs(req); bad == nil {
+			e.Resource = naming(needs)
+		}
+		g.audit.Changed(ctx, e)
+	}
+	return resp, err
+}
+
+func entryOf(ctx context.Context, method string, err error) audit.Entry {
+	caller := rpc.CallerFrom(ctx)
+	e := audit.Entry{Accessor: caller.Accessor, Peer: caller.Peer.String(), Method: method, Outcome: "OK"}
+	if id, ok := rpc.PeerID(ctx); ok {
+		e.Peer = id.String()
+	}
+	if err != nil {
+		e.Outcome = strings.TrimSpace(rpc.ToStatus(err).Code().String() + " " + fault.ReasonOf(err))
+	}
+	if f, ok := fault.As(err); ok && e.Accessor == "" {
+		e.Accessor = f.Meta()["accessor"]
+	}
+	return e
+}
+
+func naming(needs []acl.Need) string {
+	names := make([]string, len(needs))
+	for i, n := range needs {
+		names[i] = n.String()
+	}
+	return strings.Join(names, ", ")
+}
+
+func requestID(req any) string {
+	if r, ok := req.(interface{ GetRequestId() string }); ok {
+		return r.GetRequestId()
+	}
+	return ""
+}
+
+// Unary is the guard as an interceptor.
+func (g Guard) Unary(ctx context.Context, req any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
+	a, rule, err := g.authorizer(ctx, info.FullMethod)
+	if err != nil {
+		return nil, err
+	}
+	if err := g.check(ctx, a, rule, info.FullMethod, req); err != nil {
+		return nil, err
+	}
+	if rule.Complete != nil {
+		rule.Complete(req)
+	}
+	return handler(acl.With(ctx, a), req)
+}
+
+// Stream is the guard as an interceptor of streams: it checks every request that comes in on one.
+func (g Guard) Stream(srv any, stream grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
+	a, rule, err := g.authorizer(stream.Context(), info.FullMethod)
+	if err != nil {
+		return err
+	}
+	return handler(srv, &guardedStream{ServerStream: stream, ctx: acl.With(stream.Context(), a), check: func(m any) error {
+		return g.check(stream.Context(), a, rule, info.FullMethod, m)
+	}})
+}
+
+type guardedStream struct {
+	grpc.ServerStream
+	//nolint:containedctx // grpc hands a stream's context out by method; this is how interceptors replace it
+	ctx   context.Context
+	check func(any) error
+}
+
+func (s *guardedStream) Context() context.Context { return s.ctx }
+
+func (s *guardedStream) RecvMsg(m any) error {
+	if err := s.ServerStream.RecvMsg(m); err != nil {
+		return err
+	}
+	return s.check(m)
+}
+
+// permit asks the call's token for permissions that its method's rule leaves to the handler.
+func (c *Core) permit(ctx context.Context, method string, needs []acl.Need) error {
+	a := acl.From(ctx)
+	err := a.Check(needs...)
+	if err != nil {
+		e := entryOf(ctx, method, err)
+		e.Accessor, e.Resource = a.Accessor(), naming(needs)
+		c.Audit.Denied(ctx, e)
+	}
+	return err
+}

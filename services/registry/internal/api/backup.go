@@ -1,0 +1,219 @@
+package api
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"sync"
+
+	"google.golang.org/grpc"
+
+	"konsul.dev/pkg/fault"
+	"konsul.dev/pkg/rpc"
+	registryv1 "konsul.dev/proto/gen/konsul/registry/v1"
+	"konsul.dev/services/registry/internal/backup"
+)
+
+// backupMessage is how many bytes of a backup travel together.
+const backupMessage = 256 << 10
+
+type backupService struct {
+	registryv1.UnimplementedBackupServiceServer
+	*Core
+}
+
+// away answers a client of who is to answer for a datacenter, nil when it is this server, and the context
+// for calling it.
+func (s *backupService) away(ctx context.Context, datacenter string) (registryv1.BackupServiceClient, context.Context, string, error) {
+	target, err := s.Router.Resolve(datacenter)
+	if err != nil {
+		return nil, nil, "", err
+	}
+	var conn grpc.ClientConnInterface
+	if target == s.Federation.Datacenter() {
+		conn, ctx, err = s.Router.Leading(ctx)
+	} else {
+		conn, ctx, err = s.Router.Stream(ctx, target)
+	}
+	if err != nil || conn == nil {
+		return nil, ctx, target, err
+	}
+	return registryv1.NewBackupServiceClient(conn), ctx, target, nil
+}
+
+// CreateBackup streams a backup.
+func (s *backupService) CreateBackup(req *registryv1.CreateBackupRequest, stream grpc.ServerStreamingServer[registryv1.CreateBackupResponse]) error {
+	far, ctx, target, err := s.away(stream.Context(), req.GetDatacenter())
+	if err != nil {
+		return err
+	}
+	if far != nil {
+		answers, err := far.CreateBackup(ctx, req)
+		if err != nil {
+			return s.Router.FarError(ctx, target, err)
+		}
+		return s.pass(ctx, target, answers, stream)
+	}
+	ctx, cancel := context.WithCancel(stream.Context())
+	defer cancel()
+	file, _, err := s.Backups.Create(ctx, req.GetBase())
+	if err != nil {
+		return err
+	}
+	defer func() { _ = file.Close() }()
+	for {
+		// The transport keeps what it was given until it is sent.
+		var piece bytes.Buffer
+		n, err := io.CopyN(&piece, file, backupMessage)
+		if n > 0 {
+			if err := stream.Send(&registryv1.CreateBackupResponse{Data: piece.Bytes()}); err != nil {
+				return err
+			}
+		}
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		select {
+		case <-s.Draining:
+			return s.draining()
+		default:
+		}
+	}
+}
+
+func (s *backupService) pass(ctx context.Context, target string, from grpc.ServerStreamingClient[registryv1.CreateBackupResponse], to grpc.ServerStreamingServer[registryv1.CreateBackupResponse]) error {
+	for {
+		message, err := from.Recv()
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return s.Router.FarError(ctx, target, err)
+		}
+		if err := to.Send(message); err != nil {
+			return err
+		}
+	}
+}
+
+// RestoreBackup takes the files in, checks them and replaces the state.
+func (s *backupService) RestoreBackup(stream grpc.ClientStreamingServer[registryv1.RestoreBackupRequest, registryv1.RestoreBackupResponse]) error {
+	first, err := stream.Recv()
+	if err != nil {
+		return err
+	}
+	start := first.GetStart()
+	if start == nil {
+		return fault.Invalid("step", "of the first message must be start")
+	}
+	far, ctx, target, err := s.away(stream.Context(), start.GetDatacenter())
+	if err != nil {
+		return err
+	}
+	if far != nil {
+		return s.handOn(ctx, target, far, first, stream)
+	}
+	intake, err := s.Backups.Receive()
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if err := intake.Close(); err != nil {
+			s.Log.WarnContext(ctx, "files of a restore were left behind", "error", err)
+		}
+	}()
+	for {
+		message, err := stream.Recv()
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			return err
+		}
+		switch step := message.GetStep().(type) {
+		case *registryv1.RestoreBackupRequest_Data:
+			_, err = intake.Write(step.Data)
+		case *registryv1.RestoreBackupRequest_End:
+			err = intake.End()
+		default:
+			err = fault.Invalid("step", "is neither data nor end")
+		}
+		if err != nil {
+			return err
+		}
+	}
+	answer, err := intake.Restore(ctx, backup.Order{Datacenter: start.GetDatacenter(), DryRun: start.GetDryRun(), Caller: rpc.CallerFrom(ctx).Accessor})
+	if err != nil {
+		return err
+	}
+	return stream.SendAndClose(answer)
+}
+
+// handOn passes a restore on to who is to do it.
+func (s *backupService) handOn(ctx context.Context, target string, far registryv1.BackupServiceClient, first *registryv1.RestoreBackupRequest, from grpc.ClientStreamingServer[registryv1.RestoreBackupRequest, registryv1.RestoreBackupResponse]) error {
+	to, err := far.RestoreBackup(ctx)
+	if err != nil {
+		return s.Router.FarError(ctx, target, err)
+	}
+	for message := first; ; {
+		if to.Send(message) != nil {
+			break // Why shows in the answer.
+		}
+		message, err = from.Recv()
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			return err
+		}
+	}
+	answer, err := to.CloseAndRecv()
+	if err != nil {
+		return s.Router.FarError(ctx, target, err)
+	}
+	return from.SendAndClose(answer)
+}
+
+// ListBackups answers what the servers have kept.
+func (s *backupService) ListBackups(ctx context.Context, req *registryv1.ListBackupsRequest) (*registryv1.ListBackupsResponse, error) {
+	kept, err := s.Backups.Kept()
+	if err != nil {
+		return nil, err
+	}
+	for _, b := range kept {
+		b.Server = s.ServerID
+	}
+	if req.GetOwn() {
+		return &registryv1.ListBackupsResponse{Backups: kept}, nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, statusTimeout)
+	defer cancel()
+	servers := s.Node.Servers()
+	answers := make([]*registryv1.ListBackupsResponse, len(servers))
+	var wg sync.WaitGroup
+	for i, server := range servers {
+		if server.ID == s.ServerID {
+			answers[i] = &registryv1.ListBackupsResponse{Backups: kept}
+			continue
+		}
+		wg.Go(func() {
+			if conn, err := s.Peers.Server(server.ID); err == nil {
+				// What it does not answer is named as unreachable.
+				answers[i], _ = registryv1.NewBackupServiceClient(conn).ListBackups(ctx, &registryv1.ListBackupsRequest{Own: true})
+			}
+		})
+	}
+	wg.Wait()
+	all := &registryv1.ListBackupsResponse{}
+	for i, answer := range answers {
+		if answer == nil {
+			all.Unreachable = append(all.Unreachable, servers[i].ID)
+		}
+		all.Backups = append(all.Backups, answer.GetBackups()...)
+	}
+	return all, nil
+}

@@ -1,0 +1,149 @@
+package api
+
+import (
+	"context"
+
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	registryv1 "konsul.dev/proto/gen/konsul/registry/v1"
+	"konsul.dev/services/registry/internal/acl"
+	"konsul.dev/services/registry/internal/lease"
+	"konsul.dev/services/registry/internal/record"
+)
+
+// leaseService answers where the leader is: it alone knows how long a lease has to go.
+type leaseService struct {
+	registryv1.UnimplementedLeaseServiceServer
+	*Core
+}
+
+// NeedsOfLease answers what using a lease of a name takes: as much as the local key of that name does.
+func NeedsOfLease(name string, access acl.Access) []acl.Need {
+	return []acl.Need{{Resource: acl.KV, Name: record.LocalPrefix + name, Access: access}}
+}
+
+// Grant makes a lease.
+func (s *leaseService) Grant(ctx context.Context, req *registryv1.GrantLeaseRequest) (*registryv1.GrantLeaseResponse, error) {
+	cmd, granted, err := s.Leases.Grant(req)
+	if err != nil {
+		return nil, err
+	}
+	result, err := s.commit(ctx, cmd)
+	if err != nil {
+		return nil, err
+	}
+	if err := lease.Outcome(result, granted.GetId()); err != nil {
+		return nil, err
+	}
+	for _, row := range result.GetWritten() {
+		granted.GrantedAt, granted.CreateIndex = row.GetOriginTime(), row.GetCreateIndex()
+	}
+	granted.Remaining = granted.GetTtl()
+	return &registryv1.GrantLeaseResponse{Lease: granted, Meta: s.writeMeta(result.GetIndex())}, nil
+}
+
+// permitted reads a lease that the call's token may use.
+func (s *leaseService) permitted(ctx context.Context, method string, r record.Reader, id string, access acl.Access) (*registryv1.Record, *registryv1.Lease, error) {
+	row, err := lease.Row(r, id)
+	if err != nil {
+		return nil, nil, err
+	}
+	found, err := lease.Decode(row)
+	if err != nil {
+		return nil, nil, err
+	}
+	return row, found, s.permit(ctx, method, NeedsOfLease(found.GetName(), access))
+}
+
+// KeepAlive begins a lease's time anew, in this leader's memory alone.
+func (s *leaseService) KeepAlive(ctx context.Context, req *registryv1.KeepLeaseAliveRequest) (*registryv1.KeepLeaseAliveResponse, error) {
+	var found *registryv1.Lease
+	err := s.Store.View(func(r record.Reader) (err error) {
+		_, found, err = s.permitted(ctx, registryv1.LeaseService_KeepAlive_FullMethodName, r, req.GetId(), acl.Write)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	if err := s.Keeper.KeepAlive(req.GetId(), found.GetTtl().AsDuration()); err != nil {
+		return nil, err
+	}
+	// Whoever leads after this one gives every lease its whole time, so a promise made while it leads holds.
+	if err := s.Node.CheckLease(); err != nil {
+		return nil, err
+	}
+	return &registryv1.KeepLeaseAliveResponse{Ttl: found.GetTtl()}, nil
+}
+
+// Revoke ends a lease.
+func (s *leaseService) Revoke(ctx context.Context, req *registryv1.RevokeLeaseRequest) (*registryv1.RevokeLeaseResponse, error) {
+	// A request made again finds the lease gone, and hears of its first outcome by its id.
+	id := req.GetRequestId()
+	var row *registryv1.Record
+	err := s.Store.View(func(r record.Reader) (err error) {
+		row, _, err = s.permitted(ctx, registryv1.LeaseService_Revoke_FullMethodName, r, req.GetId(), acl.Write)
+		return err
+	})
+	if err != nil && !s.Seen(id) {
+		return nil, err
+	}
+	if row == nil {
+		row = &registryv1.Record{Key: lease.Key(req.GetId())}
+	}
+	result, err := s.commit(ctx, lease.End(id, row))
+	if err != nil {
+		return nil, err
+	}
+	if err := lease.Outcome(result, req.GetId()); err != nil {
+		return nil, err
+	}
+	return &registryv1.RevokeLeaseResponse{Meta: s.writeMeta(result.GetIndex())}, nil
+}
+
+// Get reads one lease.
+func (s *leaseService) Get(ctx context.Context, req *registryv1.GetLeaseRequest) (*registryv1.GetLeaseResponse, error) {
+	resp := &registryv1.GetLeaseResponse{}
+	err := s.Store.View(func(r record.Reader) (err error) {
+		if _, resp.Lease, err = s.permitted(ctx, registryv1.LeaseService_Get_FullMethodName, r, req.GetId(), acl.Read); err != nil {
+			return err
+		}
+		resp.Keys, resp.Locks, err = lease.Attached(r, req.GetId())
+		resp.Meta = s.queryMeta(r.Index())
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	s.fillRemaining(resp.GetLease())
+	return resp, nil
+}
+
+// List answers all leases that the call's token may see.
+func (s *leaseService) List(ctx context.Context, _ *registryv1.ListLeasesRequest) (*registryv1.ListLeasesResponse, error) {
+	resp := &registryv1.ListLeasesResponse{}
+	filtered := false
+	may := sees(ctx, acl.KV, acl.List, &filtered)
+	err := s.Store.View(func(r record.Reader) error {
+		resp.Meta = s.queryMeta(r.Index())
+		return lease.Each(r, func(_ *registryv1.Record, l *registryv1.Lease) error {
+			if may == nil || may(record.LocalPrefix+l.GetName()) {
+				s.fillRemaining(l)
+				resp.Leases = append(resp.Leases, l)
+			}
+			return nil
+		})
+	})
+	if err != nil {
+		return nil, err
+	}
+	resp.Meta.ResultsFiltered = filtered
+	return resp, nil
+}
+
+// fillRemaining says how long a lease has to go: its whole time while a new leader has not begun to count.
+func (s *leaseService) fillRemaining(l *registryv1.Lease) {
+	l.Remaining = l.GetTtl()
+	if left, known := s.Keeper.Left(l.GetId()); known {
+		l.Remaining = durationpb.New(left)
+	}
+}

@@ -1,0 +1,197 @@
+package api
+
+import (
+	"cmp"
+	"context"
+	"time"
+
+	"konsul.dev/pkg/fault"
+	registryv1 "konsul.dev/proto/gen/konsul/registry/v1"
+	"konsul.dev/services/registry/internal/acl"
+	"konsul.dev/services/registry/internal/kv"
+	"konsul.dev/services/registry/internal/lock"
+	"konsul.dev/services/registry/internal/record"
+	"konsul.dev/services/registry/internal/watch"
+)
+
+type lockService struct {
+	registryv1.UnimplementedLockServiceServer
+	*Core
+}
+
+// NeedsOfLock answers what a call about a lock takes: as much as the local key of that name does.
+func NeedsOfLock(name string, access acl.Access) []acl.Need {
+	if bare, err := kv.LockName("name", name); err == nil {
+		name = bare
+	}
+	return []acl.Need{{Resource: acl.KV, Name: record.LocalPrefix + name, Access: access}}
+}
+
+// Acquire gives a lock to a lease, at once or when it is free.
+func (s *lockService) Acquire(ctx context.Context, req *registryv1.AcquireLockRequest) (*registryv1.AcquireLockResponse, error) {
+	_, name, err := s.Locks.Acquire(req)
+	if err != nil {
+		return nil, err
+	}
+	if req.GetWait() == nil || req.GetWait().AsDuration() == 0 {
+		return s.attempt(ctx, req, name)
+	}
+	wait, err := waitOf(req.GetWait())
+	if err != nil {
+		return nil, err
+	}
+	w := lockWait{lockService: s, req: req, name: name, end: s.Clock.After(wait)}
+	called, leave := s.Turns.Join(name)
+	defer leave()
+	if err := w.until(ctx, called, nil); err != nil {
+		return nil, err
+	}
+	return w.acquire(ctx)
+}
+
+// attempt asks for the lock once.
+func (s *lockService) attempt(ctx context.Context, req *registryv1.AcquireLockRequest, name string) (*registryv1.AcquireLockResponse, error) {
+	cmd, _, err := s.Locks.Acquire(req)
+	if err != nil {
+		return nil, err
+	}
+	result, err := s.Propose(ctx, cmd)
+	if err != nil {
+		return nil, err
+	}
+	held, err := lock.Acquired(result, name)
+	if err != nil {
+		return nil, err
+	}
+	return &registryv1.AcquireLockResponse{Lock: held, Meta: s.writeMeta(result.GetIndex())}, nil
+}
+
+// lockWait is a caller whose turn it is, or who waits for it.
+type lockWait struct {
+	*lockService
+	req  *registryv1.AcquireLockRequest
+	name string
+	end  <-chan time.Time
+}
+
+// acquire asks whenever the lock seems to be free.
+func (w *lockWait) acquire(ctx context.Context) (*registryv1.AcquireLockResponse, error) {
+	sub := w.Hub.Listen(watch.Filter{Table: registryv1.Table_TABLE_LOCK, Prefix: w.name, Exact: true})
+	defer sub.Close()
+	for {
+		freeIn, err := w.look()
+		if err != nil {
+			return nil, err
+		}
+		if freeIn <= 0 {
+			resp, err := w.attempt(ctx, w.req, w.name)
+			if fault.ReasonOf(err) != lock.ReasonHeld {
+				return resp, err
+			}
+			freeIn = lockRetry // Somebody was faster, or the leader's clock is behind the one that set the delay.
+		}
+		if err := w.until(ctx, sub.Wake(), w.Clock.After(freeIn)); err != nil {
+			return nil, err
+		}
+	}
+}
+
+const (
+	// lockRetry is how soon a lock is asked for again that should have been free.
+	lockRetry = 100 * time.Millisecond
+	// heldFor is for when only its holder knows when a lock will be free: its row says so.
+	heldFor = time.Hour
+)
+
+// look answers how long the lock is not to be had.
+func (w *lockWait) look() (time.Duration, error) {
+	var held *registryv1.Lock
+	err := w.Store.View(func(r record.Reader) (err error) {
+		held, err = lock.Get(r, w.name)
+		return err
+	})
+	switch {
+	case err != nil || held == nil || held.GetLease() == w.req.GetLease():
+		return 0, err
+	case held.GetLease() != "":
+		return heldFor, nil
+	}
+	return held.GetFreeAt().AsTime().Sub(w.Clock.Now()), nil
+}
+
+// until waits for one of two signals, unless the wait is over for another reason.
+func (w *lockWait) until(ctx context.Context, signal <-chan struct{}, timer <-chan time.Time) error {
+	check := time.NewTicker(leaseCheck)
+	defer check.Stop()
+	for {
+		select {
+		case <-signal:
+			return w.Node.CheckLease()
+		case <-timer:
+			return w.Node.CheckLease()
+		case <-w.end:
+			return cmp.Or(w.Node.CheckLease(), lock.Held(w.name))
+		case <-check.C:
+			if err := cmp.Or(w.Node.CheckLease(), w.stillKnown(ctx)); err != nil {
+				return err
+			}
+		case <-w.Draining:
+			return w.draining()
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}
+
+// Release gives a lock back.
+func (s *lockService) Release(ctx context.Context, req *registryv1.ReleaseLockRequest) (*registryv1.ReleaseLockResponse, error) {
+	cmd, name, err := lock.Release(req)
+	if err != nil {
+		return nil, err
+	}
+	result, err := s.commit(ctx, cmd)
+	if err != nil {
+		return nil, err
+	}
+	if result.GetFailedReason() != "" {
+		return nil, kv.LockNotHeld("token", name)
+	}
+	return &registryv1.ReleaseLockResponse{Meta: s.writeMeta(result.GetIndex())}, nil
+}
+
+// Get reads one lock.
+func (s *lockService) Get(_ context.Context, req *registryv1.GetLockRequest) (*registryv1.GetLockResponse, error) {
+	name, err := kv.LockName("name", req.GetName())
+	if err != nil {
+		return nil, err
+	}
+	resp := &registryv1.GetLockResponse{}
+	err = s.Store.View(func(r record.Reader) (err error) {
+		if resp.Lock, err = lock.Get(r, name); err == nil && resp.GetLock() == nil {
+			err = withIndex(lock.NotFound(name), r.Index())
+		}
+		resp.Meta = s.queryMeta(r.Index())
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return resp, nil
+}
+
+// List answers the locks that the call's token may see.
+func (s *lockService) List(ctx context.Context, req *registryv1.ListLocksRequest) (*registryv1.ListLocksResponse, error) {
+	resp := &registryv1.ListLocksResponse{}
+	filtered := false
+	may := sees(ctx, acl.KV, acl.Read, &filtered)
+	err := s.Store.View(func(r record.Reader) (err error) {
+		resp.Meta = s.queryMeta(r.Index())
+		resp.Locks, err = lock.List(r, req, may)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	resp.Meta.ResultsFiltered = filtered
+	return resp, nil
+}

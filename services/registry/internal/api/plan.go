@@ -1,0 +1,81 @@
+package api
+
+import (
+	"context"
+	"strconv"
+	"time"
+
+	registryv1 "konsul.dev/proto/gen/konsul/registry/v1"
+	"konsul.dev/services/registry/internal/catalog"
+	"konsul.dev/services/registry/internal/record"
+)
+
+// planTries bounds how often a write is planned anew after it lost a race.
+const planTries = 5
+
+// planned commits what plan makes of the stored state; see replan.
+func (c *Core) planned(ctx context.Context, requestID string, plan func(r record.Reader) (*registryv1.Command, error)) (*registryv1.CommandResult, error) {
+	return c.replan(ctx, requestID, func() (cmd *registryv1.Command, index uint64, err error) {
+		err = c.Store.View(func(r record.Reader) (err error) {
+			cmd, err = plan(r)
+			index = r.Index()
+			return err
+		})
+		return cmd, index, err
+	})
+}
+
+// change commits what plan makes of the catalogue; see replan. Deadlines are renewed also when there is
+// nothing to commit.
+func (c *Core) change(ctx context.Context, requestID string, plan func(now time.Time) (*catalog.Plan, error)) (*registryv1.CommandResult, error) {
+	var renews []string
+	result, err := c.replan(ctx, requestID, func() (*registryv1.Command, uint64, error) {
+		index := c.Catalog.Index()
+		p, err := plan(c.Clock.Now())
+		if err != nil {
+			return nil, 0, err
+		}
+		renews = p.Renews
+		return p.Command, index, nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	if result.GetFailedReason() != "" {
+		return nil, catalog.Moved()
+	}
+	for _, key := range renews {
+		c.Deadlines.Renew(key)
+	}
+	return result, nil
+}
+
+// replan commits what plan makes of the state at an index, and plans anew when the state moved in
+// between. Each try has a request id of its own, made of the caller's, so that a retry of the whole
+// finds the outcome of the try that succeeded. A plan without operations needs no commit.
+func (c *Core) replan(ctx context.Context, requestID string, plan func() (*registryv1.Command, uint64, error)) (*registryv1.CommandResult, error) {
+	var result *registryv1.CommandResult
+	for try := range planTries {
+		cmd, index, err := plan()
+		if err != nil {
+			return nil, err
+		}
+		if len(cmd.GetOperations()) == 0 {
+			return &registryv1.CommandResult{Index: index}, nil
+		}
+		cmd.RequestId = tryID(requestID, try)
+		result, err = c.commit(ctx, cmd)
+		if err != nil || result.GetFailedReason() != catalog.ReasonCheckMoved {
+			return result, err
+		}
+	}
+	return result, nil
+}
+
+// tryID answers the request id of a try.
+func tryID(requestID string, try int) string {
+	if try > 0 && requestID != "" {
+		return requestID + "#" + strconv.Itoa(try)
+	}
+	return requestID
+}

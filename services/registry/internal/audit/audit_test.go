@@ -1,0 +1,168 @@
+package audit_test
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
+	"github.com/stretchr/testify/require"
+
+	"konsul.dev/pkg/clock"
+	"konsul.dev/services/registry/internal/audit"
+)
+
+type fixture struct {
+	log      *audit.Log
+	path     string
+	clock    *clock.Manual
+	registry *prometheus.Registry
+	service  *bytes.Buffer
+}
+
+func open(t *testing.T, change func(*audit.Params)) *fixture {
+	t.Helper()
+	f := &fixture{path: filepath.Join(t.TempDir(), "audit.log"), clock: clock.NewManual(time.Unix(100, 0).UTC()), registry: prometheus.NewRegistry(), service: &bytes.Buffer{}}
+	metrics, err := audit.NewMetrics(f.registry)
+	require.NoError(t, err)
+	p := audit.Params{
+		Path: f.path, MaxBytes: 1 << 20, Keep: 2, Datacenter: "dc1", Clock: f.clock, Metrics: metrics,
+		Log: slog.New(slog.NewJSONHandler(f.service, nil)),
+	}
+	if change != nil {
+		change(&p)
+	}
+	f.log, err = audit.Open(p)
+	require.NoError(t, err)
+	return f
+}
+
+func lines(t *testing.T, path string) []map[string]any {
+	t.Helper()
+	text, err := os.ReadFile(path)
+	require.NoError(t, err)
+	var out []map[string]any
+	for l := range strings.Lines(string(text)) {
+		var m map[string]any
+		require.NoError(t, json.Unmarshal([]byte(l), &m), l)
+		out = append(out, m)
+	}
+	return out
+}
+
+func entry(i int) audit.Entry {
+	return audit.Entry{Accessor: "acc", Peer: "spiffe://x", Method: "/m", Resource: "kv:write on local/a", Outcome: "OK", RequestID: fmt.Sprint(i)}
+}
+
+func TestALineSaysWhoDidWhat(t *testing.T) {
+	f := open(t, nil)
+	f.log.Denied(t.Context(), audit.Entry{Accessor: "acc", Method: "/m", Resource: "kv:read on local/a", Outcome: "PermissionDenied PERMISSION_DENIED"})
+	f.log.Changed(t.Context(), entry(1))
+	require.NoError(t, f.log.Close())
+	got := lines(t, f.path)
+	require.Len(t, got, 2)
+	require.Equal(t, "denied", got[0]["decision"])
+	require.Equal(t, map[string]any{
+		"time": "1970-01-01T00:01:40Z", "level": "INFO", "msg": "audit", "dc": "dc1", "decision": "allowed", "accessor": "acc", "peer": "spiffe://x",
+		"method": "/m", "resource": "kv:write on local/a", "outcome": "OK", "request_id": "1",
+	}, got[1])
+	info, err := os.Stat(f.path)
+	require.NoError(t, err)
+	require.Equal(t, os.FileMode(0o600), info.Mode().Perm())
+
+	again := open(t, func(p *audit.Params) { p.Path = f.path })
+	again.log.Changed(t.Context(), entry(2))
+	require.NoError(t, again.log.Close())
+	require.Len(t, lines(t, f.path), 3, "a restart appends")
+	again.log.Denied(t.Context(), entry(3))
+	again.log.Changed(t.Context(), entry(4))
+	require.Contains(t, again.service.String(), `"request_id":"4"`, "a change after the end is still told")
+}
+
+func TestTheFileRotatesBetweenLines(t *testing.T) {
+	f := open(t, func(p *audit.Params) { p.MaxBytes = 600 })
+	for i := range 20 {
+		f.log.Changed(t.Context(), entry(i))
+	}
+	require.NoError(t, f.log.Close())
+	var all []map[string]any
+	for _, name := range []string{f.path + ".2", f.path + ".1", f.path} {
+		part := lines(t, name)
+		require.NotEmpty(t, part)
+		all = append(all, part...)
+		info, err := os.Stat(name)
+		require.NoError(t, err)
+		require.LessOrEqual(t, info.Size(), int64(600))
+	}
+	require.NoFileExists(t, f.path+".3")
+	for i, l := range all {
+		require.Equal(t, fmt.Sprint(20-len(all)+i), l["request_id"], "the newest lines, in order")
+	}
+}
+
+func TestARefusalNeverWaitsAndAChangeDoes(t *testing.T) {
+	f := open(t, nil)
+	const queue = 4096
+	for range queue + 10 {
+		f.log.Denied(t.Context(), entry(0)) // Nobody writes: it returns all the same.
+	}
+	dropped := `
+# HELP konsul_registry_audit_dropped_total Lines that are missing in the audit log: denied ones that found no place, changes that went to the service's log instead, and those that failed to be written.
+# TYPE konsul_registry_audit_dropped_total counter
+konsul_registry_audit_dropped_total{kind="denied"} 10
+`
+	require.NoError(t, testutil.GatherAndCompare(f.registry, strings.NewReader(dropped), "konsul_registry_audit_dropped_total"))
+	done := make(chan struct{})
+	go func() {
+		f.log.Changed(t.Context(), entry(7))
+		close(done)
+	}()
+	select {
+	case <-done:
+		require.Fail(t, "a change found a place where there is none")
+	case <-time.After(20 * time.Millisecond):
+	}
+	running := make(chan error, 1)
+	go func() { running <- f.log.Run(t.Context()) }()
+	<-done
+	require.Eventually(t, func() bool {
+		text, _ := os.ReadFile(f.path)
+		return strings.Contains(string(text), `"request_id":"7"`)
+	}, 5*time.Second, time.Millisecond)
+}
+
+func TestAChangeThatFindsNoPlaceGoesToTheServicesLog(t *testing.T) {
+	f := open(t, nil)
+	for range 4096 {
+		f.log.Denied(t.Context(), entry(0))
+	}
+	done := make(chan struct{})
+	go func() {
+		f.log.Changed(t.Context(), entry(7))
+		close(done)
+	}()
+	for waiting := true; waiting; {
+		f.clock.Advance(10 * time.Second)
+		select {
+		case <-done:
+			waiting = false
+		default:
+		}
+	}
+	require.Contains(t, f.service.String(), `"request_id":"7"`)
+}
+
+func TestTheServicesLogWillDo(t *testing.T) {
+	f := open(t, func(p *audit.Params) { p.Path = "-" })
+	f.log.Changed(t.Context(), entry(1))
+	require.NoError(t, f.log.Close())
+	require.Contains(t, f.service.String(), `"decision":"allowed"`)
+	require.NoFileExists(t, f.path)
+}

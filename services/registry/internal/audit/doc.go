@@ -1,0 +1,8 @@
+// Package audit writes down who was refused what, and who changed what: one line of JSON each, to a file
+// that rotates by size, or to the service's log.
+//
+// Calls only queue a line. A refusal never waits: when the queue is full it is counted and dropped, so
+// that whoever is refused often cannot slow others down. A change waits for its place, because a change
+// nobody can account for is worse than a slow one. Lines hold names of resources, keys among them, and
+// never values or secrets. A Log is safe for concurrent use.
+package audit

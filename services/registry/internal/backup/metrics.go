@@ -1,0 +1,43 @@
+package backup
+
+import (
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// Metrics tell how the scheduled backups of this server go.
+type Metrics struct {
+	last, duration, size prometheus.Gauge
+	failures             prometheus.Counter
+}
+
+// NewMetrics registers the metrics.
+func NewMetrics(registerer prometheus.Registerer) (*Metrics, error) {
+	m := &Metrics{
+		last: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "konsul_backup_last_success_timestamp_seconds", Help: "When this server last made a scheduled backup; 0 when it never did.",
+		}),
+		duration: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "konsul_backup_duration_seconds", Help: "How long this server's last scheduled backup took.",
+		}),
+		size: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "konsul_backup_size_bytes", Help: "Size of this server's last scheduled backup.",
+		}),
+		failures: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "konsul_backup_failures_total", Help: "Scheduled backups that failed on this server.",
+		}),
+	}
+	for _, c := range []prometheus.Collector{m.last, m.duration, m.size, m.failures} {
+		if err := registerer.Register(c); err != nil {
+			return nil, err
+		}
+	}
+	return m, nil
+}
+
+func (m *Metrics) made(at time.Time, took time.Duration, bytes int64) {
+	m.last.Set(float64(at.UnixMilli()) / 1000)
+	m.duration.Set(took.Seconds())
+	m.size.Set(float64(bytes))
+}

@@ -1,0 +1,99 @@
+package backup
+
+import (
+	"google.golang.org/protobuf/proto"
+
+	"konsul.dev/pkg/backup"
+	registryv1 "konsul.dev/proto/gen/konsul/registry/v1"
+	"konsul.dev/services/registry/internal/record"
+)
+
+// Target is the datacenter that a backup is restored into. It keeps who it is: its federation record, its
+// trust anchors, its servers and its members are its own, not the backup's.
+type Target struct {
+	FederationID string
+	Datacenter   string
+	Epoch        uint64
+	// Primary says that it takes global writes. A secondary's global rows and cursors are the primary's to
+	// change: they stay as they are, so that replication goes on where it was.
+	Primary bool
+	// Caller is the accessor of the token that asks for the restore, which goes on working.
+	Caller string
+}
+
+type rowID struct {
+	table registryv1.Table
+	key   string
+}
+
+// selection decides, row by row, what a restored state is made of.
+type selection struct {
+	target Target
+	source backup.Manifest
+	index  uint64
+	// kept are the rows of the target that the backup's must not replace.
+	kept map[rowID]struct{}
+}
+
+// newer says that the backup is of this very datacenter in a later epoch than it knows: a rebuilt
+// datacenter must not fall back behind what it had promised.
+func (s *selection) newer() bool {
+	return s.source.FederationID == s.target.FederationID && s.source.Datacenter == s.target.Datacenter && s.source.Epoch > s.target.Epoch
+}
+
+// keeps says whether a row of the target stays.
+func (s *selection) keeps(row *registryv1.Record) bool {
+	switch row.GetTable() {
+	case registryv1.Table_TABLE_SERVER, registryv1.Table_TABLE_CA_ROOT, registryv1.Table_TABLE_JOIN_TOKEN,
+		registryv1.Table_TABLE_DATACENTER, registryv1.Table_TABLE_ACL_BOOTSTRAP:
+		return true
+	case registryv1.Table_TABLE_FEDERATION:
+		return !s.newer()
+	case registryv1.Table_TABLE_REPLICATION_CURSOR:
+		return !s.target.Primary
+	case registryv1.Table_TABLE_ACL_TOKEN:
+		key := row.GetKey()
+		if s.target.Caller != "" && (key == s.target.Caller || key == record.LocalPrefix+s.target.Caller) {
+			return true
+		}
+	}
+	return !s.target.Primary && record.Global(row.GetTable(), row.GetKey())
+}
+
+// keep notes a row of the target that stays.
+func (s *selection) keep(row *registryv1.Record) {
+	s.kept[rowID{row.GetTable(), row.GetKey()}] = struct{}{}
+}
+
+// takes says whether a row of the backup becomes part of the state.
+func (s *selection) takes(row *registryv1.Record) bool {
+	if _, kept := s.kept[rowID{row.GetTable(), row.GetKey()}]; kept || leftOut(row.GetTable()) {
+		return false
+	}
+	switch row.GetTable() {
+	case registryv1.Table_TABLE_SERVER, registryv1.Table_TABLE_CA_ROOT, registryv1.Table_TABLE_REPLICATION_CURSOR:
+		return false
+	case registryv1.Table_TABLE_FEDERATION:
+		return s.newer()
+	case registryv1.Table_TABLE_DATACENTER:
+		// The target takes the place of the datacenter whose state it gets.
+		if s.source.FederationID != s.target.FederationID || row.GetKey() == s.source.Datacenter && s.source.Datacenter != s.target.Datacenter {
+			return false
+		}
+	}
+	return s.target.Primary || !record.Global(row.GetTable(), row.GetKey())
+}
+
+// remap makes a row of the backup one of the target, changed now: whoever knew the row from before must
+// not take it for the one it knew.
+func (s *selection) remap(row *registryv1.Record) *registryv1.Record {
+	out := proto.CloneOf(row)
+	out.ModifyIndex = s.index
+	if out.GetOriginDatacenter() == s.source.Datacenter {
+		out.OriginDatacenter = s.target.Datacenter
+	}
+	if out.GetOriginDatacenter() == s.target.Datacenter {
+		out.OriginIndex = s.index
+	}
+	return out
+}

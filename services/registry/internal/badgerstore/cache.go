@@ -1,0 +1,120 @@
+package badgerstore
+
+import (
+	"hash/maphash"
+	"math"
+	"sync"
+	"sync/atomic"
+
+	"github.com/hashicorp/golang-lru/v2/simplelru"
+
+	registryv1 "konsul.dev/proto/gen/konsul/registry/v1"
+)
+
+const (
+	cacheShards = 16
+	// cachedRowBytes keeps a few large values from pushing out everything else.
+	cachedRowBytes = 8 << 10
+	// rowOverhead is about what a decoded row costs beside its key and value.
+	rowOverhead = 320
+)
+
+// rowCache keeps decoded rows as last committed, so that reading or overwriting a row in use costs neither
+// a search nor a decoding. Cached rows are shared: nobody may change them.
+type rowCache struct {
+	seed   maphash.Seed
+	shards [cacheShards]cacheShard
+	budget int
+	// committing is the last index whose rows are here or about to be. It moves before the rows do, so that
+	// a reader of an older state never leaves what it found behind for readers of the new one.
+	committing atomic.Uint64
+}
+
+type cacheShard struct {
+	mu    sync.Mutex
+	rows  *simplelru.LRU[rowID, *registryv1.Record]
+	bytes int
+}
+
+func newRowCache(budget int64, index uint64) *rowCache {
+	c := &rowCache{seed: maphash.MakeSeed(), budget: int(budget) / cacheShards}
+	for i := range c.shards {
+		c.shards[i].reset()
+	}
+	c.committing.Store(index)
+	return c
+}
+
+func (s *cacheShard) reset() {
+	s.bytes = 0
+	s.rows, _ = simplelru.NewLRU(math.MaxInt, func(id rowID, r *registryv1.Record) { s.bytes -= rowBytes(id, r) }) // It refuses only sizes below one.
+}
+
+func rowBytes(id rowID, r *registryv1.Record) int {
+	return len(id.key) + len(r.GetValue()) + rowOverhead
+}
+
+func (c *rowCache) shard(id rowID) *cacheShard {
+	return &c.shards[maphash.String(c.seed, id.key)%cacheShards]
+}
+
+// get answers a row as of an index, nil when it is not known here.
+func (c *rowCache) get(id rowID, index uint64) *registryv1.Record {
+	s := c.shard(id)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	r, ok := s.rows.Get(id)
+	if !ok || r.GetModifyIndex() > index {
+		return nil
+	}
+	return r
+}
+
+// fill keeps a row that was read as of an index, unless something has been committed since.
+func (c *rowCache) fill(id rowID, r *registryv1.Record, index uint64) {
+	s := c.shard(id)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if c.committing.Load() == index {
+		s.put(id, r, c.budget)
+	}
+}
+
+// commit takes in the rows of a batch, before anyone may read them.
+func (c *rowCache) commit(index uint64, changes []*change) {
+	c.committing.Store(index)
+	for _, change := range changes {
+		s := c.shard(change.id)
+		s.mu.Lock()
+		s.rows.Remove(change.id)
+		if change.row != nil {
+			s.put(change.id, change.row, c.budget)
+		}
+		s.mu.Unlock()
+	}
+}
+
+// clear forgets everything: the state is another one, as of index.
+func (c *rowCache) clear(index uint64) {
+	c.committing.Store(index)
+	for i := range c.shards {
+		s := &c.shards[i]
+		s.mu.Lock()
+		s.reset()
+		s.mu.Unlock()
+	}
+}
+
+// put runs under mu.
+func (s *cacheShard) put(id rowID, r *registryv1.Record, budget int) {
+	size := rowBytes(id, r)
+	if id.table == registryv1.Table_TABLE_REQUEST || size > cachedRowBytes {
+		return // Outcomes of requests are hardly ever read.
+	}
+	s.rows.Remove(id)
+	s.rows.Add(id, r)
+	s.bytes += size
+	for s.bytes > budget {
+		s.rows.RemoveOldest()
+	}
+}

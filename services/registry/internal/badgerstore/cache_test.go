@@ -1,0 +1,94 @@
+package badgerstore
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"sync"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"konsul.dev/services/registry/internal/record"
+)
+
+// Every row is written at every index, so a reader as of an index must find just that in each.
+func TestCachedRowsAreThoseOfTheReadersIndex(t *testing.T) {
+	for name, budget := range map[string]int64{"all fit": 1 << 20, "hardly any fits": 16 * (rowOverhead + 16)} {
+		t.Run(name, func(t *testing.T) {
+			options := testOptions(t.TempDir())
+			options.RowCacheBytes = budget
+			s := mustOpen(t, options)
+			const rows, last = 40, 300
+			written := make(chan struct{})
+			var readers sync.WaitGroup
+			for n := range 4 {
+				readers.Go(func() {
+					for i := n; ; i++ {
+						select {
+						case <-written:
+							return
+						default:
+						}
+						err := s.View(func(r record.Reader) error {
+							got, err := r.Get(kv, fmt.Sprintf("row-%d", i%rows))
+							if err == nil && got.GetModifyIndex() != r.Index() {
+								err = fmt.Errorf("as of %d: a row of %d", r.Index(), got.GetModifyIndex())
+							}
+							return err
+						})
+						if err != nil {
+							t.Error(err)
+							return
+						}
+					}
+				})
+			}
+			for index := uint64(1); index <= last; index++ {
+				b := s.Begin()
+				tx := b.At(index)
+				for n := range rows {
+					require.NoError(t, tx.Put(row(fmt.Sprintf("row-%d", n), "v", index)))
+				}
+				require.NoError(t, b.Commit())
+			}
+			close(written)
+			readers.Wait()
+			for i := range s.rows.shards {
+				require.LessOrEqual(t, s.rows.shards[i].bytes, s.rows.budget)
+			}
+		})
+	}
+}
+
+func TestTheCacheForgetsDroppedRowsAndReplacedState(t *testing.T) {
+	s := mustOpen(t, testOptions(t.TempDir()))
+	step(t, s, 1, 2, true)
+	find := func(key string) error {
+		return s.View(func(r record.Reader) error {
+			got, err := r.Get(kv, key)
+			if err == nil && got == nil {
+				err = errors.New("not there")
+			}
+			return err
+		})
+	}
+	require.NoError(t, find("row-1"))
+	b := s.Begin()
+	require.NoError(t, b.At(3).Drop(kv, "row-1"))
+	require.NoError(t, b.Commit())
+	require.Error(t, find("row-1"))
+
+	other := mustOpen(t, testOptions(t.TempDir()))
+	step(t, other, 1, 1, true)
+	restoreFrom(t, other, s)
+	require.NoError(t, find("row-1"))
+	require.Error(t, find("row-2"))
+}
+
+func restoreFrom(t *testing.T, source, target *Store) {
+	t.Helper()
+	var snapshot bytes.Buffer
+	require.NoError(t, source.WriteSnapshot(source.Applied(), &snapshot))
+	require.NoError(t, target.Restore(&snapshot))
+}

@@ -1,0 +1,111 @@
+package badgerstore
+
+import (
+	"fmt"
+
+	"github.com/dgraph-io/badger/v4"
+
+	"konsul.dev/pkg/fault"
+	registryv1 "konsul.dev/proto/gen/konsul/registry/v1"
+)
+
+// ReasonReplaced says that the state was replaced as a whole while somebody read all of it.
+const ReasonReplaced = "STATE_REPLACED"
+
+// errReplaced ends an export that a restore waits for.
+var errReplaced = fault.New(fault.Aborted, ReasonReplaced, "the state was replaced while it was read").WithRemedy("try again")
+
+// Export is the state as of one index, in table and key order, for whoever takes its time. It keeps
+// files from being reclaimed until Close, and a restore waiting until the next Next or Close.
+type Export struct {
+	s     *Store
+	txn   *badger.Txn
+	it    *badger.Iterator
+	index uint64
+	since uint64
+	stop  <-chan struct{}
+	done  bool
+}
+
+// Export begins to read the state as it is now: all rows, or with since everything that changed after
+// that index, tombstones included. since must not lie below the watermark.
+func (s *Store) Export(since uint64) (*Export, error) {
+	stop := s.replacement() // Before the gate: a restore that comes between must not wait for an export that nobody told.
+	s.gate.RLock()
+	if s.closed {
+		s.gate.RUnlock()
+		return nil, errClosed
+	}
+	// The iterator holds on to the files as they are here and now: what is discarded later is still there for it.
+	index := s.applied.Load()
+	txn := s.db.NewTransactionAt(index, false)
+	it := txn.NewIterator(badger.IteratorOptions{PrefetchSize: prefetch, SinceTs: since})
+	it.Rewind()
+	return &Export{s: s, txn: txn, it: it, index: index, since: since, stop: stop}, nil
+}
+
+// Index is the index whose state it is.
+func (e *Export) Index() uint64 { return e.index }
+
+// Replaced is closed when a restore waits for the export to end.
+func (e *Export) Replaced() <-chan struct{} { return e.stop }
+
+// Next answers the next row or tombstone, nil after the last one.
+func (e *Export) Next() (*registryv1.Record, error) {
+	for ; e.it.Valid(); e.it.Next() {
+		select {
+		case <-e.stop:
+			return nil, errReplaced
+		default:
+		}
+		item := e.it.Item()
+		if item.Key()[0] == metaTable || e.since == 0 && tombstone(item) {
+			continue
+		}
+		var row *registryv1.Record
+		err := item.Value(func(value []byte) (err error) {
+			row, err = decodeRow(value, false)
+			return err
+		})
+		if err != nil {
+			return nil, fmt.Errorf("export row: %w", err)
+		}
+		e.it.Next()
+		return row, nil
+	}
+	return nil, nil
+}
+
+// Close lets go of the state. It may be called twice.
+func (e *Export) Close() {
+	if e.done {
+		return
+	}
+	e.done = true
+	e.it.Close()
+	e.txn.Discard()
+	e.s.gate.RUnlock()
+}
+
+// replacement answers what the next restore closes.
+func (s *Store) replacement() <-chan struct{} {
+	s.exporting.Lock()
+	defer s.exporting.Unlock()
+	if s.replaced == nil {
+		s.replaced = make(chan struct{})
+	}
+	return s.replaced
+}
+
+// interrupt tells exports that a restore waits for them.
+func (s *Store) interrupt() {
+	s.exporting.Lock()
+	defer s.exporting.Unlock()
+	if s.replaced != nil {
+		close(s.replaced)
+		s.replaced = nil
+	}
+}
+
+// SnapshotFormat is the format of snapshots that this program writes and reads.
+const SnapshotFormat = snapshotFormat

@@ -1,0 +1,58 @@
+package badgerstore
+
+import (
+	"fmt"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"konsul.dev/services/registry/internal/record"
+)
+
+// fill commits one batch of a row of size bytes at each index.
+func fill(t *testing.T, s *Store, first, last uint64, size int) {
+	t.Helper()
+	for index := first; index <= last; index++ {
+		b := s.Begin()
+		require.NoError(t, b.At(index).Put(row(fmt.Sprintf("row-%d", index%4), string(make([]byte, size)), index)))
+		require.NoError(t, b.Commit())
+	}
+}
+
+func TestTheWindowIsBoundedByWhatWasWritten(t *testing.T) {
+	options := testOptions(t.TempDir())
+	options.RetentionBytes = 1 << 20
+	s, err := Open(options)
+	require.NoError(t, err)
+	fill(t, s, 1, 300, 64<<10)
+	watermark := s.Watermark()
+	require.Greater(t, watermark, uint64(280), "a mebibyte is sixteen such rows")
+	require.Less(t, watermark, uint64(300))
+	require.NoError(t, s.ViewAt(watermark, func(r record.Reader) error {
+		got, err := r.Get(kv, fmt.Sprintf("row-%d", watermark%4))
+		require.Equal(t, watermark, got.GetModifyIndex())
+		return err
+	}))
+	require.Error(t, s.ViewAt(watermark-1, func(record.Reader) error { return nil }))
+	require.NoError(t, s.Close())
+
+	s, err = Open(options)
+	require.NoError(t, err)
+	require.GreaterOrEqual(t, s.Watermark(), watermark, "what was let go does not come back with a restart")
+	require.NoError(t, s.Close())
+
+	options.BootID = "boot-2"
+	s = mustOpen(t, options)
+	require.GreaterOrEqual(t, s.Watermark(), watermark, "nor with a crash of the machine")
+}
+
+func TestSmallWritesKeepTheirIndexes(t *testing.T) {
+	options := testOptions(t.TempDir())
+	options.Retention = 100
+	s := mustOpen(t, options)
+	fill(t, s, 1, 300, 10)
+	require.EqualValues(t, 200, s.Watermark())
+	other := mustOpen(t, testOptions(t.TempDir()))
+	restoreFrom(t, s, other)
+	require.EqualValues(t, 200, other.Watermark(), "a copy knows what its source had forgotten")
+}

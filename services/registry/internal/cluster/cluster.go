@@ -1,0 +1,358 @@
+package cluster
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/google/uuid"
+	"google.golang.org/grpc"
+	"google.golang.org/protobuf/proto"
+
+	"konsul.dev/pkg/fault"
+	registryv1 "konsul.dev/proto/gen/konsul/registry/v1"
+	"konsul.dev/services/registry/internal/member"
+	"konsul.dev/services/registry/internal/raftnode"
+)
+
+// Peers are ways to other servers of the datacenter. Calls on them return faults.
+type Peers interface {
+	Server(id string) (grpc.ClientConnInterface, error)
+	// Address answers a way to whoever serves gRPC at an address, tried again at once when it failed before.
+	Address(address string) (grpc.ClientConnInterface, error)
+}
+
+// Params is what a Cluster is made of.
+type Params struct {
+	// Own is this server, without its incarnation.
+	Own *registryv1.Member
+	// Expect is how many servers found a cluster, this one included; 0: this one only joins.
+	Expect int
+	// Others are the gRPC addresses this server was told of; its own may be among them.
+	Others     []string
+	Datacenter string
+	Node       *raftnode.Node
+	Rows       *member.View
+	Directory  *Directory
+	Peers      Peers
+	// Propose commits a command wherever the leader is.
+	Propose func(context.Context, *registryv1.Command) (*registryv1.CommandResult, error)
+	Log     *slog.Logger
+}
+
+// Cluster is a server's place among the others.
+type Cluster struct {
+	Params
+
+	// change is held by the leader while it changes the membership, so that changes come one at a time.
+	change sync.Mutex
+
+	mu  sync.Mutex
+	met []*registryv1.Member
+	why string
+}
+
+// New answers a cluster whose Run has not begun.
+func New(p Params) *Cluster {
+	p.Own = proto.CloneOf(p.Own)
+	p.Own.Incarnation = p.Node.Disk().Incarnation
+	return &Cluster{Params: p, why: "it has just started"}
+}
+
+const (
+	// quickly is how often a server that has no cluster asks the others, until patience is over.
+	quickly  = 50 * time.Millisecond
+	slowly   = 500 * time.Millisecond
+	patience = 10 * time.Second
+	// greetTimeout bounds one answer.
+	greetTimeout = time.Second
+	// settled is how often a member looks whether its row is right.
+	settled = time.Second
+	// lonely is how long a member goes without a leader before it asks the others whether it still is one.
+	lonely = 3 * time.Second
+)
+
+// Run brings this server into its cluster and keeps its row right until ctx ends. It fails when the
+// server must not go on with the data it has.
+func (c *Cluster) Run(ctx context.Context) error {
+	if c.Node.Fresh() {
+		if err := c.enter(ctx); err != nil {
+			return err
+		}
+	} else {
+		// The others may have been recovered without this server: then its data is the past.
+		if err := c.superseded(c.greet(ctx)); err != nil {
+			return err
+		}
+		c.Node.Open()
+	}
+	if ctx.Err() != nil {
+		return nil
+	}
+	return c.stay(ctx)
+}
+
+// Why says what this server waits for, empty when it knows a leader.
+func (c *Cluster) Why() string {
+	if c.Node.LeaderID() != "" {
+		return ""
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.why
+}
+
+func (c *Cluster) explain(why string) {
+	c.mu.Lock()
+	changed := why != c.why && why != ""
+	c.why = why
+	c.mu.Unlock()
+	if changed {
+		c.Log.Info("not in a cluster yet", "reason", why)
+	}
+}
+
+// Greeting answers who this server is.
+func (c *Cluster) Greeting() *registryv1.GreetResponse {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	resp := &registryv1.GreetResponse{
+		Self: c.Own, Fresh: c.Node.Fresh(), Expect: uint32(c.Expect), Met: c.met, Generation: c.Node.Disk().Generation, //nolint:gosec // a handful
+	}
+	for _, s := range c.Node.Servers() {
+		resp.Members = append(resp.Members, s.ID)
+	}
+	return resp
+}
+
+// greet asks every server that is known of; those that do not answer have nil.
+func (c *Cluster) greet(ctx context.Context) map[string]*registryv1.GreetResponse {
+	addresses := slices.Clone(c.Others)
+	if !c.Node.Fresh() {
+		addresses = append(addresses, c.Directory.all()...)
+	}
+	slices.Sort(addresses)
+	answers := map[string]*registryv1.GreetResponse{}
+	var mu sync.Mutex
+	var wg sync.WaitGroup
+	for _, address := range slices.Compact(addresses) {
+		if address == c.Own.GetAddress() {
+			continue
+		}
+		mu.Lock()
+		answers[address] = nil
+		mu.Unlock()
+		wg.Go(func() {
+			if answer, err := c.greetOne(ctx, address); err == nil {
+				mu.Lock()
+				defer mu.Unlock()
+				answers[address] = answer
+			}
+		})
+	}
+	wg.Wait()
+	for _, answer := range answers {
+		c.Directory.learn(answer.GetSelf())
+	}
+	return answers
+}
+
+func (c *Cluster) greetOne(ctx context.Context, address string) (*registryv1.GreetResponse, error) {
+	ctx, cancel := context.WithTimeout(ctx, greetTimeout)
+	defer cancel()
+	conn, err := c.Peers.Address(address)
+	if err != nil {
+		return nil, err
+	}
+	return registryv1.NewMemberServiceClient(conn).Greet(ctx, &registryv1.GreetRequest{})
+}
+
+// enter finds or founds the cluster of a server without state.
+func (c *Cluster) enter(ctx context.Context) error {
+	begun := time.Now()
+	following := false
+	for ctx.Err() == nil && c.Node.Fresh() {
+		answers := c.greet(ctx)
+		step, founders, why := member.Meet(member.Met{Own: c.Own, Expect: c.Expect, Answers: answers})
+		c.explain(why)
+		switch step {
+		case member.Found:
+			c.follow(founders)
+			return c.found(founders)
+		case member.Follow:
+			c.follow(founders)
+			following = true
+		case member.Join:
+			// The one who founds it has just done so, and this server is among the founders.
+			if following && c.counted(answers) {
+				break
+			}
+			if err := c.join(ctx, answers); err != nil {
+				c.explain(err.Error())
+				break
+			}
+			return nil
+		case member.Wait:
+		}
+		pause := quickly
+		if time.Since(begun) > patience {
+			pause = slowly
+		}
+		wait(ctx, pause)
+	}
+	return nil
+}
+
+func wait(ctx context.Context, pause time.Duration) {
+	timer := time.NewTimer(pause)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+	case <-timer.C:
+	}
+}
+
+// follow answers peers before it says that it has met them: whoever founds may count on its vote.
+func (c *Cluster) follow(founders []*registryv1.Member) {
+	c.Node.Open()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.met = founders
+}
+
+func (c *Cluster) found(founders []*registryv1.Member) error {
+	servers := make([]raftnode.Server, len(founders))
+	ids := make([]string, len(founders))
+	for i, m := range founders {
+		servers[i], ids[i] = raftnode.Server{ID: m.GetId(), Address: m.GetRaftAddress(), Voter: true}, m.GetId()
+	}
+	if err := c.Node.Found(servers); err != nil {
+		return err
+	}
+	c.Log.Info("founded the cluster", "servers", ids)
+	return nil
+}
+
+// counted says whether a cluster that answered counts this server among its members.
+func (c *Cluster) counted(answers map[string]*registryv1.GreetResponse) bool {
+	for _, answer := range answers {
+		if slices.Contains(answer.GetMembers(), c.Own.GetId()) {
+			return true
+		}
+	}
+	return false
+}
+
+// join asks one of those that are in a cluster to be taken in; they pass it on to their leader.
+func (c *Cluster) join(ctx context.Context, answers map[string]*registryv1.GreetResponse) error {
+	err := error(fault.New(fault.Unavailable, fault.ReasonNoLeader, "no server of a cluster answers"))
+	req := &registryv1.JoinRequest{Member: c.Own, Fresh: c.Node.Fresh(), Generation: c.Node.Disk().Generation, RequestId: uuid.NewString()}
+	for address, answer := range answers {
+		if answer == nil || answer.GetFresh() {
+			continue
+		}
+		conn, dialErr := c.Peers.Address(address)
+		if dialErr != nil {
+			return dialErr
+		}
+		var resp *registryv1.JoinResponse
+		callCtx, cancel := context.WithTimeout(ctx, changeTimeout)
+		resp, err = registryv1.NewMemberServiceClient(conn).Join(callCtx, req)
+		cancel()
+		if err == nil {
+			c.Log.Info("joined the cluster", "through", address)
+			return c.Admit(resp.GetGeneration(), resp.GetMembers())
+		}
+		if fault.CodeOf(err) != fault.Unavailable {
+			return err
+		}
+	}
+	return err
+}
+
+// Admit is told by the leader that it has made this server a member.
+func (c *Cluster) Admit(generation uint64, members []*registryv1.Member) error {
+	if err := c.Node.SetGeneration(generation); err != nil {
+		return err
+	}
+	c.Directory.learn(members...)
+	c.Node.Open()
+	return nil
+}
+
+// ReasonSuperseded says that the cluster was recovered without a server, whose data is the past now.
+const ReasonSuperseded = "SERVER_SUPERSEDED"
+
+func (c *Cluster) superseded(answers map[string]*registryv1.GreetResponse) error {
+	own := c.Node.Disk().Generation
+	for address, answer := range answers {
+		if answer != nil && !answer.GetFresh() && answer.GetGeneration() > own {
+			return fault.New(fault.FailedPrecondition, ReasonSuperseded, "the cluster was recovered from a lost quorum without this server, says %s at %s", answer.GetSelf().GetId(), address).
+				WithRemedy("keep a copy of the data folder, then start this server with an empty one")
+		}
+	}
+	return nil
+}
+
+// stay keeps the own row right, and comes back when the cluster has lost this server.
+func (c *Cluster) stay(ctx context.Context) error {
+	heard := time.Now()
+	for ctx.Err() == nil {
+		pause := settled
+		switch leader := c.Node.LeaderID(); {
+		case leader == "" && time.Since(heard) > lonely:
+			answers := c.greet(ctx)
+			if err := c.superseded(answers); err != nil {
+				return err
+			}
+			c.rejoin(ctx, answers)
+		case leader == "":
+			pause = quickly
+		default:
+			heard = time.Now()
+			if proto.Equal(c.Rows.Server(c.Own.GetId()), c.Own) {
+				break
+			}
+			pause = slowly
+			if err := c.announce(ctx, leader); err != nil {
+				c.Log.Debug("could not announce this server", "error", err)
+			}
+		}
+		wait(ctx, pause)
+	}
+	return nil
+}
+
+func (c *Cluster) rejoin(ctx context.Context, answers map[string]*registryv1.GreetResponse) {
+	others := map[string]*registryv1.GreetResponse{}
+	for address, answer := range answers {
+		if answer != nil && !answer.GetFresh() && !slices.Contains(answer.GetMembers(), c.Own.GetId()) {
+			others[address] = answer
+		}
+	}
+	if len(others) == 0 {
+		c.explain("no leader: the servers that answer have no majority")
+		return
+	}
+	if err := c.join(ctx, others); err != nil {
+		c.explain(fmt.Sprintf("this server is no member of the cluster: %v", err))
+	}
+}
+
+func (c *Cluster) announce(ctx context.Context, leader string) error {
+	ctx, cancel := context.WithTimeout(ctx, changeTimeout)
+	defer cancel()
+	req := &registryv1.AnnounceRequest{Member: c.Own, RequestId: uuid.NewString()}
+	if leader == c.Own.GetId() {
+		return c.Announce(ctx, req.GetMember())
+	}
+	conn, err := c.Peers.Server(leader)
+	if err != nil {
+		return err
+	}
+	_, err = registryv1.NewMemberServiceClient(conn).Announce(ctx, req)
+	return err
+}

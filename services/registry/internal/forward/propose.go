@@ -1,0 +1,219 @@
+package forward
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"google.golang.org/grpc/status"
+
+	"konsul.dev/pkg/backoff"
+	"konsul.dev/pkg/coalesce"
+	"konsul.dev/pkg/fault"
+	"konsul.dev/pkg/rpc"
+	registryv1 "konsul.dev/proto/gen/konsul/registry/v1"
+	"konsul.dev/services/registry/internal/fsm"
+)
+
+const (
+	// tripTimeout bounds a call to the leader that carries other calls. Callers have deadlines of their own.
+	tripTimeout = 10 * time.Second
+	// tripsToLeader is how many batches of proposals may be on their way to the leader at once.
+	tripsToLeader = 1
+	tripProposals = 1024
+	tripBytes     = 2 << 20
+)
+
+// proposal is a command on its way to the leader and whoever waits for its outcome.
+type proposal struct {
+	fsm.Proposal
+	reply chan fsm.Outcome
+}
+
+// Propose commits commands wherever the leader is, each by itself, and answers the outcome of each. It
+// waits through an election. A command without a request id gets one, so that repeating it is safe.
+func (r *Router) Propose(ctx context.Context, cmds ...*registryv1.Command) []fsm.Outcome {
+	outcomes := make([]fsm.Outcome, len(cmds))
+	proposals := make([]fsm.Proposal, len(cmds))
+	open := make([]int, 0, len(cmds))
+	for i, cmd := range cmds {
+		if cmd.GetRequestId() == "" {
+			cmd.RequestId = r.NewID()
+		}
+		proposals[i], outcomes[i].Err = fsm.NewProposal(cmd)
+		if outcomes[i].Err == nil {
+			outcomes[i].Err = r.Admit(proposals[i].Version)
+		}
+		if outcomes[i].Err == nil {
+			open = append(open, i)
+		}
+	}
+	deadline := time.Now().Add(leaderWait)
+	pause := backoff.New(10*time.Millisecond, 100*time.Millisecond)
+	sent := make([]bool, len(cmds))
+	for {
+		r.attempt(ctx, proposals, outcomes, open)
+		open = failed(outcomes, open)
+		for _, i := range open {
+			sent[i] = sent[i] || unsure(outcomes[i].Err)
+		}
+		if len(open) == 0 || ctx.Err() != nil || time.Now().After(deadline) || pause.Wait(ctx) != nil {
+			break
+		}
+	}
+	for i := range outcomes {
+		outcomes[i].Err = honest(outcomes[i].Err, sent[i])
+	}
+	return outcomes
+}
+
+// failed answers which of the outcomes may come out otherwise.
+func failed(outcomes []fsm.Outcome, open []int) []int {
+	var again []int
+	for _, i := range open {
+		if err := outcomes[i].Err; err != nil && repeatable(err) {
+			again = append(again, i)
+		}
+	}
+	return again
+}
+
+// attempt proposes the open ones once.
+func (r *Router) attempt(ctx context.Context, proposals []fsm.Proposal, outcomes []fsm.Outcome, open []int) {
+	chosen := make([]fsm.Proposal, len(open))
+	for n, i := range open {
+		chosen[n] = proposals[i]
+	}
+	err := r.Leadership.CheckLease()
+	if err == nil {
+		for n, outcome := range r.Leadership.ProposeAll(ctx, chosen) {
+			outcomes[open[n]] = outcome
+		}
+		return
+	}
+	leader := r.Leadership.LeaderID()
+	if leader == "" || leader == r.ServerID {
+		for _, i := range open {
+			outcomes[i].Err = err
+		}
+		return
+	}
+	for n, outcome := range r.proposeAt(ctx, leader, chosen) {
+		outcomes[open[n]] = outcome
+	}
+}
+
+func (r *Router) proposeAt(ctx context.Context, leader string, proposals []fsm.Proposal) []fsm.Outcome {
+	outcomes := make([]fsm.Outcome, len(proposals))
+	queued := make([]proposal, len(proposals))
+	for i, p := range proposals {
+		queued[i] = proposal{p, make(chan fsm.Outcome, 1)}
+	}
+	if !r.queue(leader).Add(queued...) {
+		refused := fault.New(fault.ResourceExhausted, ReasonQueueFull, "too many writes wait for the leader already").
+			WithRetryAfter(50 * time.Millisecond)
+		for i := range outcomes {
+			outcomes[i].Err = refused
+		}
+		return outcomes
+	}
+	for i, q := range queued {
+		select {
+		case outcomes[i] = <-q.reply:
+		case <-ctx.Done():
+			outcomes[i].Err = fault.New(fault.Unknown, fault.ReasonOutcomeUnknown, "the write was proposed, its outcome is not known").
+				WithRemedy("retry with the same request_id").Wrap(context.Cause(ctx))
+		}
+	}
+	return outcomes
+}
+
+// queue answers what waits to go to a leader.
+func (r *Router) queue(leader string) *coalesce.Queue[proposal] {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	q := r.queues[leader]
+	if q == nil {
+		q = coalesce.NewQueue(coalesce.Params[proposal]{
+			Trips: tripsToLeader, Capacity: r.MaxInFlight,
+			MaxWeight: r.MaxInFlightBytes, Weigh: func(p proposal) int { return len(p.Command) }, Take: take, Do: func(batch []proposal) { r.carry(leader, batch) },
+		})
+		r.queues[leader] = q
+	}
+	return q
+}
+
+func take(waiting []proposal) int {
+	size := 0
+	for n, p := range waiting {
+		size += len(p.Command)
+		if n == tripProposals || n > 0 && size > tripBytes {
+			return n
+		}
+	}
+	return len(waiting)
+}
+
+// carry brings a batch to the leader and the outcomes back.
+func (r *Router) carry(leader string, batch []proposal) {
+	req := &registryv1.ProposeRequest{Proposals: make([]*registryv1.Proposal, len(batch))}
+	for i, p := range batch {
+		req.Proposals[i] = &registryv1.Proposal{Command: p.Command, Claims: p.Claims, Version: p.Version}
+	}
+	resp := &registryv1.ProposeResponse{}
+	err := r.trip(leader, registryv1.ProposalService_Propose_FullMethodName, req, resp)
+	if err == nil && len(resp.GetOutcomes()) != len(batch) {
+		err = fault.New(fault.Unknown, fault.ReasonOutcomeUnknown, "the leader answered %d of %d proposals", len(resp.GetOutcomes()), len(batch))
+	}
+	for i, p := range batch {
+		outcome := fsm.Outcome{Err: err}
+		if err == nil {
+			answered := resp.GetOutcomes()[i]
+			outcome.Result = answered.GetResult()
+			if st := answered.GetStatus(); st != nil {
+				outcome.Err = rpc.FromStatus(status.ErrorProto(st))
+			}
+		}
+		p.reply <- outcome
+	}
+}
+
+// trip calls the leader on behalf of many callers.
+func (r *Router) trip(leader, method string, req, resp any) error {
+	conn, err := r.Connections.Server(leader)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), tripTimeout)
+	defer cancel()
+	ctx, end := r.flights.begin(ctx, leader)
+	defer end()
+	err = conn.Invoke(ctx, method, req, resp)
+	if err != nil && errors.Is(context.Cause(ctx), errLeaderMoved) {
+		return errLeaderMoved
+	}
+	return err
+}
+
+// confirmed answers an index at or above that of every write acknowledged before the call. Callers
+// share trips to the leader.
+func (r *Router) confirmed(ctx context.Context, linearizable bool) (uint64, error) {
+	rounds := &r.leased
+	if linearizable {
+		rounds = &r.verified
+	}
+	return rounds.Join(ctx, func() (uint64, error) {
+		leader := r.Leadership.LeaderID()
+		if leader == "" || leader == r.ServerID {
+			return 0, errLeaderMoved
+		}
+		resp := &registryv1.ReadIndexResponse{}
+		err := r.trip(leader, registryv1.ProposalService_ReadIndex_FullMethodName, &registryv1.ReadIndexRequest{
+			Linearizable: linearizable, Server: r.ServerID,
+		}, resp)
+		if err == nil && resp.GetTerm() != 0 && resp.GetTerm() != r.Leadership.Term() {
+			err = errLeaderMoved
+		}
+		return resp.GetIndex(), err
+	})
+}

@@ -1,0 +1,145 @@
+package fsm
+
+import (
+	"fmt"
+	"hash/fnv"
+	"slices"
+
+	"google.golang.org/protobuf/proto"
+
+	registryv1 "konsul.dev/proto/gen/konsul/registry/v1"
+)
+
+// Proposal is a command on its way into the log. Several share an entry, and with it an index, unless
+// they claim the same thing.
+type Proposal struct {
+	// Command is encoded, without time and epoch: those are the leader's to say when it writes the entry.
+	Command []byte
+	// Claims are hashes of the rows the command puts or deletes and of its request id. A row put twice at one index
+	// would let a compare-and-set against the first value succeed over the second; one that is put and deleted
+	// at one index would leave whoever waits for a change after that index waiting.
+	Claims []uint64
+	// Version is what every member must understand before the command may enter the log.
+	Version uint32
+}
+
+// Outcome is what became of a proposal.
+type Outcome struct {
+	Result *registryv1.CommandResult
+	Err    error
+}
+
+const (
+	// alone is the claim of a command that shares its entry with none.
+	alone = 0
+	// sweep is the claim of a command that only deletes, and does not name all it deletes: it shares its entry with others like it.
+	sweep = 1
+)
+
+// NewProposal encodes a command.
+func NewProposal(cmd *registryv1.Command) (Proposal, error) {
+	data, err := proto.Marshal(cmd)
+	if err != nil {
+		return Proposal{}, fmt.Errorf("encode command: %w", err)
+	}
+	return Proposal{Command: data, Claims: claims(cmd), Version: Needs(cmd)}, nil
+}
+
+func claims(cmd *registryv1.Command) []uint64 {
+	out := make([]uint64, 0, len(cmd.GetOperations())+1)
+	sweeps, puts := false, false
+	if id := cmd.GetRequestId(); id != "" {
+		out = append(out, claim(registryv1.Table_TABLE_REQUEST, id))
+	}
+	for _, operation := range slices.Concat(cmd.GetOperations(), cmd.GetOtherwise()) {
+		switch op := operation.GetOp().(type) {
+		case *registryv1.Operation_Put:
+			out, puts = append(out, claim(op.Put.GetTable(), op.Put.GetKey())), true
+		case *registryv1.Operation_Replicate:
+			out, puts = append(out, claim(op.Replicate.GetTable(), op.Replicate.GetKey())), true
+		case *registryv1.Operation_AcquireLock:
+			// Two acquisitions at one index would have one token.
+			out, puts = append(out, claim(locks, op.AcquireLock.GetName())), true
+		case *registryv1.Operation_Delete:
+			out = append(out, claim(op.Delete.GetTable(), op.Delete.GetKey()))
+		case *registryv1.Operation_DeletePrefix, *registryv1.Operation_DeleteBelow:
+			sweeps = true
+		case *registryv1.Operation_EndLease:
+			// It deletes keys, and leaves locks that are lost, which nobody compares by their index before they are read.
+			sweeps = true
+		case *registryv1.Operation_Get:
+		default:
+			return []uint64{alone}
+		}
+	}
+	switch {
+	case sweeps && puts:
+		return []uint64{alone}
+	case sweeps:
+		out = append(out, sweep)
+	}
+	return out
+}
+
+func claim(table registryv1.Table, key string) uint64 {
+	h := fnv.New64a()
+	_, _ = h.Write([]byte{byte(table)})
+	_, _ = h.Write([]byte(key)) // A hash takes everything.
+	return max(h.Sum64(), sweep+1)
+}
+
+// Together answers how many of the first n proposals may share an entry of at most so many bytes: at
+// least one.
+func Together(count int, proposal func(i int) Proposal, maxBytes int) int {
+	taken := make(map[uint64]int, 2*count)
+	size, sweeps := 0, false
+	for n := range count {
+		p := proposal(n)
+		if swept := slices.Contains(p.Claims, sweep); n == 0 {
+			sweeps = swept
+		} else if swept != sweeps {
+			return n
+		}
+		size += len(p.Command)
+		if n > 0 && size > maxBytes {
+			return n
+		}
+		for _, c := range p.Claims {
+			if first, conflict := taken[c]; conflict && first < n && c != sweep || c == alone && n > 0 {
+				return n
+			}
+			taken[c] = n // A command may well put one row twice.
+		}
+		if _, solitary := taken[alone]; solitary {
+			return 1
+		}
+	}
+	return count
+}
+
+// DecodeEntry reads the commands of a log entry, each with the entry's time and epoch.
+func DecodeEntry(data []byte) ([]*registryv1.Command, error) {
+	entry, err := Decode(data)
+	if err != nil {
+		return nil, err
+	}
+	if len(entry.GetBatch()) == 0 {
+		return []*registryv1.Command{entry}, nil
+	}
+	if len(entry.GetOperations()) > 0 || len(entry.GetConditions()) > 0 {
+		return nil, ErrUnknownCommand
+	}
+	cmds := make([]*registryv1.Command, len(entry.GetBatch()))
+	for i, data := range entry.GetBatch() {
+		cmd, err := Decode(data)
+		if err != nil {
+			return nil, fmt.Errorf("command %d of the entry: %w", i, err)
+		}
+		if len(cmd.GetBatch()) > 0 {
+			return nil, ErrUnknownCommand
+		}
+		cmd.Time, cmd.Epoch = entry.GetTime(), entry.GetEpoch()
+		cmds[i] = cmd
+	}
+	return cmds, nil
+}

@@ -1,0 +1,253 @@
+package lease
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"log/slog"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/google/uuid"
+
+	"konsul.dev/pkg/clock"
+	"konsul.dev/pkg/obs"
+	registryv1 "konsul.dev/proto/gen/konsul/registry/v1"
+	"konsul.dev/services/registry/internal/fsm"
+	"konsul.dev/services/registry/internal/record"
+)
+
+// endedAtOnce is how many leases a leader ends in one proposal.
+const endedAtOnce = 256
+
+// lockPrefix marks the deadlines of locks that were lost: when the delay is over their rows go.
+const lockPrefix = "lock/"
+
+// Keeper knows, on the leader, how long each lease has to go, and ends what nobody kept alive. Safe for
+// concurrent use.
+type Keeper struct {
+	clock   clock.Clock
+	expirer *Expirer
+
+	// mu orders what is kept alive before or after what ends: a lease whose end is on its way to the log
+	// must not be promised more time.
+	mu      sync.Mutex
+	leading bool
+	ending  map[string]bool
+}
+
+// NewKeeper answers a keeper of no leases.
+func NewKeeper(c clock.Clock) *Keeper {
+	return &Keeper{clock: c, expirer: NewExpirer(c), ending: map[string]bool{}}
+}
+
+// Apply follows a batch, while this server leads.
+func (k *Keeper) Apply(rows []*registryv1.Record) error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if !k.leading {
+		return nil
+	}
+	for _, row := range rows {
+		deadline, ttl, err := k.deadline(row)
+		switch {
+		case err != nil:
+			return err
+		case deadline == "":
+			continue
+		case ttl > 0:
+			k.expirer.Set(deadline, ttl)
+		default:
+			k.expirer.Remove(deadline)
+		}
+		delete(k.ending, deadline)
+	}
+	return nil
+}
+
+// deadline answers which deadline a row has, empty for none, and how far off it is; 0: it has it no more.
+func (k *Keeper) deadline(row *registryv1.Record) (string, time.Duration, error) {
+	switch row.GetTable() {
+	case table:
+		if !strings.HasPrefix(row.GetKey(), fsm.LeasePrefix) {
+			return "", 0, nil
+		}
+		if row.GetDeleted() {
+			return row.GetKey(), 0, nil
+		}
+		lease, err := Decode(row)
+		return row.GetKey(), lease.GetTtl().AsDuration(), err
+	case registryv1.Table_TABLE_LOCK:
+		lock, err := fsm.DecodeLock(row)
+		if lock == nil || lock.GetLease() != "" {
+			return lockPrefix + row.GetKey(), 0, err
+		}
+		// Clocks of servers differ: what one wrote is not much longer by another.
+		left := min(lock.GetFreeAt().AsTime().Sub(k.clock.Now()), lock.GetDelay().AsDuration())
+		return lockPrefix + row.GetKey(), max(left, time.Millisecond), nil
+	}
+	return "", 0, nil
+}
+
+// begin gives every deadline its whole time from now on.
+func (k *Keeper) begin(store record.Store) error {
+	// Under mu, so that what is committed after the state was read is applied after it.
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	deadlines := map[string]time.Duration{}
+	err := store.View(func(r record.Reader) error {
+		for _, options := range []struct {
+			table  registryv1.Table
+			prefix string
+		}{{table, fsm.LeasePrefix}, {registryv1.Table_TABLE_LOCK, ""}} {
+			var failure error
+			err := r.Scan(options.table, record.ScanOptions{Prefix: options.prefix}, func(row *registryv1.Record) bool {
+				deadline, ttl, err := k.deadline(row)
+				if ttl > 0 {
+					deadlines[deadline] = ttl
+				}
+				failure = err
+				return err == nil
+			})
+			if err := cmp.Or(err, failure); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	k.leading, k.ending = true, map[string]bool{}
+	k.expirer.Reset(deadlines)
+	return nil
+}
+
+// leave forgets everything: what is known of leases is the next leader's to know.
+func (k *Keeper) leave() {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.leading, k.ending = false, map[string]bool{}
+	k.expirer.Reset(nil)
+}
+
+// Propose commits commands, each by itself, and answers an error if the outcome of one is not known.
+type Propose func(ctx context.Context, cmds []*registryv1.Command) error
+
+// Lead ends what nobody keeps alive, as long as ctx lasts.
+func (k *Keeper) Lead(ctx context.Context, store record.Store, log *slog.Logger, propose Propose) error {
+	if err := k.begin(store); err != nil {
+		return fmt.Errorf("read the leases: %w", err)
+	}
+	defer k.leave()
+	return k.expirer.Run(ctx, func(ctx context.Context, deadlines []string) error {
+		for len(deadlines) > 0 {
+			n := min(len(deadlines), endedAtOnce)
+			if err := k.end(ctx, store, deadlines[:n], propose); err != nil {
+				if ctx.Err() == nil {
+					log.Warn("leases could not be ended; trying again", obs.KeyError, err)
+				}
+				return err
+			}
+			deadlines = deadlines[n:]
+		}
+		return nil
+	})
+}
+
+// end ends what has not been kept alive up to now.
+func (k *Keeper) end(ctx context.Context, store record.Store, deadlines []string, propose Propose) error {
+	due := k.due(deadlines)
+	var cmds []*registryv1.Command
+	err := store.View(func(r record.Reader) error {
+		for _, deadline := range due {
+			cmd, err := ending(r, deadline)
+			if err != nil {
+				return err
+			}
+			if cmd != nil {
+				cmds = append(cmds, cmd)
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	if len(cmds) > 0 {
+		if err := propose(ctx, cmds); err != nil {
+			return err // They stay marked: nobody knows whether they have ended.
+		}
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	for _, deadline := range due {
+		delete(k.ending, deadline)
+	}
+	return nil
+}
+
+// due marks what has passed still: from here on it cannot be kept alive.
+func (k *Keeper) due(deadlines []string) []string {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	var out []string
+	for _, deadline := range deadlines {
+		if left, known := k.expirer.Left(deadline); known && left <= 0 {
+			k.ending[deadline] = true
+			out = append(out, deadline)
+		}
+	}
+	return out
+}
+
+// ending answers the command that ends what a deadline is of; nil when it is gone or another one.
+func ending(r record.Reader, deadline string) (*registryv1.Command, error) {
+	name, isLock := strings.CutPrefix(deadline, lockPrefix)
+	if !isLock {
+		row, err := r.Get(table, deadline)
+		if err != nil || !record.Live(row) {
+			return nil, err
+		}
+		return End(uuid.NewString(), row), nil
+	}
+	row, err := r.Get(registryv1.Table_TABLE_LOCK, name)
+	if err != nil {
+		return nil, err
+	}
+	lock, err := fsm.DecodeLock(row)
+	if err != nil || lock == nil || lock.GetLease() != "" {
+		return nil, err
+	}
+	key := &registryv1.RecordKey{Table: row.GetTable(), Key: name}
+	return &registryv1.Command{
+		RequestId:  uuid.NewString(),
+		Conditions: []*registryv1.Condition{{Row: key, ModifyIndex: row.GetModifyIndex(), Reason: "LOCK_TAKEN"}},
+		Operations: []*registryv1.Operation{{Op: &registryv1.Operation_Delete{Delete: key}}},
+	}, nil
+}
+
+// KeepAlive begins a lease's time anew.
+func (k *Keeper) KeepAlive(id string, ttl time.Duration) error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	deadline := fsm.LeasePrefix + id
+	if k.ending[deadline] {
+		return Ending(id)
+	}
+	if !k.leading {
+		return nil // The leadership has just begun: every lease is about to get its whole time.
+	}
+	if _, known := k.expirer.Left(deadline); !known {
+		return NotFound(id) // It has ended since the caller read it.
+	}
+	k.expirer.Set(deadline, ttl)
+	return nil
+}
+
+// Left answers how long a lease has to go if nobody keeps it alive; false when it is not known.
+func (k *Keeper) Left(id string) (time.Duration, bool) {
+	left, known := k.expirer.Left(fsm.LeasePrefix + id)
+	return max(left, 0), known
+}

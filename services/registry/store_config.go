@@ -1,0 +1,69 @@
+package registry
+
+import (
+	"errors"
+	"log/slog"
+
+	"konsul.dev/pkg/fault"
+	"konsul.dev/services/registry/internal/badgerstore"
+)
+
+// Retention is the `registry.retention` section.
+type Retention struct {
+	// Indexes is how far back, in indexes, the state can be read and watches and replication be resumed; the same on every server.
+	Indexes uint64 `koanf:"indexes"`
+	// Bytes is about how much may be written within that: where writes are large or share their indexes, it reaches back less far.
+	Bytes uint64 `koanf:"bytes"`
+}
+
+// Store is the `registry.store` section.
+type Store struct {
+	// MemtableBytes is how much is collected in memory before it is written as a table; up to three of them.
+	MemtableBytes int64 `koanf:"memtable_bytes"`
+	// CacheBytes is the size of the cache of table blocks.
+	CacheBytes int64 `koanf:"cache_bytes"`
+	// RowCacheBytes is the size of the cache of decoded rows.
+	RowCacheBytes int64 `koanf:"row_cache_bytes"`
+}
+
+// limits of the store's settings.
+const (
+	leastRetention = 1 << 10
+	mostRetention  = 1 << 24
+	leastWindow    = 1 << 20
+	leastMemtable  = 8 << 20 // more than a row of the largest value, many times
+	mostMemtable   = 256 << 20
+	leastCache     = 1 << 20
+)
+
+func defaultStore() (Retention, Store) {
+	o := badgerstore.DefaultOptions("", nil)
+	return Retention{Indexes: o.Retention, Bytes: o.RetentionBytes}, Store{MemtableBytes: o.MemTableBytes, CacheBytes: o.CacheBytes, RowCacheBytes: o.RowCacheBytes}
+}
+
+func (s Settings) storeOptions(dir string, log *slog.Logger) badgerstore.Options {
+	o := badgerstore.DefaultOptions(dir, log)
+	o.Retention, o.RetentionBytes = s.Retention.Indexes, s.Retention.Bytes
+	o.MemTableBytes, o.CacheBytes, o.RowCacheBytes = s.Store.MemtableBytes, s.Store.CacheBytes, s.Store.RowCacheBytes
+	return o
+}
+
+func (s Settings) validateStore() error {
+	var errs []error
+	if n := s.Retention.Indexes; n < leastRetention || n > mostRetention {
+		errs = append(errs, fault.Invalid("registry.retention.indexes", "%d is not between %d and %d", n, leastRetention, mostRetention).
+			WithRemedy("65536 lets a watcher be away for a minute of a thousand writes a second; more takes more disk"))
+	}
+	if n := s.Retention.Bytes; n < leastWindow {
+		errs = append(errs, fault.Invalid("registry.retention.bytes", "%d is less than %d", n, leastWindow))
+	}
+	if n := s.Store.MemtableBytes; n < leastMemtable || n > mostMemtable {
+		errs = append(errs, fault.Invalid("registry.store.memtable_bytes", "%d is not between %d and %d", n, leastMemtable, mostMemtable))
+	}
+	for field, n := range map[string]int64{"registry.store.cache_bytes": s.Store.CacheBytes, "registry.store.row_cache_bytes": s.Store.RowCacheBytes} {
+		if n < leastCache {
+			errs = append(errs, fault.Invalid(field, "%d is less than %d", n, leastCache))
+		}
+	}
+	return errors.Join(errs...)
+}
