@@ -185,7 +185,7 @@ func TestErrorsSayWhatToDo(t *testing.T) {
 		"unknown token":      {http.MethodGet, "/api/v1/kv/k", nil, []string{"Authorization", "Bearer wrong"}, http.StatusUnauthorized, map[string]any{"reason": "TOKEN_UNKNOWN"}},
 		"basic":              {http.MethodGet, "/api/v1/kv/k", nil, []string{"Authorization", "Basic " + token}, http.StatusUnauthorized, map[string]any{"reason": "TOKEN_REQUIRED"}},
 		"metrics":            {http.MethodGet, "/metrics", nil, []string{"Authorization", ""}, http.StatusUnauthorized, map[string]any{"reason": "TOKEN_REQUIRED"}},
-		"privileged":         {http.MethodPost, "/api/v1/ca/join-tokens", strings.NewReader(`{"datacenter":"x"}`), []string{"Authorization", "Bearer " + plainToken, "Content-Type", "application/json"}, http.StatusForbidden, map[string]any{"reason": "MANAGEMENT_TOKEN_REQUIRED"}},
+		"privileged":         {http.MethodPost, "/api/v1/ca/join-tokens", strings.NewReader(`{"datacenter":"x"}`), []string{"Authorization", "Bearer " + plainToken, "Content-Type", "application/json"}, http.StatusForbidden, map[string]any{"reason": "PERMISSION_DENIED"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			got := client.do(t, c.method, c.path, c.body, c.header...)
@@ -301,7 +301,7 @@ func TestOnlyListedServicesArePublic(t *testing.T) {
 	_, r := newEdge(t, func(c *gateway.Config) { c.Gateway.MaxRequestBytes = 2048 })
 	conn := r.dialEdge(t)
 	for _, method := range []string{
-		"/konsul.registry.v1.TokenService/IntrospectToken", "/konsul.registry.v1.TrustService/PutJoinToken", "/konsul.registry.v1.WatchService/Watch",
+		"/konsul.registry.v1.TokenService/IntrospectToken", "/konsul.registry.v1.TrustService/PutJoinToken",
 		"/konsul.federation.v1.ReplicationService/ApplyReplicated", "/konsul.ca.v1.CertificateService/GetGossipKey", "/konsul.ca.v1.CertificateService/Renew",
 		"/konsul.ca.v1.EnrollmentService/Enroll", "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", "/nobody/knows",
 	} {
@@ -315,7 +315,12 @@ func TestOnlyListedServicesArePublic(t *testing.T) {
 	require.True(t, ok)
 	require.Contains(t, refused.Remedy(), "KONSUL_TOKEN")
 	_, err = kv.Set(withToken(t), &registryv1.SetRequest{Key: "k", Value: make([]byte, 4096)})
-	require.Equal(t, codes.ResourceExhausted, status.Code(err))
+	tooLarge, ok := fault.As(rpc.FromStatus(err))
+	require.True(t, ok)
+	require.Equal(t, fault.InvalidArgument, tooLarge.Code())
+	require.Equal(t, "BODY_TOO_LARGE", tooLarge.Reason())
+	require.Equal(t, "request", tooLarge.Field())
+	require.Contains(t, tooLarge.Remedy(), "max_request_bytes")
 	plain := metadata.AppendToOutgoingContext(t.Context(), "authorization", "Bearer "+plainToken)
 	_, err = cav1.NewCertificateServiceClient(conn).CreateJoinToken(plain, &cav1.CreateJoinTokenRequest{})
 	require.Equal(t, codes.PermissionDenied, status.Code(err))

@@ -14,7 +14,9 @@ import (
 	"github.com/stretchr/testify/require"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/metadata"
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/timestamppb"
 
 	cav1 "konsul.dev/proto/gen/konsul/ca/v1"
 	failoverrouterv1 "konsul.dev/proto/gen/konsul/failoverrouter/v1"
@@ -47,6 +49,7 @@ type datacenter struct {
 	registryv1.UnimplementedCatalogServiceServer
 	registryv1.UnimplementedTokenServiceServer
 	registryv1.UnimplementedOperatorServiceServer
+	registryv1.UnimplementedACLServiceServer
 	federationv1.UnimplementedFederationServiceServer
 	wangossipv1.UnimplementedDatacenterServiceServer
 	failoverrouterv1.UnimplementedRouterServiceServer
@@ -61,10 +64,17 @@ type datacenter struct {
 	others       map[string][]string // datacenter name to gateways, as gossip says
 	members      map[string][]string // the same, as the federation record says
 	introspected int
-	down         error
-	callers      []identity.ID
-	metadata     metadata.MD
-	changed      chan struct{}
+	authorized   []*registryv1.AuthorizeTokenRequest
+	// anonymous says that requests without a token have something.
+	anonymous bool
+	// expires is when the plain token does.
+	expires  *timestamppb.Timestamp
+	down     error
+	callers  []identity.ID
+	metadata metadata.MD
+	changed  chan struct{}
+	// asked is what the catalogue was, but for health queries.
+	asked []proto.Message
 }
 
 func newDatacenter(t *testing.T, ca *identitytest.CA, name string) *datacenter {
@@ -75,6 +85,7 @@ func newDatacenter(t *testing.T, ca *identitytest.CA, name string) *datacenter {
 		registryv1.RegisterCatalogServiceServer(s, d)
 		registryv1.RegisterTokenServiceServer(s, d)
 		registryv1.RegisterOperatorServiceServer(s, d)
+		registryv1.RegisterACLServiceServer(s, d)
 		federationv1.RegisterFederationServiceServer(s, d)
 	})
 	d.gossip = d.serve(t, ca.Source(name, "wan-gossip"), func(s *rpc.Server) { wangossipv1.RegisterDatacenterServiceServer(s, d) })
@@ -92,6 +103,7 @@ func (d *datacenter) serve(t *testing.T, source identity.Source, register func(*
 		Access: rpc.Access{
 			"konsul.registry.v1.KVService":            carried,
 			"konsul.registry.v1.OperatorService":      carried,
+			"konsul.registry.v1.ACLService":           anyone,
 			"konsul.registry.v1.CatalogService":       anyone,
 			"konsul.registry.v1.TokenService":         anyone,
 			"konsul.federation.v1.FederationService":  anyone,
@@ -112,11 +124,17 @@ func (d *datacenter) serve(t *testing.T, source identity.Source, register func(*
 }
 
 // CheckToken is what the registry does for itself.
-func (d *datacenter) CheckToken(_ context.Context, secret, _ string) (string, error) {
-	if secret == token || secret == plainToken {
-		return "alice", nil
+func (d *datacenter) CheckToken(_ context.Context, secret string) (string, any, error) {
+	switch secret {
+	case token, plainToken:
+		return "alice", nil, nil
+	case rpc.AnonymousToken:
+		if d.anonymous {
+			return "nobody", nil, nil
+		}
+		return "", nil, fault.New(fault.Unauthenticated, rpc.ReasonTokenRequired, "the request carries no token")
 	}
-	return "", fault.New(fault.Unauthenticated, "TOKEN_UNKNOWN", "the token is unknown")
+	return "", nil, fault.New(fault.Unauthenticated, "TOKEN_UNKNOWN", "the token is unknown")
 }
 
 func (d *datacenter) IntrospectToken(_ context.Context, req *registryv1.IntrospectTokenRequest) (*registryv1.IntrospectTokenResponse, error) {
@@ -126,8 +144,31 @@ func (d *datacenter) IntrospectToken(_ context.Context, req *registryv1.Introspe
 	if d.down != nil {
 		return nil, d.down
 	}
-	accessor, err := d.CheckToken(context.Background(), req.GetSecret(), "")
-	return &registryv1.IntrospectTokenResponse{AccessorId: accessor, Management: req.GetSecret() == token}, err
+	accessor, _, err := d.CheckToken(context.Background(), req.GetSecret())
+	resp := &registryv1.IntrospectTokenResponse{AccessorId: accessor, Management: req.GetSecret() == token}
+	if req.GetSecret() == plainToken {
+		resp.ExpiresAt = d.expires
+	}
+	return resp, err
+}
+
+// AuthorizeToken knows one token that may do everything, and one that may read what belongs to services named "free".
+func (d *datacenter) AuthorizeToken(_ context.Context, req *registryv1.AuthorizeTokenRequest) (*registryv1.AuthorizeTokenResponse, error) {
+	d.mu.Lock()
+	d.authorized = append(d.authorized, req)
+	d.mu.Unlock()
+	for _, n := range req.GetNeeds() {
+		if req.GetSecret() != token && (n.GetResource() != "service" || n.GetName() != "free") {
+			return nil, fault.New(fault.PermissionDenied, "PERMISSION_DENIED", "lacks %s:%s on %s", n.GetResource(), n.GetAccess(), n.GetName())
+		}
+	}
+	return &registryv1.AuthorizeTokenResponse{AccessorId: "alice"}, nil
+}
+
+// Bootstrap answers whoever asks.
+func (d *datacenter) Bootstrap(ctx context.Context, _ *registryv1.BootstrapRequest) (*registryv1.BootstrapResponse, error) {
+	d.heard(ctx)
+	return &registryv1.BootstrapResponse{Secret: "first"}, nil
 }
 
 // heard keeps what a KV call came with; nothing but the tests makes those.

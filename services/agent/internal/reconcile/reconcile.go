@@ -8,6 +8,7 @@ package reconcile
 import (
 	"maps"
 	"slices"
+	"strings"
 
 	registryv1 "konsul.dev/proto/gen/konsul/registry/v1"
 )
@@ -106,6 +107,7 @@ func sameService(a, b *registryv1.Service) bool {
 func sorted(tags []string) []string { return slices.Sorted(slices.Values(tags)) }
 
 func sameChecks(a, b []*registryv1.Check) bool {
+	b = slices.DeleteFunc(slices.Clone(b), registrys)
 	return maps.Equal(names(a), names(b))
 }
 
@@ -116,6 +118,9 @@ func names(checks []*registryv1.Check) map[string]string {
 	}
 	return byID
 }
+
+// registrys says that a check is the registry's own, such as that of maintenance: no agent runs it or takes it away.
+func registrys(c *registryv1.Check) bool { return strings.HasPrefix(c.GetId(), "_") }
 
 func byID(checks []*registryv1.Check, id string) *registryv1.Check {
 	i := slices.IndexFunc(checks, func(c *registryv1.Check) bool { return c.GetId() == id })

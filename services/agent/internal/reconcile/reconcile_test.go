@@ -51,6 +51,10 @@ func newPort(i *reconcile.Instance)     { i.Service.Port = 81 }
 func tagsTurned(i *reconcile.Instance)  { i.Service.Tags = []string{"b", "a"} }
 func secondCheck(i *reconcile.Instance) { i.Checks = append(i.Checks, &registryv1.Check{Id: "tcp"}) }
 
+func underMaintenance(i *reconcile.Instance) {
+	i.Checks = append([]*registryv1.Check{{Id: "_maintenance", Name: "maintenance", Status: critical}}, i.Checks...)
+}
+
 func TestDiff(t *testing.T) {
 	type instances = []reconcile.Instance
 	for name, c := range map[string]struct {
@@ -74,6 +78,10 @@ func TestDiff(t *testing.T) {
 		"another check": {
 			desired: instances{instance("a", secondCheck)}, actual: instances{instance("a")},
 			check: func(is *require.Assertions, p reconcile.Plan) { is.Len(p.Register, 1) },
+		},
+		"the registry's own checks are none of ours": {
+			desired: instances{instance("a")}, actual: instances{instance("a", underMaintenance)},
+			check: func(is *require.Assertions, p reconcile.Plan) { is.True(idle(p)) },
 		},
 		"another outcome is no registration": {
 			desired: instances{instance("a", status(critical, "refused"))}, actual: instances{instance("a")},

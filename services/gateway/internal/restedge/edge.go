@@ -20,6 +20,8 @@ import (
 	"golang.org/x/net/netutil"
 	"google.golang.org/grpc"
 
+	registryv1 "konsul.dev/proto/gen/konsul/registry/v1"
+
 	"konsul.dev/pkg/obs"
 )
 
@@ -62,7 +64,8 @@ func New(p Params) (*Edge, error) {
 	if err != nil {
 		return nil, err
 	}
-	mux, err := newMux(context.Background(), p.Conns.guarded())
+	conns := p.Conns.guarded(registryv1.NewTokenServiceClient(p.Conns.Registry))
+	mux, err := newMux(context.Background(), conns)
 	if err != nil {
 		return nil, err
 	}
@@ -71,7 +74,7 @@ func New(p Params) (*Edge, error) {
 		return nil, err
 	}
 	e := &Edge{p: p, rest: mux, doc: doc}
-	e.proxy = newProxy(p.Conns.guarded().public(), p.Tokens, p.MaxRequestBytes)
+	e.proxy = newProxy(conns.public(), p.Tokens, p.MaxRequestBytes)
 	e.server = &http.Server{
 		// One span for each call, whatever it speaks; the calls it makes become its children.
 		Handler: metrics.count(otelhttp.NewHandler(e, "edge",
@@ -152,7 +155,12 @@ func (e *Edge) serveReadiness(w http.ResponseWriter, r *http.Request) {
 }
 
 func (e *Edge) serveMetrics(w http.ResponseWriter, r *http.Request) {
-	if _, err := e.authenticate(r); err != nil {
+	caller, err := e.authenticate(r)
+	if err == nil {
+		err = authorize(withCaller(r.Context(), caller), registryv1.NewTokenServiceClient(e.p.Conns.Registry), "/metrics",
+			[]*registryv1.ACLNeed{{Resource: "operator", Access: "read", Name: "metrics"}}, false)
+	}
+	if err != nil {
 		refuse(w, err)
 		return
 	}

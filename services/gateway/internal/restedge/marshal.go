@@ -92,6 +92,11 @@ func (queryParser) Parse(target proto.Message, values url.Values, filter *utilit
 	checked := make(url.Values, len(values))
 	for name, given := range values {
 		root, _, _ := strings.Cut(name, ".")
+		// An entry of a map is written field[key]=value; the key may hold dots.
+		mapped, _, isEntry := strings.Cut(name, "[")
+		if isEntry && strings.HasSuffix(name, "]") {
+			root = mapped
+		}
 		field := fields.ByName(protoreflect.Name(root))
 		if field == nil {
 			field = fields.ByJSONName(root)
@@ -99,7 +104,7 @@ func (queryParser) Parse(target proto.Message, values url.Values, filter *utilit
 		switch {
 		case field == nil && name == "raw":
 			continue
-		case field == nil:
+		case field == nil, isEntry && !field.IsMap():
 			return fmt.Errorf("unknown query parameter %q", name)
 		case field.Kind() == protoreflect.BoolKind && len(given) == 1 && given[0] == "":
 			given = []string{"true"}

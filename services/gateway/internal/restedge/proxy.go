@@ -1,6 +1,7 @@
 package restedge
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"io"
@@ -9,6 +10,8 @@ import (
 	"google.golang.org/grpc"
 	_ "google.golang.org/grpc/encoding/gzip" // clients may compress
 	"google.golang.org/grpc/metadata"
+
+	registryv1 "konsul.dev/proto/gen/konsul/registry/v1"
 
 	"konsul.dev/pkg/fault"
 	"konsul.dev/pkg/rpc"
@@ -29,10 +32,10 @@ func (b Backends) of(fullMethod string) (grpc.ClientConnInterface, bool) {
 
 // newProxy answers a gRPC server that checks the token of every call and passes it to its backend.
 func newProxy(backends Backends, tokens *Tokens, maxRequestBytes int64) *grpc.Server {
-	p := proxy{backends: backends, tokens: tokens}
+	p := proxy{backends: backends, tokens: tokens, maxRequestBytes: maxRequestBytes}
 	return grpc.NewServer(
 		grpc.ForceServerCodecV2(rawCodec{}),
-		grpc.MaxRecvMsgSize(int(maxRequestBytes)),
+		grpc.MaxRecvMsgSize(mostMessage),
 		grpc.UnknownServiceHandler(func(_ any, stream grpc.ServerStream) error {
 			return rpc.ToStatus(p.serve(stream)).Err()
 		}),
@@ -40,8 +43,9 @@ func newProxy(backends Backends, tokens *Tokens, maxRequestBytes int64) *grpc.Se
 }
 
 type proxy struct {
-	backends Backends
-	tokens   *Tokens
+	backends        Backends
+	tokens          *Tokens
+	maxRequestBytes int64
 }
 
 func (p proxy) serve(stream grpc.ServerStream) error {
@@ -53,27 +57,44 @@ func (p proxy) serve(stream grpc.ServerStream) error {
 		}
 		return ""
 	}
-	secret := bearer(first("authorization"), first(tokenHeader))
-	caller, err := p.tokens.Check(stream.Context(), secret)
-	if err != nil {
-		return err
+	var caller Caller
+	var secret string
+	// The first token is made without one.
+	if method != registryv1.ACLService_Bootstrap_FullMethodName {
+		var err error
+		secret = bearer(first("authorization"), first(tokenHeader))
+		if caller, err = p.tokens.Check(stream.Context(), secret); err != nil {
+			return err
+		}
+		secret = cmp.Or(secret, rpc.AnonymousToken)
 	}
 	conn, ok := p.backends.of(method)
 	if !ok {
 		return fault.New(fault.Unimplemented, rpc.ReasonUnknownMethod, "%s is not served to clients", method)
 	}
 	// The deadline and the end of the client's call travel in the context.
-	ctx, cancel := context.WithCancel(withCaller(stream.Context(), caller))
-	defer cancel()
-	ctx = rpc.WithToken(metadata.NewOutgoingContext(ctx, passedOn(incoming)), secret)
+	ctx, cancel := context.WithCancelCause(withCaller(stream.Context(), caller))
+	defer cancel(nil)
+	ctx = metadata.NewOutgoingContext(ctx, passedOn(incoming))
+	if secret != "" {
+		ctx = rpc.WithToken(ctx, secret)
+	}
 	desc := &grpc.StreamDesc{ServerStreams: true, ClientStreams: true}
 	backend, err := conn.NewStream(ctx, desc, method, grpc.ForceCodecV2(rawCodec{}))
 	if err != nil {
 		return err
 	}
-	go pumpRequests(stream, backend, cancel)
-	return pumpAnswers(stream, backend)
+	go p.pumpRequests(stream, backend, cancel)
+	err = pumpAnswers(stream, backend)
+	if _, refused := fault.As(context.Cause(ctx)); refused && err != nil {
+		return context.Cause(ctx)
+	}
+	return err
 }
+
+// mostMessage is above every limit that can be set, so that a message over the limit is refused in the
+// same words as over REST; gRPC's own would come first otherwise.
+const mostMessage = 80 << 20
 
 // passedOn answers what of a client's metadata goes on to the backend: all but what the transport, the
 // edge or the tracer sets anew, and the marks that services put on calls between themselves.
@@ -101,15 +122,20 @@ func reserved(name string) bool {
 	return false
 }
 
-func pumpRequests(from grpc.ServerStream, to grpc.ClientStream, cancel context.CancelFunc) {
+func (p proxy) pumpRequests(from grpc.ServerStream, to grpc.ClientStream, cancel func(error)) {
 	for {
 		message := &frame{}
 		if err := from.RecvMsg(message); err != nil {
 			if errors.Is(err, io.EOF) {
 				_ = to.CloseSend() // an error shows in the answers
 			} else {
-				cancel()
+				cancel(err)
 			}
+			return
+		}
+		if int64(message.data.Len()) > p.maxRequestBytes {
+			message.data.Free()
+			cancel(tooLarge("request", p.maxRequestBytes))
 			return
 		}
 		err := to.SendMsg(message)

@@ -15,8 +15,6 @@ import (
 	wangossipv1 "konsul.dev/proto/gen/konsul/wangossip/v1"
 
 	"github.com/grpc-ecosystem/grpc-gateway/v2/runtime"
-
-	"konsul.dev/pkg/fault"
 )
 
 // Conns lead to the datacenter's services.
@@ -24,10 +22,12 @@ type Conns struct {
 	Registry, CA, WANGossip, Replicator, FailoverRouter grpc.ClientConnInterface
 }
 
-// guarded answers connections that refuse what takes a management token to callers without one. The ca
-// takes the gateway's word for who calls, so the gateway must have checked.
-func (c Conns) guarded() Conns {
-	c.CA = managementOnly{conn: c.CA, method: cav1.CertificateService_CreateJoinToken_FullMethodName}
+// guarded answers connections to services that keep no tokens, which ask the registry what a token may do
+// before a call goes on: those services take the gateway's word for who calls. The registry decides for itself.
+func (c Conns) guarded(tokens registryv1.TokenServiceClient) Conns {
+	for _, conn := range []*grpc.ClientConnInterface{&c.CA, &c.WANGossip, &c.Replicator, &c.FailoverRouter} {
+		*conn = authorizing{conn: *conn, tokens: tokens, rules: elsewhere()}
+	}
 	return c
 }
 
@@ -35,8 +35,13 @@ func (c Conns) guarded() Conns {
 func (c Conns) public() Backends {
 	return Backends{
 		registryv1.KVService_ServiceDesc.ServiceName:           c.Registry,
+		registryv1.WatchService_ServiceDesc.ServiceName:        c.Registry,
+		registryv1.LeaseService_ServiceDesc.ServiceName:        c.Registry,
+		registryv1.LockService_ServiceDesc.ServiceName:         c.Registry,
 		registryv1.CatalogService_ServiceDesc.ServiceName:      c.Registry,
 		registryv1.OperatorService_ServiceDesc.ServiceName:     c.Registry,
+		registryv1.ACLService_ServiceDesc.ServiceName:          c.Registry,
+		registryv1.BackupService_ServiceDesc.ServiceName:       c.Registry,
 		federationv1.FederationService_ServiceDesc.ServiceName: c.Registry,
 		wangossipv1.DatacenterService_ServiceDesc.ServiceName:  c.WANGossip,
 		replicatorv1.StatusService_ServiceDesc.ServiceName:     c.Replicator,
@@ -50,8 +55,12 @@ func (c Conns) public() Backends {
 func (c Conns) register(ctx context.Context, mux *runtime.ServeMux) error {
 	err := errors.Join(
 		registryv1.RegisterKVServiceHandlerClient(ctx, mux, registryv1.NewKVServiceClient(c.Registry)),
+		registryv1.RegisterLeaseServiceHandlerClient(ctx, mux, registryv1.NewLeaseServiceClient(c.Registry)),
+		registryv1.RegisterLockServiceHandlerClient(ctx, mux, registryv1.NewLockServiceClient(c.Registry)),
 		registryv1.RegisterCatalogServiceHandlerClient(ctx, mux, registryv1.NewCatalogServiceClient(c.Registry)),
 		registryv1.RegisterOperatorServiceHandlerClient(ctx, mux, registryv1.NewOperatorServiceClient(c.Registry)),
+		registryv1.RegisterACLServiceHandlerClient(ctx, mux, registryv1.NewACLServiceClient(c.Registry)),
+		registryv1.RegisterBackupServiceHandlerClient(ctx, mux, registryv1.NewBackupServiceClient(c.Registry)),
 		federationv1.RegisterFederationServiceHandlerClient(ctx, mux, federationv1.NewFederationServiceClient(c.Registry)),
 		cav1.RegisterCertificateServiceHandlerClient(ctx, mux, cav1.NewCertificateServiceClient(c.CA)),
 		wangossipv1.RegisterDatacenterServiceHandlerClient(ctx, mux, wangossipv1.NewDatacenterServiceClient(c.WANGossip)),
@@ -62,37 +71,4 @@ func (c Conns) register(ctx context.Context, mux *runtime.ServeMux) error {
 		return fmt.Errorf("register REST handlers: %w", err)
 	}
 	return nil
-}
-
-// ReasonManagementRequired is the reason of a call that takes a management token.
-const ReasonManagementRequired = "MANAGEMENT_TOKEN_REQUIRED"
-
-// managementOnly guards one method of a connection.
-type managementOnly struct {
-	conn   grpc.ClientConnInterface
-	method string
-}
-
-func (m managementOnly) check(ctx context.Context, method string) error {
-	if method == m.method && !callerFrom(ctx).Management {
-		return fault.New(fault.PermissionDenied, ReasonManagementRequired, "%s takes a management token", method).
-			WithRemedy("use a management token in KONSUL_TOKEN")
-	}
-	return nil
-}
-
-// Invoke implements grpc.ClientConnInterface.
-func (m managementOnly) Invoke(ctx context.Context, method string, args, reply any, opts ...grpc.CallOption) error {
-	if err := m.check(ctx, method); err != nil {
-		return err
-	}
-	return m.conn.Invoke(ctx, method, args, reply, opts...)
-}
-
-// NewStream implements grpc.ClientConnInterface.
-func (m managementOnly) NewStream(ctx context.Context, desc *grpc.StreamDesc, method string, opts ...grpc.CallOption) (grpc.ClientStream, error) {
-	if err := m.check(ctx, method); err != nil {
-		return nil, err
-	}
-	return m.conn.NewStream(ctx, desc, method, opts...)
 }

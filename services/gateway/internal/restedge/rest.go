@@ -2,6 +2,7 @@ package restedge
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -10,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/grpc-ecosystem/grpc-gateway/v2/runtime"
 	"google.golang.org/protobuf/proto"
@@ -17,11 +19,14 @@ import (
 	registryv1 "konsul.dev/proto/gen/konsul/registry/v1"
 
 	"konsul.dev/pkg/fault"
+	"konsul.dev/pkg/rpc"
 )
 
 const (
 	apiPrefix = "/api/v1/"
 	kvPrefix  = apiPrefix + "kv/"
+	// bootstrapPath makes the first token, and so takes none.
+	bootstrapPath = apiPrefix + "acl/bootstrap"
 )
 
 // ReasonBodyTooLarge is the reason of a request with too large a body.
@@ -44,7 +49,25 @@ func newMux(ctx context.Context, conns Conns) (http.Handler, error) {
 		runtime.WithRoutingErrorHandler(writeRoutingError),
 		runtime.WithForwardResponseOption(setHeaders),
 	)
-	return mux, conns.register(ctx, mux)
+	return textOnly(mux), conns.register(ctx, mux)
+}
+
+// textOnly refuses paths and parameters that are no text: they could not be encoded for the service that would refuse them.
+func textOnly(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		const remedy = "percent-encode the bytes of UTF-8, such as %C3%A9 for an e with an accent"
+		if !utf8.ValidString(r.URL.Path) {
+			refuse(w, fault.Invalid("path", "is not valid UTF-8").WithRemedy(remedy))
+			return
+		}
+		for name, values := range r.URL.Query() {
+			if !utf8.ValidString(name + "=" + strings.Join(values, "&")) {
+				refuse(w, fault.Invalid("query", "has a parameter that is not valid UTF-8").WithRemedy(remedy))
+				return
+			}
+		}
+		next.ServeHTTP(w, r)
+	})
 }
 
 func (e *Edge) serveREST(w http.ResponseWriter, r *http.Request) {
@@ -67,21 +90,29 @@ func (e *Edge) serveREST(w http.ResponseWriter, r *http.Request) {
 
 // authenticate checks the token, wherever the client put it, and leaves it where grpc-gateway looks.
 func (e *Edge) authenticate(r *http.Request) (Caller, error) {
+	if r.Method == http.MethodPost && r.URL.EscapedPath() == bootstrapPath {
+		r.Header.Del("Authorization")
+		return Caller{}, nil
+	}
 	secret := bearer(r.Header.Get("Authorization"), r.Header.Get(tokenHeader))
 	caller, err := e.p.Tokens.Check(r.Context(), secret)
 	if err != nil {
 		return Caller{}, err
 	}
-	r.Header.Set("Authorization", "Bearer "+secret)
+	r.Header.Set("Authorization", "Bearer "+cmp.Or(secret, rpc.AnonymousToken))
 	return caller, nil
+}
+
+// tooLarge is the answer to a request over gateway.max_request_bytes.
+func tooLarge(field string, limit int64) error {
+	return fault.New(fault.InvalidArgument, ReasonBodyTooLarge, "is larger than %d bytes", limit).
+		WithField(field).WithRemedy("send less, or raise gateway.max_request_bytes")
 }
 
 // readBody takes the whole body, so that one that is too large or too slow is refused as that.
 func (e *Edge) readBody(w http.ResponseWriter, r *http.Request) error {
-	tooLarge := fault.New(fault.InvalidArgument, ReasonBodyTooLarge, "is larger than %d bytes", e.p.MaxRequestBytes).
-		WithField("body").WithRemedy("send less, or raise gateway.max_request_bytes")
 	if r.ContentLength > e.p.MaxRequestBytes {
-		return tooLarge
+		return tooLarge("body", e.p.MaxRequestBytes)
 	}
 	if r.Body == nil || r.Body == http.NoBody {
 		return nil
@@ -91,7 +122,7 @@ func (e *Edge) readBody(w http.ResponseWriter, r *http.Request) error {
 	content, err := io.ReadAll(http.MaxBytesReader(w, r.Body, e.p.MaxRequestBytes))
 	var limit *http.MaxBytesError
 	if errors.As(err, &limit) {
-		return tooLarge
+		return tooLarge("body", e.p.MaxRequestBytes)
 	}
 	if err != nil {
 		return fault.Invalid("body", "did not arrive").Wrap(err)

@@ -29,6 +29,14 @@ const (
 type Caller struct {
 	Accessor   string
 	Management bool
+	// secret is passed on to whoever decides what the token may do.
+	secret string
+}
+
+// with answers the caller with the secret, which is not remembered.
+func (c Caller) with(secret string) Caller {
+	c.secret = secret
+	return c
 }
 
 type callerKey struct{}
@@ -43,8 +51,9 @@ func callerFrom(ctx context.Context) Caller {
 }
 
 // Tokens asks the registry whose a bearer token is, and remembers good answers for a while; for as long
-// as the registry does not answer, if need be: a revocation could not have been heard of either. Only
-// hashes are remembered. Safe for concurrent use.
+// as the registry does not answer, if need be: a revocation could not have been heard of either. A token
+// that expires is believed no longer than that. Only hashes are remembered. What a token may do is not:
+// that is checked where a call is answered. Safe for concurrent use.
 type Tokens struct {
 	client registryv1.TokenServiceClient
 	clock  clock.Clock
@@ -59,6 +68,11 @@ type hash [sha256.Size]byte
 
 type checked struct {
 	caller Caller
+	// expires is when the token is worth nothing more; zero: it stays good.
+	expires time.Time
+	// refused is the answer to requests without a token while they may do nothing, nil for known tokens:
+	// strangers must not make the registry work.
+	refused error
 	// at is when the registry was last asked, whether or not it answered.
 	at time.Time
 }
@@ -68,18 +82,18 @@ func NewTokens(client registryv1.TokenServiceClient, clk clock.Clock, ttl time.D
 	return &Tokens{client: client, clock: clk, ttl: ttl, known: map[hash]checked{}}
 }
 
-// Check answers whose token secret is. Unauthenticated when it is nobody's, Unavailable when that
-// cannot be learnt.
+// Check answers whose token secret is; an empty one is that of everybody without. Unauthenticated when
+// it is nobody's, Unavailable when that cannot be learnt.
 func (t *Tokens) Check(ctx context.Context, secret string) (Caller, error) {
 	if secret == "" {
-		return Caller{}, fault.New(fault.Unauthenticated, rpc.ReasonTokenRequired, "the request carries no token").WithRemedy(tokenRemedy)
+		secret = rpc.AnonymousToken
 	}
 	key := hash(sha256.Sum256([]byte(secret)))
 	t.mu.Lock()
 	last, known := t.known[key]
 	t.mu.Unlock()
-	if known && t.clock.Now().Sub(last.at) < t.ttl {
-		return last.caller, nil
+	if now := t.clock.Now(); known && now.Sub(last.at) < t.ttl && !last.over(now) {
+		return last.caller.with(secret), last.refused
 	}
 	outcome := t.flight.DoChan(string(key[:]), func() (any, error) {
 		// One asks for all who wait; that one may give up without the others.
@@ -92,24 +106,33 @@ func (t *Tokens) Check(ctx context.Context, secret string) (Caller, error) {
 		return Caller{}, ctx.Err()
 	case result := <-outcome:
 		caller, _ := result.Val.(Caller)
-		return caller, result.Err
+		return caller.with(secret), result.Err
 	}
 }
+
+// over says that the token has expired.
+func (c checked) over(now time.Time) bool { return !c.expires.IsZero() && !now.Before(c.expires) }
 
 func (t *Tokens) ask(ctx context.Context, key hash, secret string) (Caller, error) {
 	resp, err := t.client.IntrospectToken(ctx, &registryv1.IntrospectTokenRequest{Secret: secret})
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	last, known := t.known[key]
+	known = known && !last.over(t.clock.Now())
 	switch code := fault.CodeOf(err); {
 	case err == nil:
-		last.caller = Caller{Accessor: resp.GetAccessorId(), Management: resp.GetManagement()}
+		last = checked{caller: Caller{Accessor: resp.GetAccessorId(), Management: resp.GetManagement()}}
+		if at := resp.GetExpiresAt(); at != nil {
+			last.expires = at.AsTime()
+		}
 	case code == fault.Unauthenticated || code == fault.PermissionDenied || code == fault.NotFound:
 		delete(t.known, key)
-		if f, ok := fault.As(err); ok && f.Remedy() == "" {
-			return Caller{}, f.WithRemedy("check KONSUL_TOKEN: this datacenter does not know the token")
+		if secret != rpc.AnonymousToken {
+			return Caller{}, withTokenRemedy(err)
 		}
-		return Caller{}, err
+		last = checked{refused: noToken()}
+	case !known && secret == rpc.AnonymousToken:
+		return Caller{}, noToken()
 	case !known:
 		return Caller{}, fault.New(fault.Unavailable, "TOKEN_UNCHECKED", "no registry answers whose token this is").
 			WithRetryAfter(time.Second).WithRemedy("look at `konsulctl cluster status`").Wrap(err)
@@ -119,7 +142,18 @@ func (t *Tokens) ask(ctx context.Context, key hash, secret string) (Caller, erro
 	}
 	last.at = t.clock.Now()
 	t.known[key] = last
-	return last.caller, nil
+	return last.caller, last.refused
+}
+
+func noToken() error {
+	return fault.New(fault.Unauthenticated, rpc.ReasonTokenRequired, "the request carries no token").WithRemedy(tokenRemedy)
+}
+
+func withTokenRemedy(err error) error {
+	if f, ok := fault.As(err); ok && f.Remedy() == "" {
+		return f.WithRemedy("check KONSUL_TOKEN: this datacenter does not know the token")
+	}
+	return err
 }
 
 // tokenHeader is an alternative to Authorization, for clients that use that one for something else.

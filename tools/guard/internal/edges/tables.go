@@ -5,7 +5,7 @@ import "strings"
 // core answers the packages of a service whose decisions are plain functions of their inputs.
 func core(service string) []string {
 	return map[string][]string{
-		"registry":        {"record", "catalog", "kv", "acl", "federation", "watch", "fsm"},
+		"registry":        {"record", "catalog", "kv", "acl", "federation", "watch", "fsm", "member"},
 		"wan-gossip":      {"members", "datacenters"},
 		"replicator":      {"cursor", "digest", "breaker", "lag"},
 		"ca":              {"policy", "rotation", "jointoken"},
@@ -18,7 +18,7 @@ func core(service string) []string {
 // rim answers the packages of a service that touch the world: sockets, disks, libraries that own threads.
 func rim(service string) []string {
 	return map[string][]string{
-		"registry":        {"raftnode", "badgerstore", "forward"},
+		"registry":        {"raftnode", "badgerstore", "forward", "cluster"},
 		"wan-gossip":      {"serfpool", "peerfile"},
 		"replicator":      {"source", "sink"},
 		"ca":              {"issuer", "keystore"},
@@ -31,20 +31,21 @@ func rim(service string) []string {
 // foreign answers why a quiet core may not import a package, empty when it may.
 func foreign(importPath string) string {
 	for prefix, reason := range map[string]string{
-		"go.uber.org/fx":                "fx stays in mains, front doors and fx.go",
-		"google.golang.org/grpc":        "return a fault and let the edge turn it into a gRPC status",
-		"github.com/hashicorp/raft":     "take a command and a store; raftnode adapts them to Raft",
-		"github.com/hashicorp/raft-wal": "take a command and a store; raftnode adapts them to Raft",
-		"github.com/hashicorp/serf":     "take plain values; serfpool adapts them",
-		"github.com/dgraph-io/badger":   "declare the small store interface the core needs; badgerstore fulfils it",
-		"konsul.dev/pkg/rpc":            "declare the small interface the core needs; api or an edge fulfils it",
-		"konsul.dev/pkg/konsulfx":       "fx stays in mains, front doors and fx.go",
-		"net/http":                      "sockets stay at the rim: take plain values",
-		"os":                            "disks stay at the rim: take bytes, a reader or a small interface",
-		"os/exec":                       "processes stay at the rim",
-		"math/rand":                     "chance comes in through the constructor",
-		"math/rand/v2":                  "chance comes in through the constructor",
-		"crypto/rand":                   "chance comes in through the constructor, as an io.Reader",
+		"go.uber.org/fx":                      "fx stays in mains, front doors and fx.go",
+		"google.golang.org/grpc":              "return a fault and let the edge turn it into a gRPC status",
+		"github.com/hashicorp/raft":           "take a command and a store; raftnode adapts them to Raft",
+		"github.com/hashicorp/raft-autopilot": "say what a server is; raftnode adapts the library",
+		"github.com/hashicorp/raft-wal":       "take a command and a store; raftnode adapts them to Raft",
+		"github.com/hashicorp/serf":           "take plain values; serfpool adapts them",
+		"github.com/dgraph-io/badger":         "declare the small store interface the core needs; badgerstore fulfils it",
+		"konsul.dev/pkg/rpc":                  "declare the small interface the core needs; api or an edge fulfils it",
+		"konsul.dev/pkg/konsulfx":             "fx stays in mains, front doors and fx.go",
+		"net/http":                            "sockets stay at the rim: take plain values",
+		"os":                                  "disks stay at the rim: take bytes, a reader or a small interface",
+		"os/exec":                             "processes stay at the rim",
+		"math/rand":                           "chance comes in through the constructor",
+		"math/rand/v2":                        "chance comes in through the constructor",
+		"crypto/rand":                         "chance comes in through the constructor, as an io.Reader",
 	} {
 		if importPath == prefix || strings.Contains(prefix, ".") && strings.HasPrefix(importPath, prefix+"/") {
 			return reason

@@ -1,6 +1,7 @@
 package command
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"strings"
@@ -23,6 +24,9 @@ const reasonUsage = "USAGE"
 
 func exitCode(err error) int {
 	worst := exitOK
+	if child := (childError{}); errors.As(err, &child) && len(leaves(err)) == 1 {
+		return child.code
+	}
 	for _, err := range leaves(err) {
 		code := exitFailed
 		switch fault.CodeOf(err) {

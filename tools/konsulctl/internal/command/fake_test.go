@@ -2,10 +2,12 @@ package command_test
 
 import (
 	"bytes"
+	"cmp"
 	"strings"
 	"testing"
 	"time"
 
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
@@ -62,8 +64,11 @@ func federation(t *testing.T) *konsultest.Gateway {
 	t.Helper()
 	g := konsultest.Start(t)
 	catalog(g)
+	nodes(g)
 	keys(g)
+	locks(g)
 	operators(g)
+	accessControl(g)
 	return g
 }
 
@@ -168,6 +173,9 @@ func keys(g *konsultest.Gateway) {
 	})
 	konsultest.On(g, func(r *registryv1.ListRequest) (*registryv1.ListResponse, error) {
 		meta := &registryv1.QueryMeta{Datacenter: "us-west", Index: 12, KnownLeader: true}
+		if r.GetSeparator() != "" {
+			return &registryv1.ListResponse{Folders: []string{"config/"}, Entries: []*registryv1.Entry{entry("top", "")}, Meta: meta}, nil
+		}
 		if r.GetPageToken() == "" {
 			return &registryv1.ListResponse{Entries: []*registryv1.Entry{entry("config/app/version", "v2.0")}, NextPageToken: "more", Meta: meta}, nil
 		}
@@ -198,10 +206,45 @@ func operators(g *konsultest.Gateway) {
 		return &registryv1.ClusterStatusResponse{
 			Datacenter: dc, Leader: "n1", Healthy: true, FederationId: "6f1d", PrimaryDatacenter: "us-east", Epoch: 1, Time: at(9),
 			Servers: []*registryv1.ServerState{
-				{Id: "n1", Address: "10.0.0.1:8300", State: "leader", Voter: true, Term: 2, LastLogIndex: 12, CommitIndex: 12, AppliedIndex: 11, Version: "0.1.0"},
+				{Id: "n1", Address: "10.0.0.1:8300", State: "leader", Voter: true, Term: 2, LastLogIndex: 12, CommitIndex: 12, AppliedIndex: 11, Version: "0.1.0", GrpcAddress: "10.0.0.1:8502", LastContact: durationpb.New(0), LastLogTerm: 2, CommandVersion: 1, Incarnation: "d1"},
 				{Id: "n2", Address: "10.0.0.2:8300", State: "unreachable", Voter: true},
+				{Id: "n3", Address: "10.0.0.3:8300", State: "follower", Term: 2, LastLogIndex: 12, CommitIndex: 12, AppliedIndex: 12, Version: "0.1.0", GrpcAddress: "10.0.0.3:8502", LastContact: durationpb.New(31 * time.Millisecond), LastLogTerm: 2, CommandVersion: 1, Incarnation: "d3"},
 			},
 		}, nil
+	})
+	konsultest.On(g, func(r *registryv1.AddPeerRequest) (*registryv1.AddPeerResponse, error) {
+		if r.GetAddress() != "10.0.0.4:8502" {
+			return nil, fault.New(fault.FailedPrecondition, "NO_SERVER_THERE", "no registry of this datacenter answers at %q", r.GetAddress()).
+				WithField("address").WithRemedy("start the server first; give its gRPC address")
+		}
+		return &registryv1.AddPeerResponse{Member: &registryv1.Member{Id: "n4", RaftAddress: "10.0.0.4:8300", Address: r.GetAddress(), Version: "0.1.0", CommandVersion: 1}}, nil
+	})
+	konsultest.On(g, func(r *registryv1.RemovePeerRequest) (*registryv1.RemovePeerResponse, error) {
+		if r.GetId() != "n2" {
+			return nil, fault.New(fault.NotFound, "UNKNOWN_SERVER", "there is no server %q in this cluster", r.GetId()).WithField("id")
+		}
+		return &registryv1.RemovePeerResponse{Leader: "n1"}, nil
+	})
+	konsultest.On(g, func(r *registryv1.TransferLeadershipRequest) (*registryv1.TransferLeadershipResponse, error) {
+		return &registryv1.TransferLeadershipResponse{From: "n1", To: cmp.Or(r.GetId(), "n2")}, nil
+	})
+	settings := &registryv1.AutopilotConfig{
+		CleanupDeadServers: proto.Bool(true), DeadServerAfter: durationpb.New(10 * time.Minute), MinQuorum: proto.Uint32(3),
+		LastContactThreshold: durationpb.New(time.Second), MaxTrailingLogs: proto.Uint64(4096), ServerStabilizationTime: durationpb.New(10 * time.Second),
+	}
+	konsultest.On(g, func(*registryv1.GetAutopilotConfigRequest) (*registryv1.GetAutopilotConfigResponse, error) {
+		return &registryv1.GetAutopilotConfigResponse{Config: settings}, nil
+	})
+	konsultest.On(g, func(r *registryv1.SetAutopilotConfigRequest) (*registryv1.SetAutopilotConfigResponse, error) {
+		changed := proto.CloneOf(settings)
+		proto.Merge(changed, r.GetConfig())
+		return &registryv1.SetAutopilotConfigResponse{Config: changed, ModifyIndex: 21}, nil
+	})
+	konsultest.On(g, func(*registryv1.GetAutopilotStateRequest) (*registryv1.GetAutopilotStateResponse, error) {
+		return &registryv1.GetAutopilotStateResponse{Leader: "n1", Voters: []string{"n1", "n2"}, Servers: []*registryv1.ServerHealth{
+			{Id: "n1", Address: "10.0.0.1:8300", State: "leader", NodeStatus: "alive", Version: "0.1.0", LastLogTerm: 2, LastLogIndex: 12, Healthy: true, StableSince: at(1)},
+			{Id: "n2", Address: "10.0.0.2:8300", State: "voter", NodeStatus: "failed", Version: "0.1.0", LastContact: durationpb.New(11 * time.Minute), LastLogTerm: 2, LastLogIndex: 9, StableSince: at(2)},
+		}}, nil
 	})
 	konsultest.On(g, func(*federationv1.GetFederationRequest) (*federationv1.GetFederationResponse, error) {
 		return &federationv1.GetFederationResponse{Federation: &federationv1.Federation{

@@ -23,6 +23,14 @@ func (a *app) datacenterFlag(cmd *cobra.Command, into *string, help string) {
 	must(cmd.RegisterFlagCompletionFunc("datacenter", a.completeDatacenters))
 }
 
+// atIndexName is the flag of atIndexFlag.
+const atIndexName = "at-index"
+
+// atIndexFlag adds --at-index.
+func atIndexFlag(cmd *cobra.Command, into *uint64) {
+	cmd.Flags().Uint64Var(into, atIndexName, 0, "the state as of this index, as far back as registry.retention says; 0: the latest")
+}
+
 // named answers the datacenter to put into a request: empty stands for that of the gateway.
 func named(datacenter string) string {
 	if datacenter == konsul.Local {

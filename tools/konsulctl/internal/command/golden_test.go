@@ -26,29 +26,89 @@ func TestWhatKonsulctlSays(t *testing.T) {
 		"service-list":             "service list",
 		"service-register":         "service register --name api --address 10.0.0.5 --port 8080",
 		"service-deregister":       "service deregister api",
+		"service-instance":         "service instance api-1",
+		"node-list":                "node list",
+		"node-get":                 "node get web-1",
+		"node-register":            "node register web-1 --address 10.0.0.1",
+		"node-deregister":          "node deregister web-1",
+		"node-heartbeat":           "node heartbeat web-1",
+		"check-list":               "check list",
+		"check-pass":               "check pass http --instance api-1",
+		"check-deregister":         "check deregister disk --node web-1",
+		"maintenance-enable":       "maintenance enable --node web-1",
+		"maintenance-status":       "maintenance status",
+		"error-heartbeat":          "node heartbeat ghost",
+		"error-check-of-whom":      "check pass http",
 		"kv-get":                   "kv get --datacenter eu-central config/app/version",
 		"kv-get-bytes":             "kv get bytes",
 		"kv-set":                   "kv set --global config/app/version v2.0",
 		"kv-list":                  "kv list config/",
 		"kv-list-keys":             "kv list config/ --keys",
 		"kv-delete":                "kv delete config/app/version",
+		"kv-txn":                   "kv txn --delete-prefix old/",
+		"kv-txn-else":              "kv txn --if-held jobs/nightly=7 --set jobs/next=8 --else-get jobs/next --else-get jobs/none",
+		"kv-history":               "kv history config/app/version",
+		"kv-set-lease":             "kv set --lease l1 --meta owner=web presence/web-1 up",
+		"kv-list-separator":        "kv list --keys --separator /",
+		"lease-grant":              "lease grant 30s",
+		"lease-keep-alive":         "lease keep-alive l1 --once",
+		"lease-revoke":             "lease revoke l1",
+		"lease-get":                "lease get l1",
+		"lease-list":               "lease list",
+		"lock-acquire":             "lock acquire jobs/nightly --lease l1 --wait 1m",
+		"lock-release":             "lock release jobs/nightly --token 1042",
+		"lock-get":                 "lock get jobs/nightly",
+		"lock-list":                "lock list jobs/",
+		"error-lease-gone":         "lease keep-alive gone --once",
+		"error-lock-held":          "lock acquire taken --lease l1",
 		"kv-delete-recurse":        "kv delete --recurse config/",
 		"cluster-status":           "cluster status",
 		"cluster-status-all":       "cluster status --all-datacenters",
 		"datacenter-list":          "datacenter list",
 		"datacenter-token-create":  "datacenter token create --datacenter asia-pacific",
 		"federation-show":          "federation show",
+		"acl-bootstrap":            "acl bootstrap",
+		"acl-policy-create":        "acl policy create web --description servers --rule service.write.web --rule kv.read,list.config/**",
+		"acl-policy-get":           "acl policy get web",
+		"acl-policy-list":          "acl policy list",
+		"acl-policy-delete":        "acl policy delete web",
+		"acl-role-create":          "acl role create engineer --policy web,logs",
+		"acl-role-get":             "acl role get engineer",
+		"acl-role-list":            "acl role list",
+		"acl-role-delete":          "acl role delete engineer",
+		"acl-token-create":         "acl token create --policy web --ttl 1h",
+		"acl-token-get":            "acl token get " + accessor,
+		"acl-token-get-self":       "acl token get --self",
+		"acl-token-list":           "acl token list",
+		"acl-token-clone":          "acl token clone " + accessor,
+		"acl-token-delete":         "acl token delete " + accessor,
+		"acl-explain":              "acl explain --token " + accessor + " kv write config/x",
+		"acl-explain-denied":       "acl explain kv read config/secret/x",
+		"acl-explain-nothing":      "acl explain --token anonymous operator write raft",
+		"error-last-management":    "acl token delete last",
+		"error-rule":               "acl policy create web --rule kv",
+		"error-explain-token":      "acl explain --token not-an-accessor-but-a-secret kv read x",
 		"error-not-found":          "kv get missing",
 		"error-already-exists":     "datacenter token create --datacenter us-west",
 		"error-cas":                "kv set --cas 3 k v",
 		"error-unknown-flag":       "kv set --globl k v",
 		"error-missing-argument":   "kv set k",
 		"error-unknown-subcommand": "service gte api",
+
+		"operator-raft-list-peers":          "operator raft list-peers",
+		"operator-raft-add-peer":            "operator raft add-peer 10.0.0.4:8502",
+		"operator-raft-remove-peer":         "operator raft remove-peer n2",
+		"operator-raft-transfer-leadership": "operator raft transfer-leadership n2",
+		"operator-autopilot-state":          "operator autopilot state",
+		"operator-autopilot-get-config":     "operator autopilot get-config",
+		"operator-autopilot-set-config":     "operator autopilot set-config --dead-server-after 1h --min-quorum 5",
+		"error-add-peer":                    "operator raft add-peer 10.0.0.9:8502",
+		"error-no-setting":                  "operator autopilot set-config",
 	} {
 		t.Run(name, func(t *testing.T) {
 			var said strings.Builder
 			for _, format := range []string{"table", "json", "yaml"} {
-				r := ctl(t, gateway, "", append(strings.Fields(line), "-o", format)...)
+				r := ctl(t, gateway, "", append(asArguments(line), "-o", format)...)
 				fmt.Fprintf(&said, "$ konsulctl %s -o %s\n%s", line, format, r.stdout)
 				if r.stderr != "" {
 					fmt.Fprintf(&said, "--- stderr\n%s", r.stderr)
@@ -67,4 +127,15 @@ func TestWhatKonsulctlSays(t *testing.T) {
 			require.Equal(t, string(want), said.String())
 		})
 	}
+}
+
+// asArguments takes a line apart; in a rule a dot stands for a space.
+func asArguments(line string) []string {
+	args := strings.Fields(line)
+	for i := 1; i < len(args); i++ {
+		if args[i-1] == "--rule" {
+			args[i] = strings.ReplaceAll(args[i], ".", " ")
+		}
+	}
+	return args
 }

@@ -30,7 +30,7 @@ datacenter's own values first, then from the global ones; a bare write is local.
 force one, and so do keys written in full, global/KEY and local/KEY.`,
 		Example: `  konsulctl kv set --global config/app/version v2.0
   konsulctl kv get config/app/version`,
-	}, a.kvGet(), a.kvSet(), a.kvList(), a.kvDelete())
+	}, a.kvGet(), a.kvSet(), a.kvList(), a.kvDelete(), a.kvTxn(), a.kvHistory())
 }
 
 func (a *app) kvGet() *cobra.Command {
@@ -38,18 +38,20 @@ func (a *app) kvGet() *cobra.Command {
 	var scope scopeFlags
 	var mode readMode
 	var raw bool
+	var at uint64
 	cmd := &cobra.Command{
 		Use: "get KEY", Short: "Read a key",
 		Long: `Read a key, with the scope and the datacenter that answered. --raw writes the value alone, byte for byte.
 JSON is that of GET /api/v1/kv/KEY, where the value is base64.`,
 		Example: `  konsulctl kv get config/app/version
   konsulctl kv get --datacenter eu-central config/app/version
-  konsulctl kv get --raw config/tls.pem > tls.pem`,
+  konsulctl kv get --raw config/tls.pem > tls.pem
+  konsulctl kv get --at-index 4711 config/app/version`,
 		Args: exactly("KEY"), ValidArgsFunction: a.completeKeys,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return a.call(cmd, func(ctx context.Context, api konsul.API) error {
 				answer, err := api.KV.Get(ctx, &registryv1.GetRequest{
-					Key: args[0], Scope: scope.scope(), Datacenter: named(datacenter), ReadMode: mode.mode,
+					Key: args[0], Scope: scope.scope(), Datacenter: named(datacenter), ReadMode: mode.mode, AtIndex: at,
 				})
 				if err != nil {
 					return err
@@ -65,6 +67,7 @@ JSON is that of GET /api/v1/kv/KEY, where the value is base64.`,
 	scope.add(cmd)
 	mode.add(cmd)
 	a.datacenterFlag(cmd, &datacenter, "datacenter to ask (default: the gateway's)")
+	atIndexFlag(cmd, &at)
 	cmd.Flags().BoolVar(&raw, "raw", false, "write the value alone")
 	return cmd
 }
@@ -78,18 +81,33 @@ func entryTable(g *output.Grid, e *registryv1.Entry, datacenter string) {
 	g.Row("Modified", output.Time(e.GetModifiedAt()))
 	g.Row("Index", fmt.Sprint(e.GetModifyIndex()))
 	g.Row("Version", fmt.Sprint(e.GetVersion()))
+	if e.GetFlags() != 0 {
+		g.Row("Flags", fmt.Sprint(e.GetFlags()))
+	}
+	if len(e.GetMeta()) > 0 {
+		g.Row("Meta", metaOf(e.GetMeta()))
+	}
+	if e.GetLease() != "" {
+		g.Row("Lease", e.GetLease())
+	}
 }
 
 func (a *app) kvSet() *cobra.Command {
 	var datacenter string
 	var scope scopeFlags
 	var cas, keep uint64
+	var lease string
+	var meta map[string]string
+	var fence fenceFlag
 	cmd := &cobra.Command{
 		Use: "set KEY VALUE", Short: "Write a key",
 		Long: `Write a key. VALUE "-" is standard input, "@FILE" the content of a file (write "@@..." for a value that
 begins with "@"). With --cas the write happens only if the key's index is the one given, 0 meaning that
-the key is absent; otherwise it fails with exit code 6.`,
+the key is absent; otherwise it fails with exit code 6. With --lease the key is deleted when that lease
+ends; with --fence the write happens only while the lock is held with that token.`,
 		Example: `  konsulctl kv set --global config/app/version v2.0
+  konsulctl kv set --lease 7a1c0a5e --meta owner=web presence/web-1 up
+  konsulctl kv set --fence jobs/nightly=1042 jobs/nightly/state done
   konsulctl kv set --datacenter us-east config/local/db_url "postgresql://us-db:5432/app"
   konsulctl kv set --cas 42 config/app/version v2.1
   konsulctl kv set config/tls.pem @tls.pem
@@ -100,7 +118,10 @@ the key is absent; otherwise it fails with exit code 6.`,
 			if err != nil {
 				return err
 			}
-			request := &registryv1.SetRequest{Key: args[0], Value: value, Scope: scope.scope(), Datacenter: named(datacenter), Flags: keep}
+			request := &registryv1.SetRequest{
+				Key: args[0], Value: value, Scope: scope.scope(), Datacenter: named(datacenter), Flags: keep,
+				Lease: lease, Meta: meta, Fence: fence.Fence,
+			}
 			if cmd.Flags().Changed("cas") {
 				request.Cas = proto.Uint64(cas)
 			}
@@ -120,6 +141,9 @@ the key is absent; otherwise it fails with exit code 6.`,
 	a.datacenterFlag(cmd, &datacenter, "datacenter to write in (default: the gateway's)")
 	cmd.Flags().Uint64Var(&cas, "cas", 0, "write only if the key's index is this; 0: only if the key is absent")
 	cmd.Flags().Uint64Var(&keep, "flags", 0, "a number to keep with the value, for your own use")
+	cmd.Flags().StringToStringVar(&meta, "meta", nil, "NAME=VALUE to keep with the value, for your own use; repeatable")
+	cmd.Flags().StringVar(&lease, "lease", "", "delete the key when this lease ends")
+	fence.add(cmd)
 	return cmd
 }
 
@@ -150,11 +174,14 @@ func (a *app) kvList() *cobra.Command {
 	var scope scopeFlags
 	var mode readMode
 	var keysOnly bool
+	var separator string
+	var at uint64
 	cmd := &cobra.Command{
 		Use: "list [PREFIX]", Short: "List keys",
 		Long: `List the keys that begin with a prefix, in order; without a prefix all of them. Long values are cut short in
-the table. JSON is that of GET /api/v1/kv, all its pages in one.`,
-		Example: "  konsulctl kv list\n  konsulctl kv list config/ --global\n  konsulctl kv list config/ --keys -o json",
+the table. With --separator what lies behind the next separator is shown as one folder.
+JSON is that of GET /api/v1/kv, all its pages in one.`,
+		Example: "  konsulctl kv list\n  konsulctl kv list config/ --keys --separator /\n  konsulctl kv list config/ --global\n  konsulctl kv list config/ --keys -o json",
 		Args: func(cmd *cobra.Command, args []string) error {
 			if len(args) == 0 {
 				return nil
@@ -164,7 +191,7 @@ the table. JSON is that of GET /api/v1/kv, all its pages in one.`,
 		ValidArgsFunction: a.completeKeys,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			request := &registryv1.ListRequest{
-				Prefix: strings.Join(args, ""), Scope: scope.scope(), Datacenter: named(datacenter), ReadMode: mode.mode, KeysOnly: keysOnly,
+				Prefix: strings.Join(args, ""), Scope: scope.scope(), Datacenter: named(datacenter), ReadMode: mode.mode, KeysOnly: keysOnly, Separator: separator, AtIndex: at,
 			}
 			return a.call(cmd, func(ctx context.Context, api konsul.API) error {
 				answer, err := listAll(ctx, api, request)
@@ -178,7 +205,9 @@ the table. JSON is that of GET /api/v1/kv, all its pages in one.`,
 	scope.add(cmd)
 	mode.add(cmd)
 	a.datacenterFlag(cmd, &datacenter, "datacenter to ask (default: the gateway's)")
+	atIndexFlag(cmd, &at)
 	cmd.Flags().BoolVar(&keysOnly, "keys", false, "leave the values out")
+	cmd.Flags().StringVar(&separator, "separator", "", "show keys with this behind the prefix as folders")
 	return cmd
 }
 
@@ -195,6 +224,7 @@ func listAll(ctx context.Context, api konsul.API, request *registryv1.ListReques
 			return nil, err
 		}
 		all.Entries, all.NextPageToken = append(all.Entries, page.GetEntries()...), page.GetNextPageToken()
+		all.Folders = append(all.Folders, page.GetFolders()...)
 	}
 	return all, nil
 }
@@ -205,6 +235,9 @@ func listTable(g *output.Grid, answer *registryv1.ListResponse, keysOnly bool) {
 		header = append(header, "VALUE")
 	}
 	g.Row(header...)
+	for _, folder := range answer.GetFolders() {
+		g.Row(append([]string{folder}, make([]string, len(header)-1)...)...)
+	}
 	for _, e := range answer.GetEntries() {
 		row := []string{e.GetKey(), scopeName(e.GetScope()), fmt.Sprint(e.GetModifyIndex()), fmt.Sprint(e.GetVersion()), output.Time(e.GetModifiedAt())}
 		if !keysOnly {

@@ -15,6 +15,7 @@ import (
 	"konsul.dev/pkg/fault"
 	"konsul.dev/pkg/konsul"
 	"konsul.dev/pkg/konsulfx"
+	"konsul.dev/pkg/rpc"
 	"konsul.dev/tools/konsulctl/internal/output"
 )
 
@@ -58,6 +59,8 @@ type app struct {
 	addr, tokenFile, caFile string
 	timeout                 time.Duration
 	format                  output.Format
+	// tokenless says that the command can do without a token.
+	tokenless bool
 	// started tells errors of a command from errors of its command line.
 	started bool
 }
@@ -96,7 +99,7 @@ func (a *app) root() *cobra.Command {
 	must(root.RegisterFlagCompletionFunc("output", cobra.FixedCompletions(output.Formats(), cobra.ShellCompDirectiveNoFileComp)))
 	root.SetFlagErrorFunc(usage)
 	group(root)
-	root.AddCommand(a.service(), a.kv(), a.cluster(), a.datacenter(), a.federation(), a.secret(), a.version())
+	root.AddCommand(a.acl(), a.service(), a.node(), a.check(), a.maintenance(), a.kv(), a.watch(), a.lease(), a.lock(), a.cluster(), a.operator(), a.backup(), a.datacenter(), a.federation(), a.secret(), a.version())
 	a.markStart(root)
 	return root
 }
@@ -173,6 +176,9 @@ func (a *app) client(timeout time.Duration) (*konsul.Client, error) {
 		if token = strings.TrimSpace(string(text)); token == "" {
 			return nil, fault.Invalid("--token-file", "%s is empty", a.tokenFile).WithRemedy("name a file that holds the token alone")
 		}
+	}
+	if fromEnv, _ := a.Lookup(konsul.EnvToken); a.tokenless && token == "" && fromEnv == "" {
+		token = rpc.AnonymousToken
 	}
 	flags := map[string]string{konsul.EnvAddr: a.addr, konsul.EnvToken: token, konsul.EnvCAFile: a.caFile}
 	cfg, err := konsul.ConfigFromLookup(func(name string) (string, bool) {

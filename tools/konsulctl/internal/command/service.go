@@ -21,16 +21,18 @@ func (a *app) service() *cobra.Command {
 	return group(&cobra.Command{
 		Use: "service", Short: "Discover and register services",
 		Example: "  konsulctl service get api\n  konsulctl service list",
-	}, a.serviceGet(), a.serviceList(), a.serviceRegister(), a.serviceDeregister())
+	}, a.serviceGet(), a.serviceInstance(), a.serviceList(), a.serviceRegister(), a.serviceDeregister())
 }
 
 // serviceQuery is what `service get` was asked.
 type serviceQuery struct {
+	at              uint64
 	datacenter      string
 	allDatacenters  bool
 	failover, tags  []string
 	passing, anyway bool
 	mode            readMode
+	wanted          selection
 }
 
 func (a *app) serviceGet() *cobra.Command {
@@ -44,10 +46,16 @@ Only passing instances are answered unless --all-status is given. A service nobo
 instances; that is no error. Of several datacenters, those that cannot be asked are named on standard
 error; it is a failure (exit code 5) only when none of them can.
 
+--status, --meta, --node-meta and --filter select further, in one datacenter. A filter is an expression over
+Service.ID, .Name, .Address, .Port, .Tags, .Meta.KEY and .Weights, Node.Name, .Address, .Meta.KEY and .Checks.ID,
+Checks.ID, Status and Datacenter, with ==, !=, in, contains, matches, is empty, and, or, not.
+
 JSON is that of GET /api/v1/health/services/NAME, or with --all-datacenters or --failover that of
 GET /api/v1/resolve/NAME.`,
 		Example: `  konsulctl service get api
   konsulctl service get api --datacenter us-west
+  konsulctl service get api --status warning,critical
+  konsulctl service get api --filter 'Service.Meta.version != "1" and "http" in Service.Tags'
   konsulctl service get api --all-datacenters
   konsulctl service get api --failover us-west,eu-central
   konsulctl service get payment-api --datacenter us-east --failover us-west,eu-central -o json`,
@@ -68,8 +76,17 @@ GET /api/v1/resolve/NAME.`,
 	flags.StringSliceVar(&q.tags, "tag", nil, "only instances with this tag (repeatable)")
 	flags.BoolVar(&q.passing, "passing", true, "only passing instances")
 	flags.BoolVar(&q.anyway, "all-status", false, "instances in every status")
+	q.wanted.addStatus(cmd)
+	q.wanted.addMeta(cmd, "only instances with this meta, KEY=VALUE (repeatable)")
+	q.wanted.addNodeMeta(cmd)
+	q.wanted.addFilter(cmd)
 	q.mode.add(cmd)
-	cmd.MarkFlagsMutuallyExclusive("passing", "all-status")
+	atIndexFlag(cmd, &q.at)
+	cmd.MarkFlagsMutuallyExclusive("passing", "all-status", "status")
+	for _, flag := range []string{"status", "meta", "node-meta", "filter", atIndexName} {
+		cmd.MarkFlagsMutuallyExclusive("all-datacenters", flag)
+		cmd.MarkFlagsMutuallyExclusive("failover", flag)
+	}
 	cmd.MarkFlagsMutuallyExclusive("all-datacenters", "failover")
 	cmd.MarkFlagsMutuallyExclusive("all-datacenters", "datacenter")
 	cmd.MarkFlagsMutuallyExclusive("all-datacenters", readModeFlag)
@@ -78,11 +95,16 @@ GET /api/v1/resolve/NAME.`,
 	return cmd
 }
 
-func (q *serviceQuery) unhealthyToo() bool { return q.anyway || !q.passing }
+func (q *serviceQuery) unhealthyToo() bool { return q.anyway || !q.passing || len(q.wanted.status) > 0 }
 
 func (a *app) query(ctx context.Context, api konsul.API, name string, q serviceQuery) error {
+	statuses, err := q.wanted.statuses()
+	if err != nil {
+		return err
+	}
 	answer, err := api.Catalog.QueryService(ctx, &registryv1.QueryServiceRequest{
 		Service: name, Datacenter: named(q.datacenter), ReadMode: q.mode.mode, PassingOnly: !q.unhealthyToo(), Tags: q.tags,
+		Statuses: statuses, Meta: q.wanted.meta, NodeMeta: q.wanted.nodeMeta, Filter: q.wanted.filter, AtIndex: q.at,
 	})
 	if err != nil {
 		return err
@@ -148,13 +170,25 @@ func (a *app) noteNone(name, datacenter string, q serviceQuery) {
 func (a *app) serviceList() *cobra.Command {
 	var datacenter string
 	var mode readMode
+	var at uint64
+	var wanted selection
+	var tags []string
 	cmd := &cobra.Command{
 		Use: "list", Short: "List the names in the catalogue",
-		Example: "  konsulctl service list\n  konsulctl service list --datacenter us-west -o yaml",
+		Long: `List the names in the catalogue with counts of their instances. With conditions only instances that meet all of them are
+counted, and names without any are left out. A filter is as that of ` + "`konsulctl service get`" + `.`,
+		Example: "  konsulctl service list\n  konsulctl service list --datacenter us-west -o yaml\n  konsulctl service list --tag http --status critical",
 		Args:    exactly(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			statuses, err := wanted.statuses()
+			if err != nil {
+				return err
+			}
 			return a.call(cmd, func(ctx context.Context, api konsul.API) error {
-				answer, err := api.Catalog.ListServices(ctx, &registryv1.ListServicesRequest{Datacenter: named(datacenter), ReadMode: mode.mode})
+				answer, err := api.Catalog.ListServices(ctx, &registryv1.ListServicesRequest{
+					Datacenter: named(datacenter), ReadMode: mode.mode, Tags: tags, Statuses: statuses,
+					Meta: wanted.meta, NodeMeta: wanted.nodeMeta, Filter: wanted.filter, AtIndex: at,
+				})
 				if err != nil {
 					return err
 				}
@@ -168,8 +202,53 @@ func (a *app) serviceList() *cobra.Command {
 		},
 	}
 	a.datacenterFlag(cmd, &datacenter, "datacenter to list (default: the gateway's)")
+	cmd.Flags().StringSliceVar(&tags, "tag", nil, "only instances with this tag (repeatable)")
+	wanted.addStatus(cmd)
+	wanted.addMeta(cmd, "only instances with this meta, KEY=VALUE (repeatable)")
+	wanted.addNodeMeta(cmd)
+	wanted.addFilter(cmd)
+	mode.add(cmd)
+	atIndexFlag(cmd, &at)
+	return cmd
+}
+
+func (a *app) serviceInstance() *cobra.Command {
+	var datacenter string
+	var mode readMode
+	cmd := &cobra.Command{
+		Use: "instance ID", Short: "Show one instance with its checks",
+		Example: "  konsulctl service instance api-1\n  konsulctl service instance api-1 --datacenter us-west -o yaml",
+		Args:    exactly("ID"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return a.call(cmd, func(ctx context.Context, api konsul.API) error {
+				answer, err := api.Catalog.GetService(ctx, &registryv1.GetServiceRequest{ServiceId: args[0], Datacenter: named(datacenter), ReadMode: mode.mode})
+				if err != nil {
+					return err
+				}
+				return a.print(answer, func(g *output.Grid) { instanceTable(g, answer.GetInstance()) })
+			})
+		},
+	}
+	a.datacenterFlag(cmd, &datacenter, "datacenter to ask (default: the gateway's)")
 	mode.add(cmd)
 	return cmd
+}
+
+func instanceTable(g *output.Grid, i *registryv1.ServiceInstance) {
+	g.Line("%s of %s on %s at %s is %s", i.GetService().GetId(), i.GetService().GetName(), nodeOf(i), addressOf(i), statusOf(i.GetStatus()))
+	if len(i.GetNodeChecks())+len(i.GetChecks()) == 0 {
+		return
+	}
+	g.Row("CHECK", "OF", "STATUS", "TTL", "OUTPUT")
+	row := func(of string, c *registryv1.Check) {
+		g.Row(c.GetId(), of, statusOf(c.GetStatus()), ttlOf(c.GetTtl()), output.Clip(output.Cell(c.GetOutput()), shownValue))
+	}
+	for _, c := range i.GetNodeChecks() {
+		row("node", c)
+	}
+	for _, c := range i.GetChecks() {
+		row("instance", c)
+	}
 }
 
 func (a *app) serviceDeregister() *cobra.Command {

@@ -55,13 +55,16 @@ func TestFormats(t *testing.T) {
     "modify_index": "7",
     "version": "0",
     "origin_datacenter": "",
-    "modified_at": null
+    "modified_at": null,
+    "lease": "",
+    "meta": {}
   },
   "meta": {
     "datacenter": "",
     "index": "0",
     "known_leader": true,
-    "last_contact_ms": "0"
+    "last_contact_ms": "0",
+    "results_filtered": false
   }
 }
 `,
@@ -75,11 +78,14 @@ func TestFormats(t *testing.T) {
   version: "0"
   origin_datacenter: ""
   modified_at: null
+  lease: ""
+  meta: {}
 meta:
   datacenter: ""
   index: "0"
   known_leader: true
   last_contact_ms: "0"
+  results_filtered: false
 `,
 		output.Table: "a: b\n",
 	} {

@@ -1,0 +1,271 @@
+package command
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"go.yaml.in/yaml/v3"
+
+	registryv1 "konsul.dev/proto/gen/konsul/registry/v1"
+
+	"konsul.dev/pkg/fault"
+	"konsul.dev/pkg/konsul"
+	"konsul.dev/tools/konsulctl/internal/output"
+)
+
+func (a *app) aclPolicy() *cobra.Command {
+	return group(&cobra.Command{
+		Use: "policy", Short: "Keep policies: rules under a name",
+		Long: `Keep policies: rules under a name.
+
+A rule names a resource, what it matches and the access it grants:
+
+  access   implies       lets the holder
+  list                   see that a thing is there: its name
+  read     list          see what it holds
+  write    list, read    make and change it
+  delete   list          remove it
+  deny     -             nothing, whatever other rules allow
+
+A file is YAML or JSON:
+
+  description: what the web servers need
+  rules:
+    - {resource: kv, prefix: config/, access: read}
+    - {resource: kv, glob: "config/*/secret", access: deny}
+    - {resource: service, exact: web, access: [write, delete]}
+    - {resource: node, access: read}
+
+A rule without exact, prefix or glob is about everything of its resource. In a glob "*" stands for any run of
+characters but "/", "**" for any run, "?" for one character but "/". A KV pattern that begins with local/ or
+global/ is good in that scope, any other one in both.`,
+		Example: "  konsulctl acl policy create web --file web.yaml\n  konsulctl acl policy list",
+	}, a.policyPut(true), a.policyPut(false), a.policyGet(), a.policyList(), a.policyDelete())
+}
+
+// policyFile is a policy as people write it.
+type policyFile struct {
+	Name        string     `yaml:"name"`
+	Description *string    `yaml:"description"`
+	Rules       []ruleFile `yaml:"rules"`
+}
+
+type ruleFile struct {
+	Resource string  `yaml:"resource"`
+	Exact    *string `yaml:"exact"`
+	Prefix   *string `yaml:"prefix"`
+	Glob     *string `yaml:"glob"`
+	Access   words   `yaml:"access"`
+}
+
+// words is one word or several.
+type words []string
+
+// UnmarshalYAML implements yaml.Unmarshaler.
+func (w *words) UnmarshalYAML(node *yaml.Node) error {
+	if node.Kind == yaml.ScalarNode {
+		*w = strings.Split(node.Value, ",")
+		return nil
+	}
+	return node.Decode((*[]string)(w))
+}
+
+func parsePolicyFile(text []byte) (policyFile, []*registryv1.ACLRule, error) {
+	var file policyFile
+	decoder := yaml.NewDecoder(bytes.NewReader(text))
+	decoder.KnownFields(true)
+	if err := decoder.Decode(&file); err != nil && !errors.Is(err, io.EOF) {
+		return file, nil, fault.Invalid("--file", "%s", strings.TrimPrefix(err.Error(), "yaml: ")).WithRemedy("see `konsulctl acl policy --help`")
+	}
+	var rules []*registryv1.ACLRule
+	for i, r := range file.Rules {
+		rule := &registryv1.ACLRule{Resource: r.Resource, Access: r.Access}
+		matches := 0
+		if r.Exact != nil {
+			rule.Match, matches = &registryv1.ACLRule_Exact{Exact: *r.Exact}, matches+1
+		}
+		if r.Prefix != nil {
+			rule.Match, matches = &registryv1.ACLRule_Prefix{Prefix: *r.Prefix}, matches+1
+		}
+		if r.Glob != nil {
+			rule.Match, matches = &registryv1.ACLRule_Glob{Glob: *r.Glob}, matches+1
+		}
+		if matches > 1 {
+			return file, nil, fault.Invalid(fmt.Sprintf("rules[%d]", i), "has more than one of exact, prefix and glob").WithRemedy("write a rule for each")
+		}
+		rules = append(rules, rule)
+	}
+	return file, rules, nil
+}
+
+// policyPut creates a policy, or changes what was given of one.
+func (a *app) policyPut(fresh bool) *cobra.Command {
+	var file, description string
+	var ruleTexts []string
+	var cas uint64
+	cmd := &cobra.Command{
+		Args: exactly("NAME"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			given := &registryv1.ACLPolicy{Name: args[0], Description: description}
+			described, ruled := cmd.Flags().Changed("description"), len(ruleTexts) > 0
+			if file != "" {
+				text, err := a.readDefinition(file)
+				if err != nil {
+					return err
+				}
+				parsed, rules, err := parsePolicyFile(text)
+				if err != nil {
+					return err
+				}
+				if parsed.Name != "" && parsed.Name != args[0] {
+					return fault.Invalid("NAME", "is %q, in the file it is %q", args[0], parsed.Name).WithRemedy("leave the name out of the file")
+				}
+				if given.Rules, ruled = rules, true; parsed.Description != nil && !described {
+					given.Description, described = *parsed.Description, true
+				}
+			}
+			for _, text := range ruleTexts {
+				rule, err := parseRule(text)
+				if err != nil {
+					return err
+				}
+				given.Rules = append(given.Rules, rule)
+			}
+			return a.call(cmd, func(ctx context.Context, api konsul.API) error {
+				if fresh {
+					answer, err := api.ACL.CreatePolicy(ctx, &registryv1.CreatePolicyRequest{Policy: given})
+					if err != nil {
+						return err
+					}
+					return a.print(answer, func(g *output.Grid) { policyTable(g, answer.GetPolicy()) })
+				}
+				request := &registryv1.UpdatePolicyRequest{Policy: given}
+				if cmd.Flags().Changed("cas") {
+					request.Cas = &cas
+				}
+				if !described || !ruled {
+					old, err := api.ACL.GetPolicy(ctx, &registryv1.GetPolicyRequest{Name: args[0]})
+					if err != nil {
+						return err
+					}
+					if !described {
+						given.Description = old.GetPolicy().GetDescription()
+					}
+					if !ruled {
+						given.Rules = old.GetPolicy().GetRules()
+					}
+				}
+				answer, err := api.ACL.UpdatePolicy(ctx, request)
+				if err != nil {
+					return err
+				}
+				return a.print(answer, func(g *output.Grid) { policyTable(g, answer.GetPolicy()) })
+			})
+		},
+	}
+	flags := cmd.Flags()
+	flags.StringVarP(&file, "file", "f", "", "file of YAML or JSON; - for standard input")
+	flags.StringVar(&description, "description", "", "what it is for")
+	flags.StringArrayVar(&ruleTexts, "rule", nil, `"RESOURCE ACCESS[,ACCESS] [PATTERN]" (repeatable, added to those of the file)`)
+	must(cmd.MarkFlagFilename("file", "yaml", "yml", "json"))
+	if fresh {
+		cmd.Use, cmd.Short = "create NAME", "Make a policy"
+		cmd.Long = "Make a policy. JSON is that of POST /api/v1/acl/policies."
+		cmd.Example = "  konsulctl acl policy create web --file web.yaml\n  konsulctl acl policy create reader --rule 'kv read prefix:config/' --rule 'service read'"
+		return cmd
+	}
+	flags.Uint64Var(&cas, "cas", 0, "write only if the primary's index of the policy is this")
+	cmd.Use, cmd.Short = "update NAME", "Change a policy"
+	cmd.Long = "Change a policy. Rules that are given replace all there were; what is not given stays.\nJSON is that of PUT /api/v1/acl/policies/NAME."
+	cmd.Example = "  konsulctl acl policy update web --file web.yaml\n  konsulctl acl policy update web --description 'the web servers'"
+	return cmd
+}
+
+func policyTable(g *output.Grid, p *registryv1.ACLPolicy) {
+	g.Row("Policy", p.GetName())
+	g.Row("Description", p.GetDescription())
+	g.Row("Index", fmt.Sprint(p.GetModifyIndex()))
+	g.Line("")
+	g.Row("RULE", "RESOURCE", "ACCESS", "MATCHES")
+	for i, r := range p.GetRules() {
+		matches := "everything"
+		switch m := r.GetMatch().(type) {
+		case *registryv1.ACLRule_Exact:
+			matches = m.Exact
+		case *registryv1.ACLRule_Prefix:
+			matches = "prefix " + m.Prefix
+		case *registryv1.ACLRule_Glob:
+			matches = "glob " + m.Glob
+		}
+		g.Row(fmt.Sprint(i), r.GetResource(), strings.Join(r.GetAccess(), ","), matches)
+	}
+}
+
+func (a *app) policyGet() *cobra.Command {
+	var datacenter string
+	cmd := &cobra.Command{
+		Use: "get NAME", Short: "Show a policy", Long: "Show a policy. JSON is that of GET /api/v1/acl/policies/NAME.",
+		Example: "  konsulctl acl policy get web", Args: exactly("NAME"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return a.call(cmd, func(ctx context.Context, api konsul.API) error {
+				answer, err := api.ACL.GetPolicy(ctx, &registryv1.GetPolicyRequest{Name: args[0], Datacenter: named(datacenter)})
+				if err != nil {
+					return err
+				}
+				return a.print(answer, func(g *output.Grid) { policyTable(g, answer.GetPolicy()) })
+			})
+		},
+	}
+	a.datacenterFlag(cmd, &datacenter, "datacenter to ask (default: the gateway's)")
+	return cmd
+}
+
+func (a *app) policyList() *cobra.Command {
+	var datacenter string
+	cmd := &cobra.Command{
+		Use: "list", Short: "List the policies", Long: "List the policies. JSON is that of GET /api/v1/acl/policies.",
+		Example: "  konsulctl acl policy list", Args: exactly(),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return a.call(cmd, func(ctx context.Context, api konsul.API) error {
+				answer, err := api.ACL.ListPolicies(ctx, &registryv1.ListPoliciesRequest{Datacenter: named(datacenter)})
+				if err != nil {
+					return err
+				}
+				return a.print(answer, func(g *output.Grid) {
+					g.Row("POLICY", "RULES", "INDEX", "DESCRIPTION")
+					for _, p := range answer.GetPolicies() {
+						g.Row(p.GetName(), fmt.Sprint(len(p.GetRules())), fmt.Sprint(p.GetModifyIndex()), output.Clip(p.GetDescription(), shownValue))
+					}
+				})
+			})
+		},
+	}
+	a.datacenterFlag(cmd, &datacenter, "datacenter to ask (default: the gateway's)")
+	return cmd
+}
+
+func (a *app) policyDelete() *cobra.Command {
+	var force bool
+	cmd := &cobra.Command{
+		Use: "delete NAME", Short: "Delete a policy",
+		Long: `Delete a policy. It is refused while a role or token that the primary knows has it, unless forced: they lose
+then what it grants. Tokens keep the name: a new policy of that name is theirs again.`,
+		Example: "  konsulctl acl policy delete web", Args: exactly("NAME"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return a.call(cmd, func(ctx context.Context, api konsul.API) error {
+				answer, err := api.ACL.DeletePolicy(ctx, &registryv1.DeletePolicyRequest{Name: args[0], Force: force})
+				if err != nil {
+					return err
+				}
+				return a.print(answer, func(g *output.Grid) { g.Line("deleted policy %s", args[0]) })
+			})
+		},
+	}
+	cmd.Flags().BoolVar(&force, "force", false, "also while roles or tokens have it")
+	return cmd
+}

@@ -1,0 +1,464 @@
+package command
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"filippo.io/age"
+	"github.com/spf13/cobra"
+
+	registryv1 "konsul.dev/proto/gen/konsul/registry/v1"
+
+	"konsul.dev/pkg/backup"
+	"konsul.dev/pkg/fault"
+	"konsul.dev/pkg/konsul"
+	"konsul.dev/tools/konsulctl/internal/output"
+)
+
+func (a *app) backup() *cobra.Command {
+	return group(&cobra.Command{
+		Use: "backup", Short: "Back up a datacenter's registry, and restore it",
+		Long: `Back up everything a datacenter's registry holds, and restore it into the same or another datacenter.
+
+A backup holds the values of all keys and the hashes of all tokens: keep it like them, or encrypt it with
+--recipient (age; make keys with age-keygen). Join tokens are not in it.`,
+		Example: "  konsulctl backup create --file backup-us-east.tar.gz\n  konsulctl backup restore --file backup-us-east.tar.gz --datacenter us-east-new",
+	}, a.backupCreate(), a.backupInspect(), a.backupVerify(), a.backupRestore(), a.backupList())
+}
+
+// backupMessage is how many bytes of a file travel together.
+const backupMessage = 256 << 10
+
+func (a *app) backupCreate() *cobra.Command {
+	var file, base, datacenter, identity string
+	var recipients []string
+	cmd := &cobra.Command{
+		Use: "create", Short: "Back up a datacenter's registry",
+		Long: `Write the state of a datacenter's registry, as it is at one index, to a file. The file gets its name when it is whole
+and has been checked.
+
+With --base only what changed since that backup is written; restoring takes both. The registry remembers deletions for
+about 65,000 changes: a base from before that is refused, and a full backup is what helps.`,
+		Example: `  konsulctl backup create --file backup-us-east.tar.gz
+  konsulctl backup create --file monday.tar.gz --base sunday.tar.gz
+  konsulctl backup create --file backup.tar.gz.age --recipient age1ql3z7hjy54pw3hyww5ayyfg7zqgvc7w3j2elw8zmrj2kg5sfn9aqmcac8p`,
+		Args: exactly(),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			to, err := backup.ParseRecipients("--recipient", recipients)
+			if err != nil {
+				return err
+			}
+			if file == "" {
+				return fault.Invalid("--file", "is missing").WithRemedy("name the file to write, such as backup-us-east.tar.gz")
+			}
+			req := &registryv1.CreateBackupRequest{Datacenter: named(datacenter)}
+			if base != "" {
+				m, _, _, err := verifyBackup(base, identity)
+				if err != nil {
+					return err
+				}
+				req.Base = &registryv1.BackupBase{Id: m.ID, Index: m.Index, FederationId: m.FederationID, DatacenterId: m.DatacenterID, Generation: m.Generation}
+			}
+			return a.call(cmd, func(ctx context.Context, api konsul.API) error {
+				stream, err := api.Backup.CreateBackup(ctx, req)
+				if err != nil {
+					return err
+				}
+				m, seal, err := a.writeBackup(file, to, &received{next: stream.Recv})
+				if err != nil {
+					return err
+				}
+				return a.printBackup(file, m, seal, len(to) > 0)
+			})
+		},
+	}
+	flags := cmd.Flags()
+	flags.StringVar(&file, "file", "", "file to write")
+	flags.StringVar(&base, "base", "", "write only what changed since the backup in this file")
+	flags.StringArrayVar(&recipients, "recipient", nil, "encrypt for this age public key; may be given again")
+	flags.StringVar(&identity, "identity", "", "file with the age identity, if the base is encrypted")
+	a.datacenterFlag(cmd, &datacenter, "datacenter to back up (default: the gateway's)")
+	return cmd
+}
+
+// received is the stream of a backup as a reader.
+type received struct {
+	next func() (*registryv1.CreateBackupResponse, error)
+	rest []byte
+}
+
+// Read implements io.Reader.
+func (r *received) Read(p []byte) (int, error) {
+	for len(r.rest) == 0 {
+		m, err := r.next()
+		if err != nil {
+			return 0, err
+		}
+		r.rest = m.GetData()
+	}
+	n := copy(p, r.rest)
+	r.rest = r.rest[n:]
+	return n, nil
+}
+
+// writeBackup lays a backup down under its name once it is whole. It checks what comes in while it writes.
+func (a *app) writeBackup(path string, to []age.Recipient, src io.Reader) (m backup.Manifest, seal backup.Seal, err error) {
+	part, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+".part-*")
+	if err != nil {
+		return m, seal, fault.Invalid("--file", "cannot be written").WithRemedy("name a file in a folder that exists and may be written").Wrap(err)
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, ignoreClosed(part.Close()), os.Remove(part.Name()))
+		}
+	}()
+	sealed, err := backup.Encrypt(part, to)
+	if err != nil {
+		return m, seal, err
+	}
+	p := &progress{app: a, what: "received"}
+	if m, seal, err = backup.Verify(io.TeeReader(io.TeeReader(src, p), sealed)); err != nil {
+		return m, seal, err
+	}
+	p.end()
+	if err = errors.Join(sealed.Close(), part.Sync(), part.Close()); err != nil {
+		return m, seal, fmt.Errorf("write %s: %w", path, err)
+	}
+	if err = os.Rename(part.Name(), path); err != nil {
+		return m, seal, fmt.Errorf("name %s: %w", path, err)
+	}
+	return m, seal, nil
+}
+
+func ignoreClosed(err error) error {
+	if errors.Is(err, os.ErrClosed) {
+		return nil
+	}
+	return err
+}
+
+// progress says now and then how far a long transfer is.
+type progress struct {
+	app   *app
+	what  string
+	bytes int64
+	said  time.Time
+	told  bool
+}
+
+const progressEvery = 2 * time.Second
+
+// Write implements io.Writer.
+func (p *progress) Write(b []byte) (int, error) {
+	p.bytes += int64(len(b))
+	now := time.Now()
+	if p.said.IsZero() {
+		p.said = now
+	}
+	if now.Sub(p.said) >= progressEvery {
+		p.said, p.told = now, true
+		p.app.note("%s %d MiB", p.what, p.bytes>>20)
+	}
+	return len(b), nil
+}
+
+// end completes what was said, if anything was.
+func (p *progress) end() {
+	if p.told {
+		p.app.note("%s %d MiB, all of it", p.what, p.bytes>>20)
+	}
+}
+
+// openBackup answers the bytes of a backup file, decrypted.
+func openBackup(path, identity string) (io.ReadCloser, bool, error) {
+	var keys []age.Identity
+	if identity != "" {
+		var err error
+		if keys, err = backup.ReadIdentities("--identity", identity); err != nil {
+			return nil, false, err
+		}
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, false, fault.Invalid("file", "%s cannot be read", path).WithRemedy("name a backup that exists").Wrap(err)
+	}
+	plain, encrypted, err := backup.Decrypt(f, keys)
+	if err != nil {
+		return nil, encrypted, errors.Join(err, f.Close())
+	}
+	return struct {
+		io.Reader
+		io.Closer
+	}{plain, f}, encrypted, nil
+}
+
+func verifyBackup(path, identity string) (backup.Manifest, backup.Seal, bool, error) {
+	f, encrypted, err := openBackup(path, identity)
+	if err != nil {
+		return backup.Manifest{}, backup.Seal{}, encrypted, fmt.Errorf("%s: %w", path, err)
+	}
+	m, seal, err := backup.Verify(f)
+	if err = errors.Join(err, f.Close()); err != nil {
+		err = fmt.Errorf("%s: %w", path, err)
+	}
+	return m, seal, encrypted, err
+}
+
+// backupDocument is a backup as -o json and -o yaml show it.
+type backupDocument struct {
+	File      string          `json:"file" yaml:"file"`
+	Encrypted bool            `json:"encrypted" yaml:"encrypted"`
+	Manifest  backup.Manifest `json:"manifest" yaml:"manifest"`
+	Seal      backup.Seal     `json:"seal" yaml:"seal"`
+}
+
+func (a *app) printBackup(file string, m backup.Manifest, seal backup.Seal, encrypted bool) error {
+	return a.print(backupDocument{file, encrypted, m, seal}, func(g *output.Grid) {
+		g.Line("%s", file)
+		g.Row("backup", m.ID)
+		if m.Base != nil {
+			g.Row("increment on", fmt.Sprintf("%s at index %d", m.Base.ID, m.Base.Index))
+		}
+		g.Row("datacenter", m.Datacenter)
+		g.Row("datacenter id", m.DatacenterID)
+		g.Row("federation", m.FederationID)
+		g.Row("index", fmt.Sprint(m.Index))
+		g.Row("epoch", fmt.Sprint(m.Epoch))
+		g.Row("created", m.CreatedAt.UTC().Format(time.RFC3339))
+		g.Row("konsul version", m.Version)
+		g.Row("format", fmt.Sprint(m.Format))
+		g.Row("encrypted", yes(encrypted))
+		g.Row("sha256", seal.SHA256)
+		for _, table := range tablesOf(seal) {
+			g.Row("rows "+table, fmt.Sprintf("%d, %d deleted", seal.Rows[table], seal.Tombstones[table]))
+		}
+	})
+}
+
+func tablesOf(seal backup.Seal) []string {
+	var tables []string
+	for table := range seal.Rows {
+		tables = append(tables, table)
+	}
+	for table := range seal.Tombstones {
+		tables = append(tables, table)
+	}
+	slices.Sort(tables)
+	return slices.Compact(tables)
+}
+
+func (a *app) backupInspect() *cobra.Command {
+	var identity string
+	cmd := &cobra.Command{
+		Use: "inspect FILE", Short: "Show what a backup is of and how much is in it",
+		Long: `Show the manifest of a backup and how many rows of each table it holds. It reads and checks the whole file, and needs no
+server.`,
+		Example: "  konsulctl backup inspect backup-us-east.tar.gz\n  konsulctl backup inspect backup.tar.gz.age --identity key.txt -o json",
+		Args:    exactly("FILE"),
+		RunE: func(_ *cobra.Command, args []string) error {
+			m, seal, encrypted, err := verifyBackup(args[0], identity)
+			if err != nil {
+				return err
+			}
+			return a.printBackup(args[0], m, seal, encrypted)
+		},
+	}
+	cmd.Flags().StringVar(&identity, "identity", "", "file with the age identity of an encrypted backup")
+	return cmd
+}
+
+func (a *app) backupVerify() *cobra.Command {
+	var identity string
+	cmd := &cobra.Command{
+		Use: "verify FILE...", Short: "Check that backups are whole",
+		Long: `Read backups to their end and check every checksum. Several files are checked as a chain too: a full backup and the increments
+on it, in order. It needs no server. Exit code 1 says that one of them is damaged or does not belong.`,
+		Example: "  konsulctl backup verify backup-us-east.tar.gz\n  konsulctl backup verify sunday.tar.gz monday.tar.gz",
+		Args: func(cmd *cobra.Command, args []string) error {
+			if len(args) == 0 {
+				return usage(cmd, errors.New("FILE is missing"))
+			}
+			return nil
+		},
+		RunE: func(_ *cobra.Command, args []string) error {
+			chain, documents := make([]backup.Manifest, len(args)), make([]backupDocument, len(args))
+			for i, path := range args {
+				m, seal, encrypted, err := verifyBackup(path, identity)
+				if err != nil {
+					return err
+				}
+				chain[i], documents[i] = m, backupDocument{path, encrypted, m, seal}
+			}
+			// One file alone may well be an increment.
+			if len(args) > 1 {
+				if err := backup.CheckChain(chain); err != nil {
+					return err
+				}
+			}
+			return a.print(documents, func(g *output.Grid) {
+				for _, d := range documents {
+					g.Line("%s is whole: %s at index %d", d.File, d.Manifest.Datacenter, d.Manifest.Index)
+				}
+			})
+		},
+	}
+	cmd.Flags().StringVar(&identity, "identity", "", "file with the age identity of encrypted backups")
+	return cmd
+}
+
+func (a *app) backupRestore() *cobra.Command {
+	var files []string
+	var datacenter, identity string
+	var dryRun bool
+	cmd := &cobra.Command{
+		Use: "restore", Short: "Replace a datacenter's registry by a backup",
+		Long: `Replace everything a datacenter's registry holds by a backup. Give an increment's base and the increments before it too, oldest
+first. The files are checked here and again by the registry before anything changes.
+
+With --datacenter a backup of one datacenter is restored into another: its rows become that datacenter's. Without it
+the backup must be of the gateway's datacenter. The datacenter keeps who it is: its federation, its servers, its members
+and its trust anchors; a secondary also keeps its global rows, which are the primary's. Whoever reads or watches is told
+to begin anew, and no index goes back.
+
+Tokens are the backup's again; the initial management token and the one used for this go on working.`,
+		Example: `  konsulctl backup restore --file backup-us-east.tar.gz
+  konsulctl backup restore --file backup-us-east.tar.gz --datacenter us-east-new
+  konsulctl backup restore --file sunday.tar.gz --file monday.tar.gz --dry-run`,
+		Args: exactly(),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if len(files) == 0 {
+				return fault.Invalid("--file", "is missing").WithRemedy("name the backup to restore")
+			}
+			var chain []backup.Manifest
+			for _, path := range files {
+				m, _, _, err := verifyBackup(path, identity)
+				if err != nil {
+					return err
+				}
+				chain = append(chain, m)
+			}
+			if err := backup.CheckChain(chain); err != nil {
+				return err
+			}
+			return a.call(cmd, func(ctx context.Context, api konsul.API) error {
+				answer, err := a.sendBackups(ctx, api, files, identity, &registryv1.RestoreStart{Datacenter: datacenter, DryRun: dryRun})
+				if err != nil {
+					return err
+				}
+				for _, text := range answer.GetNotes() {
+					a.note("%s", text)
+				}
+				return a.print(answer, func(g *output.Grid) { restoreTable(g, answer) })
+			})
+		},
+	}
+	flags := cmd.Flags()
+	flags.StringArrayVar(&files, "file", nil, "backup to restore; give increments after their base")
+	flags.StringVar(&identity, "identity", "", "file with the age identity of encrypted backups")
+	flags.BoolVar(&dryRun, "dry-run", false, "check everything, change nothing")
+	a.datacenterFlag(cmd, &datacenter, "datacenter to restore into (default: the gateway's, which must be the backup's)")
+	return cmd
+}
+
+func restoreTable(g *output.Grid, answer *registryv1.RestoreBackupResponse) {
+	if answer.GetDryRun() {
+		g.Line("nothing was changed: this is what restoring %s of index %d into %s would bring", answer.GetSourceDatacenter(), answer.GetBackupIndex(), answer.GetDatacenter())
+	} else {
+		g.Line("restored %s of index %d into %s, at index %d", answer.GetSourceDatacenter(), answer.GetBackupIndex(), answer.GetDatacenter(), answer.GetIndex())
+	}
+	for _, t := range answer.GetRestored() {
+		g.Row(t.GetTable(), fmt.Sprint(t.GetRows()))
+	}
+	g.Row("kept", fmt.Sprint(answer.GetKept()))
+}
+
+// sendBackups brings the files to the registry and answers what it says.
+func (a *app) sendBackups(ctx context.Context, api konsul.API, files []string, identity string, start *registryv1.RestoreStart) (*registryv1.RestoreBackupResponse, error) {
+	stream, err := api.Backup.RestoreBackup(ctx)
+	if err != nil {
+		return nil, err
+	}
+	p := &progress{app: a, what: "sent"}
+	// A refused message ends in an answer that says why.
+	err = stream.Send(&registryv1.RestoreBackupRequest{Step: &registryv1.RestoreBackupRequest_Start{Start: start}})
+	for _, path := range files {
+		if err != nil {
+			break
+		}
+		if err = sendBackup(stream.Send, path, identity, p); errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
+	p.end()
+	return stream.CloseAndRecv()
+}
+
+// sendBackup sends a file; io.EOF says that the registry wants no more.
+func sendBackup(send func(*registryv1.RestoreBackupRequest) error, path, identity string, p *progress) (err error) {
+	f, _, err := openBackup(path, identity)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, f.Close()) }()
+	for {
+		piece := make([]byte, backupMessage)
+		n, err := io.ReadFull(f, piece)
+		if n > 0 {
+			if err := send(&registryv1.RestoreBackupRequest{Step: &registryv1.RestoreBackupRequest_Data{Data: piece[:n]}}); err != nil {
+				return err
+			}
+			_, _ = p.Write(piece[:n])
+		}
+		if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+			return send(&registryv1.RestoreBackupRequest{Step: &registryv1.RestoreBackupRequest_End{End: &registryv1.BackupFileEnd{}}})
+		}
+		if err != nil {
+			return fmt.Errorf("read %s: %w", path, err)
+		}
+	}
+}
+
+func (a *app) backupList() *cobra.Command {
+	var datacenter string
+	cmd := &cobra.Command{
+		Use: "list", Short: "List the backups that the servers' schedule has kept",
+		Long: `List the backups that the servers' schedule (registry.backup) has made and kept, on each server. Copy one from its server to restore
+it. JSON is that of GET /api/v1/backups.`,
+		Example: "  konsulctl backup list\n  konsulctl backup list --datacenter us-west -o json",
+		Args:    exactly(),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return a.call(cmd, func(ctx context.Context, api konsul.API) error {
+				answer, err := api.Backup.ListBackups(ctx, &registryv1.ListBackupsRequest{Datacenter: named(datacenter)})
+				if err != nil {
+					return err
+				}
+				if silent := answer.GetUnreachable(); len(silent) > 0 {
+					a.note("no answer from %s", strings.Join(silent, ", "))
+				}
+				return a.print(answer, func(g *output.Grid) {
+					g.Row("SERVER", "CREATED", "INDEX", "BYTES", "KIND", "ENCRYPTED", "PATH")
+					for _, b := range answer.GetBackups() {
+						kind := "full"
+						if b.GetBaseId() != "" {
+							kind = "increment"
+						}
+						g.Row(b.GetServer(), b.GetCreatedAt().AsTime().Format(time.RFC3339), fmt.Sprint(b.GetIndex()), fmt.Sprint(b.GetBytes()),
+							kind, yes(b.GetEncrypted()), b.GetPath())
+					}
+				})
+			})
+		},
+	}
+	a.datacenterFlag(cmd, &datacenter, "datacenter to ask (default: the gateway's)")
+	return cmd
+}
