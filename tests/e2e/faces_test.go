@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"context"
+	"errors"
 	"net/http"
 	"net/url"
 	"testing"
@@ -100,6 +101,30 @@ func questions() []question {
 			answer: &wangossipv1.ListDatacentersResponse{}, unlike: []protoreflect.Name{"round_trip"},
 		},
 		{
+			name: "a policy",
+			grpc: func(ctx context.Context, c grpc.ClientConnInterface) (proto.Message, error) {
+				return registryv1.NewACLServiceClient(c).GetPolicy(ctx, &registryv1.GetPolicyRequest{Name: "faces"})
+			},
+			path: "/api/v1/acl/policies/faces", ctl: []string{"acl", "policy", "get", "faces"},
+			answer: &registryv1.GetPolicyResponse{}, unlike: []protoreflect.Name{"meta"},
+		},
+		{
+			name: "tokens",
+			grpc: func(ctx context.Context, c grpc.ClientConnInterface) (proto.Message, error) {
+				return registryv1.NewACLServiceClient(c).ListTokens(ctx, &registryv1.ListTokensRequest{})
+			},
+			path: "/api/v1/acl/tokens", ctl: []string{"acl", "token", "list"},
+			answer: &registryv1.ListTokensResponse{}, unlike: []protoreflect.Name{"meta"},
+		},
+		{
+			name: "one's own token",
+			grpc: func(ctx context.Context, c grpc.ClientConnInterface) (proto.Message, error) {
+				return registryv1.NewACLServiceClient(c).GetSelf(ctx, &registryv1.GetSelfRequest{})
+			},
+			path: "/api/v1/acl/self", ctl: []string{"acl", "token", "get", "--self"},
+			answer: &registryv1.GetSelfResponse{}, unlike: []protoreflect.Name{"meta"},
+		},
+		{
 			name: "cluster status",
 			grpc: func(ctx context.Context, c grpc.ClientConnInterface) (proto.Message, error) {
 				return registryv1.NewOperatorServiceClient(c).ClusterStatus(ctx, &registryv1.ClusterStatusRequest{})
@@ -118,6 +143,13 @@ func TestAllFacesGiveTheSameAnswer(t *testing.T) {
 	for _, dc := range framework.Datacenters()[:2] {
 		lab.Access(dc).MustCTL(t, "service", "register", "--name", "faces", "--id", "faces-"+dc, "--address", "127.0.0.1", "--port", "9000")
 	}
+	west.MustCTL(t, "acl", "policy", "create", "faces", "--rule", "kv read,delete faces/**", "--rule", "service write exact:faces", "--rule", "node list")
+	framework.Eventually(t, soon, "the policy is here", func() error {
+		if r := west.CTL(t, "acl", "policy", "get", "faces"); r.Code != 0 {
+			return errors.New(r.Stderr)
+		}
+		return nil
+	})
 	framework.Eventually(t, soon, "the global value is here", func() error {
 		_, err := west.Client(t).KV.Get(t.Context(), "global/faces/global", nil)
 		return err

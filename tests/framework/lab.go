@@ -82,7 +82,7 @@ func StartLab(t *testing.T, o LabOptions) *Lab {
 	if o.Layout == "" {
 		o.Layout = Single
 	}
-	lab := &Lab{Dir: filepath.Join(t.TempDir(), "lab"), Network: freeNetwork(t), t: t, out: &tail{}}
+	lab := &Lab{Dir: filepath.Join(t.TempDir(), "lab"), Network: FreeNetwork(t), t: t, out: &tail{}}
 	args := append([]string{"up", "--dir", lab.Dir, "--network", lab.Network, "--processes", string(o.Layout)}, o.Args...)
 	lab.cmd = exec.Command(Bin(t, "konsul-lab"), args...)
 	stdout, err := lab.cmd.StdoutPipe()
@@ -196,8 +196,8 @@ func alive(pid int) bool {
 	return !ok || len(rest) == 0 || rest[0] != 'Z'
 }
 
-// freeNetwork finds three loopback addresses nobody listens on.
-func freeNetwork(t *testing.T) string {
+// FreeNetwork finds three loopback addresses nobody listens on.
+func FreeNetwork(t *testing.T) string {
 	t.Helper()
 	for range 50 {
 		network := fmt.Sprintf("127.%d.%d", 30+rand.IntN(200), 1+rand.IntN(250))

@@ -1,0 +1,32 @@
+package history
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+)
+
+// Exclusive says where two clients could both be sure of a lock, and where a fencing token did not grow.
+func Exclusive(h *History) []error {
+	locks := map[string][]Hold{}
+	for _, hold := range h.Holds {
+		locks[hold.Name] = append(locks[hold.Name], hold)
+	}
+	var wrong []error
+	for name, holds := range locks {
+		slices.SortFunc(holds, func(a, b Hold) int { return cmp.Compare(a.Token, b.Token) })
+		for i, later := range holds {
+			for _, earlier := range holds[:i] {
+				switch {
+				case earlier.Token == later.Token:
+					wrong = append(wrong, fmt.Errorf("lock %s: token %d was given twice: %+v and %+v", name, later.Token, earlier, later))
+				case later.Granted < earlier.Call:
+					wrong = append(wrong, fmt.Errorf("lock %s: the token went back: %+v, then %+v", name, later, earlier))
+				case max(earlier.Granted, later.Granted) < min(earlier.Until, later.Until):
+					wrong = append(wrong, fmt.Errorf("lock %s: two holders at once: %+v and %+v", name, earlier, later))
+				}
+			}
+		}
+	}
+	return wrong
+}
