@@ -79,7 +79,7 @@ clean: ## remove what build and lab made; the pinned tools stay in .tools/
 	rm -rf bin .lab .compose-lab
 
 ## Test it
-.PHONY: test test-unit test-e2e bench
+.PHONY: test test-unit test-e2e robustness bench-registry
 test: test-unit test-e2e ## everything: every module's tests, then the stories with real processes
 
 test-unit: build ## every module's tests without the stories; RACE=1 with the race detector in pkg and services
@@ -90,10 +90,15 @@ test-unit: build ## every module's tests without the stories; RACE=1 with the ra
 
 test-e2e: build ## the stories; those in containers run when Docker answers, and must when CI is set
 	@if docker info >/dev/null 2>&1; then $(MAKE) images; else echo "Docker does not answer: the stories in containers are skipped"; fi
-	go test -count=1 -p 1 -timeout 15m $(TESTFLAGS) $(filter-out konsul.dev/tests/bench%,$(shell go list ./tests/...))
+	go test -count=1 -p 1 -timeout 15m $(TESTFLAGS) ./tests/...
 
-bench: build ## the benchmarks of tests/bench
-	go test -run '^$$' -bench . -benchmem -count=1 -timeout 30m $(TESTFLAGS) ./tests/bench/...
+robustness: ## three registry servers, faults, and judges of what clients saw; RUNS=20, SEED=42 and TIME=7s choose (root, ip, nft)
+	ROBUSTNESS_RUNS=$(or $(RUNS),20) ROBUSTNESS_SEED=$(SEED) ROBUSTNESS_TIME=$(TIME) CI=true go test -count=1 -v -timeout 24h $(TESTFLAGS) ./tests/robustness/...
+
+bench-registry: .tools/.etcd ## the registry beside etcd, newest release; LINES=puts,gets ROUNDS=3 DURATION=3s and BENCHFLAGS choose
+	@mkdir -p bin
+	@$(GOBUILD) -o bin/ ./tests/bench/cmd/konsul-bench
+	@bin/konsul-bench $(if $(LINES),-lines $(LINES)) $(if $(CLIENTS),-clients $(CLIENTS)) $(if $(ROUNDS),-rounds $(ROUNDS)) $(if $(DURATION),-duration $(DURATION)) $(BENCHFLAGS)
 
 ## Guard main
 .PHONY: verify verify-generate verify-proto verify-format verify-lint verify-tidy isolate guard
@@ -154,8 +159,8 @@ tools: .tools/.buf .tools/.gen .tools/.lint ## build them into .tools/, again on
 
 # A stamp holds the hash of the tool's go.mod and go.sum, so neither a fresh checkout's time stamps nor a
 # switch of branches builds buf (two minutes) or golangci-lint (three) without need.
-.PHONY: .tools/.buf .tools/.gen .tools/.lint
-.tools/.buf .tools/.gen .tools/.lint: .tools/.%:
+.PHONY: .tools/.buf .tools/.gen .tools/.lint .tools/.etcd
+.tools/.buf .tools/.gen .tools/.lint .tools/.etcd: .tools/.%:
 	@mkdir -p .tools
 	@hash=$$(cat tools/dev/$*/go.mod tools/dev/$*/go.sum | git hash-object --stdin); \
 	if [ "$$(cat $@ 2>/dev/null)" != "$$hash" ]; then \
