@@ -25,8 +25,12 @@ import (
 // site is one datacenter of real programs: a ca, a gateway, and registry servers that find each other.
 type site struct {
 	t       *testing.T
-	dir     string
-	network string
+	name    string
+	servers int
+	// settings are more of the registry's, in YAML.
+	settings string
+	dir      string
+	network  string
 	access  framework.Access
 	running map[string]*exec.Cmd
 	said    map[string]*bytes.Buffer
@@ -40,15 +44,19 @@ func random(t *testing.T, size int) string {
 	return hex.EncodeToString(b)
 }
 
-func buildSite(t *testing.T) *site {
+// buildSite lays out a datacenter whose registry begins with so many servers.
+func buildSite(t *testing.T, name string, servers int) *site {
 	t.Helper()
-	s := &site{t: t, dir: t.TempDir(), network: framework.FreeNetwork(t), running: map[string]*exec.Cmd{}, said: map[string]*bytes.Buffer{}}
+	s := &site{t: t, name: name, servers: servers, dir: t.TempDir(), network: framework.FreeNetwork(t), running: map[string]*exec.Cmd{}, said: map[string]*bytes.Buffer{}}
 	require.NoError(t, os.WriteFile(filepath.Join(s.dir, "secret"), []byte(random(t, 32)), 0o600))
 	s.access = framework.Access{Addr: "https://" + s.host(1) + ":8500", Token: random(t, 24), CAFile: filepath.Join(s.dir, "ca", "ca", "roots.pem")}
 	require.NoError(t, os.WriteFile(filepath.Join(s.dir, "token"), []byte(s.access.Token), 0o600))
 	t.Cleanup(func() {
 		for name := range s.running {
 			s.end(name, syscall.SIGKILL)
+			if t.Failed() {
+				t.Logf("%s of %s said:\n%s", name, s.name, s.said[name])
+			}
 		}
 	})
 	return s
@@ -56,23 +64,29 @@ func buildSite(t *testing.T) *site {
 
 func (s *site) host(n int) string { return fmt.Sprintf("%s.%d", s.network, n) }
 
-// config writes a program's configuration. Servers above the third only join.
+// config writes a program's configuration. Servers above those that begin only join.
 func (s *site) config(name string, host int) string {
 	expect := ""
-	if host <= 3 {
-		expect = "bootstrap_expect: 3"
+	if host <= s.servers {
+		expect = fmt.Sprintf("bootstrap_expect: %d", s.servers)
+	}
+	var registries []string
+	for i := 1; i <= s.servers; i++ {
+		registries = append(registries, fmt.Sprintf("%q", s.host(i)+":8502"))
 	}
 	text := fmt.Sprintf(`
-server: {datacenter: us-east, primary_datacenter: us-east, node: registry-%[1]d, bind_addr: %[2]s, data_dir: %[3]s, secret_file: %[4]s}
+server: {datacenter: %[1]s, primary_datacenter: %[1]s, node: registry-%[2]d, bind_addr: %[3]s, data_dir: %[4]s, secret_file: %[5]s}
 endpoints:
-  registry: ["%[5]s:8502", "%[6]s:8502", "%[7]s:8502"]
-  ca: ["%[5]s:8532"]
-  gateway: ["%[5]s:8443"]
+  registry: [%[6]s]
+  ca: ["%[7]s:8532"]
+  gateway: ["%[7]s:8443"]
 registry:
-  join: ["%[5]s:8502", "%[6]s:8502", "%[7]s:8502"]
-  %[8]s
-  initial_management_token_file: %[9]s
-`, host, s.host(host), filepath.Join(s.dir, name), filepath.Join(s.dir, "secret"), s.host(1), s.host(2), s.host(3), expect, filepath.Join(s.dir, "token"))
+  join: [%[6]s]
+  initial_management_token_file: %[8]s
+  %[9]s
+  %[10]s
+`, s.name, host, s.host(host), filepath.Join(s.dir, name), filepath.Join(s.dir, "secret"), strings.Join(registries, ", "), s.host(1),
+		filepath.Join(s.dir, "token"), expect, s.settings)
 	path := filepath.Join(s.dir, name+".yaml")
 	require.NoError(s.t, os.WriteFile(path, []byte(text), 0o600))
 	return path
@@ -108,6 +122,22 @@ func (s *site) registry(name string, host int, words ...string) (string, error) 
 
 func (s *site) wipe(name string) { require.NoError(s.t, os.RemoveAll(filepath.Join(s.dir, name))) }
 
+// open starts the datacenter and waits until it takes writes.
+func (s *site) open() {
+	s.t.Helper()
+	s.start("konsul-ca", "ca", 1)
+	for i := 1; i <= s.servers; i++ {
+		s.start("konsul-registry", fmt.Sprintf("r%d", i), i)
+	}
+	s.start("konsul-gateway", "gateway", 1)
+	framework.Eventually(s.t, time.Minute, "a leader", func() error {
+		if r := s.access.CTL(s.t, "kv", "set", "k", "v"); r.Code != 0 {
+			return errors.New(r.Stderr)
+		}
+		return nil
+	})
+}
+
 // voters waits until these servers are the members, all with a vote and healthy.
 func (s *site) voters(want ...string) {
 	s.t.Helper()
@@ -134,18 +164,8 @@ func (s *site) voters(want ...string) {
 
 // TestOperatingARegistry follows README and runbooks with the programs that are shipped.
 func TestOperatingARegistry(t *testing.T) {
-	s := buildSite(t)
-	s.start("konsul-ca", "ca", 1)
-	for i := 1; i <= 3; i++ {
-		s.start("konsul-registry", fmt.Sprintf("r%d", i), i)
-	}
-	s.start("konsul-gateway", "gateway", 1)
-	framework.Eventually(t, time.Minute, "a leader", func() error {
-		if r := s.access.CTL(t, "kv", "set", "k", "v"); r.Code != 0 {
-			return errors.New(r.Stderr)
-		}
-		return nil
-	})
+	s := buildSite(t, framework.USEast, 3)
+	s.open()
 	s.access.MustCTL(t, "operator", "autopilot", "set-config", "--server-stabilization-time", "1s")
 	s.voters("registry-1", "registry-2", "registry-3")
 

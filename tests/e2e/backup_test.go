@@ -1,0 +1,199 @@
+package e2e
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"filippo.io/age"
+	"github.com/stretchr/testify/require"
+
+	"konsul.dev/pkg/backup"
+	"konsul.dev/pkg/konsul"
+	"konsul.dev/tests/framework"
+)
+
+// restored is what `konsulctl backup restore -o json` says.
+type restored struct {
+	Datacenter       string
+	SourceDatacenter string `json:"source_datacenter"`
+	Index            uint64 `json:",string"`
+	BackupIndex      uint64 `json:"backup_index,string"`
+	Restored         []struct{ Table string }
+}
+
+func inspect(t *testing.T, access framework.Access, args ...string) backup.Manifest {
+	t.Helper()
+	var document struct{ Manifest backup.Manifest }
+	out := access.MustCTL(t, append([]string{"backup", "inspect", "-o", "json"}, args...)...)
+	require.NoError(t, json.Unmarshal([]byte(out), &document), out)
+	return document.Manifest
+}
+
+// indexOf is up to which index a datacenter's registry has told its state.
+func indexOf(t *testing.T, access framework.Access) uint64 {
+	t.Helper()
+	list, err := access.Client(t).KV.List(t.Context(), "", nil)
+	require.NoError(t, err)
+	return list.Index
+}
+
+// TestABackupMovesADatacenter follows the decision's words with the programs that are shipped: what was lost in us-east
+// goes on in us-east-new.
+func TestABackupMovesADatacenter(t *testing.T) {
+	files := t.TempDir()
+	file := func(name string) string { return filepath.Join(files, name) }
+	east, fresh := buildSite(t, framework.USEast, 1), buildSite(t, "us-east-new", 3)
+	east.open()
+	fresh.open()
+	fresh.voters("registry-1", "registry-2", "registry-3")
+	old := east.access
+
+	// A full backup, and an encrypted increment on it.
+	old.MustCTL(t, "kv", "set", "config/a", "1")
+	old.MustCTL(t, "kv", "set", "config/gone", "1")
+	old.MustCTL(t, "kv", "set", "--global", "config/everywhere", "2")
+	old.MustCTL(t, "service", "register", "--name", "orders", "--id", "orders-1", "--address", "10.0.0.1", "--port", "9000")
+	require.Contains(t, old.MustCTL(t, "backup", "create", "--file", file("backup-us-east.tar.gz")), "us-east")
+	own, err := age.GenerateX25519Identity()
+	require.NoError(t, err)
+	require.NoError(t, os.WriteFile(file("key.txt"), []byte(own.String()+"\n"), 0o600))
+	old.MustCTL(t, "kv", "set", "config/a", "2")
+	old.MustCTL(t, "kv", "delete", "config/gone")
+	old.MustCTL(t, "backup", "create", "--file", file("increment.tar.gz.age"), "--base", file("backup-us-east.tar.gz"), "--recipient", own.Recipient().String())
+	old.MustCTL(t, "kv", "set", "config/a", "never backed up")
+	full := inspect(t, old, file("backup-us-east.tar.gz"))
+	require.Nil(t, full.Base)
+	require.Equal(t, framework.USEast, full.Datacenter)
+	increment := inspect(t, old, file("increment.tar.gz.age"), "--identity", file("key.txt"))
+	require.Equal(t, full.ID, increment.Base.ID)
+	require.Contains(t, old.CTL(t, "backup", "inspect", file("increment.tar.gz.age")).Stderr, "the backup is encrypted")
+	out := old.MustCTL(t, "backup", "verify", file("backup-us-east.tar.gz"), file("increment.tar.gz.age"), "--identity", file("key.txt"))
+	require.Equal(t, 2, strings.Count(out, " is whole: us-east at index "), out)
+
+	// Damage is found before anything is asked of a server.
+	whole, err := os.ReadFile(file("backup-us-east.tar.gz"))
+	require.NoError(t, err)
+	require.NoError(t, os.WriteFile(file("truncated.tar.gz"), whole[:len(whole)-1], 0o600))
+	whole[len(whole)/2] ^= 1
+	require.NoError(t, os.WriteFile(file("damaged.tar.gz"), whole, 0o600))
+	fresh.access.MustCTL(t, "kv", "set", "mine", "1")
+	before := indexOf(t, fresh.access)
+	for _, name := range []string{"truncated.tar.gz", "damaged.tar.gz"} {
+		for _, command := range [][]string{{"verify", file(name)}, {"restore", "--file", file(name), "--datacenter", "us-east-new"}} {
+			refused := fresh.access.CTL(t, append([]string{"backup"}, command...)...)
+			require.NotZero(t, refused.Code)
+			require.Contains(t, refused.Stderr, "damaged", "%v", command)
+		}
+	}
+	require.Contains(t, fresh.access.CTL(t, "backup", "restore", "--file", file("backup-us-east.tar.gz")).Stderr, "--datacenter us-east-new")
+	require.Regexp(t, `Value +1\n`, fresh.access.MustCTL(t, "kv", "get", "mine"))
+
+	watcher := watchKeys(t, fresh.access)
+	waited := make(chan framework.Reply, 1)
+	go func() {
+		waited <- fresh.access.REST(t, http.MethodGet, fmt.Sprintf("/api/v1/kv/config/a?index=%d&wait=60s", before), nil, nil)
+	}()
+	watcher.until(func(state map[string]string) bool { return state["local/mine"] == "1" })
+
+	var answer restored
+	out = fresh.access.MustCTL(t, "backup", "restore", "--file", file("backup-us-east.tar.gz"), "--file", file("increment.tar.gz.age"),
+		"--identity", file("key.txt"), "--datacenter", "us-east-new", "-o", "json")
+	require.NoError(t, json.Unmarshal([]byte(out), &answer), out)
+	require.Equal(t, restored{"us-east-new", framework.USEast, answer.Index, increment.Index, answer.Restored}, answer)
+	require.Greater(t, answer.Index, before)
+	require.Greater(t, answer.Index, indexOf(t, old))
+
+	// The state is us-east's, the identity is not; whoever held a token of us-east goes on.
+	for _, access := range []framework.Access{fresh.access, {Addr: fresh.access.Addr, Token: old.Token, CAFile: fresh.access.CAFile}} {
+		require.Regexp(t, `Value +2\n`, access.MustCTL(t, "kv", "get", "config/a"))
+		require.NotZero(t, access.CTL(t, "kv", "get", "config/gone").Code)
+		require.NotZero(t, access.CTL(t, "kv", "get", "mine").Code)
+	}
+	require.Regexp(t, `"origin_datacenter": *"us-east-new"`, fresh.access.MustCTL(t, "kv", "get", "--global", "config/everywhere", "-o", "json"))
+	require.Regexp(t, `"datacenter": *"us-east-new"`, fresh.access.MustCTL(t, "service", "get", "orders", "--all-status", "-o", "json"))
+	require.Regexp(t, `"primary_datacenter": *"us-east-new"`, fresh.access.MustCTL(t, "federation", "show", "-o", "json"))
+	fresh.voters("registry-1", "registry-2", "registry-3")
+
+	// Who waited is told, who watched begins anew and goes on, above every index given out before.
+	reply := <-waited
+	require.Equal(t, http.StatusOK, reply.Status, string(reply.Body))
+	watcher.until(func(state map[string]string) bool { return state["local/config/a"] == "2" && state["local/mine"] == "" })
+	fresh.access.MustCTL(t, "kv", "set", "after", "1")
+	watcher.until(func(state map[string]string) bool { return state["local/after"] == "1" })
+	require.Greater(t, watcher.index, answer.Index)
+	for i := 1; i <= 3; i++ {
+		fresh.end(fmt.Sprintf("r%d", i), syscall.SIGKILL)
+	}
+	for i := 1; i <= 3; i++ {
+		fresh.start("konsul-registry", fmt.Sprintf("r%d", i), i)
+	}
+	fresh.voters("registry-1", "registry-2", "registry-3")
+	require.Regexp(t, `Value +2\n`, fresh.access.MustCTL(t, "kv", "get", "--read-mode", "linearizable", "config/a"))
+	watcher.until(func(state map[string]string) bool { return state["local/after"] == "1" })
+	require.NoError(t, watcher.failed)
+}
+
+// watcher follows all keys of a datacenter; its state belongs to the caller of until.
+type watcher struct {
+	t       *testing.T
+	changes chan *konsul.KVChange
+	state   map[string]string
+	index   uint64
+	failed  error
+}
+
+func watchKeys(t *testing.T, access framework.Access) *watcher {
+	t.Helper()
+	w := &watcher{t: t, changes: make(chan *konsul.KVChange), state: map[string]string{}}
+	client := access.Client(t)
+	go func() {
+		_ = client.Watch.KV(t.Context(), "", &konsul.WatchOptions{Prefix: true}, func(c *konsul.KVChange) error {
+			select {
+			case w.changes <- c:
+				return nil
+			case <-t.Context().Done():
+				return context.Canceled
+			}
+		})
+	}()
+	return w
+}
+
+// until takes changes in until the state is as it should be.
+func (w *watcher) until(as func(map[string]string) bool) {
+	w.t.Helper()
+	timeout := time.After(soon)
+	for !as(w.state) {
+		select {
+		case c := <-w.changes:
+			w.take(c)
+		case <-timeout:
+			w.t.Fatalf("the watch stands at %d with %v", w.index, w.state)
+		}
+	}
+}
+
+func (w *watcher) take(c *konsul.KVChange) {
+	if c.Index < w.index {
+		w.failed = errors.Join(w.failed, fmt.Errorf("the index went back from %d to %d", w.index, c.Index))
+	}
+	w.index = c.Index
+	if c.Reset {
+		clear(w.state)
+	}
+	for _, key := range c.Deleted {
+		delete(w.state, key)
+	}
+	for _, e := range c.Entries {
+		w.state[string(e.Scope)+"/"+e.Key] = string(e.Value)
+	}
+}
