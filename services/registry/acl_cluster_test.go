@@ -598,6 +598,37 @@ func TestExplain(t *testing.T) {
 	require.Equal(t, "resource", f.Field())
 }
 
+func TestAServerThatLagsRefusesNoTokenItDoesNotKnowYet(t *testing.T) {
+	t.Parallel()
+	c := registrytest.Start(t, 3, registrytest.Options{Wired: true})
+	lagging := c.Follower()
+	admin, cl := c.Client(c.Leader()), c.Client(lagging)
+	lagging.Cut()
+	made, err := admin.ACL.CreateToken(admin.Ctx(), &registryv1.CreateTokenRequest{Management: true})
+	require.NoError(t, err)
+	use := func() error {
+		_, err := cl.KV.List(cl.As(made.GetSecret()), &registryv1.ListRequest{Limit: 1, ReadMode: registryv1.ReadMode_READ_MODE_STALE})
+		if err != nil {
+			require.Equal(t, fault.Unavailable, fault.CodeOf(err), "%v", err)
+		}
+		return err
+	}
+	introspect := func() error {
+		_, err := cl.Tokens.IntrospectToken(cl.Bare(), &registryv1.IntrospectTokenRequest{Secret: made.GetSecret()})
+		if err != nil {
+			require.Equal(t, fault.Unavailable, fault.CodeOf(err), "%v", err)
+		}
+		return err
+	}
+	require.Error(t, use())
+	require.Error(t, introspect())
+	lagging.Heal()
+	c.Eventually(use)
+	require.NoError(t, introspect())
+	_, err = cl.KV.List(cl.As("a-secret-nobody-has-01234"), &registryv1.ListRequest{Limit: 1})
+	require.Equal(t, "TOKEN_UNKNOWN", fault.ReasonOf(err))
+}
+
 func TestTheAuditLogNamesRefusalsAndChanges(t *testing.T) {
 	t.Parallel()
 	c := registrytest.StartCluster(t, 1)

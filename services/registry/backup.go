@@ -83,7 +83,7 @@ func (s *Service) newBackups() (*backup.Manager, error) {
 		Restored: func(ctx context.Context) error { return s.duty.attempt(ctx, s.node) },
 		Spool:    s.dir("restore"), MaxRestoreBytes: b.MaxRestoreBytes,
 		Schedule: schedule, Metrics: metrics, Clock: s.deps.Clock, Log: s.deps.Telemetry.Log,
-	}), nil
+	})
 }
 
 // describe says whose state a backup is.

@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -297,11 +298,9 @@ func TestABackupIsRestoredIntoAnotherDatacenter(t *testing.T) {
 	require.Equal(t, "us-east", answer.GetSourceDatacenter())
 	for _, s := range fresh.Servers {
 		client := fresh.Client(s)
-		// A majority has the restored state when the answer comes; the last server follows.
-		fresh.Eventually(func() error {
-			_, err := client.KV.Get(client.As(made.GetSecret()), &registryv1.GetRequest{Key: "config/a"})
-			return err
-		})
+		// A majority has the restored state when the answer comes. The last server waits for it rather than refuse a token.
+		_, err := client.KV.Get(client.As(made.GetSecret()), &registryv1.GetRequest{Key: "config/a"})
+		require.NoError(t, err)
 		got, err := client.KV.Get(client.Ctx(), &registryv1.GetRequest{Key: "global/g"})
 		require.NoError(t, err)
 		require.Equal(t, "us-east-new", got.GetEntry().GetOriginDatacenter())
@@ -319,6 +318,59 @@ func TestABackupIsRestoredIntoAnotherDatacenter(t *testing.T) {
 	require.NoError(t, err)
 	require.Len(t, status.GetServers(), 3)
 	require.True(t, status.GetHealthy())
+}
+
+func TestALeaseOutOfABackupEndsUnlessItIsKeptAlive(t *testing.T) {
+	t.Parallel()
+	c := registrytest.StartCluster(t, 1)
+	cl := c.Client(c.Servers[0])
+	id := grant(t, cl, time.Second)
+	_, err := cl.KV.Set(cl.Ctx(), &registryv1.SetRequest{Key: "a", Value: []byte("v"), Lease: id})
+	require.NoError(t, err)
+	_, err = cl.Locks.Acquire(cl.Ctx(), &registryv1.AcquireLockRequest{Name: "jobs/x", Lease: id, Delay: durationpb.New(0)})
+	require.NoError(t, err)
+	file := mustCreate(t, cl, nil)
+	c.Eventually(func() error { return gone(cl, "a") })
+	mustRestore(t, cl, &registryv1.RestoreStart{}, file)
+	held, err := cl.Locks.Get(cl.Ctx(), &registryv1.GetLockRequest{Name: "jobs/x"})
+	require.NoError(t, err)
+	require.Equal(t, id, held.GetLock().GetLease())
+	c.Eventually(func() error { return gone(cl, "a") })
+	c.Eventually(func() error {
+		if _, err := cl.Locks.Get(cl.Ctx(), &registryv1.GetLockRequest{Name: "jobs/x"}); fault.CodeOf(err) != fault.NotFound {
+			return fmt.Errorf("the lock is there still (%w)", err)
+		}
+		return nil
+	})
+}
+
+func TestBackupsAndRestoresAreInTheAuditLog(t *testing.T) {
+	t.Parallel()
+	c := registrytest.StartCluster(t, 3)
+	follower := c.Follower()
+	cl := c.Client(follower)
+	file := mustCreate(t, cl, nil)
+	mustRestore(t, cl, &registryv1.RestoreStart{}, file)
+	_, err := restore(t, cl, &registryv1.RestoreStart{}, file[:100])
+	require.Equal(t, fault.DataLoss, fault.CodeOf(err))
+	var text strings.Builder
+	for _, s := range c.Servers {
+		s.Stop()
+		log, err := os.ReadFile(filepath.Join(s.DataDir(), "registry", "audit.log"))
+		require.NoError(t, err)
+		text.Write(log)
+	}
+	for method, outcomes := range map[string][]string{"CreateBackup": {"OK"}, "RestoreBackup": {"OK", "DataLoss BACKUP_DAMAGED"}} {
+		for _, outcome := range outcomes {
+			found := 0
+			for line := range strings.Lines(text.String()) {
+				if strings.Contains(line, ".BackupService/"+method) && strings.Contains(line, `"outcome":"`+outcome+`"`) && strings.Contains(line, `"decision":"allowed"`) {
+					found++
+				}
+			}
+			require.Equal(t, 1, found, "%s %s in\n%s", method, outcome, text.String())
+		}
+	}
 }
 
 func TestASecondaryKeepsItsGlobalRows(t *testing.T) {

@@ -134,9 +134,9 @@ func needs(services serviceNames) api.Rules {
 		registryv1.OperatorService_SetAutopilotConfig_FullMethodName: {Administrative: true, Needs: always(acl.Operator, "autopilot", acl.Write)},
 		registryv1.OperatorService_GetAutopilotState_FullMethodName:  {Needs: always(acl.Operator, "autopilot", acl.Read)},
 
-		// A backup holds everything, and a restore can bring in any token.
-		registryv1.BackupService_CreateBackup_FullMethodName:  {Administrative: true, Needs: always(acl.Backup, "", acl.Read)},
-		registryv1.BackupService_RestoreBackup_FullMethodName: {Administrative: true, Needs: always(acl.Backup, "", acl.Write)},
+		// A backup holds everything, and a restore can bring in any token. Both are streams: their handler writes the audit log.
+		registryv1.BackupService_CreateBackup_FullMethodName:  {Needs: always(acl.Backup, "", acl.Read)},
+		registryv1.BackupService_RestoreBackup_FullMethodName: {Needs: always(acl.Backup, "", acl.Write)},
 		registryv1.BackupService_ListBackups_FullMethodName:   {Needs: always(acl.Backup, "", acl.List)},
 
 		federationv1.FederationService_GetFederation_FullMethodName: {Needs: always(acl.Federation, "", acl.Read)},

@@ -269,7 +269,7 @@ func (s *Service) serve(source identity.Source) error {
 	s.core = s.newCore(router, metrics)
 	guard := api.NewGuard(needs(s.state.catalog), s.audit)
 	s.server, err = rpc.NewServer(rpc.ServerParams{
-		Name: Name, Identity: source, Access: api.Access(), Tokens: api.TokenChecker{Tokens: s.state.tokens}, Refused: guard.Refused, Telemetry: s.deps.Telemetry,
+		Name: Name, Identity: source, Access: api.Access(), Tokens: s.core, Refused: guard.Refused, Telemetry: s.deps.Telemetry,
 		Options: []grpc.ServerOption{grpc.MaxRecvMsgSize(mostMessage), grpc.ChainUnaryInterceptor(guard.Unary, router.Unary, guard.Audited), grpc.ChainStreamInterceptor(guard.Stream)},
 	})
 	if err != nil {

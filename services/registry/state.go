@@ -60,6 +60,9 @@ func (s *state) Restored() error {
 	if err := s.load(); err != nil {
 		return err
 	}
+	if err := s.leases.Restored(s.store); err != nil {
+		return err
+	}
 	s.hub.Reset(s.store.Applied())
 	return nil
 }

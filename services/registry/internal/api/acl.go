@@ -184,8 +184,8 @@ func (s *aclService) questioned(ctx context.Context, req *registryv1.ExplainRequ
 	case req.GetSecret() != "" && req.GetAccessorId() != "":
 		return nil, fault.Invalid("secret", "does not go with accessor_id").WithRemedy("drop one of the two")
 	case req.GetSecret() != "":
-		a, err := resolve(s.Tokens, req.GetSecret())
-		if reason := fault.ReasonOf(err); err != nil && reason != acl.ReasonTokenExpired {
+		a, err := s.resolve(ctx, req.GetSecret())
+		if fault.CodeOf(err) == fault.Unauthenticated && fault.ReasonOf(err) != acl.ReasonTokenExpired {
 			// The caller's own token is fine: this must not read as if it were not.
 			return nil, fault.New(fault.NotFound, acl.ReasonTokenNotFound, "no token has that secret here").WithField("secret")
 		}

@@ -19,7 +19,7 @@ type Rule struct {
 	Needs func(req any) ([]acl.Need, error)
 	// Complete fills in what a request left out, where it came in.
 	Complete func(req any)
-	// Administrative calls are written to the audit log with their outcome.
+	// Administrative calls are written to the audit log with their outcome; handlers of streams do so themselves.
 	Administrative bool
 }
 

@@ -12,6 +12,7 @@ import (
 	"konsul.dev/pkg/fault"
 	"konsul.dev/pkg/rpc"
 	registryv1 "konsul.dev/proto/gen/konsul/registry/v1"
+	"konsul.dev/services/registry/internal/acl"
 	"konsul.dev/services/registry/internal/backup"
 )
 
@@ -55,7 +56,20 @@ func (s *backupService) CreateBackup(req *registryv1.CreateBackupRequest, stream
 		}
 		return s.pass(ctx, target, answers, stream)
 	}
-	ctx, cancel := context.WithCancel(stream.Context())
+	err = s.create(stream.Context(), req, stream)
+	s.carriedOut(stream.Context(), registryv1.BackupService_CreateBackup_FullMethodName, acl.Read, err)
+	return err
+}
+
+// carriedOut notes in the audit log what came of a call that was carried out here.
+func (s *backupService) carriedOut(ctx context.Context, method string, access acl.Access, err error) {
+	e := entryOf(ctx, method, err)
+	e.Resource = naming([]acl.Need{{Resource: acl.Backup, Access: access}})
+	s.Audit.Changed(ctx, e)
+}
+
+func (s *backupService) create(ctx context.Context, req *registryv1.CreateBackupRequest, stream grpc.ServerStreamingServer[registryv1.CreateBackupResponse]) error {
+	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	file, _, err := s.Backups.Create(ctx, req.GetBase())
 	if err != nil {
@@ -117,9 +131,18 @@ func (s *backupService) RestoreBackup(stream grpc.ClientStreamingServer[registry
 	if far != nil {
 		return s.handOn(ctx, target, far, first, stream)
 	}
-	intake, err := s.Backups.Receive()
+	answer, err := s.restore(ctx, start, stream)
+	s.carriedOut(ctx, registryv1.BackupService_RestoreBackup_FullMethodName, acl.Write, err)
 	if err != nil {
 		return err
+	}
+	return stream.SendAndClose(answer)
+}
+
+func (s *backupService) restore(ctx context.Context, start *registryv1.RestoreStart, stream grpc.ClientStreamingServer[registryv1.RestoreBackupRequest, registryv1.RestoreBackupResponse]) (*registryv1.RestoreBackupResponse, error) {
+	intake, err := s.Backups.Receive()
+	if err != nil {
+		return nil, err
 	}
 	defer func() {
 		if err := intake.Close(); err != nil {
@@ -132,7 +155,7 @@ func (s *backupService) RestoreBackup(stream grpc.ClientStreamingServer[registry
 			break
 		}
 		if err != nil {
-			return err
+			return nil, err
 		}
 		switch step := message.GetStep().(type) {
 		case *registryv1.RestoreBackupRequest_Data:
@@ -143,14 +166,10 @@ func (s *backupService) RestoreBackup(stream grpc.ClientStreamingServer[registry
 			err = fault.Invalid("step", "is neither data nor end")
 		}
 		if err != nil {
-			return err
+			return nil, err
 		}
 	}
-	answer, err := intake.Restore(ctx, backup.Order{Datacenter: start.GetDatacenter(), DryRun: start.GetDryRun(), Caller: rpc.CallerFrom(ctx).Accessor})
-	if err != nil {
-		return err
-	}
-	return stream.SendAndClose(answer)
+	return intake.Restore(ctx, backup.Order{Datacenter: start.GetDatacenter(), DryRun: start.GetDryRun(), Caller: rpc.CallerFrom(ctx).Accessor})
 }
 
 // handOn passes a restore on to who is to do it.

@@ -68,6 +68,8 @@ type Router interface {
 	Leading(ctx context.Context) (grpc.ClientConnInterface, context.Context, error)
 	// Unary brings a call to where it is answered.
 	Unary(ctx context.Context, req any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error)
+	// Confirm answers an index at or above that of every write acknowledged before the call.
+	Confirm(ctx context.Context) (uint64, error)
 	// Propose commits commands wherever the leader is.
 	Propose(ctx context.Context, cmds ...*registryv1.Command) []fsm.Outcome
 }

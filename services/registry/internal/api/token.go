@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"time"
 
 	"konsul.dev/pkg/fault"
 	"konsul.dev/pkg/rpc"
@@ -11,28 +12,53 @@ import (
 	"konsul.dev/services/registry/internal/acl"
 )
 
-// TokenChecker tells the server's door whose a token is.
-type TokenChecker struct{ Tokens *acl.View }
+// tokenPatience bounds how long a token that is not known waits for the leader's word.
+const tokenPatience = 2 * time.Second
 
-// CheckToken answers the accessor of a token with its *acl.Authorizer.
-func (c TokenChecker) CheckToken(_ context.Context, secret string) (string, any, error) {
-	a, err := resolve(c.Tokens, secret)
+// CheckToken tells the server's door whose a token is: its accessor, with its *acl.Authorizer.
+func (c *Core) CheckToken(ctx context.Context, secret string) (string, any, error) {
+	a, err := c.resolve(ctx, secret)
 	if err != nil {
 		return "", nil, err
 	}
 	return a.Accessor(), a, nil
 }
 
-// resolve answers what a bearer token may do, or the anonymous one for calls without.
-func resolve(tokens *acl.View, secret string) (*acl.Authorizer, error) {
-	if secret != rpc.AnonymousToken {
-		return tokens.Resolve(secret)
+// resolve answers what a bearer token may do, or the anonymous one for calls without. A token that is not
+// known here may have been made a moment ago: only a server that has all that the leader has refuses it.
+// Unavailable when that cannot be learnt.
+func (c *Core) resolve(ctx context.Context, secret string) (*acl.Authorizer, error) {
+	if secret == rpc.AnonymousToken {
+		if a, ok := c.Tokens.Anonymous(); ok {
+			return a, nil
+		}
+		return nil, fault.New(fault.Unauthenticated, rpc.ReasonTokenRequired, "the request carries no token").
+			WithRemedy("set KONSUL_TOKEN, or send an Authorization: Bearer header")
 	}
-	if a, ok := tokens.Anonymous(); ok {
-		return a, nil
+	a, err := c.Tokens.Resolve(secret)
+	if fault.ReasonOf(err) != acl.ReasonTokenUnknown {
+		return a, err
 	}
-	return nil, fault.New(fault.Unauthenticated, rpc.ReasonTokenRequired, "the request carries no token").
-		WithRemedy("set KONSUL_TOKEN, or send an Authorization: Bearer header")
+	if err := c.catchUp(ctx); err != nil {
+		return nil, err
+	}
+	return c.Tokens.Resolve(secret)
+}
+
+// catchUp waits until this server shows everything that was acknowledged before the call.
+func (c *Core) catchUp(ctx context.Context) error {
+	late := fault.New(fault.Unavailable, fault.ReasonNoLeader, "the token is not known to this server, which cannot ask the leader about it").
+		WithRetryAfter(100 * time.Millisecond).WithRemedy("try again; look at `konsulctl cluster status`")
+	waiting, cancel := context.WithTimeoutCause(ctx, tokenPatience, late)
+	defer cancel()
+	index, err := c.Router.Confirm(waiting)
+	if err == nil {
+		err = c.Hub.Await(waiting, index)
+	}
+	if err == nil || ctx.Err() != nil {
+		return err
+	}
+	return late.Wrap(err)
 }
 
 type tokenService struct {
@@ -42,7 +68,7 @@ type tokenService struct {
 
 // IntrospectToken answers whose a bearer token is.
 func (s *tokenService) IntrospectToken(ctx context.Context, req *registryv1.IntrospectTokenRequest) (*registryv1.IntrospectTokenResponse, error) {
-	a, err := resolve(s.Tokens, req.GetSecret())
+	a, err := s.resolve(ctx, req.GetSecret())
 	if err != nil {
 		s.Audit.Denied(ctx, entryOf(ctx, registryv1.TokenService_IntrospectToken_FullMethodName, err))
 		return nil, err
@@ -54,7 +80,7 @@ func (s *tokenService) IntrospectToken(ctx context.Context, req *registryv1.Intr
 
 // AuthorizeToken answers whether a bearer token may do something at another service.
 func (s *tokenService) AuthorizeToken(ctx context.Context, req *registryv1.AuthorizeTokenRequest) (*registryv1.AuthorizeTokenResponse, error) {
-	a, err := resolve(s.Tokens, req.GetSecret())
+	a, err := s.resolve(ctx, req.GetSecret())
 	if err != nil {
 		return nil, err
 	}

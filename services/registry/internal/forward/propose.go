@@ -195,6 +195,22 @@ func (r *Router) trip(leader, method string, req, resp any) error {
 	return err
 }
 
+// Confirm answers an index at or above that of every write acknowledged before the call, by the leader's
+// word; Unavailable when there is no leader now.
+func (r *Router) Confirm(ctx context.Context) (uint64, error) {
+	err := r.Leadership.CheckLease()
+	if err == nil {
+		if err = r.Leadership.ConfirmLease(ctx); err != nil {
+			return 0, err
+		}
+		return r.Published(), nil
+	}
+	if leader := r.Leadership.LeaderID(); leader == "" || leader == r.ServerID {
+		return 0, err
+	}
+	return r.confirmed(ctx, false)
+}
+
 // confirmed answers an index at or above that of every write acknowledged before the call. Callers
 // share trips to the leader.
 func (r *Router) confirmed(ctx context.Context, linearizable bool) (uint64, error) {

@@ -90,11 +90,30 @@ func (k *Keeper) deadline(row *registryv1.Record) (string, time.Duration, error)
 	return "", 0, nil
 }
 
-// begin gives every deadline its whole time from now on.
+// begin is where a leadership begins.
 func (k *Keeper) begin(store record.Store) error {
 	// Under mu, so that what is committed after the state was read is applied after it.
 	k.mu.Lock()
 	defer k.mu.Unlock()
+	if err := k.read(store); err != nil {
+		return err
+	}
+	k.leading = true
+	return nil
+}
+
+// Restored reads the leases anew, while this server leads: the state was replaced as a whole.
+func (k *Keeper) Restored(store record.Store) error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if !k.leading {
+		return nil
+	}
+	return k.read(store)
+}
+
+// read gives every deadline its whole time from now on. It runs under mu.
+func (k *Keeper) read(store record.Store) error {
 	deadlines := map[string]time.Duration{}
 	err := store.View(func(r record.Reader) error {
 		for _, options := range []struct {
@@ -119,7 +138,7 @@ func (k *Keeper) begin(store record.Store) error {
 	if err != nil {
 		return err
 	}
-	k.leading, k.ending = true, map[string]bool{}
+	k.ending = map[string]bool{}
 	k.expirer.Reset(deadlines)
 	return nil
 }
