@@ -21,6 +21,7 @@ import (
 )
 
 const (
+	filePrefix  = "backup-"
 	fileSuffix  = ".tar.gz"
 	ageSuffix   = fileSuffix + ".age"
 	noteSuffix  = ".json"
@@ -37,17 +38,28 @@ type kept struct {
 
 func (k kept) encrypted() bool { return strings.HasSuffix(k.path, ageSuffix) }
 
-// list answers what a folder holds, oldest first. Files without a note are somebody else's.
+// list answers what a folder holds, oldest first; nothing of one that is not there. Files without a note
+// are somebody else's.
 func list(dir string) ([]kept, error) {
-	notes, err := filepath.Glob(filepath.Join(dir, "backup-*"+noteSuffix))
+	entries, err := os.ReadDir(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
 	if err != nil {
-		return nil, fmt.Errorf("list %q: %w", dir, err)
+		return nil, fmt.Errorf("list backup directory: %w", err)
 	}
 	var all []kept
-	for _, note := range notes {
+	for _, entry := range entries {
+		if !ours(entry.Name(), noteSuffix) {
+			continue
+		}
+		note := filepath.Join(dir, entry.Name())
 		text, err := os.ReadFile(note)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue // It was given up meanwhile.
+		}
 		if err != nil {
-			return nil, fmt.Errorf("read %q: %w", note, err)
+			return nil, fmt.Errorf("read backup note: %w", err)
 		}
 		k := kept{path: strings.TrimSuffix(note, noteSuffix)}
 		if err := json.Unmarshal(text, &k.manifest); err != nil {
@@ -58,7 +70,7 @@ func list(dir string) ([]kept, error) {
 			continue
 		}
 		if err != nil {
-			return nil, fmt.Errorf("look at %q: %w", k.path, err)
+			return nil, fmt.Errorf("look at backup file: %w", err)
 		}
 		k.bytes = info.Size()
 		all = append(all, k)
@@ -69,13 +81,45 @@ func list(dir string) ([]kept, error) {
 	return all, nil
 }
 
+// ours says whether a file may be the schedule's.
+func ours(name, suffix string) bool {
+	return strings.HasPrefix(name, filePrefix) && strings.HasSuffix(name, suffix)
+}
+
+// abandonedAfter is when a file that is not complete is nobody's any more: the folder may be that of several
+// servers, of which another one writes.
+const abandonedAfter = 24 * time.Hour
+
+// sweep removes what servers that died left in the middle of a backup: parts of files, and notes of none.
+func sweep(dir string, now time.Time) error {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return fmt.Errorf("list backup directory: %w", err)
+	}
+	var errs []error
+	for _, entry := range entries {
+		path := filepath.Join(dir, entry.Name())
+		left := ours(entry.Name(), partSuffix)
+		if ours(entry.Name(), noteSuffix) {
+			_, err := os.Stat(strings.TrimSuffix(path, noteSuffix))
+			left = errors.Is(err, fs.ErrNotExist)
+		}
+		info, err := entry.Info()
+		if !left || err != nil || now.Sub(info.ModTime()) < abandonedAfter {
+			continue
+		}
+		errs = append(errs, removeFile(path))
+	}
+	return errors.Join(errs...)
+}
+
 // store writes a backup into a folder: whole, durable and under its name, or not at all.
 func store(dir string, m backup.Manifest, encrypted bool, write func(io.Writer) error) (_ kept, err error) {
 	suffix := fileSuffix
 	if encrypted {
 		suffix = ageSuffix
 	}
-	k := kept{manifest: m, path: filepath.Join(dir, "backup-"+m.Datacenter+"-"+m.CreatedAt.UTC().Format(stampLayout)+suffix)}
+	k := kept{manifest: m, path: filepath.Join(dir, filePrefix+m.Datacenter+"-"+m.CreatedAt.UTC().Format(stampLayout)+suffix)}
 	part := k.path + partSuffix
 	f, err := os.OpenFile(part, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
 	if err != nil {
@@ -111,7 +155,19 @@ func store(dir string, m backup.Manifest, encrypted bool, write func(io.Writer) 
 	if err = os.Rename(part, k.path); err != nil {
 		return k, fmt.Errorf("name backup file: %w", err)
 	}
-	return k, nil
+	return k, syncDir(dir)
+}
+
+// syncDir makes names survive a power failure.
+func syncDir(dir string) error {
+	f, err := os.Open(dir)
+	if err != nil {
+		return fmt.Errorf("open backup directory: %w", err)
+	}
+	if err := errors.Join(f.Sync(), f.Close()); err != nil {
+		return fmt.Errorf("sync backup directory: %w", err)
+	}
+	return nil
 }
 
 // surplus answers what retention gives up: whole chains, a full backup with all its increments, oldest
@@ -139,7 +195,16 @@ func surplus(all []kept, keep int, keepFor time.Duration, now time.Time) []kept 
 	return gone
 }
 
-func remove(k kept) error { return errors.Join(os.Remove(k.path), os.Remove(k.path+noteSuffix)) }
+// remove gives a backup up, its note last: one without the other is none.
+func remove(k kept) error { return errors.Join(removeFile(k.path), removeFile(k.path+noteSuffix)) }
+
+// removeFile removes a file that may be gone.
+func removeFile(path string) error {
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("remove: %w", err)
+	}
+	return nil
+}
 
 func (k kept) proto() *registryv1.KeptBackup {
 	out := &registryv1.KeptBackup{

@@ -3,8 +3,10 @@ package backup
 import (
 	"bufio"
 	"context"
+	"fmt"
 	"io"
 	"log/slog"
+	"os"
 	"sync"
 	"time"
 
@@ -52,7 +54,7 @@ type Params struct {
 	Install func(index uint64, size int64, snapshot io.Reader) error
 	// Restored is called after a restore, where it was asked for.
 	Restored func(ctx context.Context) error
-	// Spool is a folder for files on their way in; what is in it when the server starts is garbage.
+	// Spool is a folder for files on their way in.
 	Spool string
 	// MaxRestoreBytes bounds what one restore may lay down there, the snapshot it makes of it not counted.
 	MaxRestoreBytes int64
@@ -70,8 +72,13 @@ type Manager struct {
 	restoring sync.Mutex
 }
 
-// New answers a manager.
-func New(p Params) *Manager { return &Manager{Params: p} }
+// New answers a manager. It empties Spool: a server that died in the middle of a restore left its files.
+func New(p Params) (*Manager, error) {
+	if err := os.RemoveAll(p.Spool); err != nil {
+		return nil, fmt.Errorf("empty the folder for files to restore: %w", err)
+	}
+	return &Manager{Params: p}, nil
+}
 
 // leftOut are the tables that no backup holds: join tokens, of which one that was used must not come back to
 // life, and the outcomes of requests, which nobody asks for after a restore.

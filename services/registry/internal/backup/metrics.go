@@ -16,7 +16,7 @@ type Metrics struct {
 func NewMetrics(registerer prometheus.Registerer) (*Metrics, error) {
 	m := &Metrics{
 		last: prometheus.NewGauge(prometheus.GaugeOpts{
-			Name: "konsul_backup_last_success_timestamp_seconds", Help: "When this server last made a scheduled backup; 0 when it never did.",
+			Name: "konsul_backup_last_success_timestamp_seconds", Help: "When this server's last scheduled backup was made, or was last found to be all there is; 0 when it never made one.",
 		}),
 		duration: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "konsul_backup_duration_seconds", Help: "How long this server's last scheduled backup took.",
@@ -36,8 +36,11 @@ func NewMetrics(registerer prometheus.Registerer) (*Metrics, error) {
 	return m, nil
 }
 
+// fresh says that the last backup was all there is at some time.
+func (m *Metrics) fresh(at time.Time) { m.last.Set(float64(at.UnixMilli()) / 1000) }
+
 func (m *Metrics) made(at time.Time, took time.Duration, bytes int64) {
-	m.last.Set(float64(at.UnixMilli()) / 1000)
+	m.fresh(at)
 	m.duration.Set(took.Seconds())
 	m.size.Set(float64(bytes))
 }

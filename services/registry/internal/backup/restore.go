@@ -49,12 +49,7 @@ func (m *Manager) Receive() (*Intake, error) {
 	if !m.restoring.TryLock() {
 		return nil, fault.New(fault.FailedPrecondition, ReasonRestoreRunning, "another restore is under way").WithRemedy("wait until it has ended")
 	}
-	// A server that died in the middle of one left its files.
-	err := os.RemoveAll(m.Spool)
-	if err == nil {
-		err = os.MkdirAll(m.Spool, 0o700)
-	}
-	if err != nil {
+	if err := os.MkdirAll(m.Spool, 0o700); err != nil {
 		m.restoring.Unlock()
 		return nil, fmt.Errorf("make folder for the files to restore: %w", err)
 	}
@@ -281,7 +276,11 @@ func (in *Intake) take(s *selection, answer *registryv1.RestoreBackupResponse, p
 			continue
 		}
 		counts[backup.TableName(row.GetTable())]++
-		if err := put(s.remap(row)); err != nil {
+		remapped, err := s.remap(row)
+		if err == nil {
+			err = put(remapped)
+		}
+		if err != nil {
 			return err
 		}
 	}

@@ -52,6 +52,7 @@ func (m *Manager) Run(ctx context.Context) {
 	if m.Schedule.Every == 0 {
 		return
 	}
+	m.remember()
 	for {
 		wait, err := m.due()
 		if err == nil && wait <= 0 {
@@ -75,13 +76,21 @@ func (m *Manager) Run(ctx context.Context) {
 	}
 }
 
+// remember tells of the last backup that this server made before it was started.
+func (m *Manager) remember() {
+	if all, err := list(m.Schedule.Directory); err == nil && len(all) > 0 {
+		m.Metrics.fresh(all[len(all)-1].manifest.CreatedAt)
+	}
+}
+
 // due answers how long it is until the next backup: restarts and new leaders do not put it off.
 func (m *Manager) due() (time.Duration, error) {
 	all, err := m.folder()
 	if err != nil || len(all) == 0 {
 		return 0, err
 	}
-	return m.Schedule.Every - m.Clock.Now().Sub(all[len(all)-1].manifest.CreatedAt), nil
+	left := m.Schedule.Every - m.Clock.Now().Sub(all[len(all)-1].manifest.CreatedAt)
+	return min(left, m.Schedule.Every), nil // The last one's clock may have been ahead.
 }
 
 // ReasonNoDirectory says that backups have nowhere to go.
@@ -107,8 +116,11 @@ func (m *Manager) Once(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	base := m.base(all)
-	if n := len(all); n > 0 && all[n-1].manifest.Index == m.Applied() && all[n-1].manifest.DatacenterID == m.Describe().DatacenterID {
+	if err := sweep(m.Schedule.Directory, start); err != nil {
+		return err
+	}
+	if m.unchanged(all) {
+		m.Metrics.fresh(start)
 		m.Log.DebugContext(ctx, "nothing changed since the last backup")
 		return nil
 	}
@@ -118,7 +130,7 @@ func (m *Manager) Once(ctx context.Context) error {
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	file, manifest, err := m.Create(ctx, base)
+	file, manifest, err := m.Create(ctx, m.base(all))
 	if fault.ReasonOf(err) == ReasonBaseTooOld || fault.ReasonOf(err) == ReasonForeignBase {
 		file, manifest, err = m.Create(ctx, nil)
 	}
@@ -147,13 +159,26 @@ func (m *Manager) Once(ctx context.Context) error {
 	return nil
 }
 
+// unchanged says that the last backup is of the state as it is now.
+func (m *Manager) unchanged(all []kept) bool {
+	if len(all) == 0 {
+		return false
+	}
+	last, own := all[len(all)-1].manifest, m.Describe()
+	return last.Index == m.Applied() && last.FederationID == own.FederationID && last.DatacenterID == own.DatacenterID && last.Generation == own.Generation
+}
+
 // base answers the backup that the next one is an increment on, nil when it is to be full.
 func (m *Manager) base(all []kept) *registryv1.BackupBase {
-	increments := 0
-	for i := len(all) - 1; i >= 0 && all[i].manifest.Base != nil; i-- {
-		increments++
+	chain := 1
+	at := len(all) - 1
+	for ; at > 0 && all[at].manifest.Base != nil; at-- {
+		if all[at].manifest.Base.ID != all[at-1].manifest.ID {
+			return nil // Somebody took a file away.
+		}
+		chain++
 	}
-	if len(all) == 0 || increments+1 >= m.Schedule.FullEvery {
+	if at < 0 || all[at].manifest.Base != nil || chain >= m.Schedule.FullEvery {
 		return nil
 	}
 	last := all[len(all)-1].manifest

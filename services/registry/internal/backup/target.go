@@ -1,6 +1,8 @@
 package backup
 
 import (
+	"fmt"
+
 	"google.golang.org/protobuf/proto"
 
 	"konsul.dev/pkg/backup"
@@ -86,14 +88,39 @@ func (s *selection) takes(row *registryv1.Record) bool {
 
 // remap makes a row of the backup one of the target, changed now: whoever knew the row from before must
 // not take it for the one it knew.
-func (s *selection) remap(row *registryv1.Record) *registryv1.Record {
+func (s *selection) remap(row *registryv1.Record) (*registryv1.Record, error) {
 	out := proto.CloneOf(row)
 	out.ModifyIndex = s.index
 	if out.GetOriginDatacenter() == s.source.Datacenter {
 		out.OriginDatacenter = s.target.Datacenter
 	}
 	if out.GetOriginDatacenter() == s.target.Datacenter {
-		out.OriginIndex = s.index
+		out.OriginIndex, out.OriginEpoch = s.index, s.epoch()
 	}
-	return out
+	if s.source.Datacenter == s.target.Datacenter || row.GetTable() != registryv1.Table_TABLE_FAILOVER_POLICY {
+		return out, nil
+	}
+	policy := &registryv1.FailoverPolicy{}
+	if err := proto.Unmarshal(row.GetValue(), policy); err != nil {
+		return nil, backup.Damaged("the failover policy %q cannot be decoded: %v", row.GetKey(), err)
+	}
+	for _, to := range policy.GetFailover() {
+		if to.GetDatacenter() == s.source.Datacenter {
+			to.Datacenter = s.target.Datacenter
+		}
+	}
+	value, err := proto.MarshalOptions{Deterministic: true}.Marshal(policy)
+	if err != nil {
+		return nil, fmt.Errorf("encode failover policy: %w", err)
+	}
+	out.Value = value
+	return out, nil
+}
+
+// epoch is the federation's when the restore is done.
+func (s *selection) epoch() uint64 {
+	if s.newer() {
+		return s.source.Epoch
+	}
+	return s.target.Epoch
 }
