@@ -106,7 +106,7 @@ func TestTheScheduleMakesChainsAndKeepsWhatItShould(t *testing.T) {
 	_, err = w.restore(Order{}, files...)
 	require.NoError(t, err)
 	require.Equal(t, w.rows[0].GetValue(), []byte(w.values()["local/a"]))
-	require.EqualValues(t, w.clock.Now().Unix(), int64(testutil.ToFloat64(w.Metrics.last)))
+	require.Equal(t, w.clock.Now().Unix(), int64(testutil.ToFloat64(w.Metrics.last)))
 	require.EqualValues(t, answers[4].GetBytes(), int64(testutil.ToFloat64(w.Metrics.size)))
 }
 
@@ -136,7 +136,7 @@ func TestWhatDidNotChangeIsNotBackedUpAgain(t *testing.T) {
 	w.clock.Advance(time.Hour)
 	require.NoError(t, w.Once(t.Context()))
 	require.Equal(t, "F", w.kinds())
-	require.EqualValues(t, w.clock.Now().Unix(), int64(testutil.ToFloat64(w.Metrics.last)), "the last one is as good as a new one: no alert")
+	require.Equal(t, w.clock.Now().Unix(), int64(testutil.ToFloat64(w.Metrics.last)), "the last one is as good as a new one: no alert")
 	w.own.Generation++
 	require.NoError(t, w.Once(t.Context()))
 	require.Equal(t, "FF", w.kinds(), "after a recovery the same index is another state")
@@ -257,7 +257,7 @@ func TestARestartDoesNotPutABackupOff(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, 20*time.Minute, left)
 	again.remember()
-	require.EqualValues(t, made.Unix(), int64(testutil.ToFloat64(again.Metrics.last)))
+	require.Equal(t, made.Unix(), int64(testutil.ToFloat64(again.Metrics.last)))
 	early := newWorld(t, w.Schedule)
 	early.clock.Advance(-24 * time.Hour)
 	left, err = early.due()
