@@ -3,6 +3,7 @@ package backup
 import (
 	"bufio"
 	"bytes"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -82,8 +83,12 @@ func Decrypt(src io.Reader, identities []age.Identity) (io.Reader, bool, error) 
 	}
 	out, err := age.Decrypt(in, identities...)
 	if err != nil {
-		return nil, true, fault.New(fault.FailedPrecondition, ReasonEncrypted, "the backup cannot be decrypted: %v", err).
-			WithField("--identity").WithRemedy("name the file with the age identity of one of its recipients; if it is the right one, the file is damaged").Wrap(err)
+		why := err
+		if none := (*age.NoIdentityMatchError)(nil); errors.As(err, &none) {
+			why = errors.New("it is for none of the identities")
+		}
+		return nil, true, fault.New(fault.FailedPrecondition, ReasonEncrypted, "the backup cannot be decrypted").
+			WithField("--identity").WithRemedy("name the file with the age identity of one of its recipients; if it is the right one, the file is damaged").Wrap(why)
 	}
 	return sealedReader{out}, true, nil
 }

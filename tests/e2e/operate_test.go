@@ -31,9 +31,9 @@ type site struct {
 	settings string
 	dir      string
 	network  string
-	access  framework.Access
-	running map[string]*exec.Cmd
-	said    map[string]*bytes.Buffer
+	access   framework.Access
+	running  map[string]*exec.Cmd
+	said     map[string]*bytes.Buffer
 }
 
 func random(t *testing.T, size int) string {

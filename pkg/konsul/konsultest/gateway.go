@@ -13,6 +13,7 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"io"
 	"math/big"
 	"net"
 	"os"
@@ -42,7 +43,8 @@ const Token = "test-token"
 type answer func(ctx context.Context, request proto.Message) (proto.Message, error)
 
 // Gateway answers the requests that On taught it, and refuses the others as Unimplemented. A batch is
-// answered, and noted, as the calls it is made of, unless On taught it batches.
+// answered, and noted, as the calls it is made of, unless On taught it batches. Of a stream of requests the
+// first is answered once all have come; all of them are noted.
 type Gateway struct {
 	// Address is where it listens, "https://127.0.0.1:port".
 	Address string
@@ -151,18 +153,36 @@ func (g *Gateway) handle(stream grpc.ServerStream) error {
 	if rpc.Token(stream.Context()) != Token {
 		return fault.New(fault.Unauthenticated, "TOKEN_UNKNOWN", "the token is unknown")
 	}
-	request, err := newRequest(stream)
+	kind, streamed, err := kindOf(stream)
 	if err != nil {
 		return err
 	}
+	request := kind.New().Interface()
 	if err := stream.RecvMsg(request); err != nil {
 		return fmt.Errorf("receive: %w", err)
 	}
+	var rest []proto.Message
+	for streamed {
+		next := kind.New().Interface()
+		if err := stream.RecvMsg(next); errors.Is(err, io.EOF) {
+			break
+		} else if err != nil {
+			return fmt.Errorf("receive: %w", err)
+		}
+		rest = append(rest, next)
+	}
 	response, err := g.answer(stream.Context(), request)
+	g.note(rest)
 	if err != nil {
 		return err
 	}
 	return stream.SendMsg(response)
+}
+
+func (g *Gateway) note(requests []proto.Message) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.requests = append(g.requests, requests...)
 }
 
 func (g *Gateway) answer(ctx context.Context, request proto.Message) (proto.Message, error) {
@@ -182,26 +202,26 @@ func (g *Gateway) answer(ctx context.Context, request proto.Message) (proto.Mess
 	return reply(ctx, request)
 }
 
-// newRequest answers an empty message of the kind the called method takes.
-func newRequest(stream grpc.ServerStream) (proto.Message, error) {
+// kindOf answers the kind of message the called method takes, and whether it takes a stream of them.
+func kindOf(stream grpc.ServerStream) (protoreflect.MessageType, bool, error) {
 	full, ok := grpc.MethodFromServerStream(stream)
 	if !ok {
-		return nil, errors.New("a stream without a method")
+		return nil, false, errors.New("a stream without a method")
 	}
 	name := strings.ReplaceAll(strings.TrimPrefix(full, "/"), "/", ".")
 	descriptor, err := protoregistry.GlobalFiles.FindDescriptorByName(protoreflect.FullName(name))
 	if err != nil {
-		return nil, fmt.Errorf("find method %s: %w", full, err)
+		return nil, false, fmt.Errorf("find method %s: %w", full, err)
 	}
 	method, ok := descriptor.(protoreflect.MethodDescriptor)
 	if !ok {
-		return nil, fmt.Errorf("%s is no method", full)
+		return nil, false, fmt.Errorf("%s is no method", full)
 	}
 	kind, err := protoregistry.GlobalTypes.FindMessageByName(method.Input().FullName())
 	if err != nil {
-		return nil, fmt.Errorf("find request of %s: %w", full, err)
+		return nil, false, fmt.Errorf("find request of %s: %w", full, err)
 	}
-	return kind.New().Interface(), nil
+	return kind, method.IsStreamingClient(), nil
 }
 
 func selfSigned() (tls.Certificate, error) {

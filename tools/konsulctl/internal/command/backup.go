@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -112,6 +113,9 @@ func (r *received) Read(p []byte) (int, error) {
 func (a *app) writeBackup(path string, to []age.Recipient, src io.Reader) (m backup.Manifest, seal backup.Seal, err error) {
 	part, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+".part-*")
 	if err != nil {
+		if at := (*fs.PathError)(nil); errors.As(err, &at) {
+			err = at.Err // The name of the part says nothing to whoever reads this.
+		}
 		return m, seal, fault.Invalid("--file", "cannot be written").WithRemedy("name a file in a folder that exists and may be written").Wrap(err)
 	}
 	defer func() {

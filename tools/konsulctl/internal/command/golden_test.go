@@ -9,6 +9,8 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"konsul.dev/pkg/konsul/konsultest"
 )
 
 var update = flag.Bool("update", false, "write what konsulctl says to testdata")
@@ -105,28 +107,32 @@ func TestWhatKonsulctlSays(t *testing.T) {
 		"error-add-peer":                    "operator raft add-peer 10.0.0.9:8502",
 		"error-no-setting":                  "operator autopilot set-config",
 	} {
-		t.Run(name, func(t *testing.T) {
-			var said strings.Builder
-			for _, format := range []string{"table", "json", "yaml"} {
-				r := ctl(t, gateway, "", append(asArguments(line), "-o", format)...)
-				fmt.Fprintf(&said, "$ konsulctl %s -o %s\n%s", line, format, r.stdout)
-				if r.stderr != "" {
-					fmt.Fprintf(&said, "--- stderr\n%s", r.stderr)
-				}
-				fmt.Fprintf(&said, "--- exit %d\n\n", r.code)
-				if strings.HasPrefix(name, "error") {
-					break
-				}
-			}
-			path := filepath.Join("testdata", name+".golden")
-			if *update {
-				require.NoError(t, os.WriteFile(path, []byte(said.String()), 0o600))
-			}
-			want, err := os.ReadFile(path)
-			require.NoError(t, err)
-			require.Equal(t, string(want), said.String())
-		})
+		t.Run(name, func(t *testing.T) { says(t, gateway, "testdata", name, line) })
 	}
+}
+
+// says compares what konsulctl says in every format with a file in a folder.
+func says(t *testing.T, gateway *konsultest.Gateway, folder, name, line string) {
+	t.Helper()
+	var said strings.Builder
+	for _, format := range []string{"table", "json", "yaml"} {
+		r := ctl(t, gateway, "", append(asArguments(line), "-o", format)...)
+		fmt.Fprintf(&said, "$ konsulctl %s -o %s\n%s", line, format, r.stdout)
+		if r.stderr != "" {
+			fmt.Fprintf(&said, "--- stderr\n%s", r.stderr)
+		}
+		fmt.Fprintf(&said, "--- exit %d\n\n", r.code)
+		if strings.HasPrefix(name, "error") {
+			break
+		}
+	}
+	path := filepath.Join(folder, name+".golden")
+	if *update {
+		require.NoError(t, os.WriteFile(path, []byte(said.String()), 0o600))
+	}
+	want, err := os.ReadFile(path)
+	require.NoError(t, err)
+	require.Equal(t, string(want), said.String())
 }
 
 // asArguments takes a line apart; in a rule a dot stands for a space.
