@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"runtime"
 	"runtime/pprof"
 	"strings"
 	"time"
@@ -95,9 +96,22 @@ func listen(control io.Reader, dir string) error {
 				return fmt.Errorf("write profile: %w", err)
 			}
 			profile = nil
+			if err := writeHeap(filepath.Join(dir, name+".heap.pprof")); err != nil {
+				return err
+			}
 		default:
 			return fmt.Errorf("unknown command %q", lines.Text())
 		}
 	}
 	return lines.Err()
+}
+
+// writeHeap writes what is alive after a collection, and what was allocated since the start.
+func writeHeap(path string) error {
+	file, err := os.Create(path)
+	if err != nil {
+		return fmt.Errorf("open heap profile: %w", err)
+	}
+	runtime.GC()
+	return errors.Join(pprof.WriteHeapProfile(file), file.Close())
 }

@@ -87,7 +87,7 @@ func measure(ctx context.Context, args []string) error {
 	flags.StringVar(&o.EtcdPath, "etcd", ".tools/etcd", "etcd's program; empty: leave etcd out")
 	flags.StringVar(&o.Dir, "dir", "", "a `folder` on the disk to measure; default: where temporary files go")
 	flags.BoolVar(&o.Keep, "keep", false, "leave the data and the servers' logs behind")
-	flags.StringVar(&o.Profiles, "cpuprofile", "", "write CPU profiles of our servers into this `folder`")
+	flags.StringVar(&o.Profiles, "cpuprofile", "", "write CPU and heap profiles of our servers into this `folder`")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
