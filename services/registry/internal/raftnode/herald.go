@@ -8,8 +8,9 @@ import (
 	"github.com/hashicorp/raft"
 )
 
-// quiet is how long the leader waits for another entry, which would tell the followers as well.
-const quiet = 2 * time.Millisecond
+// brisk is how soon after each other entries are when the leader waits for the next one, which tells the followers
+// as well. After a last write that long may pass until they hear of it.
+const brisk = 10 * time.Millisecond
 
 // herald tells followers of the last commit when no entry follows it. The Raft library leaves that to its next
 // message, tens of milliseconds later, and all that while watchers there do not hear of a write that its
@@ -20,7 +21,11 @@ const quiet = 2 * time.Millisecond
 // knows a later term, refuses it; nobody minds.
 type herald struct {
 	committed atomic.Pointer[position]
-	wake      chan struct{}
+	// before is when the entry before was applied; only the goroutine that applies entries uses it.
+	before time.Time
+	// patience is how long to wait for another entry, in nanoseconds.
+	patience atomic.Int64
+	wake     chan struct{}
 }
 
 type position struct{ index, term uint64 }
@@ -29,6 +34,13 @@ func newHerald() *herald { return &herald{wake: make(chan struct{}, 1)} }
 
 // applied notes an entry that was committed.
 func (h *herald) applied(index, term uint64) {
+	now := time.Now()
+	patience := 2 * now.Sub(h.before)
+	if patience >= 2*brisk {
+		patience = 0
+	}
+	h.before = now
+	h.patience.Store(int64(min(patience, brisk)))
 	h.committed.Store(&position{index, term})
 	select {
 	case h.wake <- struct{}{}:
@@ -36,32 +48,48 @@ func (h *herald) applied(index, term uint64) {
 	}
 }
 
+// last answers the last entry that was committed, when none has followed for as long as one may be expected; nil
+// when ctx ends.
+func (h *herald) last(ctx context.Context) *position {
+	for p := h.committed.Load(); ; {
+		if wait := time.Duration(h.patience.Load()); wait > 0 {
+			select {
+			case <-ctx.Done():
+				return nil
+			case <-time.After(wait):
+			}
+		}
+		now := h.committed.Load()
+		if now == p {
+			return p
+		}
+		p = now
+	}
+}
+
 // proclaim runs while this server leads.
 func (n *Node) proclaim(ctx context.Context) error {
-	told := map[raft.ServerID]*follower{}
+	peers := map[raft.ServerID]*follower{}
+	var told *position
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-n.herald.wake:
 		}
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-time.After(quiet):
-		}
-		p := n.herald.committed.Load()
-		if n.raft.LastIndex() > p.index || n.raft.CurrentTerm() != p.term || n.raft.State() != raft.Leader {
+		p := n.herald.last(ctx)
+		if p == nil || p == told || n.raft.LastIndex() > p.index || n.raft.CurrentTerm() != p.term || n.raft.State() != raft.Leader {
 			continue
 		}
+		told = p
 		for _, s := range n.raft.GetConfiguration().Configuration().Servers {
 			if string(s.ID) == n.config.ID {
 				continue
 			}
-			if told[s.ID] == nil {
-				told[s.ID] = &follower{}
+			if peers[s.ID] == nil {
+				peers[s.ID] = &follower{}
 			}
-			told[s.ID].tell(n, s, *p)
+			peers[s.ID].tell(n, s, *p)
 		}
 	}
 }
@@ -75,13 +103,11 @@ func (f *follower) tell(n *Node, s raft.Server, p position) {
 	}
 	go func() {
 		defer f.busy.Store(false)
-		own := n.transport.EncodePeer(raft.ServerID(n.config.ID), raft.ServerAddress(n.config.Advertise))
 		request := &raft.AppendEntriesRequest{
-			RPCHeader:    raft.RPCHeader{ProtocolVersion: raft.ProtocolVersionMax, ID: []byte(n.config.ID), Addr: own},
-			Term:         p.term,
+			RPCHeader: n.early.header(), Term: p.term,
 			PrevLogEntry: p.index, PrevLogTerm: p.term, LeaderCommitIndex: p.index,
 		}
 		// Should it fail, the library's own message comes later.
-		_ = n.transport.AppendEntries(s.ID, s.Address, request, &raft.AppendEntriesResponse{})
+		_ = n.early.AppendEntries(s.ID, s.Address, request, &raft.AppendEntriesResponse{})
 	}()
 }

@@ -20,6 +20,8 @@ type logStore struct {
 	meta    *metadb.BoltMetaDB
 	written written
 	step    steps.Hook
+	// early sends what is written here to the followers.
+	early *early
 }
 
 func openLog(c Config, hook steps.Hook, log *slog.Logger) (*logStore, error) {
@@ -35,7 +37,7 @@ func openLog(c Config, hook steps.Hook, log *slog.Logger) (*logStore, error) {
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("open raft log in %q: %w", dir, err), meta.Close())
 	}
-	l := &logStore{WAL: w, meta: meta, step: hook}
+	l := &logStore{WAL: w, meta: meta, step: hook, early: newEarly(c)}
 	l.written.grown = make(chan struct{}, 1)
 	return l, nil
 }

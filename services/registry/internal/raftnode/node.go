@@ -38,8 +38,8 @@ type Node struct {
 	// reload is held while the library's settings are read and changed.
 	reload sync.Mutex
 
-	transport raft.Transport
-	herald    *herald
+	early  *early
+	herald *herald
 
 	// readyTerm is the term in which this server leads and has applied all that came before.
 	readyTerm atomic.Uint64
@@ -86,6 +86,7 @@ func Start(p Params) (_ *Node, err error) {
 	if n.logs, err = openLog(p.Config, p.Step, p.Log); err != nil {
 		return nil, err
 	}
+	n.early = n.logs.early
 	n.queue = n.newQueue()
 	notify := make(chan bool, notifyBuffer)
 	if err := n.open(p, notify); err != nil {
@@ -138,11 +139,12 @@ func (n *Node) open(p Params, notify chan<- bool) error {
 	}
 	sm := &machine{store: p.Store, fsm: p.Machine, sink: p.Sink, metrics: p.Metrics, fatal: p.Fatal, step: p.Step, applied: n.herald.applied}
 	watched := &snapshotStore{SnapshotStore: snapshots, applied: p.Store.Applied, hangUp: n.network.hangUp, log: p.Log}
-	n.transport = newTransport(n.network, p.Log)
-	n.raft, err = raft.NewRaft(raftConfig(p.Config, p.Log, notify, restore), sm, cache, n.logs, watched, n.transport)
+	n.early.network = newTransport(n.network, p.Log)
+	n.raft, err = raft.NewRaft(raftConfig(p.Config, p.Log, notify, restore), sm, cache, n.logs, watched, n.early)
 	if err != nil {
 		return fmt.Errorf("start raft: %w", err)
 	}
+	n.early.raft.Store(n.raft)
 	return nil
 }
 
@@ -274,6 +276,7 @@ func (n *Node) Stop(ctx context.Context) error {
 				WithRemedy("look for a disk that does not answer; end the process")
 		}
 	}
+	n.early.sends.Wait()
 	n.readyTerm.Store(0)
 	return errors.Join(append(errs, n.group.Stop(ctx), n.logs.Close(), n.lock.Close())...)
 }

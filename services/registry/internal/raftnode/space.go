@@ -53,9 +53,11 @@ func (l *logStore) StoreLogs(logs []*raft.Log) error {
 		}
 	}
 	l.step.At(steps.Appending)
+	l.early.send(logs)
 	if err := l.WAL.StoreLogs(logs); err != nil {
 		return err
 	}
+	l.early.wrote(logs)
 	l.step.At(steps.Appended)
 	return nil
 }

@@ -19,7 +19,7 @@ import (
 
 const (
 	raftProtocol = "konsul-raft"
-	// maxPool bounds idle connections to a peer; one carries heartbeats, one entries.
+	// maxPool bounds idle connections to a peer: one carries heartbeats, one entries, one those that are sent early.
 	maxPool        = 3
 	networkTimeout = 5 * time.Second
 )
