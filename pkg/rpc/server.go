@@ -25,7 +25,7 @@ import (
 
 // streamWorkers is how many goroutines per processor keep the stack that a call needs. Calls that find all of
 // them busy get one of their own.
-const streamWorkers = 4
+const streamWorkers = 64
 
 // ServerParams is what a server is made of.
 type ServerParams struct {
@@ -74,6 +74,7 @@ func NewServer(p ServerParams) (*Server, error) {
 		grpc.ChainStreamInterceptor(chain.stream),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: keepaliveTime / 2, PermitWithoutStream: true}),
 		grpc.ConnectionTimeout(connectTimeout),
+		grpc.InitialWindowSize(streamWindow), grpc.InitialConnWindowSize(connWindow),
 		grpc.ForceServerCodecV2(newCodec()),
 		grpc.NumStreamWorkers(uint32(streamWorkers * runtime.GOMAXPROCS(0))), //nolint:gosec // a small number
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: keepaliveTime, Timeout: keepaliveTimeout}),
