@@ -84,11 +84,13 @@ func (c *rowCache) fill(id rowID, r *registryv1.Record, index uint64) {
 func (c *rowCache) commit(index uint64, changes []*change) {
 	c.committing.Store(index)
 	for _, change := range changes {
+		if change.id.table == registryv1.Table_TABLE_REQUEST {
+			continue // It is never kept.
+		}
 		s := c.shard(change.id)
 		s.mu.Lock()
-		s.rows.Remove(change.id)
-		if change.row != nil {
-			s.put(change.id, change.row, c.budget)
+		if change.row == nil || !s.put(change.id, change.row, c.budget) {
+			s.rows.Remove(change.id)
 		}
 		s.mu.Unlock()
 	}
@@ -105,16 +107,19 @@ func (c *rowCache) clear(index uint64) {
 	}
 }
 
-// put runs under mu.
-func (s *cacheShard) put(id rowID, r *registryv1.Record, budget int) {
+// put keeps a row if it is of a kind and size that is kept. It runs under mu.
+func (s *cacheShard) put(id rowID, r *registryv1.Record, budget int) bool {
 	size := rowBytes(id, r)
 	if id.table == registryv1.Table_TABLE_REQUEST || size > cachedRowBytes {
-		return // Outcomes of requests are hardly ever read.
+		return false // Outcomes of requests are hardly ever read.
 	}
-	s.rows.Remove(id)
+	if old, ok := s.rows.Peek(id); ok {
+		s.bytes -= rowBytes(id, old)
+	}
 	s.rows.Add(id, r)
 	s.bytes += size
 	for s.bytes > budget {
 		s.rows.RemoveOldest()
 	}
+	return true
 }
