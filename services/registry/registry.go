@@ -174,7 +174,7 @@ func (c *Config) Normalize() {
 // limits of settings.
 const (
 	leastValueBytes = 1 << 10
-	mostValueBytes  = 1 << 20 // more would not fit beside its frame into Badger's tree and gRPC's messages
+	mostValueBytes  = 1<<20 - rowFrame // more would not fit into Badger's tree and gRPC's messages
 	leastSegment    = 1 << 20
 	leastAuditBytes = 64 << 10
 	// mostTxnBytes leaves room in gRPC's 4 MiB.

@@ -28,7 +28,7 @@ func TestBadConfigurationNamesEveryField(t *testing.T) {
 	cfg.Registry.Servers = []registry.Server{server, server}
 	cfg.Registry.Raft.LeaderLease = cfg.Registry.Raft.HeartbeatTimeout
 	cfg.Registry.Retention.Indexes = 10
-	cfg.Registry.Store = registry.Store{MemtableBytes: 1 << 20}
+	cfg.Registry.Store = registry.Store{MemtableBytes: 1 << 19}
 	err := cfg.Validate()
 	for _, field := range []string{
 		"registry.retention.indexes", "registry.store.memtable_bytes", "registry.store.cache_bytes", "registry.store.row_cache_bytes",
@@ -36,4 +36,15 @@ func TestBadConfigurationNamesEveryField(t *testing.T) {
 	} {
 		require.ErrorContains(t, err, field)
 	}
+}
+
+func TestAMemtableHoldsTheLargestValue(t *testing.T) {
+	cfg := registry.DefaultConfig()
+	cfg.Server.Datacenter, cfg.Server.SecretFile = "us-east", "s"
+	cfg.Registry.MaxValueBytes = 900 << 10
+	cfg.Registry.MaxTxnBytes = 2 << 20
+	cfg.Normalize()
+	require.ErrorContains(t, cfg.Validate(), "registry.store.memtable_bytes")
+	cfg.Registry.Store.MemtableBytes = 8 << 20
+	require.NoError(t, cfg.Validate())
 }

@@ -31,9 +31,10 @@ const (
 	leastRetention = 1 << 10
 	mostRetention  = 1 << 24
 	leastWindow    = 1 << 20
-	leastMemtable  = 8 << 20 // more than a row of the largest value, many times
+	leastMemtable  = 1 << 20
 	mostMemtable   = 256 << 20
 	leastCache     = 1 << 20
+	rowFrame       = 32 << 10 // more than a row holds beside its value
 )
 
 func defaultStore() (Retention, Store) {
@@ -59,6 +60,9 @@ func (s Settings) validateStore() error {
 	}
 	if n := s.Store.MemtableBytes; n < leastMemtable || n > mostMemtable {
 		errs = append(errs, fault.Invalid("registry.store.memtable_bytes", "%d is not between %d and %d", n, leastMemtable, mostMemtable))
+	} else if most := badgerstore.LargestRow(n) - rowFrame; int64(s.MaxValueBytes) > most {
+		errs = append(errs, fault.Invalid("registry.store.memtable_bytes", "a memtable of %d bytes takes values of at most %d, not of registry.max_value_bytes, %d", n, most, s.MaxValueBytes).
+			WithRemedy("make memtables eight times as large as values"))
 	}
 	for field, n := range map[string]int64{"registry.store.cache_bytes": s.Store.CacheBytes, "registry.store.row_cache_bytes": s.Store.RowCacheBytes} {
 		if n < leastCache {

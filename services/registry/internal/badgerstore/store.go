@@ -26,7 +26,7 @@ type Options struct {
 	Retention uint64
 	// RetentionBytes is about how much may be written within that: where indexes are large, fewer are kept.
 	RetentionBytes uint64
-	// MemTableBytes is the size of a memtable; at least 8 MiB.
+	// MemTableBytes is the size of a memtable. LargestRow follows from it.
 	MemTableBytes int64
 	// CacheBytes is the size of the block cache.
 	CacheBytes int64
@@ -40,7 +40,7 @@ type Options struct {
 
 // DefaultOptions suits a registry of up to some millions of rows.
 func DefaultOptions(dir string, log *slog.Logger) Options {
-	return Options{Dir: dir, Log: log, Retention: 1 << 16, RetentionBytes: 256 << 20, MemTableBytes: 8 << 20, CacheBytes: 16 << 20, RowCacheBytes: 16 << 20, BootID: BootID()}
+	return Options{Dir: dir, Log: log, Retention: 1 << 16, RetentionBytes: 64 << 20, MemTableBytes: 4 << 20, CacheBytes: 16 << 20, RowCacheBytes: 16 << 20, BootID: BootID()}
 }
 
 // Store is the state on disk. Reads are safe for concurrent use; Begin to Commit and Restore belong to one goroutine.
@@ -92,6 +92,14 @@ func Open(opts Options) (*Store, error) {
 	return s, nil
 }
 
+// tableBytes is the size of a table of the first levels. Badger builds one in a buffer of twice that, which holds a memtable
+// of the default size as well; larger ones would make it take another buffer.
+const tableBytes = 5 << 19
+
+// LargestRow answers how many bytes of a row go into a store with memtables of a size: Badger writes no more than 15 %
+// of one at once.
+func LargestRow(memTableBytes int64) int64 { return min(1<<20, memTableBytes*15/100) }
+
 func badgerOptions(opts Options) badger.Options {
 	return badger.DefaultOptions(opts.Dir).
 		WithLogger(badgerLog{opts.Log}).
@@ -101,10 +109,11 @@ func badgerOptions(opts Options) badger.Options {
 		WithMetricsEnabled(false).
 		WithMemTableSize(opts.MemTableBytes).
 		WithNumMemtables(3).
+		WithBaseTableSize(tableBytes).
 		WithNumCompactors(2).
-		WithValueThreshold(1 << 20). // Values are at most that: all of them live in the tree, which compaction keeps bounded.
+		WithValueThreshold(LargestRow(opts.MemTableBytes)). // All rows live in the tree, which compaction keeps bounded.
 		WithValueLogFileSize(16 << 20).
-		WithCompression(options.Snappy).
+		WithCompression(options.None). // A third less memory: tables are built in buffers that Badger keeps, eight of them.
 		WithBlockCacheSize(opts.CacheBytes).
 		WithIndexCacheSize(0)
 }
