@@ -194,6 +194,8 @@ func TestAnEncryptedBackupTakesItsKey(t *testing.T) {
 	}
 	require.NoError(t, open(sealed.Bytes(), own))
 	require.Equal(t, backup.ReasonEncrypted, fault.ReasonOf(open(sealed.Bytes())))
+	_, err = backup.NewReader(bytes.NewReader(sealed.Bytes()))
+	require.Equal(t, backup.ReasonEncrypted, fault.ReasonOf(err), "a registry has no keys, and says so")
 	require.Equal(t, backup.ReasonEncrypted, fault.ReasonOf(open(sealed.Bytes(), other)))
 	for at := len("age-encryption.org/"); at < sealed.Len(); at++ {
 		damaged := bytes.Clone(sealed.Bytes())

@@ -13,6 +13,7 @@ import (
 	"github.com/klauspost/compress/gzip"
 	"google.golang.org/protobuf/encoding/protodelim"
 
+	"konsul.dev/pkg/fault"
 	registryv1 "konsul.dev/proto/gen/konsul/registry/v1"
 )
 
@@ -34,6 +35,10 @@ type Reader struct {
 func NewReader(src io.Reader) (*Reader, error) {
 	r := &Reader{src: newHeld(src), seen: Seal{Rows: map[string]uint64{}, Tombstones: map[string]uint64{}}}
 	r.in = bufio.NewReaderSize(r.src, 64<<10)
+	if beginning, _ := r.in.Peek(len(ageHeader)); Encrypted(beginning) {
+		return nil, fault.New(fault.FailedPrecondition, ReasonEncrypted, "the backup is encrypted").WithField("file").
+			WithRemedy("decrypt it first, with `age -d` or by `konsulctl backup restore --identity`")
+	}
 	header, err := r.in.Peek(len(gzipHeader()))
 	if err != nil || !bytes.Equal(header, gzipHeader()) {
 		return nil, r.why(err, "it does not begin as one")

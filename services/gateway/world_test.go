@@ -50,6 +50,7 @@ type datacenter struct {
 	registryv1.UnimplementedTokenServiceServer
 	registryv1.UnimplementedOperatorServiceServer
 	registryv1.UnimplementedACLServiceServer
+	registryv1.UnimplementedBackupServiceServer
 	federationv1.UnimplementedFederationServiceServer
 	wangossipv1.UnimplementedDatacenterServiceServer
 	failoverrouterv1.UnimplementedRouterServiceServer
@@ -73,6 +74,13 @@ type datacenter struct {
 	callers  []identity.ID
 	metadata metadata.MD
 	changed  chan struct{}
+	// backup is the file a backup answers, and cut after how many of its bytes the registry is gone; 0: it stays.
+	backup []byte
+	cut    int
+	// restored is the files that came in, and with which orders.
+	restored [][]byte
+	started  []*registryv1.RestoreStart
+	bases    []*registryv1.CreateBackupRequest
 	// asked is what the catalogue was, but for health queries.
 	asked []proto.Message
 }
@@ -86,6 +94,7 @@ func newDatacenter(t *testing.T, ca *identitytest.CA, name string) *datacenter {
 		registryv1.RegisterTokenServiceServer(s, d)
 		registryv1.RegisterOperatorServiceServer(s, d)
 		registryv1.RegisterACLServiceServer(s, d)
+		registryv1.RegisterBackupServiceServer(s, d)
 		federationv1.RegisterFederationServiceServer(s, d)
 	})
 	d.gossip = d.serve(t, ca.Source(name, "wan-gossip"), func(s *rpc.Server) { wangossipv1.RegisterDatacenterServiceServer(s, d) })
@@ -104,6 +113,7 @@ func (d *datacenter) serve(t *testing.T, source identity.Source, register func(*
 			"konsul.registry.v1.KVService":            carried,
 			"konsul.registry.v1.OperatorService":      carried,
 			"konsul.registry.v1.ACLService":           anyone,
+			"konsul.registry.v1.BackupService":        carried,
 			"konsul.registry.v1.CatalogService":       anyone,
 			"konsul.registry.v1.TokenService":         anyone,
 			"konsul.federation.v1.FederationService":  anyone,

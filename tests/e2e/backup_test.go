@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -97,6 +98,8 @@ func TestABackupMovesADatacenter(t *testing.T) {
 	require.Contains(t, fresh.access.CTL(t, "backup", "restore", "--file", file("backup-us-east.tar.gz")).Stderr, "--datacenter us-east-new")
 	require.Regexp(t, `Value +1\n`, fresh.access.MustCTL(t, "kv", "get", "mine"))
 
+	restOverREST(t, old, fresh.access)
+
 	watcher := watchKeys(t, fresh.access)
 	waited := make(chan framework.Reply, 1)
 	go func() {
@@ -140,6 +143,42 @@ func TestABackupMovesADatacenter(t *testing.T) {
 	require.Regexp(t, `Value +2\n`, fresh.access.MustCTL(t, "kv", "get", "--read-mode", "linearizable", "config/a"))
 	watcher.until(func(state map[string]string) bool { return state["local/after"] == "1" })
 	require.NoError(t, watcher.failed)
+}
+
+// restOverREST makes and tries backups with nothing but HTTP; of the last one, nothing is to be seen afterwards.
+func restOverREST(t *testing.T, from, to framework.Access) {
+	t.Helper()
+	made := from.REST(t, http.MethodPost, "/api/v1/backups", nil, nil)
+	require.Equal(t, http.StatusOK, made.Status, string(made.Body))
+	m, _, err := backup.Verify(bytes.NewReader(made.Body))
+	require.NoError(t, err)
+	increment := from.REST(t, http.MethodPost, fmt.Sprintf("/api/v1/backups?base.id=%s&base.index=%d&base.federation_id=%s&base.datacenter_id=%s&base.generation=%d",
+		m.ID, m.Index, m.FederationID, m.DatacenterID, m.Generation), nil, nil)
+	require.Equal(t, http.StatusOK, increment.Status, string(increment.Body))
+	next, _, err := backup.Verify(bytes.NewReader(increment.Body))
+	require.NoError(t, err)
+	require.Equal(t, m.ID, next.Base.ID)
+
+	tried := to.REST(t, http.MethodPut, "/api/v1/backups/restore?datacenter=us-east-new&dry_run", made.Body, nil)
+	require.Equal(t, http.StatusOK, tried.Status, string(tried.Body))
+	var answer restored
+	require.NoError(t, json.Unmarshal(tried.Body, &answer))
+	require.Equal(t, framework.USEast, answer.SourceDatacenter)
+	require.NotEmpty(t, answer.Restored)
+	// The registry checks for itself.
+	damaged := bytes.Clone(made.Body)
+	damaged[len(damaged)/2] ^= 1
+	for reason, body := range map[string][]byte{"BACKUP_DAMAGED": damaged, "BACKUP_OF_ANOTHER_DATACENTER": made.Body} {
+		path := "/api/v1/backups/restore"
+		if reason == "BACKUP_DAMAGED" {
+			path += "?datacenter=us-east-new"
+		}
+		refused := to.REST(t, http.MethodPut, path, body, nil)
+		require.GreaterOrEqual(t, refused.Status, 400)
+		require.Contains(t, string(refused.Body), reason)
+	}
+	made = to.REST(t, http.MethodPost, "/api/v1/backups", nil, http.Header{"Authorization": {"Bearer a-secret-nobody-has-0123"}})
+	require.Equal(t, http.StatusUnauthorized, made.Status)
 }
 
 // watcher follows all keys of a datacenter; its state belongs to the caller of until.

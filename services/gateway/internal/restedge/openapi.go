@@ -37,6 +37,7 @@ func openAPI() ([]byte, error) {
 			},
 		}
 	}
+	addBackups(doc)
 	out, err := json.Marshal(doc)
 	if err != nil {
 		return nil, fmt.Errorf("encode the OpenAPI document: %w", err)

@@ -52,22 +52,29 @@ func newMux(ctx context.Context, conns Conns) (http.Handler, error) {
 	return textOnly(mux), conns.register(ctx, mux)
 }
 
-// textOnly refuses paths and parameters that are no text: they could not be encoded for the service that would refuse them.
+// textOnly refuses what is no text before anybody is called.
 func textOnly(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		const remedy = "percent-encode the bytes of UTF-8, such as %C3%A9 for an e with an accent"
-		if !utf8.ValidString(r.URL.Path) {
-			refuse(w, fault.Invalid("path", "is not valid UTF-8").WithRemedy(remedy))
+		if err := checkText(r); err != nil {
+			refuse(w, err)
 			return
-		}
-		for name, values := range r.URL.Query() {
-			if !utf8.ValidString(name + "=" + strings.Join(values, "&")) {
-				refuse(w, fault.Invalid("query", "has a parameter that is not valid UTF-8").WithRemedy(remedy))
-				return
-			}
 		}
 		next.ServeHTTP(w, r)
 	})
+}
+
+// checkText refuses paths and parameters that are no text: they could not be encoded for the service that would refuse them.
+func checkText(r *http.Request) error {
+	const remedy = "percent-encode the bytes of UTF-8, such as %C3%A9 for an e with an accent"
+	if !utf8.ValidString(r.URL.Path) {
+		return fault.Invalid("path", "is not valid UTF-8").WithRemedy(remedy)
+	}
+	for name, values := range r.URL.Query() {
+		if !utf8.ValidString(name + "=" + strings.Join(values, "&")) {
+			return fault.Invalid("query", "has a parameter that is not valid UTF-8").WithRemedy(remedy)
+		}
+	}
+	return nil
 }
 
 func (e *Edge) serveREST(w http.ResponseWriter, r *http.Request) {
@@ -78,13 +85,17 @@ func (e *Edge) serveREST(w http.ResponseWriter, r *http.Request) {
 	}
 	// A clone: the request's headers and URL change for the mux, the caller's wrappers still read them.
 	r = r.Clone(withCaller(r.Context(), caller))
+	w.Header().Set("Cache-Control", "no-store")
+	w.Header().Set("X-Content-Type-Options", "nosniff")
+	if serve := e.files(r); serve != nil {
+		textOnly(serve).ServeHTTP(w, r)
+		return
+	}
 	if err := e.readBody(w, r); err != nil {
 		refuse(w, err)
 		return
 	}
 	negotiate(r)
-	w.Header().Set("Cache-Control", "no-store")
-	w.Header().Set("X-Content-Type-Options", "nosniff")
 	e.rest.ServeHTTP(w, r)
 }
 
