@@ -145,6 +145,63 @@ func TestABackupMovesADatacenter(t *testing.T) {
 	require.NoError(t, watcher.failed)
 }
 
+// TestABackupGoesThroughAnotherDatacentersEdge asks one datacenter for what is another's.
+func TestABackupGoesThroughAnotherDatacentersEdge(t *testing.T) {
+	lab := framework.StartLab(t, framework.LabOptions{})
+	east, eu := lab.Access(framework.USEast), lab.Access(framework.EUCentral)
+	file := filepath.Join(t.TempDir(), "eu.tar.gz")
+	east.MustCTL(t, "kv", "set", "--global", "everywhere", "1")
+	eu.MustCTL(t, "kv", "set", "mine", "old")
+	framework.Eventually(t, soon, "the global key is copied", func() error {
+		if r := eu.CTL(t, "kv", "get", "--global", "everywhere"); r.Code != 0 {
+			return errors.New(r.Stderr)
+		}
+		return nil
+	})
+	east.MustCTL(t, "backup", "create", "--file", file, "--datacenter", framework.EUCentral)
+	m := inspect(t, east, file)
+	require.Equal(t, framework.EUCentral, m.Datacenter)
+	over := east.REST(t, http.MethodPost, "/api/v1/backups?datacenter="+framework.EUCentral, nil, nil)
+	require.Equal(t, http.StatusOK, over.Status, string(over.Body))
+	again, _, err := backup.Verify(bytes.NewReader(over.Body))
+	require.NoError(t, err)
+	require.Equal(t, m.DatacenterID, again.DatacenterID)
+
+	eu.MustCTL(t, "kv", "set", "mine", "new")
+	east.MustCTL(t, "kv", "set", "--global", "everywhere", "2")
+	before := indexOf(t, eu)
+	refused := east.CTL(t, "backup", "restore", "--file", file)
+	require.NotZero(t, refused.Code)
+	require.Contains(t, refused.Stderr, "--datacenter us-east")
+	var answer restored
+	out := east.MustCTL(t, "backup", "restore", "--file", file, "--datacenter", framework.EUCentral, "-o", "json")
+	require.NoError(t, json.Unmarshal([]byte(out), &answer), out)
+	require.Equal(t, framework.EUCentral, answer.Datacenter)
+	require.Greater(t, answer.Index, before)
+	require.Regexp(t, `Value +old\n`, eu.MustCTL(t, "kv", "get", "mine"))
+	// Global rows are the primary's, and go on being copied.
+	east.MustCTL(t, "kv", "set", "--global", "everywhere", "3")
+	framework.Eventually(t, soon, "replication goes on", func() error {
+		if out := eu.MustCTL(t, "kv", "get", "--global", "everywhere"); !strings.Contains(out, "3") {
+			return errors.New(out)
+		}
+		return nil
+	})
+	require.Contains(t, east.CTL(t, "backup", "create", "--file", file, "--datacenter", "atlantis").Stderr, "atlantis")
+	require.Contains(t, east.MustCTL(t, "backup", "list", "--datacenter", framework.EUCentral), "SERVER")
+	// Damage on the way to another datacenter is found there.
+	over.Body[len(over.Body)/2] ^= 1
+	damaged := east.REST(t, http.MethodPut, "/api/v1/backups/restore?datacenter="+framework.EUCentral, over.Body, nil)
+	require.Contains(t, string(damaged.Body), "BACKUP_DAMAGED")
+	lab.Kill(framework.EUCentral)
+	framework.Eventually(t, soon, "a datacenter that does not answer is named", func() error {
+		if r := east.CTL(t, "backup", "create", "--file", file, "--datacenter", framework.EUCentral); r.Code == 0 || !strings.Contains(r.Stderr, "datacenter eu-central did not answer") {
+			return errors.New(r.Stderr)
+		}
+		return nil
+	})
+}
+
 // restOverREST makes and tries backups with nothing but HTTP; of the last one, nothing is to be seen afterwards.
 func restOverREST(t *testing.T, from, to framework.Access) {
 	t.Helper()
