@@ -53,6 +53,8 @@ func TestABackupMovesADatacenter(t *testing.T) {
 	files := t.TempDir()
 	file := func(name string) string { return filepath.Join(files, name) }
 	east, fresh := buildSite(t, framework.USEast, 1), buildSite(t, "us-east-new", 3)
+	kept := t.TempDir()
+	east.settings = fmt.Sprintf("backup: {every: 1s, full_every: 2, keep: 2, directory: %s}", kept)
 	east.open()
 	fresh.open()
 	fresh.voters("registry-1", "registry-2", "registry-3")
@@ -99,6 +101,7 @@ func TestABackupMovesADatacenter(t *testing.T) {
 	require.Regexp(t, `Value +1\n`, fresh.access.MustCTL(t, "kv", "get", "mine"))
 
 	restOverREST(t, old, fresh.access)
+	scheduled(t, old, kept)
 
 	watcher := watchKeys(t, fresh.access)
 	waited := make(chan framework.Reply, 1)
@@ -143,6 +146,37 @@ func TestABackupMovesADatacenter(t *testing.T) {
 	require.Regexp(t, `Value +2\n`, fresh.access.MustCTL(t, "kv", "get", "--read-mode", "linearizable", "config/a"))
 	watcher.until(func(state map[string]string) bool { return state["local/after"] == "1" })
 	require.NoError(t, watcher.failed)
+}
+
+// scheduled waits until the schedule has given up what it made first, and reads what it kept.
+func scheduled(t *testing.T, access framework.Access, folder string) {
+	t.Helper()
+	type kept struct {
+		ID     string
+		Path   string
+		BaseID string `json:"base_id"`
+	}
+	seen := map[string]bool{}
+	framework.Eventually(t, soon, "old backups are given up", func() error {
+		access.MustCTL(t, "kv", "set", "tick", fmt.Sprint(time.Now().UnixNano()))
+		var list struct{ Backups []kept }
+		out := access.MustCTL(t, "backup", "list", "-o", "json")
+		if err := json.Unmarshal([]byte(out), &list); err != nil {
+			return err
+		}
+		for _, b := range list.Backups {
+			seen[b.ID] = true
+		}
+		// At least two stay, and none of a chain without the others.
+		if len(list.Backups) < 2 || len(list.Backups) > 3 || len(seen) < 5 || list.Backups[0].BaseID != "" || list.Backups[1].BaseID != list.Backups[0].ID {
+			return fmt.Errorf("%d seen, now %s", len(seen), out)
+		}
+		require.Equal(t, folder, filepath.Dir(list.Backups[0].Path))
+		if r := access.CTL(t, "backup", "verify", list.Backups[0].Path, list.Backups[1].Path); r.Code != 0 {
+			return errors.New(r.Stderr) // They may have been given up meanwhile.
+		}
+		return nil
+	})
 }
 
 // TestABackupGoesThroughAnotherDatacentersEdge asks one datacenter for what is another's.
