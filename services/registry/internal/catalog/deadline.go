@@ -3,8 +3,6 @@ package catalog
 import (
 	"strings"
 	"time"
-
-	registryv1 "konsul.dev/proto/gen/konsul/registry/v1"
 )
 
 // Deadlines keeps time for the view. Its keys mean something to Writer.Expire alone.
@@ -37,10 +35,10 @@ const (
 	dueReap      = DeadlineReap + ":"
 )
 
-// watchCheck keeps the deadline of a TTL check. One that is critical waits for nothing.
-func (v *View) watchCheck(key string, c *registryv1.Check) {
-	if ttl := c.GetTtl().AsDuration(); c.GetTtl() != nil && c.GetStatus() != critical {
-		v.deadlines.Set(dueReport+key, ttl)
+// watchCheck keeps the deadline of a TTL check; nil when it is gone. One that is critical waits for nothing.
+func (v *View) watchCheck(key string, c *check) {
+	if c != nil && c.ttl != nil && c.status != critical {
+		v.deadlines.Set(dueReport+key, c.ttl.AsDuration())
 	} else {
 		v.deadlines.Remove(dueReport + key)
 	}
@@ -48,29 +46,31 @@ func (v *View) watchCheck(key string, c *registryv1.Check) {
 
 // watchNode keeps the deadlines of a node that must send heartbeats.
 func (v *View) watchNode(n *node) {
-	for key, ttl := range v.dueOf(n) {
-		if ttl == 0 {
-			v.deadlines.Remove(key)
-		} else {
-			v.deadlines.Set(key, ttl)
-		}
+	heartbeat, reap := v.dueOf(n)
+	v.watch(dueHeartbeat+n.name, heartbeat)
+	v.watch(dueReap+n.name, reap)
+}
+
+func (v *View) watch(key string, ttl time.Duration) {
+	if ttl == 0 {
+		v.deadlines.Remove(key)
+	} else {
+		v.deadlines.Set(key, ttl)
 	}
 }
 
 // dueOf answers a node's deadlines; 0: none of that kind.
-func (v *View) dueOf(n *node) map[string]time.Duration {
-	heartbeat, reap := dueHeartbeat+n.name, dueReap+n.name
-	ttl := n.value.GetLivenessTtl()
-	liveness := findCheck(n.checks, CheckLiveness)
+func (v *View) dueOf(n *node) (heartbeat, reap time.Duration) {
+	liveness := n.check(CheckLiveness)
 	switch {
-	case ttl == nil || liveness == nil:
-		return map[string]time.Duration{heartbeat: 0, reap: 0}
-	case liveness.GetStatus() != critical:
-		return map[string]time.Duration{heartbeat: ttl.AsDuration(), reap: 0}
+	case n.ttl == nil || liveness == nil:
+		return 0, 0
+	case liveness.status != critical:
+		return n.ttl.AsDuration(), 0
 	}
 	// The node has been dead since its check says so, whoever led then; but a new leader hears it out.
-	left := v.reapAfter - v.now().Sub(liveness.GetModifiedAt().AsTime())
-	return map[string]time.Duration{heartbeat: 0, reap: max(left, ttl.AsDuration())}
+	left := v.reapAfter - v.now().Sub(liveness.value().GetModifiedAt().AsTime())
+	return 0, max(left, n.ttl.AsDuration())
 }
 
 // Grace begins all deadlines anew: a leader that was just elected does not know who reported to the one before.
@@ -82,30 +82,34 @@ func (v *View) Grace() {
 
 func (v *View) dueLocked() map[string]time.Duration {
 	due := map[string]time.Duration{}
-	add := func(o owner, checks []*registryv1.Check) {
+	add := func(o owner, checks []*check) {
 		for _, c := range checks {
-			if o.check = c.GetId(); c.GetTtl() != nil && c.GetStatus() != critical {
-				due[dueReport+o.key()] = c.GetTtl().AsDuration()
+			if o.check = c.id; c.ttl != nil && c.status != critical {
+				due[dueReport+o.key()] = c.ttl.AsDuration()
 			}
 		}
 	}
 	for _, n := range v.nodes {
 		add(owner{node: n.name}, n.checks)
-		for key, ttl := range v.dueOf(n) {
-			if ttl > 0 {
-				due[key] = ttl
-			}
+		heartbeat, reap := v.dueOf(n)
+		if heartbeat > 0 {
+			due[dueHeartbeat+n.name] = heartbeat
+		}
+		if reap > 0 {
+			due[dueReap+n.name] = reap
 		}
 	}
 	for _, i := range v.instances {
-		add(owner{service: i.id}, i.answer.GetChecks())
+		add(owner{service: i.id}, i.checks)
 	}
 	return due
 }
 
-func findCheck(checks []*registryv1.Check, id string) *registryv1.Check {
+func (n *node) check(id string) *check { return findCheck(n.checks, id) }
+
+func findCheck(checks []*check, id string) *check {
 	for _, c := range checks {
-		if c.GetId() == id {
+		if c.id == id {
 			return c
 		}
 	}

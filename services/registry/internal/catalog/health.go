@@ -1,12 +1,14 @@
 package catalog
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"strings"
 	"time"
 
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/durationpb"
 
 	"konsul.dev/pkg/fault"
 	registryv1 "konsul.dev/proto/gen/konsul/registry/v1"
@@ -32,7 +34,7 @@ func (w *Writer) UpdateChecks(v *View, req *registryv1.UpdateChecksRequest, now 
 		if last[o.key()] != i {
 			continue
 		}
-		was := findCheck(v.checksOf(o), o.check)
+		was := findCheck(v.checksOf(o), o.check).value()
 		if was == nil {
 			return nil, checkNotFound(o).WithField(field)
 		}
@@ -44,7 +46,7 @@ func (w *Writer) UpdateChecks(v *View, req *registryv1.UpdateChecksRequest, now 
 		}
 		fresh := proto.CloneOf(was)
 		fresh.Status, fresh.Output = u.GetStatus(), u.GetOutput()
-		p.putCheck(o, was, fresh)
+		p.putCheck(o, was.GetModifyIndex(), fresh)
 	}
 	return p.done()
 }
@@ -106,19 +108,19 @@ func (w *Writer) SetMaintenance(v *View, req *registryv1.SetMaintenanceRequest, 
 	}
 	p := w.plan(v, req.GetRequestId(), now)
 	if o.node != "" {
-		have, _ := v.Node(o.node)
-		if have.Node == nil {
+		have := v.nodeRow(o.node)
+		if !have.exists {
 			return nil, NodeNotFound(o.node)
 		}
-		p.unchanged(registryv1.Table_TABLE_NODE, o.node, have.Node.GetModifyIndex())
+		p.unchanged(registryv1.Table_TABLE_NODE, o.node, have.modified)
 	} else {
-		have, _ := v.Instance(o.service)
-		if have == nil {
+		have := v.serviceRow(o.service)
+		if !have.exists {
 			return nil, ServiceNotFound(o.service)
 		}
-		p.unchanged(registryv1.Table_TABLE_SERVICE, o.service, have.GetService().GetModifyIndex())
+		p.unchanged(registryv1.Table_TABLE_SERVICE, o.service, have.modified)
 	}
-	was := findCheck(v.checksOf(o), CheckMaintenance)
+	was := findCheck(v.checksOf(o), CheckMaintenance).value()
 	fresh := &registryv1.Check{
 		Id: CheckMaintenance, Name: "maintenance", ServiceId: o.service, Node: o.node, Status: critical, Output: req.GetReason(),
 	}
@@ -126,7 +128,7 @@ func (w *Writer) SetMaintenance(v *View, req *registryv1.SetMaintenanceRequest, 
 	case !req.GetEnabled() && was != nil:
 		p.delete(registryv1.Table_TABLE_CHECK, o.key())
 	case req.GetEnabled() && (was == nil || was.GetOutput() != fresh.GetOutput()):
-		p.putCheck(o, was, fresh)
+		p.putCheck(o, was.GetModifyIndex(), fresh)
 	}
 	return p.done()
 }
@@ -140,16 +142,16 @@ func (w *Writer) Heartbeat(v *View, req *registryv1.HeartbeatRequest, now time.T
 	var unknown []string
 	revived := map[string]bool{}
 	for _, name := range req.GetNodes() {
-		have, _ := v.Node(name)
-		was := findCheck(have.Checks, CheckLiveness)
+		have := v.nodeRow(name)
+		was := findCheck(have.checks, CheckLiveness)
 		switch {
-		case have.Node.GetLivenessTtl() == nil || was == nil:
+		case have.ttl == nil || was == nil:
 			unknown = append(unknown, name)
-		case was.GetStatus() == passing:
+		case was.status == passing:
 			p.Renews = append(p.Renews, dueHeartbeat+name)
 		case !revived[name]:
 			revived[name] = true
-			p.putCheck(owner{node: name, check: CheckLiveness}, was, livenessCheck(name, passing, ""))
+			p.putCheck(owner{node: name, check: CheckLiveness}, was.indexOf(), livenessCheck(name, passing, ""))
 		}
 	}
 	done, err := p.done()
@@ -162,56 +164,87 @@ func (w *Writer) Expire(v *View, deadline string, now time.Time) (*registryv1.Co
 	switch kind, name := Deadline(deadline); kind {
 	case DeadlineReport:
 		o := ownerOf(name)
-		was := findCheck(v.checksOf(o), o.check)
+		was := findCheck(v.checksOf(o), o.check).value()
 		if was.GetTtl() == nil || was.GetStatus() == critical {
 			return nil, nil
 		}
 		fresh := proto.CloneOf(was)
 		fresh.Status, fresh.Output = critical, fmt.Sprintf("no report within %v", was.GetTtl().AsDuration())
-		p.putCheck(o, was, fresh)
+		p.putCheck(o, was.GetModifyIndex(), fresh)
 	case DeadlineHeartbeat:
-		have, _ := v.Node(name)
-		was := findCheck(have.Checks, CheckLiveness)
-		if have.Node.GetLivenessTtl() == nil || was == nil || was.GetStatus() == critical {
+		have := v.nodeRow(name)
+		was := findCheck(have.checks, CheckLiveness)
+		if have.ttl == nil || was == nil || was.status == critical {
 			return nil, nil
 		}
-		p.unchanged(registryv1.Table_TABLE_NODE, name, have.Node.GetModifyIndex())
-		p.putCheck(owner{node: name, check: CheckLiveness}, was,
-			livenessCheck(name, critical, fmt.Sprintf("no heartbeat within %v", have.Node.GetLivenessTtl().AsDuration())))
+		p.unchanged(registryv1.Table_TABLE_NODE, name, have.modified)
+		p.putCheck(owner{node: name, check: CheckLiveness}, was.indexOf(),
+			livenessCheck(name, critical, fmt.Sprintf("no heartbeat within %v", have.ttl.AsDuration())))
 	case DeadlineReap:
-		have, _ := v.Node(name)
-		was := findCheck(have.Checks, CheckLiveness)
-		if was.GetStatus() != critical {
+		have := v.nodeRow(name)
+		was := findCheck(have.checks, CheckLiveness)
+		if was == nil || was.status != critical {
 			return nil, nil
 		}
 		// A sign of life, or a registration on the node, changes its check.
-		p.unchanged(registryv1.Table_TABLE_CHECK, owner{node: name, check: CheckLiveness}.key(), was.GetModifyIndex())
-		p.deregisterNode(name, have)
+		p.unchanged(registryv1.Table_TABLE_CHECK, owner{node: name, check: CheckLiveness}.key(), was.modified)
+		p.deregisterNode(name, v.instancesOn(name))
 	}
 	return p.Command, p.err
 }
 
 // checksOf answers the checks of a check's owner.
-func (v *View) checksOf(o owner) []*registryv1.Check {
+func (v *View) checksOf(o owner) []*check {
 	if o.node != "" {
-		n, _ := v.Node(o.node)
-		return n.Checks
+		return v.nodeRow(o.node).checks
 	}
-	checks, _ := v.stored(o.service)
-	return checks
+	return v.serviceRow(o.service).checks
 }
 
-// stored answers an instance's checks and its service as it is stored, nil when it is not there.
-func (v *View) stored(id string) ([]*registryv1.Check, *registryv1.Service) {
+// stored is a row of a node or a service as plans are made on it, with its checks.
+type stored struct {
+	exists   bool
+	raw      []byte
+	modified uint64
+	checks   []*check
+	// ttl is a node's, nil unless heartbeats are expected.
+	ttl *durationpb.Duration
+}
+
+// says answers whether the row is there and has this value.
+func (s stored) says(value []byte) bool { return s.exists && bytes.Equal(s.raw, value) }
+
+func (v *View) nodeRow(name string) stored {
+	v.mu.RLock()
+	defer v.mu.RUnlock()
+	n := v.nodes[name]
+	if n == nil {
+		return stored{}
+	}
+	return stored{exists: n.exists, raw: n.raw, modified: n.modified, checks: n.checks, ttl: n.ttl}
+}
+
+func (v *View) serviceRow(id string) stored {
 	v.mu.RLock()
 	defer v.mu.RUnlock()
 	i := v.instances[id]
 	if i == nil {
-		return nil, nil
+		return stored{}
 	}
-	service := i.service()
-	if service != nil && i.inherits {
-		service = at(service, "")
+	return stored{exists: i.service != nil, raw: i.raw, modified: i.modified, checks: i.checks}
+}
+
+// instancesOn answers the ids of a node's instances.
+func (v *View) instancesOn(node string) []string {
+	v.mu.RLock()
+	defer v.mu.RUnlock()
+	n := v.nodes[node]
+	if n == nil {
+		return nil
 	}
-	return i.answer.GetChecks(), service
+	ids := make([]string, len(n.instances))
+	for at, i := range n.instances {
+		ids[at] = i.id
+	}
+	return ids
 }

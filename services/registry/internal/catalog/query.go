@@ -5,9 +5,6 @@ import (
 	"maps"
 	"slices"
 
-	"google.golang.org/protobuf/encoding/protowire"
-	"google.golang.org/protobuf/proto"
-
 	registryv1 "konsul.dev/proto/gen/konsul/registry/v1"
 )
 
@@ -62,14 +59,19 @@ func (v *View) Query(name string, selected Selection) ([]*registryv1.ServiceInst
 	if s == nil {
 		return nil, v.changedLocked(s)
 	}
-	return s.selected(selected), v.changedLocked(s)
+	return v.selected(s, selected), v.changedLocked(s)
 }
 
-func (s *service) selected(selected Selection) []*registryv1.ServiceInstance {
+func (v *View) selected(s *service, selected Selection) []*registryv1.ServiceInstance {
 	out := make([]*registryv1.ServiceInstance, 0, len(s.instances))
+	var answer *registryv1.ServiceInstance
 	for _, i := range s.instances {
-		if selected.matches(i.answer) {
-			out = append(out, i.answer)
+		if selected.PassingOnly && i.status != passing {
+			continue
+		}
+		answer = v.answer(i, answer)
+		if selected.matches(answer) {
+			out = append(out, answer)
 		}
 	}
 	return out
@@ -97,38 +99,19 @@ func (v *View) Encoded(name string, passingOnly bool) ([]byte, Answer) {
 		e = &s.encoded[1]
 	}
 	if !e.made {
-		*e = encoding{made: true, bytes: s.encode(passingOnly)}
+		*e = encoding{made: true, bytes: s.encode(v.datacenter, passingOnly)}
 	}
 	return e.bytes, v.changedLocked(s)
 }
 
-// instancesField is QueryServiceResponse.instances.
-const instancesField protowire.Number = 1
-
-func (s *service) encode(passingOnly bool) []byte {
-	size := 0
-	sizes := make([]int, len(s.instances))
-	for n, i := range s.instances {
-		if passingOnly && i.answer.GetStatus() != passing {
-			continue
-		}
-		sizes[n] = proto.Size(i.answer)
-		size += protowire.SizeTag(instancesField) + protowire.SizeBytes(sizes[n])
-	}
-	out := make([]byte, 0, size)
-	options := proto.MarshalOptions{UseCachedSize: true}
-	for n, i := range s.instances {
-		if sizes[n] == 0 {
-			continue // Left out: no instance is empty.
-		}
-		out = protowire.AppendTag(out, instancesField, protowire.BytesType)
-		out = protowire.AppendVarint(out, uint64(sizes[n])) //nolint:gosec // a size
-		var err error
-		if out, err = options.MarshalAppend(out, i.answer); err != nil {
-			panic("catalog: encode an instance: " + err.Error()) // Only text that is not UTF-8 fails, and decoding it did.
+func (s *service) encode(datacenter string, passingOnly bool) []byte {
+	var scratch []byte
+	for _, i := range s.instances {
+		if !passingOnly || i.status == passing {
+			scratch = appendMessage(scratch, instancesField, func(out []byte) []byte { return i.append(out, datacenter) })
 		}
 	}
-	return out
+	return slices.Clip(slices.Clone(scratch))
 }
 
 // Services answers the names in the catalogue, in order, with counts and the union of the tags of the
@@ -138,7 +121,7 @@ func (v *View) Services(selected Selection) ([]*registryv1.ServiceSummary, Answe
 	defer v.mu.RUnlock()
 	out := make([]*registryv1.ServiceSummary, 0, len(v.services))
 	for _, s := range v.services {
-		if summary := s.summarize(selected); summary.GetInstances() > 0 {
+		if summary := v.summarize(s, selected); summary.GetInstances() > 0 {
 			out = append(out, summary)
 		}
 	}
@@ -147,14 +130,14 @@ func (v *View) Services(selected Selection) ([]*registryv1.ServiceSummary, Answe
 }
 
 // summarize counts; the summary of everything is kept until the service changes.
-func (s *service) summarize(selected Selection) *registryv1.ServiceSummary {
+func (v *View) summarize(s *service, selected Selection) *registryv1.ServiceSummary {
 	if !selected.all() {
-		return summaryOf(s.name, s.selected(selected))
+		return summaryOf(s.name, v.selected(s, selected))
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.summary == nil {
-		s.summary = summaryOf(s.name, s.selected(selected))
+		s.summary = summaryOf(s.name, v.selected(s, selected))
 	}
 	return s.summary
 }
@@ -180,8 +163,8 @@ func (v *View) Nodes(selected NodeSelection) ([]*registryv1.Node, Answer) {
 	defer v.mu.RUnlock()
 	out := make([]*registryv1.Node, 0, len(v.nodes))
 	for _, n := range v.nodes {
-		if n.value != nil && selected.matches(NodeAnswer{Node: n.value, Checks: n.checks, Status: n.status}) {
-			out = append(out, n.value)
+		if n.exists && selected.matches(NodeAnswer{Node: n.value(), Checks: values(n.checks), Status: n.status}) {
+			out = append(out, n.value())
 		}
 	}
 	slices.SortFunc(out, func(a, b *registryv1.Node) int { return cmp.Compare(a.GetName(), b.GetName()) })
@@ -206,9 +189,9 @@ func (v *View) Node(name string) (NodeAnswer, Answer) {
 		// That it went away is a change of some node.
 		return NodeAnswer{}, Answer{v.index, max(v.floor, v.nodesAt)}
 	}
-	out := NodeAnswer{Node: n.value, Checks: n.checks, Status: n.status, Instances: make([]*registryv1.ServiceInstance, len(n.instances))}
+	out := NodeAnswer{Node: n.value(), Checks: values(n.checks), Status: n.status, Instances: make([]*registryv1.ServiceInstance, len(n.instances))}
 	for at, i := range n.instances {
-		out.Instances[at] = i.answer
+		out.Instances[at] = v.answer(i, nil)
 	}
 	return out, Answer{v.index, max(v.floor, n.changed)}
 }
@@ -218,24 +201,34 @@ func (v *View) Instance(id string) (*registryv1.ServiceInstance, Answer) {
 	v.mu.RLock()
 	defer v.mu.RUnlock()
 	i := v.instances[id]
-	if i == nil || i.service() == nil {
+	if i == nil || i.service == nil {
 		return nil, Answer{v.index, max(v.floor, v.listAt)}
 	}
-	return i.answer, v.changedLocked(v.services[i.service().GetName()])
+	return v.answer(i, nil), v.changedLocked(i.service)
 }
 
 // ServiceName answers the service an instance belongs to, false when the instance is not there.
 func (v *View) ServiceName(id string) (string, bool) {
-	i, _ := v.Instance(id)
-	return i.GetService().GetName(), i != nil
+	v.mu.RLock()
+	defer v.mu.RUnlock()
+	i := v.instances[id]
+	if i == nil || i.service == nil {
+		return "", false
+	}
+	return i.service.name, true
 }
 
 // ServicesOn answers the names of the services that have an instance on a node.
 func (v *View) ServicesOn(node string) []string {
-	n, _ := v.Node(node)
+	v.mu.RLock()
+	defer v.mu.RUnlock()
+	n := v.nodes[node]
+	if n == nil {
+		return nil
+	}
 	names := map[string]bool{}
-	for _, i := range n.Instances {
-		names[i.GetService().GetName()] = true
+	for _, i := range n.instances {
+		names[i.service.name] = true
 	}
 	return slices.Sorted(maps.Keys(names))
 }
@@ -246,17 +239,21 @@ func (v *View) Checks(selected CheckSelection) ([]*registryv1.CheckSummary, Answ
 	defer v.mu.RUnlock()
 	var out []*registryv1.CheckSummary
 	for _, name := range slices.Sorted(maps.Keys(v.nodes)) {
-		for _, c := range v.nodes[name].checks {
+		for _, c := range values(v.nodes[name].checks) {
 			if selected.matches(c, name, "") {
 				out = append(out, &registryv1.CheckSummary{Check: c, Node: name})
 			}
 		}
 	}
 	for _, id := range slices.Sorted(maps.Keys(v.instances)) {
-		answer := v.instances[id].answer
-		for _, c := range answer.GetChecks() {
-			if selected.matches(c, answer.GetService().GetNode(), answer.GetService().GetName()) {
-				out = append(out, &registryv1.CheckSummary{Check: c, Node: answer.GetService().GetNode(), Service: answer.GetService().GetName()})
+		i := v.instances[id]
+		var service, node string
+		if i.service != nil {
+			service, node = i.service.name, i.node.name
+		}
+		for _, c := range values(i.checks) {
+			if selected.matches(c, node, service) {
+				out = append(out, &registryv1.CheckSummary{Check: c, Node: node, Service: service})
 			}
 		}
 	}

@@ -7,9 +7,11 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
-	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/encoding/protowire"
+	"google.golang.org/protobuf/types/known/durationpb"
 
 	registryv1 "konsul.dev/proto/gen/konsul/registry/v1"
 	"konsul.dev/services/registry/internal/record"
@@ -42,34 +44,51 @@ type View struct {
 	services  map[string]*service
 	listAt    uint64
 	// changed collects the services whose answers change in the batch that is being taken in.
-	changed map[string]struct{}
+	changed []*service
 }
 
-// node is a node row with what belongs to it; value is nil while there is no row.
+// node is a node's row with what belongs to it.
 type node struct {
-	name      string
-	value     *registryv1.Node
-	checks    []*registryv1.Check
+	name string
+	// exists says that there is a row; raw is its value.
+	exists            bool
+	raw               []byte
+	created, modified uint64
+	address           string
+	// ttl is nil unless heartbeats are expected.
+	ttl       *durationpb.Duration
+	checks    []*check
 	status    registryv1.HealthStatus
 	instances []*instance
 	// changed is when the node, its checks or its instances last changed.
 	changed uint64
+	// decoded is made for whoever asks, and dropped when the row changes.
+	decoded atomic.Pointer[registryv1.Node]
 }
 
+// instance is a service's row with its checks.
 type instance struct {
 	id string
-	// answer is what queries send; it is replaced, never changed. Its service is nil while only checks are known.
-	answer *registryv1.ServiceInstance
+	// service and node are nil while only checks are known; raw is the row's value.
+	service           *service
+	node              *node
+	raw               []byte
+	created, modified uint64
+	checks            []*check
+	// status is what the checks and the node's amount to.
+	status registryv1.HealthStatus
 	// inherits says that the address is the node's.
 	inherits bool
+	// decoded is made for whoever asks, and dropped when anything of it changes; it is never changed.
+	decoded atomic.Pointer[registryv1.ServiceInstance]
 }
-
-func (i *instance) service() *registryv1.Service { return i.answer.GetService() }
 
 type service struct {
 	name      string
 	instances []*instance
 	changed   uint64
+	// marked says that it is among the view's changed ones.
+	marked bool
 
 	// mu guards what readers make while they hold the view's lock for reading; writers hold that alone.
 	mu      sync.Mutex
@@ -98,7 +117,7 @@ func NewView(datacenter string, options ...Option) *View {
 
 func (v *View) clear() {
 	v.nodes, v.instances, v.services = map[string]*node{}, map[string]*instance{}, map[string]*service{}
-	v.changed = map[string]struct{}{}
+	v.changed = nil
 }
 
 // Load replaces the view by what is stored.
@@ -117,7 +136,7 @@ func (v *View) Load(r record.Reader) error {
 			return fmt.Errorf("load the catalogue: %w", err)
 		}
 	}
-	v.changed = map[string]struct{}{}
+	v.names()
 	v.deadlines.Reset(v.dueLocked())
 	return nil
 }
@@ -133,15 +152,19 @@ func (v *View) Apply(index uint64, rows []*registryv1.Record) ([]string, error) 
 			return nil, err
 		}
 	}
-	if len(v.changed) == 0 {
-		return nil, nil
-	}
-	changed := make([]string, 0, len(v.changed))
-	for name := range v.changed {
-		changed = append(changed, name)
+	return v.names(), nil
+}
+
+// names answers the services that changed, which begin anew.
+func (v *View) names() []string {
+	var names []string
+	for _, s := range v.changed {
+		s.marked = false
+		names = append(names, s.name)
 	}
 	clear(v.changed)
-	return changed, nil
+	v.changed = v.changed[:0]
+	return names
 }
 
 func (v *View) take(row *registryv1.Record) error {
@@ -162,13 +185,22 @@ func (v *View) take(row *registryv1.Record) error {
 
 func (v *View) takeNode(row *registryv1.Record) error {
 	n := v.node(row.GetKey())
-	n.value = nil
+	n.exists, n.raw, n.created, n.modified, n.address, n.ttl = false, nil, 0, 0, "", nil
+	n.decoded.Store(nil)
 	if !row.GetDeleted() {
-		n.value = &registryv1.Node{}
-		if err := proto.Unmarshal(row.GetValue(), n.value); err != nil {
+		n.exists, n.raw, n.created, n.modified = true, row.GetValue(), row.GetCreateIndex(), row.GetModifyIndex()
+		err := nodeShape().read(n.raw, func(field protowire.Number, _ uint64, content []byte) {
+			switch {
+			case field == addressOfNode && content != nil:
+				n.address = string(content)
+			case field == livenessOfNode && content != nil:
+				n.ttl = &durationpb.Duration{}
+				decode(content, n.ttl)
+			}
+		})
+		if err != nil {
 			return err
 		}
-		n.value.CreateIndex, n.value.ModifyIndex = row.GetCreateIndex(), row.GetModifyIndex()
 	}
 	v.touchNode(n, row.GetModifyIndex())
 	v.watchNode(n)
@@ -188,12 +220,12 @@ func (v *View) node(name string) *node {
 
 // forgetNode drops a node of which nothing is left.
 func (v *View) forgetNode(n *node) {
-	if n.value == nil && len(n.instances) == 0 && len(n.checks) == 0 {
+	if !n.exists && len(n.instances) == 0 && len(n.checks) == 0 {
 		delete(v.nodes, n.name)
 	}
 }
 
-// touchNode makes the answers of a node's instances anew.
+// touchNode says that the answers of a node's instances changed.
 func (v *View) touchNode(n *node, index uint64) {
 	n.changed = max(n.changed, index)
 	v.nodesAt = max(v.nodesAt, index)
@@ -205,71 +237,58 @@ func (v *View) touchNode(n *node, index uint64) {
 func (v *View) takeService(row *registryv1.Record) error {
 	i := v.instance(row.GetKey())
 	index := row.GetModifyIndex()
-	var fresh *registryv1.Service
-	if !row.GetDeleted() {
-		fresh = &registryv1.Service{}
-		if err := proto.Unmarshal(row.GetValue(), fresh); err != nil {
-			return err
-		}
-		fresh.CreateIndex, fresh.ModifyIndex = row.GetCreateIndex(), index
-	}
-	old := i.service()
-	stays := old != nil && fresh != nil && old.GetName() == fresh.GetName() && old.GetNode() == fresh.GetNode()
-	if old != nil && !stays {
-		v.detach(i, old, index)
-	}
 	v.listAt = max(v.listAt, index)
-	i.answer = &registryv1.ServiceInstance{Service: fresh, Checks: i.answer.GetChecks()}
-	if fresh == nil {
+	if row.GetDeleted() {
+		v.detach(i, index)
 		v.forget(i)
 		return nil
 	}
-	i.inherits = fresh.GetAddress() == ""
-	if stays {
-		fresh.Name, fresh.Node = old.GetName(), old.GetNode() // One string for all of them.
-	} else {
-		v.attach(i, fresh)
+	var name, node []byte
+	inherits := true
+	err := serviceShape().read(row.GetValue(), func(field protowire.Number, _ uint64, content []byte) {
+		switch field {
+		case nameOfService:
+			name = content
+		case nodeOfService:
+			node = content
+		case addressOf:
+			inherits = len(content) == 0
+		}
+	})
+	if err != nil {
+		return err
 	}
-	v.services[fresh.GetName()].share(i)
+	if i.service == nil || i.service.name != string(name) || i.node.name != string(node) {
+		v.detach(i, index)
+		v.attach(i, string(name), string(node))
+	}
+	i.raw, i.created, i.modified, i.inherits = row.GetValue(), row.GetCreateIndex(), index, inherits
 	v.touch(i, index)
 	return nil
 }
 
 // attach puts an instance into its service and its node.
-func (v *View) attach(i *instance, fresh *registryv1.Service) {
-	n := v.node(fresh.GetNode())
-	n.instances = insert(n.instances, i)
-	s := v.services[fresh.GetName()]
-	if s == nil {
-		s = &service{name: fresh.GetName()}
-		v.services[s.name] = s
+func (v *View) attach(i *instance, name, node string) {
+	i.node = v.node(node)
+	i.node.instances = insert(i.node.instances, i)
+	i.service = v.services[name]
+	if i.service == nil {
+		i.service = &service{name: name}
+		v.services[name] = i.service
 	}
-	s.instances = insert(s.instances, i)
-	fresh.Name, fresh.Node = s.name, n.name
+	i.service.instances = insert(i.service.instances, i)
 }
 
-// share lets an instance hold the tags and meta of the one before it when they are equal, as those of one
-// service mostly are: maps are what an instance costs most. Nobody changes what is answered.
-func (s *service) share(i *instance) {
-	at, _ := slices.BinarySearchFunc(s.instances, i.id, byID)
-	if at == 0 {
+// detach takes an instance out of its service and its node, if it is in any.
+func (v *View) detach(i *instance, index uint64) {
+	if i.service == nil {
 		return
 	}
-	fresh, before := i.service(), s.instances[at-1].service()
-	if slices.Equal(fresh.GetTags(), before.GetTags()) {
-		fresh.Tags = before.GetTags()
-	}
-	if maps.Equal(fresh.GetMeta(), before.GetMeta()) {
-		fresh.Meta = before.GetMeta()
-	}
-}
-
-// detach takes an instance out of its service and its node.
-func (v *View) detach(i *instance, old *registryv1.Service, index uint64) {
-	n := v.node(old.GetNode())
+	n, s := i.node, i.service
+	i.node, i.service, i.raw = nil, nil, nil
+	i.decoded.Store(nil)
 	n.instances, n.changed = remove(n.instances, i.id), max(n.changed, index)
 	v.forgetNode(n)
-	s := v.services[old.GetName()]
 	s.instances = remove(s.instances, i.id)
 	v.mark(s, index)
 }
@@ -277,29 +296,31 @@ func (v *View) detach(i *instance, old *registryv1.Service, index uint64) {
 // mark says that a service's answer changed.
 func (v *View) mark(s *service, index uint64) {
 	s.changed = max(s.changed, index)
-	s.encoded, s.summary = [2]encoding{}, nil
-	v.changed[s.name] = struct{}{}
+	if s.marked {
+		return
+	}
+	s.encoded, s.summary, s.marked = [2]encoding{}, nil, true
+	v.changed = append(v.changed, s)
 }
 
 func (v *View) instance(id string) *instance {
 	i := v.instances[id]
 	if i == nil {
-		i = &instance{id: strings.Clone(id), answer: &registryv1.ServiceInstance{}}
+		i = &instance{id: strings.Clone(id)}
 		v.instances[i.id] = i
 	}
 	return i
 }
 
 func (v *View) takeCheck(row *registryv1.Record) error {
-	var fresh *registryv1.Check
+	owner := ownerOf(row.GetKey())
+	var fresh *check
 	if !row.GetDeleted() {
-		fresh = &registryv1.Check{}
-		if err := proto.Unmarshal(row.GetValue(), fresh); err != nil {
+		var err error
+		if fresh, err = newCheck(owner.check, row); err != nil {
 			return err
 		}
-		fresh.ModifyIndex = row.GetModifyIndex()
 	}
-	owner := ownerOf(row.GetKey())
 	v.watchCheck(row.GetKey(), fresh)
 	if owner.node != "" {
 		n := v.node(owner.node)
@@ -311,7 +332,7 @@ func (v *View) takeCheck(row *registryv1.Record) error {
 		return nil
 	}
 	i := v.instance(owner.service)
-	i.answer = &registryv1.ServiceInstance{Service: i.service(), Checks: replaceCheck(i.answer.GetChecks(), owner.check, fresh)}
+	i.checks = replaceCheck(i.checks, owner.check, fresh)
 	v.touch(i, row.GetModifyIndex())
 	v.forget(i)
 	return nil
@@ -319,32 +340,68 @@ func (v *View) takeCheck(row *registryv1.Record) error {
 
 // forget drops an instance of which nothing is left.
 func (v *View) forget(i *instance) {
-	if i.service() == nil && len(i.answer.GetChecks()) == 0 {
+	if i.service == nil && len(i.checks) == 0 {
 		delete(v.instances, i.id)
 	}
 }
 
-// touch makes an instance's answer anew and marks its service as changed.
+// touch says that an instance's answer changed, and with it its service's.
 func (v *View) touch(i *instance, index uint64) {
-	own := i.service()
-	if own == nil {
+	if i.service == nil {
 		return
 	}
 	v.listAt = max(v.listAt, index)
-	v.mark(v.services[own.GetName()], index)
-	n := v.node(own.GetNode())
-	n.changed = max(n.changed, index)
-	value := n.value
+	v.mark(i.service, index)
+	i.node.changed = max(i.node.changed, index)
+	i.status = max(i.node.status, worst(i.checks))
+	i.decoded.Store(nil)
+}
+
+// value answers a node's row as it is answered, nil when there is none.
+func (n *node) value() *registryv1.Node {
+	if !n.exists {
+		return nil
+	}
+	if made := n.decoded.Load(); made != nil {
+		return made
+	}
+	out := &registryv1.Node{}
+	decode(n.raw, out)
+	out.CreateIndex, out.ModifyIndex = n.created, n.modified
+	n.decoded.Store(out)
+	return out
+}
+
+// answer is what queries send, nil while there is no row. Its tags and meta are those of another instance when they
+// are equal, as those of one service mostly are: maps are what a decoded instance costs most. Nobody changes what is answered.
+func (v *View) answer(i *instance, like *registryv1.ServiceInstance) *registryv1.ServiceInstance {
+	if i.service == nil {
+		return nil
+	}
+	if made := i.decoded.Load(); made != nil {
+		return made
+	}
+	own := &registryv1.Service{}
+	decode(i.raw, own)
+	own.Name, own.Node, own.CreateIndex, own.ModifyIndex = i.service.name, i.node.name, i.created, i.modified
+	if i.inherits {
+		own.Address = i.node.address
+	}
+	if tags := like.GetService().GetTags(); slices.Equal(own.GetTags(), tags) {
+		own.Tags = tags
+	}
+	if meta := like.GetService().GetMeta(); maps.Equal(own.GetMeta(), meta) {
+		own.Meta = meta
+	}
+	value := i.node.value()
 	if value == nil {
-		value = &registryv1.Node{Name: n.name}
+		value = &registryv1.Node{Name: i.node.name}
 	}
-	if i.inherits && own.GetAddress() != value.GetAddress() {
-		own = at(own, value.GetAddress())
+	out := &registryv1.ServiceInstance{
+		Node: value, Service: own, Checks: values(i.checks), NodeChecks: values(i.node.checks), Datacenter: v.datacenter, Status: i.status,
 	}
-	checks := i.answer.GetChecks()
-	i.answer = &registryv1.ServiceInstance{
-		Node: value, Service: own, Checks: checks, NodeChecks: n.checks, Datacenter: v.datacenter, Status: max(n.status, worst(checks)),
-	}
+	i.decoded.Store(out)
+	return out
 }
 
 // at answers a service with another address. The rest is shared, not copied.
@@ -358,10 +415,10 @@ func at(s *registryv1.Service, address string) *registryv1.Service {
 }
 
 // worst answers what checks amount to.
-func worst(checks []*registryv1.Check) registryv1.HealthStatus {
+func worst(checks []*check) registryv1.HealthStatus {
 	status := passing
 	for _, c := range checks {
-		status = max(status, c.GetStatus())
+		status = max(status, c.status)
 	}
 	return status
 }
@@ -385,15 +442,15 @@ func remove(list []*instance, id string) []*instance {
 }
 
 // replaceCheck answers checks with one put in its place, or taken out. The old list may be in use.
-func replaceCheck(old []*registryv1.Check, id string, fresh *registryv1.Check) []*registryv1.Check {
-	out := make([]*registryv1.Check, 0, len(old)+1)
+func replaceCheck(old []*check, id string, fresh *check) []*check {
+	out := make([]*check, 0, len(old)+1)
 	for _, c := range old {
-		if c.GetId() != id {
+		if c.id != id {
 			out = append(out, c)
 		}
 	}
 	if fresh != nil {
-		at, _ := slices.BinarySearchFunc(out, id, func(c *registryv1.Check, id string) int { return cmp.Compare(c.GetId(), id) })
+		at, _ := slices.BinarySearchFunc(out, id, func(c *check, id string) int { return cmp.Compare(c.id, id) })
 		out = slices.Insert(out, at, fresh)
 	}
 	if len(out) == 0 {

@@ -73,11 +73,18 @@ func (p *plan) done() (*Plan, error) {
 }
 
 func (p *plan) put(table registryv1.Table, key string, m proto.Message) {
+	p.putValue(table, key, p.encode(table, m))
+}
+
+func (p *plan) encode(table registryv1.Table, m proto.Message) []byte {
 	value, err := proto.MarshalOptions{Deterministic: true}.Marshal(m)
 	if err != nil {
 		p.err = errors.Join(p.err, fmt.Errorf("encode %s: %w", table, err))
-		return
 	}
+	return value
+}
+
+func (p *plan) putValue(table registryv1.Table, key string, value []byte) {
 	p.Command.Operations = append(p.Command.Operations, &registryv1.Operation{Op: &registryv1.Operation_Put{Put: &registryv1.Record{
 		Table: table, Key: key, Value: value, OriginDatacenter: p.w.datacenter,
 	}}})
@@ -101,10 +108,10 @@ func (p *plan) unchanged(table registryv1.Table, key string, modifyIndex uint64)
 	})
 }
 
-// putCheck writes a check that must still be as it was planned on: was is nil when there was none.
-func (p *plan) putCheck(o owner, was, fresh *registryv1.Check) {
+// putCheck writes a check that must still be as it was planned on: was is its index, 0 when there was none.
+func (p *plan) putCheck(o owner, was uint64, fresh *registryv1.Check) {
 	fresh.ModifyIndex, fresh.ModifiedAt = 0, timestamppb.New(p.now)
-	p.unchanged(registryv1.Table_TABLE_CHECK, o.key(), was.GetModifyIndex())
+	p.unchanged(registryv1.Table_TABLE_CHECK, o.key(), was)
 	p.put(registryv1.Table_TABLE_CHECK, o.key(), fresh)
 }
 
@@ -186,15 +193,15 @@ func (w *Writer) complete(req *registryv1.RegisterNodeRequest, prefix func(i int
 
 func (p *plan) register(r registration) {
 	name := r.node.GetName()
-	have, _ := p.v.Node(name)
-	if sameRow(r.node, have.Node, func(n *registryv1.Node, c, m uint64) { n.CreateIndex, n.ModifyIndex = c, m }) {
+	have := p.v.nodeRow(name)
+	if value := p.encode(registryv1.Table_TABLE_NODE, r.node); have.says(value) {
 		// Who deregisters the node at the same time must not leave what is registered here without it.
-		p.unchanged(registryv1.Table_TABLE_NODE, name, have.Node.GetModifyIndex())
+		p.unchanged(registryv1.Table_TABLE_NODE, name, have.modified)
 	} else {
-		p.put(registryv1.Table_TABLE_NODE, name, r.node)
+		p.putValue(registryv1.Table_TABLE_NODE, name, value)
 	}
-	p.expectHeartbeats(r.node, have.Checks)
-	p.registerChecks(owner{node: name}, have.Checks, r.checks, true)
+	p.expectHeartbeats(r.node, have.checks)
+	p.registerChecks(owner{node: name}, have.checks, r.checks, true)
 	for _, s := range r.services {
 		p.registerService(s)
 	}
@@ -205,37 +212,24 @@ func (p *plan) register(r registration) {
 
 func (p *plan) registerService(s serviceRegistration) {
 	id := s.service.GetId()
-	have, was := p.v.stored(id)
-	if !sameRow(s.service, was, func(s *registryv1.Service, c, m uint64) { s.CreateIndex, s.ModifyIndex = c, m }) {
-		p.put(registryv1.Table_TABLE_SERVICE, id, s.service)
+	have := p.v.serviceRow(id)
+	if value := p.encode(registryv1.Table_TABLE_SERVICE, s.service); !have.says(value) {
+		p.putValue(registryv1.Table_TABLE_SERVICE, id, value)
 	}
-	p.registerChecks(owner{service: id}, have, s.checks, false)
-}
-
-// sameRow says whether a row says what fresh says, whatever its indexes.
-func sameRow[T interface {
-	proto.Message
-	comparable
-	GetCreateIndex() uint64
-	GetModifyIndex() uint64
-}](fresh, row T, index func(T, uint64, uint64)) bool {
-	var none T
-	if row == none {
-		return false
-	}
-	index(fresh, row.GetCreateIndex(), row.GetModifyIndex())
-	defer index(fresh, 0, 0)
-	return proto.Equal(fresh, row)
+	p.registerChecks(owner{service: id}, have.checks, s.checks, false)
 }
 
 // registerChecks puts the checks that changed. Unless they are kept, checks that are not named go, but for
 // the registry's own.
-func (p *plan) registerChecks(o owner, have, checks []*registryv1.Check, keep bool) {
+func (p *plan) registerChecks(o owner, have []*check, checks []*registryv1.Check, keep bool) {
+	if len(have) == 0 && len(checks) == 0 {
+		return
+	}
 	named := map[string]bool{}
 	for _, c := range checks {
 		o.check = c.GetId()
 		named[c.GetId()] = true
-		was := findCheck(have, c.GetId())
+		was := findCheck(have, c.GetId()).value()
 		fresh := proto.CloneOf(c)
 		fresh.ServiceId, fresh.Node = o.service, o.node
 		keeps := fresh.GetStatus() == registryv1.HealthStatus_HEALTH_STATUS_UNSPECIFIED
@@ -259,25 +253,25 @@ func (p *plan) registerChecks(o owner, have, checks []*registryv1.Check, keep bo
 		p.put(registryv1.Table_TABLE_CHECK, o.key(), fresh)
 	}
 	for _, c := range have {
-		if !keep && !named[c.GetId()] && !strings.HasPrefix(c.GetId(), reserved) {
-			o.check = c.GetId()
+		if !keep && !named[c.id] && !strings.HasPrefix(c.id, reserved) {
+			o.check = c.id
 			p.delete(registryv1.Table_TABLE_CHECK, o.key())
 		}
 	}
 }
 
 // expectHeartbeats keeps the check that says whether a node lives. Whoever registers it is a sign of life.
-func (p *plan) expectHeartbeats(n *registryv1.Node, checks []*registryv1.Check) {
+func (p *plan) expectHeartbeats(n *registryv1.Node, checks []*check) {
 	o := owner{node: n.GetName(), check: CheckLiveness}
 	was := findCheck(checks, CheckLiveness)
 	switch {
 	case n.GetLivenessTtl() == nil && was != nil:
 		p.delete(registryv1.Table_TABLE_CHECK, o.key())
 	case n.GetLivenessTtl() == nil:
-	case was.GetStatus() == passing:
+	case was != nil && was.status == passing:
 		p.Renews = append(p.Renews, dueHeartbeat+n.GetName())
 	default:
-		p.putCheck(o, was, livenessCheck(n.GetName(), passing, ""))
+		p.putCheck(o, was.indexOf(), livenessCheck(n.GetName(), passing, ""))
 	}
 }
 
@@ -308,15 +302,15 @@ func (w *Writer) DeregisterNode(v *View, req *registryv1.DeregisterNodeRequest) 
 		return nil, 0, err
 	}
 	p := w.plan(v, req.GetRequestId(), time.Time{})
-	have, _ := v.Node(req.GetNode())
-	p.deregisterNode(req.GetNode(), have)
+	instances := v.instancesOn(req.GetNode())
+	p.deregisterNode(req.GetNode(), instances)
 	done, err := p.done()
-	return done, len(have.Instances), err
+	return done, len(instances), err
 }
 
-func (p *plan) deregisterNode(name string, have NodeAnswer) {
-	for _, i := range have.Instances {
-		p.deregister(i.GetService().GetId())
+func (p *plan) deregisterNode(name string, instances []string) {
+	for _, id := range instances {
+		p.deregister(id)
 	}
 	p.delete(registryv1.Table_TABLE_NODE, name)
 	p.deletePrefix(registryv1.Table_TABLE_CHECK, "/"+name+"/")

@@ -1,0 +1,222 @@
+package catalog
+
+import (
+	"errors"
+	"unicode/utf8"
+
+	"google.golang.org/protobuf/encoding/protowire"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	registryv1 "konsul.dev/proto/gen/konsul/registry/v1"
+)
+
+// Rows are kept as they are stored and decoded for whoever asks: most instances are only ever answered
+// encoded, and a decoded one is several times as large. What is kept was checked to be decodable when it came.
+
+// Numbers of the fields that are read or added without decoding the message.
+const (
+	nameOfNode      protowire.Number = 1
+	addressOfNode   protowire.Number = 2
+	createdNode     protowire.Number = 4
+	modifiedNode    protowire.Number = 5
+	livenessOfNode  protowire.Number = 6
+	nameOfService   protowire.Number = 2
+	nodeOfService   protowire.Number = 3
+	addressOf       protowire.Number = 4
+	createdService  protowire.Number = 8
+	modifiedService protowire.Number = 9
+	statusOfCheck   protowire.Number = 4
+	modifiedCheck   protowire.Number = 6
+	ttlOfCheck      protowire.Number = 8
+
+	// Those of QueryServiceResponse and ServiceInstance.
+	instancesField  protowire.Number = 1
+	nodeField       protowire.Number = 1
+	serviceField    protowire.Number = 2
+	checksField     protowire.Number = 3
+	statusField     protowire.Number = 4
+	datacenterField protowire.Number = 5
+	nodeChecksField protowire.Number = 6
+)
+
+// shape says which fields of a message are text and which are messages of text and numbers.
+type shape struct{ texts, messages uint64 }
+
+func numbers(fields ...protowire.Number) (set uint64) {
+	for _, n := range fields {
+		set |= 1 << n
+	}
+	return set
+}
+
+func nodeShape() shape    { return shape{texts: numbers(1, 2), messages: numbers(3, 6)} }
+func serviceShape() shape { return shape{texts: numbers(1, 2, 3, 4, 6), messages: numbers(7, 10)} }
+func checkShape() shape   { return shape{texts: numbers(1, 2, 3, 5, 9), messages: numbers(7, 8)} }
+func innerShape() shape   { return shape{texts: numbers(1, 2)} }
+
+var errShape = errors.New("value cannot be decoded")
+
+// read checks an encoded message and calls visit, unless it is nil, for every field that is a number or has a length.
+func (s shape) read(raw []byte, visit func(field protowire.Number, number uint64, bytes []byte)) error {
+	for len(raw) > 0 {
+		field, kind, n := protowire.ConsumeTag(raw)
+		if n < 0 {
+			return errShape
+		}
+		raw = raw[n:]
+		var number uint64
+		var content []byte
+		switch kind {
+		case protowire.VarintType:
+			number, n = protowire.ConsumeVarint(raw)
+		case protowire.BytesType:
+			content, n = protowire.ConsumeBytes(raw)
+		default:
+			n = protowire.ConsumeFieldValue(field, kind, raw)
+		}
+		if n < 0 {
+			return errShape
+		}
+		raw = raw[n:]
+		if kind == protowire.BytesType && field < 64 {
+			if s.texts&(1<<field) != 0 && !utf8.Valid(content) {
+				return errShape
+			}
+			if s.messages&(1<<field) != 0 {
+				if err := innerShape().read(content, nil); err != nil {
+					return err
+				}
+			}
+		}
+		if visit != nil && (kind == protowire.VarintType || kind == protowire.BytesType) {
+			visit(field, number, content)
+		}
+	}
+	return nil
+}
+
+// decode reads what was checked before.
+func decode(raw []byte, m proto.Message) {
+	if err := proto.Unmarshal(raw, m); err != nil {
+		panic("catalog: decode a row that was checked: " + err.Error())
+	}
+}
+
+// check is a check's row.
+type check struct {
+	id       string
+	raw      []byte
+	modified uint64
+	status   registryv1.HealthStatus
+	// ttl is nil unless reports are expected.
+	ttl *durationpb.Duration
+}
+
+func newCheck(id string, row *registryv1.Record) (*check, error) {
+	c := &check{id: id, raw: row.GetValue(), modified: row.GetModifyIndex()}
+	err := checkShape().read(c.raw, func(field protowire.Number, number uint64, content []byte) {
+		switch {
+		case field == statusOfCheck && content == nil:
+			c.status = registryv1.HealthStatus(number) //nolint:gosec // as protobuf reads it
+		case field == ttlOfCheck && content != nil:
+			c.ttl = &durationpb.Duration{}
+			decode(content, c.ttl)
+		}
+	})
+	return c, err
+}
+
+// value answers the check as it is answered; nil for nil.
+func (c *check) value() *registryv1.Check {
+	if c == nil {
+		return nil
+	}
+	out := &registryv1.Check{}
+	decode(c.raw, out)
+	out.ModifyIndex = c.modified
+	return out
+}
+
+// indexOf answers when the check last changed; 0 for nil.
+func (c *check) indexOf() uint64 {
+	if c == nil {
+		return 0
+	}
+	return c.modified
+}
+
+func values(checks []*check) []*registryv1.Check {
+	if len(checks) == 0 {
+		return nil
+	}
+	out := make([]*registryv1.Check, len(checks))
+	for i, c := range checks {
+		out[i] = c.value()
+	}
+	return out
+}
+
+// appendNumber appends a field that is left out when it is zero.
+func appendNumber(out []byte, field protowire.Number, n uint64) []byte {
+	if n == 0 {
+		return out
+	}
+	return protowire.AppendVarint(protowire.AppendTag(out, field, protowire.VarintType), n)
+}
+
+func appendText(out []byte, field protowire.Number, text string) []byte {
+	if text == "" {
+		return out
+	}
+	return protowire.AppendString(protowire.AppendTag(out, field, protowire.BytesType), text)
+}
+
+// appendMessage appends a field whose content body appends: its length is not known before, so the content
+// is moved when the length takes more than a byte.
+func appendMessage(out []byte, field protowire.Number, body func([]byte) []byte) []byte {
+	out = append(protowire.AppendTag(out, field, protowire.BytesType), 0)
+	start := len(out)
+	out = body(out)
+	size := uint64(len(out) - start) //nolint:gosec // a length
+	if extra := protowire.SizeVarint(size) - 1; extra > 0 {
+		out = append(out, make([]byte, extra)...)
+		copy(out[start+extra:], out[start:len(out)-extra])
+	}
+	protowire.AppendVarint(out[:start-1], size)
+	return out
+}
+
+func (c *check) append(out []byte) []byte {
+	return appendNumber(append(out, c.raw...), modifiedCheck, c.modified)
+}
+
+func (n *node) append(out []byte) []byte {
+	if !n.exists {
+		return appendText(out, nameOfNode, n.name)
+	}
+	return appendNumber(appendNumber(append(out, n.raw...), createdNode, n.created), modifiedNode, n.modified)
+}
+
+func (i *instance) appendService(out []byte) []byte {
+	out = append(out, i.raw...)
+	if i.inherits {
+		out = appendText(out, addressOf, i.node.address)
+	}
+	return appendNumber(appendNumber(out, createdService, i.created), modifiedService, i.modified)
+}
+
+// append appends the instance as it is answered, encoded.
+func (i *instance) append(out []byte, datacenter string) []byte {
+	out = appendMessage(out, nodeField, i.node.append)
+	out = appendMessage(out, serviceField, i.appendService)
+	for _, c := range i.checks {
+		out = appendMessage(out, checksField, c.append)
+	}
+	out = appendNumber(out, statusField, uint64(i.status)) //nolint:gosec // statuses are small
+	out = appendText(out, datacenterField, datacenter)
+	for _, c := range i.node.checks {
+		out = appendMessage(out, nodeChecksField, c.append)
+	}
+	return out
+}
