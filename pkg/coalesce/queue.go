@@ -15,13 +15,14 @@ type Params[T any] struct {
 	MaxWeight int
 	// Weigh answers the weight of an item, always the same.
 	Weigh func(item T) int
-	// Take answers how many of the waiting items, from the first, go on the next trip: at least 1.
+	// Take answers how many of the waiting items, from the first, go on the next trip: at least 1. It may put them into
+	// another order.
 	Take func(waiting []T) int
 	// Do carries a batch out. It returns when the items are dealt with, whatever came of them.
 	Do func(batch []T)
 }
 
-// Queue collects items and carries them out in batches, in the order they came.
+// Queue collects items and carries them out in batches, in the order they came unless Take has another one.
 type Queue[T any] struct {
 	p Params[T]
 

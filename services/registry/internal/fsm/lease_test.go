@@ -240,7 +240,7 @@ func TestAcquisitionsOfOneLockNeverShareAnEntry(t *testing.T) {
 		require.NoError(t, err)
 		proposals = append(proposals, p)
 	}
-	require.Equal(t, 2, fsm.Together(len(proposals), func(i int) fsm.Proposal { return proposals[i] }, 1<<20))
+	require.Equal(t, 2, fsm.Together(proposals, itself, 1<<20))
 	require.EqualValues(t, fsm.Version, fsm.Needs(do(leased("local/a", "l1"))))
 	require.EqualValues(t, 1, fsm.Needs(do(put("local/a", "1"))))
 }

@@ -240,8 +240,8 @@ func dump(t require.TestingT, s *badgerstore.Store) []*registryv1.Record {
 func grouped(t require.TestingT, cmds []*registryv1.Command) [][]*registryv1.Command {
 	var entries [][]*registryv1.Command
 	for len(cmds) > 0 {
-		n := fsm.Together(len(cmds), func(i int) fsm.Proposal {
-			p, err := fsm.NewProposal(cmds[i])
+		n := fsm.Together(cmds, func(cmd *registryv1.Command) fsm.Proposal {
+			p, err := fsm.NewProposal(cmd)
 			require.NoError(t, err)
 			return p
 		}, 1<<20)

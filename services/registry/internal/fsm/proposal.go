@@ -88,33 +88,60 @@ func claim(table registryv1.Table, key string) uint64 {
 	return max(h.Sum64(), sweep+1)
 }
 
-// Together answers how many of the first n proposals may share an entry of at most so many bytes: at
-// least one.
-func Together(count int, proposal func(i int) Proposal, maxBytes int) int {
-	taken := make(map[uint64]int, 2*count)
-	size, sweeps := 0, false
-	for n := range count {
-		p := proposal(n)
-		if swept := slices.Contains(p.Claims, sweep); n == 0 {
-			sweeps = swept
-		} else if swept != sweeps {
-			return n
-		}
-		size += len(p.Command)
-		if n > 0 && size > maxBytes {
-			return n
-		}
-		for _, c := range p.Claims {
-			if first, conflict := taken[c]; conflict && first < n && c != sweep || c == alone && n > 0 {
-				return n
-			}
-			taken[c] = n // A command may well put one row twice.
-		}
-		if _, solitary := taken[alone]; solitary {
-			return 1
+// mostSkipped bounds how many proposals are looked at that must wait for another entry: of thousands that
+// write one row only the first can go, and asking all others each time would take longer than writing.
+const mostSkipped = 64
+
+// Together moves the proposals that may share an entry of at most so many bytes to the front, the first and those
+// that do not conflict with anything before them, and answers how many they are: at least one. Otherwise the order stays.
+func Together[T any](waiting []T, proposal func(T) Proposal, maxBytes int) int {
+	chosen := choose(len(waiting), func(i int) Proposal { return proposal(waiting[i]) }, maxBytes)
+	last := chosen[len(chosen)-1]
+	rest := make([]T, 0, last+1-len(chosen))
+	for i, next := 0, 0; i <= last; i++ {
+		if i == chosen[next] {
+			waiting[next] = waiting[i]
+			next++
+		} else {
+			rest = append(rest, waiting[i])
 		}
 	}
-	return count
+	copy(waiting[len(chosen):], rest)
+	return len(chosen)
+}
+
+// choose answers the places of the proposals that share an entry, in order.
+func choose(count int, proposal func(i int) Proposal, maxBytes int) []int {
+	first := proposal(0)
+	chosen := append(make([]int, 0, count), 0)
+	if slices.Contains(first.Claims, alone) {
+		return chosen
+	}
+	taken := make(map[uint64]struct{}, 2*count)
+	claim := func(p Proposal) {
+		for _, c := range p.Claims {
+			taken[c] = struct{}{}
+		}
+	}
+	claim(first)
+	size, sweeps, skipped := len(first.Command), slices.Contains(first.Claims, sweep), 0
+	for n := 1; n < count && skipped < mostSkipped; n++ {
+		p := proposal(n)
+		conflicts := slices.Contains(p.Claims, sweep) != sweeps || slices.ContainsFunc(p.Claims, func(c uint64) bool {
+			_, conflict := taken[c]
+			return c == alone || conflict && c != sweep
+		})
+		claim(p) // What is skipped must come before what conflicts with it.
+		if conflicts {
+			skipped++
+			continue
+		}
+		if size += len(p.Command); size > maxBytes {
+			break
+		}
+		chosen = append(chosen, n)
+	}
+	return chosen
 }
 
 // DecodeEntry reads the commands of a log entry, each with the entry's time and epoch.

@@ -121,16 +121,17 @@ func TestEntriesKeepConflictingCommandsApart(t *testing.T) {
 		"put and swept":   {proposals(put("local/a", "1"), put("local/b", "1"), delPrefix("local/")), 1 << 20, 2},
 		"swept and put":   {proposals(delPrefix("local/"), delPrefix("global/"), put("local/a", "1")), 1 << 20, 2},
 		"same row":        {proposals(put("local/a", "1"), put("local/b", "1"), put("local/a", "2")), 1 << 20, 2},
+		"overtaken":       {proposals(put("local/a", "1"), put("local/a", "2"), put("local/b", "1")), 1 << 20, 2},
 		"too much":        {proposals(put("local/a", "1"), put("local/b", "1")), 8, 1},
 		"large by itself": {proposals(put("local/a", "0123456789")), 8, 1},
 	} {
 		t.Run(name, func(t *testing.T) {
-			require.Equal(t, c.want, fsm.Together(len(c.in), func(i int) fsm.Proposal { return c.in[i] }, c.maxBytes))
+			require.Equal(t, c.want, fsm.Together(c.in, itself, c.maxBytes))
 		})
 	}
 	twice, err := fsm.NewProposal(&registryv1.Command{Operations: []*registryv1.Operation{put("local/a", "1"), put("local/a", "2")}})
 	require.NoError(t, err)
-	require.Equal(t, 1, fsm.Together(2, func(int) fsm.Proposal { return twice }, 1<<20), "a command does not conflict with itself")
+	require.Equal(t, 1, fsm.Together([]fsm.Proposal{twice, twice}, itself, 1<<20), "a command does not conflict with itself")
 
 	same := []fsm.Proposal{}
 	for _, key := range []string{"local/a", "local/b"} {
@@ -138,7 +139,32 @@ func TestEntriesKeepConflictingCommandsApart(t *testing.T) {
 		require.NoError(t, err)
 		same = append(same, p)
 	}
-	require.Equal(t, 1, fsm.Together(2, func(i int) fsm.Proposal { return same[i] }, 1<<20), "one request twice")
+	require.Equal(t, 1, fsm.Together(same, itself, 1<<20), "one request twice")
+}
+
+func itself(p fsm.Proposal) fsm.Proposal { return p }
+
+// What conflicts waits, and what conflicts with that behind it; others overtake it.
+func TestEntriesLeaveOutWhatConflicts(t *testing.T) {
+	var in []fsm.Proposal
+	var names []string
+	for _, ops := range [][]*registryv1.Operation{
+		{put("local/a", "1")}, {put("local/a", "2"), put("local/b", "1")}, {put("local/c", "1")}, {put("local/b", "2")}, {delPrefix("local/d")}, {put("local/e", "1")},
+	} {
+		p, err := fsm.NewProposal(&registryv1.Command{Operations: ops})
+		require.NoError(t, err)
+		in, names = append(in, p), append(names, string(p.Command))
+	}
+	rounds := [][]int{{0, 2, 5}, {1}, {3}, {4}}
+	for _, round := range rounds {
+		n := fsm.Together(in, itself, 1<<20)
+		require.Len(t, round, n)
+		for i, want := range round {
+			require.Equal(t, names[want], string(in[i].Command))
+		}
+		in = in[n:]
+	}
+	require.Empty(t, in)
 }
 
 func TestAnEntryGivesItsCommandsTimeAndEpoch(t *testing.T) {

@@ -47,8 +47,8 @@ func (n *Node) newQueue() *coalesce.Queue[waiting] {
 	})
 }
 
-func together(waiting []waiting) int {
-	return fsm.Together(len(waiting), func(i int) fsm.Proposal { return waiting[i].proposal }, entryBytes)
+func together(queued []waiting) int {
+	return fsm.Together(queued, func(w waiting) fsm.Proposal { return w.proposal }, entryBytes)
 }
 
 // Propose commits a command and answers what it did.
