@@ -40,7 +40,7 @@ type Options struct {
 
 // DefaultOptions suits a registry of up to some millions of rows.
 func DefaultOptions(dir string, log *slog.Logger) Options {
-	return Options{Dir: dir, Log: log, Retention: 1 << 16, RetentionBytes: 64 << 20, MemTableBytes: 4 << 20, CacheBytes: 16 << 20, RowCacheBytes: 16 << 20, BootID: BootID()}
+	return Options{Dir: dir, Log: log, Retention: 1 << 16, RetentionBytes: 64 << 20, MemTableBytes: 15 << 18, CacheBytes: 16 << 20, RowCacheBytes: 16 << 20, BootID: BootID()}
 }
 
 // Store is the state on disk. Reads are safe for concurrent use; Begin to Commit and Restore belong to one goroutine.
@@ -92,9 +92,9 @@ func Open(opts Options) (*Store, error) {
 	return s, nil
 }
 
-// tableBytes is the size of a table of the first levels. Badger builds one in a buffer of twice that, which holds a memtable
+// tableBytes is the size of a table of the first levels. Badger builds one in a buffer of twice that, made a power of two, which holds a memtable
 // of the default size as well; larger ones would make it take another buffer.
-const tableBytes = 5 << 19
+const tableBytes = 2<<20 - 1
 
 // LargestRow answers how many bytes of a row go into a store with memtables of a size: Badger writes no more than 15 %
 // of one at once.
