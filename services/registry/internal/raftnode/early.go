@@ -91,6 +91,16 @@ func (e *early) peer(id raft.ServerID) *taker {
 	return p
 }
 
+// settled waits until nothing is on its way to a follower.
+func (e *early) settled(id raft.ServerID) {
+	e.mu.Lock()
+	s := e.peer(id).sending
+	e.mu.Unlock()
+	if s != nil {
+		<-s.done
+	}
+}
+
 // took says whether a follower took entries up to here, after waiting for what is on its way. It says so once, for
 // the entries that were sent and no others: a follower that comes back with an empty disk has none that it had.
 func (e *early) took(id raft.ServerID, last position) bool {
