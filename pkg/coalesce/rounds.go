@@ -2,6 +2,7 @@ package coalesce
 
 import (
 	"context"
+	"runtime"
 	"sync"
 )
 
@@ -48,6 +49,8 @@ func (r *Rounds[T]) enter(ask func() (T, error)) *round[T] {
 
 func (r *Rounds[T]) run(ask func() (T, error)) {
 	for {
+		// Those whom the round before answered are about to come again: let them, so that this one serves more.
+		runtime.Gosched()
 		r.mu.Lock()
 		current := r.next
 		r.next = nil

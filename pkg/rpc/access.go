@@ -2,6 +2,8 @@ package rpc
 
 import (
 	"context"
+	"crypto/tls"
+	"net"
 	"strings"
 
 	"google.golang.org/grpc/credentials"
@@ -86,12 +88,47 @@ func PeerID(ctx context.Context) (identity.ID, bool) {
 	if !ok {
 		return identity.ID{}, false
 	}
-	info, ok := p.AuthInfo.(credentials.TLSInfo)
-	if !ok || len(info.State.VerifiedChains) == 0 && len(info.State.PeerCertificates) == 0 {
-		return identity.ID{}, false
+	info, ok := p.AuthInfo.(peerInfo)
+	return info.id, ok && info.known
+}
+
+// PeerState answers the TLS state of the connection ctx belongs to.
+func PeerState(ctx context.Context) (tls.ConnectionState, bool) {
+	p, ok := peer.FromContext(ctx)
+	if !ok {
+		return tls.ConnectionState{}, false
 	}
-	id, err := identity.PeerFromState(info.State)
-	return id, err == nil
+	info, ok := p.AuthInfo.(peerInfo)
+	return info.State, ok
+}
+
+// peerInfo is a connection's TLS state and who is at its other end.
+type peerInfo struct {
+	credentials.TLSInfo
+	id    identity.ID
+	known bool
+}
+
+// peerCredentials read the peer's identity once for each connection, not for each call.
+type peerCredentials struct {
+	credentials.TransportCredentials
+}
+
+func (c peerCredentials) ServerHandshake(raw net.Conn) (net.Conn, credentials.AuthInfo, error) {
+	conn, auth, err := c.TransportCredentials.ServerHandshake(raw)
+	if err != nil {
+		return nil, nil, err
+	}
+	info := peerInfo{TLSInfo: auth.(credentials.TLSInfo)} //nolint:forcetypeassert // what TLS credentials answer
+	if len(info.State.PeerCertificates) > 0 {
+		id, err := identity.PeerFromState(info.State)
+		info.id, info.known = id, err == nil
+	}
+	return conn, info, nil
+}
+
+func (c peerCredentials) Clone() credentials.TransportCredentials {
+	return peerCredentials{c.TransportCredentials.Clone()}
 }
 
 const (

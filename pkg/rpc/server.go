@@ -69,7 +69,7 @@ func NewServer(p ServerParams) (*Server, error) {
 		name:    p.Name,
 	}
 	options := append([]grpc.ServerOption{
-		grpc.Creds(credentials.NewTLS(p.Identity.ServerTLS(tlsOptions))),
+		grpc.Creds(peerCredentials{credentials.NewTLS(p.Identity.ServerTLS(tlsOptions))}),
 		grpc.ChainUnaryInterceptor(chain.unary),
 		grpc.ChainStreamInterceptor(chain.stream),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: keepaliveTime / 2, PermitWithoutStream: true}),

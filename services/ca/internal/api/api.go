@@ -17,8 +17,6 @@ import (
 	"time"
 
 	"github.com/google/uuid"
-	"google.golang.org/grpc/credentials"
-	"google.golang.org/grpc/peer"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"konsul.dev/pkg/clock"
@@ -315,15 +313,11 @@ func (h *Handlers) primary() (*State, error) {
 }
 
 func exporterOf(ctx context.Context) ([]byte, error) {
-	p, ok := peer.FromContext(ctx)
+	state, ok := rpc.PeerState(ctx)
 	if !ok {
 		return nil, fault.New(fault.Unauthenticated, "TLS_REQUIRED", "the call did not come over TLS")
 	}
-	info, ok := p.AuthInfo.(credentials.TLSInfo)
-	if !ok {
-		return nil, fault.New(fault.Unauthenticated, "TLS_REQUIRED", "the call did not come over TLS")
-	}
-	return identity.Exporter(info.State)
+	return identity.Exporter(state)
 }
 
 func parseRequest(der []byte) (*x509.CertificateRequest, *ecdsa.PublicKey, error) {

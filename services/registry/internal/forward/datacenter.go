@@ -73,7 +73,7 @@ func (r *Router) Stream(ctx context.Context, target string) (grpc.ClientConnInte
 // Leading answers the connection for a stream that only the leader answers and the context for it, and a
 // nil connection when this server leads. It waits through an election.
 func (r *Router) Leading(ctx context.Context) (grpc.ClientConnInterface, context.Context, error) {
-	deadline := time.Now().Add(leaderWait)
+	deadline := time.Now().Add(r.patience)
 	pause := backoff.New(10*time.Millisecond, 100*time.Millisecond)
 	h := hopsOf(ctx)
 	for {

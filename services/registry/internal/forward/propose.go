@@ -48,7 +48,7 @@ func (r *Router) Propose(ctx context.Context, cmds ...*registryv1.Command) []fsm
 			open = append(open, i)
 		}
 	}
-	deadline := time.Now().Add(leaderWait)
+	deadline := time.Now().Add(r.patience)
 	pause := backoff.New(10*time.Millisecond, 100*time.Millisecond)
 	sent := make([]bool, len(cmds))
 	for {

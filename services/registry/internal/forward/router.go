@@ -85,7 +85,9 @@ type Params struct {
 // Router brings calls to the server that may answer them. Safe for concurrent use.
 type Router struct {
 	Params
-	flights flights
+	// patience is leaderWait.
+	patience time.Duration
+	flights  flights
 	// leased and verified are the questions for a read index, by what the leader must do before it answers.
 	leased, verified coalesce.Rounds[uint64]
 
@@ -98,7 +100,7 @@ const leaderWait = 5 * time.Second
 
 // New answers a router; its Run must run.
 func New(p Params) *Router {
-	return &Router{Params: p, flights: newFlights(), queues: map[string]*coalesce.Queue[proposal]{}}
+	return &Router{Params: p, patience: leaderWait, flights: newFlights(), queues: map[string]*coalesce.Queue[proposal]{}}
 }
 
 // Unary is the router as an interceptor. It goes behind the one that admits callers.
@@ -180,7 +182,7 @@ func (r *Router) Resolve(name string) (string, error) {
 // onLeader answers a call here if this server leads, else where the leader is. It waits through an
 // election.
 func (r *Router) onLeader(ctx context.Context, c call) (any, error) {
-	deadline := time.Now().Add(leaderWait)
+	deadline := time.Now().Add(r.patience)
 	pause := backoff.New(10*time.Millisecond, 100*time.Millisecond)
 	sent := false
 	for {

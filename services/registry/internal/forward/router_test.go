@@ -289,10 +289,10 @@ func TestARefusalDoesNotHideThatATryBeforeItMayHaveBeenDone(t *testing.T) {
 		refusals[i] = (&world{}).noLeader()
 	}
 	bare := fault.New(fault.Unavailable, "", "connection reset")
-	brief := func() context.Context {
-		ctx, cancel := context.WithTimeout(context.Background(), 200*time.Millisecond)
-		t.Cleanup(cancel)
-		return ctx
+	brief := func(w *world) *Router {
+		r := newRouter(t, w)
+		r.patience = 100 * time.Millisecond
+		return r
 	}
 	for name, first := range map[string]struct {
 		err  error
@@ -306,9 +306,9 @@ func TestARefusalDoesNotHideThatATryBeforeItMayHaveBeenDone(t *testing.T) {
 			t.Parallel()
 			errs := append([]error{first.err}, refusals...)
 			w := &world{leader: "s2", errs: slices.Clone(errs)}
-			require.Equal(t, first.want, fault.ReasonOf(newRouter(t, w).Propose(brief(), &registryv1.Command{})[0].Err))
+			require.Equal(t, first.want, fault.ReasonOf(brief(w).Propose(t.Context(), &registryv1.Command{})[0].Err))
 			w = &world{leader: "s2", errs: slices.Clone(errs)}
-			require.Equal(t, first.want, fault.ReasonOf(w.do(brief(), t, newRouter(t, w), "/set", &registryv1.SetRequest{})))
+			require.Equal(t, first.want, fault.ReasonOf(w.do(t.Context(), t, brief(w), "/set", &registryv1.SetRequest{})))
 		})
 	}
 }

@@ -45,6 +45,7 @@ type Node struct {
 	readyTerm atomic.Uint64
 	verify    coalesce.Rounds[struct{}]
 	granted   atomic.Pointer[grant]
+	refusal   atomic.Pointer[refusal]
 	// handingOver is the last term in which this server tried to make another one the leader.
 	handingOver atomic.Uint64
 	queue       *coalesce.Queue[waiting]

@@ -158,9 +158,21 @@ func unknown(cause error) error {
 }
 
 func (n *Node) noLeader() *fault.Error {
+	leader := n.LeaderID()
+	if r := n.refusal.Load(); r != nil && r.leader == leader {
+		return r.fault
+	}
 	f := fault.New(fault.Unavailable, fault.ReasonNoLeader, "this server does not lead its datacenter").WithRetryAfter(100 * time.Millisecond)
-	if leader := n.LeaderID(); leader != "" && leader != n.config.ID {
+	if leader != "" && leader != n.config.ID {
 		f = f.WithMeta("leader", leader)
 	}
+	n.refusal.Store(&refusal{leader, f})
 	return f
+}
+
+// refusal is what a server says that does not lead, made once for each leader: a follower's default reads ask
+// whether it leads.
+type refusal struct {
+	leader string
+	fault  *fault.Error
 }
