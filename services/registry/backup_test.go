@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"strings"
@@ -275,6 +276,102 @@ func TestDamagedFilesAndDryRunsChangeNothing(t *testing.T) {
 	require.Equal(t, before, got.GetEntry().GetModifyIndex())
 	left, err := os.ReadDir(c.Servers[0].Dir("restore"))
 	require.True(t, errors.Is(err, os.ErrNotExist) || len(left) == 0)
+}
+
+func TestABackupUnderWritesIsOfOneIndex(t *testing.T) {
+	t.Parallel()
+	c := registrytest.StartCluster(t, 1)
+	cl := c.Client(c.Servers[0])
+	filler := make([]byte, 64<<10)
+	for i := range 40 {
+		_, err := cl.KV.Set(cl.Ctx(), &registryv1.SetRequest{Key: fmt.Sprintf("m%02d", i), Value: filler})
+		require.NoError(t, err)
+	}
+	// Two keys, far apart in the file, that are only ever written together.
+	both := func(n int) error {
+		op := func(key string) *registryv1.TxnOperation {
+			return &registryv1.TxnOperation{Operation: &registryv1.TxnOperation_Set{Set: &registryv1.TxnSet{Key: key, Value: fmt.Append(nil, n)}}}
+		}
+		_, err := cl.KV.Txn(cl.Ctx(), &registryv1.TxnRequest{Success: []*registryv1.TxnOperation{op("a"), op("z")}})
+		return err
+	}
+	require.NoError(t, both(0))
+	ctx, stop := context.WithCancel(t.Context())
+	var writer sync.WaitGroup
+	failed := make(chan error, 1)
+	writer.Go(func() {
+		for n := 1; ctx.Err() == nil; n++ {
+			if err := both(n); err != nil {
+				failed <- err
+				return
+			}
+		}
+	})
+	for range 10 {
+		r, err := format.NewReader(bytes.NewReader(mustCreate(t, cl, nil)))
+		require.NoError(t, err)
+		values := map[string]string{}
+		for {
+			row, err := r.Next()
+			if errors.Is(err, io.EOF) {
+				break
+			}
+			require.NoError(t, err)
+			require.LessOrEqual(t, row.GetModifyIndex(), r.Manifest().Index)
+			values[row.GetKey()] = string(row.GetValue())
+		}
+		require.NotEmpty(t, values["local/a"])
+		require.Equal(t, values["local/a"], values["local/z"])
+	}
+	stop()
+	writer.Wait()
+	require.Empty(t, failed)
+}
+
+func TestARowThatNoServerCouldHoldIsRefusedBeforeAnythingChanges(t *testing.T) {
+	t.Parallel()
+	c := registrytest.StartCluster(t, 1)
+	cl := c.Client(c.Servers[0])
+	set(t, cl, "a", "1")
+	m, _, err := format.Verify(bytes.NewReader(mustCreate(t, cl, nil)))
+	require.NoError(t, err)
+	token, err := proto.Marshal(&registryv1.ACLToken{AccessorId: "x", SecretHash: []byte("short")})
+	require.NoError(t, err)
+	junk := []byte{0xff, 0xff}
+	noise := make([]byte, 8<<20)
+	_, _ = rand.NewChaCha8([32]byte{}).Read(noise) // It cannot fail.
+	for name, row := range map[string]*registryv1.Record{
+		"no table":               {Key: "x"},
+		"the store's own table":  {Table: 0xff, Key: "x"},
+		"a table to come":        {Table: 77, Key: "x"},
+		"a node that is none":    {Table: registryv1.Table_TABLE_NODE, Key: "n", Value: junk},
+		"a service":              {Table: registryv1.Table_TABLE_SERVICE, Key: "s", Value: junk},
+		"a check":                {Table: registryv1.Table_TABLE_CHECK, Key: "s/c", Value: junk},
+		"a token":                {Table: registryv1.Table_TABLE_ACL_TOKEN, Key: "x", Value: junk},
+		"a token's hash":         {Table: registryv1.Table_TABLE_ACL_TOKEN, Key: "x", Value: token},
+		"a policy":               {Table: registryv1.Table_TABLE_ACL_POLICY, Key: "x", Value: junk},
+		"a role":                 {Table: registryv1.Table_TABLE_ACL_ROLE, Key: "x", Value: junk},
+		"a setting":              {Table: registryv1.Table_TABLE_SETTING, Key: "autopilot", Value: junk},
+		"a lease":                {Table: registryv1.Table_TABLE_LEASE, Key: "lease/x", Value: junk},
+		"a lock":                 {Table: registryv1.Table_TABLE_LOCK, Key: "x", Value: junk},
+		"a member":               {Table: registryv1.Table_TABLE_DATACENTER, Key: "x", Value: junk},
+		"a failover policy":      {Table: registryv1.Table_TABLE_FAILOVER_POLICY, Key: "x", Value: junk},
+		"a value that is huge":   {Table: registryv1.Table_TABLE_KV, Key: "local/x", Value: noise},
+		"a key that is too long": {Table: registryv1.Table_TABLE_KV, Key: "local/" + strings.Repeat("x", 70_000)},
+	} {
+		var file bytes.Buffer
+		w, err := format.NewWriter(&file, m)
+		require.NoError(t, err)
+		require.NoError(t, w.Write(row))
+		_, err = w.Close()
+		require.NoError(t, err)
+		for _, dry := range []bool{true, false} {
+			_, err = restore(t, cl, &registryv1.RestoreStart{DryRun: dry}, file.Bytes())
+			require.Contains(t, []string{format.ReasonDamaged, format.ReasonNewerFormat}, fault.ReasonOf(err), "%s: %v", name, err)
+		}
+	}
+	require.Equal(t, "1", get(t, cl, "a", registryv1.ReadMode_READ_MODE_LINEARIZABLE))
+	require.Empty(t, c.Servers[0].Failed)
 }
 
 func TestABackupIsRestoredIntoAnotherDatacenter(t *testing.T) {

@@ -50,6 +50,8 @@ type Params struct {
 	Target func() Target
 	// LastIndex is the highest index this cluster has given out.
 	LastIndex func() uint64
+	// Holds answers why a row of a backup cannot be held, nil if it can.
+	Holds func(row *registryv1.Record) error
 	// Install makes a snapshot of the state file the cluster's state at an index above all others.
 	Install func(index uint64, size int64, snapshot io.Reader) error
 	// Restored is called after a restore, where it was asked for.

@@ -6,12 +6,15 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/stretchr/testify/require"
 	"google.golang.org/protobuf/encoding/protodelim"
+	"pgregory.net/rapid"
 
 	"konsul.dev/pkg/backup"
 	"konsul.dev/pkg/clock"
@@ -52,7 +55,7 @@ func newWorld(t *testing.T, s Schedule) *world {
 		Export:    func(since uint64) (Export, error) { return &export{w: w, since: since}, nil },
 		Watermark: func() uint64 { return w.watermark }, Retention: 100, Applied: func() uint64 { return w.index }, LastIndex: func() uint64 { return w.index },
 		Describe: func() backup.Manifest { return w.own }, Target: func() Target { return w.target },
-		Install: w.install, Restored: func(context.Context) error { return nil },
+		Holds: func(*registryv1.Record) error { return nil }, Install: w.install, Restored: func(context.Context) error { return nil },
 		Spool: t.TempDir() + "/spool", MaxRestoreBytes: 1 << 20, Schedule: s, Metrics: metrics, Clock: w.clock, Log: obs.Discard().Log,
 	})
 	require.NoError(t, err)
@@ -73,6 +76,7 @@ func (w *world) set(key, value string) {
 		}
 	}
 	w.rows = append(w.rows, row)
+	slices.SortFunc(w.rows, func(a, b *registryv1.Record) int { return strings.Compare(a.GetKey(), b.GetKey()) })
 }
 
 type export struct {
@@ -220,10 +224,41 @@ func TestIncrementsAreMergedNewestFirstAndTombstonesTakeRowsAway(t *testing.T) {
 	require.Equal(t, map[string]string{"local/a": "2", "local/d": "1"}, w.values())
 }
 
+func TestAChainRestoresTheStateItWasMadeOf(t *testing.T) {
+	rapid.Check(t, func(rt *rapid.T) {
+		w := newWorld(t, Schedule{})
+		live := map[string]string{}
+		w.set("seed", "1")
+		live["local/seed"] = "1"
+		var files [][]byte
+		var base *registryv1.BackupBase
+		for range rapid.IntRange(1, 5).Draw(rt, "files") {
+			for range rapid.IntRange(0, 12).Draw(rt, "changes") {
+				key, value := rapid.StringMatching(`[a-e]{1,2}`).Draw(rt, "key"), rapid.SampledFrom([]string{"", "1", "2"}).Draw(rt, "value")
+				w.set(key, value)
+				if live["local/"+key] = value; value == "" {
+					delete(live, "local/"+key)
+				}
+			}
+			file, err := w.make(base)
+			require.NoError(rt, err)
+			files, base = append(files, file), baseOf(t, file)
+		}
+		_, err := w.restore(Order{}, files...)
+		require.NoError(rt, err)
+		require.Equal(rt, live, w.values())
+		for i, row := range w.installed {
+			require.Equal(rt, w.at, row.GetModifyIndex())
+			require.True(rt, i == 0 || less(w.installed[i-1], row), "a snapshot is in order, each row once")
+		}
+	})
+}
+
 func TestABackupOutOfOrderIsDamaged(t *testing.T) {
 	w := newWorld(t, Schedule{})
-	w.set("b", "1")
 	w.set("a", "1")
+	w.set("b", "1")
+	slices.Reverse(w.rows)
 	file, err := w.make(nil)
 	require.NoError(t, err)
 	_, err = w.restore(Order{}, file)

@@ -278,6 +278,9 @@ func (in *Intake) take(s *selection, answer *registryv1.RestoreBackupResponse, p
 		counts[backup.TableName(row.GetTable())]++
 		remapped, err := s.remap(row)
 		if err == nil {
+			err = in.m.Holds(remapped)
+		}
+		if err == nil {
 			err = put(remapped)
 		}
 		if err != nil {

@@ -145,6 +145,26 @@ func (s *Store) load(in *bufio.Reader) error {
 	return nil
 }
 
+// mostKeyBytes is what Badger takes for a key.
+const mostKeyBytes = 65000
+
+// Fits answers why a row could not be restored, nil if it can.
+func (s *Store) Fits(row *registryv1.Record) error {
+	if err := checkTable(row.GetTable()); err != nil {
+		return err
+	}
+	entry, err := rowEntry(row)
+	if err != nil {
+		return err
+	}
+	// What Badger adds to an entry is far less.
+	const added = 1 << 10
+	if size := int64(len(entry.Key) + len(entry.Value) + added); len(entry.Key) > mostKeyBytes || size >= s.db.MaxBatchSize() {
+		return fmt.Errorf("%d bytes are too large for a row", size)
+	}
+	return nil
+}
+
 // tombstoneMeta marks tombstones for whoever scans, so that they need not be decoded.
 const tombstoneMeta = 1
 
