@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/peer"
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"konsul.dev/pkg/backoff"
@@ -33,8 +34,11 @@ func (r *Router) toDatacenter(ctx context.Context, c call, target string) (any, 
 	reply := c.route.Reply()
 	own := r.Directory.Datacenter()
 	pause := backoff.New(50*time.Millisecond, 500*time.Millisecond)
+	left := false
 	for try := 1; ; try++ {
-		err = conn.Invoke(outgoing(ctx, hops{datacenter: own}), c.method, c.req, reply)
+		var to peer.Peer
+		err = conn.Invoke(outgoing(ctx, hops{datacenter: own}), c.method, c.req, reply, grpc.Peer(&to))
+		left = left || to.Addr != nil
 		bare := fault.CodeOf(err) == fault.Unavailable && fault.ReasonOf(err) == ""
 		if err == nil || !bare || try == crossTries || pause.Wait(ctx) != nil {
 			break
@@ -42,7 +46,12 @@ func (r *Router) toDatacenter(ctx context.Context, c call, target string) (any, 
 	}
 	r.Metrics.crossed(own, target, serviceOf(c), time.Since(start))
 	if err != nil {
-		return nil, r.farError(ctx, target, err)
+		err = r.farError(ctx, target, err)
+		if left && (c.route.Kind == Write || c.route.Kind == Proposal) && fault.ReasonOf(err) == ReasonDatacenterUnreachable {
+			err = fault.New(fault.Unknown, fault.ReasonOutcomeUnknown, "datacenter %s was sent the write and did not answer: its outcome is not known", target).
+				WithMeta("datacenter", target).WithRemedy("retry with the same request_id").Wrap(err)
+		}
+		return nil, err
 	}
 	return reply, nil
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"slices"
 	"testing"
 	"time"
@@ -30,6 +31,8 @@ type world struct {
 	md       metadata.MD
 	// published is how far this server is, confirmed what the leader answers.
 	published, confirmed uint64
+	// connected is whether calls to another server leave this one.
+	connected bool
 	// term is what this server knows, leaderTerms what the leader says it is at, in turn.
 	term        uint64
 	leaderTerms []uint64
@@ -82,7 +85,12 @@ type conn struct {
 	name string
 }
 
-func (c conn) Invoke(ctx context.Context, _ string, req, reply any, _ ...grpc.CallOption) error {
+func (c conn) Invoke(ctx context.Context, _ string, req, reply any, options ...grpc.CallOption) error {
+	for _, option := range options {
+		if o, ok := option.(grpc.PeerCallOption); ok && c.w.connected {
+			o.PeerAddr.Addr = &net.TCPAddr{}
+		}
+	}
 	if _, ok := req.(*registryv1.ReadIndexRequest); ok {
 		c.w.calls = append(c.w.calls, "ask "+c.name)
 		resp := reply.(*registryv1.ReadIndexResponse)
@@ -329,6 +337,30 @@ func TestACallToAPausedLeaderIsCutLooseWhenAnotherLeads(t *testing.T) {
 	r.flights.strand("s3")
 	require.NoError(t, <-done)
 	require.Equal(t, []string{"s2", "s2"}, w.calls)
+}
+
+func TestAWriteThatMayHaveReachedAnotherDatacenterSaysSo(t *testing.T) {
+	bare := fault.New(fault.Unavailable, "", "connection reset")
+	for name, c := range map[string]struct {
+		connected bool
+		req       *registryv1.SetRequest
+		want      string
+	}{
+		"it left":          {true, &registryv1.SetRequest{Datacenter: "dc2"}, fault.ReasonOutcomeUnknown},
+		"nobody was there": {false, &registryv1.SetRequest{Datacenter: "dc2"}, ReasonDatacenterUnreachable},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := &world{leader: "s1", connected: c.connected, errs: []error{bare, bare, bare}}
+			err := w.do(t.Context(), t, newRouter(t, w), "/set", c.req)
+			f, ok := fault.As(err)
+			require.True(t, ok)
+			require.Equal(t, c.want, f.Reason())
+			require.Equal(t, "dc2", f.Meta()["datacenter"])
+			require.NotEmpty(t, f.Remedy())
+		})
+	}
+	w := &world{leader: "s1", connected: true, errs: []error{bare, bare, bare}}
+	require.Equal(t, ReasonDatacenterUnreachable, fault.ReasonOf(w.do(t.Context(), t, newRouter(t, w), "/get", &registryv1.GetRequest{Datacenter: "dc2"})))
 }
 
 func TestAnUnreachableDatacenterIsNamed(t *testing.T) {
