@@ -46,7 +46,7 @@ func (n *Node) Install(index uint64, size int64, snapshot io.Reader) error {
 	switch {
 	case err == nil:
 		return nil
-	case errors.Is(err, raft.ErrNotLeader):
+	case !installed && errors.Is(err, raft.ErrNotLeader):
 		return n.noLeader().Wrap(err)
 	case !installed:
 		return fault.New(fault.Unavailable, fault.ReasonNoLeader, "the state could not be replaced: %v", err).WithRemedy("nothing was changed; try again").Wrap(err)
