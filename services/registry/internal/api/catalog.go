@@ -27,8 +27,8 @@ func (s *catalogService) Register(ctx context.Context, req *registryv1.RegisterR
 	if err != nil {
 		return nil, err
 	}
-	if stored, _ := s.Catalog.Instance(service.GetId()); stored != nil {
-		service.CreateIndex, service.ModifyIndex = stored.GetService().GetCreateIndex(), stored.GetService().GetModifyIndex()
+	if service != nil {
+		service.CreateIndex, service.ModifyIndex = s.Catalog.Indexes(service.GetId())
 	}
 	return &registryv1.RegisterResponse{Meta: s.writeMeta(result.GetIndex()), Service: service}, nil
 }

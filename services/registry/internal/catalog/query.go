@@ -5,6 +5,8 @@ import (
 	"maps"
 	"slices"
 
+	"google.golang.org/protobuf/encoding/protowire"
+
 	registryv1 "konsul.dev/proto/gen/konsul/registry/v1"
 )
 
@@ -69,7 +71,7 @@ func (v *View) selected(s *service, selected Selection) []*registryv1.ServiceIns
 		if selected.PassingOnly && i.status != passing {
 			continue
 		}
-		answer = v.answer(i, answer)
+		answer = v.answer(i, answer, true)
 		if selected.matches(answer) {
 			out = append(out, answer)
 		}
@@ -137,9 +139,27 @@ func (v *View) summarize(s *service, selected Selection) *registryv1.ServiceSumm
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.summary == nil {
-		s.summary = summaryOf(s.name, v.selected(s, selected))
+		s.summary = s.sum()
 	}
 	return s.summary
+}
+
+// sum summarizes all instances without decoding them.
+func (s *service) sum() *registryv1.ServiceSummary {
+	summary := &registryv1.ServiceSummary{Name: s.name, Instances: uint32(len(s.instances))} //nolint:gosec // a count of instances in memory
+	tags := map[string]bool{}
+	for _, i := range s.instances {
+		if i.status == passing {
+			summary.Passing++
+		}
+		must(serviceShape().read(i.raw, func(field protowire.Number, _ uint64, content []byte) {
+			if field == tagsOfService && !tags[string(content)] {
+				tags[string(content)] = true
+			}
+		}))
+	}
+	summary.Tags = slices.Sorted(maps.Keys(tags))
+	return summary
 }
 
 func summaryOf(name string, instances []*registryv1.ServiceInstance) *registryv1.ServiceSummary {
@@ -163,8 +183,11 @@ func (v *View) Nodes(selected NodeSelection) ([]*registryv1.Node, Answer) {
 	defer v.mu.RUnlock()
 	out := make([]*registryv1.Node, 0, len(v.nodes))
 	for _, n := range v.nodes {
-		if n.exists && selected.matches(NodeAnswer{Node: n.value(), Checks: values(n.checks), Status: n.status}) {
-			out = append(out, n.value())
+		if !n.exists {
+			continue
+		}
+		if value := n.value(false); selected.matches(NodeAnswer{Node: value, Checks: values(n.checks), Status: n.status}) {
+			out = append(out, value)
 		}
 	}
 	slices.SortFunc(out, func(a, b *registryv1.Node) int { return cmp.Compare(a.GetName(), b.GetName()) })
@@ -189,9 +212,9 @@ func (v *View) Node(name string) (NodeAnswer, Answer) {
 		// That it went away is a change of some node.
 		return NodeAnswer{}, Answer{v.index, max(v.floor, v.nodesAt)}
 	}
-	out := NodeAnswer{Node: n.value(), Checks: values(n.checks), Status: n.status, Instances: make([]*registryv1.ServiceInstance, len(n.instances))}
+	out := NodeAnswer{Node: n.value(false), Checks: values(n.checks), Status: n.status, Instances: make([]*registryv1.ServiceInstance, len(n.instances))}
 	for at, i := range n.instances {
-		out.Instances[at] = v.answer(i, nil)
+		out.Instances[at] = v.answer(i, nil, false)
 	}
 	return out, Answer{v.index, max(v.floor, n.changed)}
 }
@@ -204,7 +227,17 @@ func (v *View) Instance(id string) (*registryv1.ServiceInstance, Answer) {
 	if i == nil || i.service == nil {
 		return nil, Answer{v.index, max(v.floor, v.listAt)}
 	}
-	return v.answer(i, nil), v.changedLocked(i.service)
+	return v.answer(i, nil, false), v.changedLocked(i.service)
+}
+
+// Indexes answers when an instance was made and last changed, zeros when it is not there.
+func (v *View) Indexes(id string) (create, modify uint64) {
+	v.mu.RLock()
+	defer v.mu.RUnlock()
+	if i := v.instances[id]; i != nil && i.service != nil {
+		create, modify = i.created, i.modified
+	}
+	return create, modify
 }
 
 // ServiceName answers the service an instance belongs to, false when the instance is not there.

@@ -62,7 +62,7 @@ type node struct {
 	instances []*instance
 	// changed is when the node, its checks or its instances last changed.
 	changed uint64
-	// decoded is made for whoever asks, and dropped when the row changes.
+	// decoded is made for whoever selects, and dropped when the row changes.
 	decoded atomic.Pointer[registryv1.Node]
 }
 
@@ -79,7 +79,7 @@ type instance struct {
 	status registryv1.HealthStatus
 	// inherits says that the address is the node's.
 	inherits bool
-	// decoded is made for whoever asks, and dropped when anything of it changes; it is never changed.
+	// decoded is made for whoever selects, and dropped when anything of it changes; it is never changed.
 	decoded atomic.Pointer[registryv1.ServiceInstance]
 }
 
@@ -357,8 +357,8 @@ func (v *View) touch(i *instance, index uint64) {
 	i.decoded.Store(nil)
 }
 
-// value answers a node's row as it is answered, nil when there is none.
-func (n *node) value() *registryv1.Node {
+// value answers a node's row as it is answered, nil when there is none. With keep it is decoded once.
+func (n *node) value(keep bool) *registryv1.Node {
 	if !n.exists {
 		return nil
 	}
@@ -368,13 +368,16 @@ func (n *node) value() *registryv1.Node {
 	out := &registryv1.Node{}
 	decode(n.raw, out)
 	out.CreateIndex, out.ModifyIndex = n.created, n.modified
-	n.decoded.Store(out)
+	if keep {
+		n.decoded.Store(out)
+	}
 	return out
 }
 
-// answer is what queries send, nil while there is no row. Its tags and meta are those of another instance when they
+// answer is what queries send, nil while there is no row. With keep it is decoded once: whoever selects among instances
+// does it again and again, whoever asks for one instance may never come back. Its tags and meta are those of another instance when they
 // are equal, as those of one service mostly are: maps are what a decoded instance costs most. Nobody changes what is answered.
-func (v *View) answer(i *instance, like *registryv1.ServiceInstance) *registryv1.ServiceInstance {
+func (v *View) answer(i *instance, like *registryv1.ServiceInstance, keep bool) *registryv1.ServiceInstance {
 	if i.service == nil {
 		return nil
 	}
@@ -393,14 +396,16 @@ func (v *View) answer(i *instance, like *registryv1.ServiceInstance) *registryv1
 	if meta := like.GetService().GetMeta(); maps.Equal(own.GetMeta(), meta) {
 		own.Meta = meta
 	}
-	value := i.node.value()
+	value := i.node.value(keep)
 	if value == nil {
 		value = &registryv1.Node{Name: i.node.name}
 	}
 	out := &registryv1.ServiceInstance{
 		Node: value, Service: own, Checks: values(i.checks), NodeChecks: values(i.node.checks), Datacenter: v.datacenter, Status: i.status,
 	}
-	i.decoded.Store(out)
+	if keep {
+		i.decoded.Store(out)
+	}
 	return out
 }
 

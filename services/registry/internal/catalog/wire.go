@@ -24,6 +24,7 @@ const (
 	nameOfService   protowire.Number = 2
 	nodeOfService   protowire.Number = 3
 	addressOf       protowire.Number = 4
+	tagsOfService   protowire.Number = 6
 	createdService  protowire.Number = 8
 	modifiedService protowire.Number = 9
 	statusOfCheck   protowire.Number = 4
@@ -97,8 +98,11 @@ func (s shape) read(raw []byte, visit func(field protowire.Number, number uint64
 }
 
 // decode reads what was checked before.
-func decode(raw []byte, m proto.Message) {
-	if err := proto.Unmarshal(raw, m); err != nil {
+func decode(raw []byte, m proto.Message) { must(proto.Unmarshal(raw, m)) }
+
+// must is about rows that were checked when they came.
+func must(err error) {
+	if err != nil {
 		panic("catalog: decode a row that was checked: " + err.Error())
 	}
 }

@@ -50,6 +50,13 @@ func TestEncodedFromRowsEqualsEncodedFromAnswers(t *testing.T) {
 	decoded := &registryv1.QueryServiceResponse{}
 	require.NoError(t, proto.Unmarshal(encoded, decoded))
 	require.Empty(t, cmp.Diff(answered, decoded.GetInstances(), protocmp.Transform()))
+
+	everything, err := catalog.ParseInstanceFilter(`Service.Port != 1`)
+	require.NoError(t, err)
+	counted, _ := v.Services(catalog.Selection{Filter: everything})
+	summed, _ := v.Services(catalog.Selection{})
+	require.Empty(t, cmp.Diff(counted, summed, protocmp.Transform()))
+	require.Equal(t, []string{"", "a"}, summed[0].GetTags())
 }
 
 // A row that could not be decoded when somebody asks for it is refused when it comes.
