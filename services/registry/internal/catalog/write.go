@@ -167,28 +167,36 @@ func (w *Writer) complete(req *registryv1.RegisterNodeRequest, prefix func(i int
 		return registration{}, fault.Invalid("services", "are %d; at most %d are allowed", n, w.maxServices).
 			WithRemedy("register them in several requests, or raise registry.catalog.max_services_per_request")
 	}
-	r := registration{node: proto.CloneOf(req.GetNode()), checks: req.GetChecks()}
+	r := registration{node: unindexed(req.GetNode()), checks: req.GetChecks()}
 	errs := []error{w.rules.node(r.node), w.rules.checks("checks", r.checks, owner{node: r.node.GetName()})}
-	if r.node != nil {
-		r.node.CreateIndex, r.node.ModifyIndex = 0, 0
-	}
-	seen := map[string]bool{}
+	seen := make(map[string]bool, len(req.GetServices()))
 	for i, s := range req.GetServices() {
+		field := prefix(i)
 		if s.GetService() == nil {
-			errs = append(errs, fault.Invalid(prefix(i)+"service", "is missing"))
+			errs = append(errs, fault.Invalid(field+"service", "is missing"))
 			continue
 		}
 		service := at(s.GetService(), s.GetService().GetAddress())
 		service.CreateIndex, service.ModifyIndex = 0, 0
 		service.Id, service.Node = cmp.Or(service.GetId(), service.GetName()), cmp.Or(service.GetNode(), r.node.GetName())
-		errs = append(errs, w.rules.service(prefix(i)+"service", service, r.node.GetName()), w.rules.checks(prefix(i)+"checks", s.GetChecks(), owner{service: service.GetId()}))
+		errs = append(errs, w.rules.service(field+"service", service, r.node.GetName()), w.rules.checks(field+"checks", s.GetChecks(), owner{service: service.GetId()}))
 		if seen[service.GetId()] {
-			errs = append(errs, fault.Invalid(prefix(i)+"service.id", "%q is there twice", service.GetId()).WithRemedy("give each instance an id of its own"))
+			errs = append(errs, fault.Invalid(field+"service.id", "%q is there twice", service.GetId()).WithRemedy("give each instance an id of its own"))
 		}
 		seen[service.GetId()] = true
 		r.services = append(r.services, serviceRegistration{service, s.GetChecks()})
 	}
 	return r, errors.Join(errs...)
+}
+
+// unindexed answers a node as it is stored, nil for nil. What it refers to is shared, not copied.
+func unindexed(n *registryv1.Node) *registryv1.Node {
+	if n == nil {
+		return nil
+	}
+	out := &registryv1.Node{Name: n.GetName(), Address: n.GetAddress(), Meta: n.GetMeta(), LivenessTtl: n.GetLivenessTtl()}
+	out.ProtoReflect().SetUnknown(n.ProtoReflect().GetUnknown())
+	return out
 }
 
 func (p *plan) register(r registration) {
