@@ -116,8 +116,13 @@ func once(t *testing.T, seed uint64, length time.Duration) {
 
 	h := recorder.History()
 	rate := float64(h.Acknowledged()) / took.Seconds()
-	t.Logf("seed %d: %d operations, %.0f acknowledged a second, %s", seed, len(h.Operations), rate, strings.Join(h.Faults, "; "))
+	fenced := 0
+	for _, hold := range h.Holds {
+		fenced += len(hold.Fenced)
+	}
+	t.Logf("seed %d: %d operations, %.0f acknowledged a second, %d locks held, %d fenced writes, %s", seed, len(h.Operations), rate, len(h.Holds), fenced, strings.Join(h.Faults, "; "))
 	require.GreaterOrEqual(t, rate, float64(leastRate), "the run is invalid: too few operations to say anything")
+	require.NotZero(t, fenced, "the run is invalid: nobody wrote under the lock")
 	require.NoError(t, verdict(h), "seed %d: history and logs are in %s", seed, dir)
 }
 

@@ -59,6 +59,10 @@ func (t *traffic) run(ctx context.Context) {
 	for place := range t.cluster.Servers {
 		group.Go(func() { t.watch(ctx, place) })
 	}
+	for number := range lockers {
+		c := &caller{traffic: t, number: callers + 1 + number, chance: rand.New(rand.NewPCG(t.seed, uint64(callers+1+number)))}
+		group.Go(func() { c.contend(ctx) })
+	}
 	group.Wait()
 }
 
@@ -278,7 +282,7 @@ func (t *traffic) stream(ctx context.Context, place int, w *history.Watch) bool 
 	idle := time.AfterFunc(silence, cancel)
 	defer idle.Stop()
 	stream, err := t.cluster.Client(place).Watch.Watch(ctx, &registryv1.WatchRequest{
-		Table: registryv1.Table_TABLE_KV, Prefix: "local/", Index: w.From, Heartbeat: durationpb.New(200 * time.Millisecond),
+		Table: registryv1.Table_TABLE_KV, Prefix: "local/k", Index: w.From, Heartbeat: durationpb.New(200 * time.Millisecond),
 	})
 	if err != nil {
 		return false

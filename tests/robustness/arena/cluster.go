@@ -37,6 +37,8 @@ type Client struct {
 	KV       registryv1.KVServiceClient
 	Watch    registryv1.WatchServiceClient
 	Operator registryv1.OperatorServiceClient
+	Lease    registryv1.LeaseServiceClient
+	Lock     registryv1.LockServiceClient
 	Conn     *grpc.ClientConn
 }
 
@@ -87,7 +89,7 @@ func (c *Cluster) dial(s *Server) (*Client, error) {
 	}
 	return &Client{
 		KV: registryv1.NewKVServiceClient(conn), Watch: registryv1.NewWatchServiceClient(conn),
-		Operator: registryv1.NewOperatorServiceClient(conn), Conn: conn,
+		Operator: registryv1.NewOperatorServiceClient(conn), Lease: registryv1.NewLeaseServiceClient(conn), Lock: registryv1.NewLockServiceClient(conn), Conn: conn,
 	}, nil
 }
 

@@ -6,7 +6,8 @@ import (
 	"slices"
 )
 
-// Exclusive says where two clients could both be sure of a lock, and where a fencing token did not grow.
+// Exclusive says where two clients could both be sure of a lock, where a fencing token did not grow, and where a
+// transaction went ahead with a token that had been replaced.
 func Exclusive(h *History) []error {
 	locks := map[string][]Hold{}
 	for _, hold := range h.Holds {
@@ -24,6 +25,11 @@ func Exclusive(h *History) []error {
 					wrong = append(wrong, fmt.Errorf("lock %s: the token went back: %+v, then %+v", name, later, earlier))
 				case max(earlier.Granted, later.Granted) < min(earlier.Until, later.Until):
 					wrong = append(wrong, fmt.Errorf("lock %s: two holders at once: %+v and %+v", name, earlier, later))
+				}
+				for _, index := range earlier.Fenced {
+					if earlier.Token < later.Token && later.Token < index {
+						wrong = append(wrong, fmt.Errorf("lock %s: a transaction at index %d went ahead with token %d, though %d was given before it", name, index, earlier.Token, later.Token))
+					}
 				}
 			}
 		}

@@ -129,6 +129,8 @@ type Hold struct {
 	Token  uint64 `json:"token"`
 	// Call and Granted bound when it was granted; Until is how long the client could be sure of it.
 	Call, Granted, Until time.Duration
+	// Fenced are the indexes of the transactions that went ahead on the condition that the lock is held with the token.
+	Fenced []uint64 `json:"fenced,omitempty"`
 }
 
 // History is everything that was recorded.

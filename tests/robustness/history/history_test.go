@@ -160,6 +160,10 @@ func TestALockHasOneHolderAndTokensThatGrow(t *testing.T) {
 	hold := func(client int, token uint64, call, granted, until time.Duration) history.Hold {
 		return history.Hold{Client: client, Name: "l", Token: token, Call: call, Granted: granted, Until: until}
 	}
+	fenced := func(h history.Hold, indexes ...uint64) history.Hold {
+		h.Fenced = indexes
+		return h
+	}
 	for name, c := range map[string]struct {
 		holds []history.Hold
 		wrong bool
@@ -168,6 +172,8 @@ func TestALockHasOneHolderAndTokensThatGrow(t *testing.T) {
 		"granted twice":             {[]history.Hold{hold(1, 5, 0, 10, 20), hold(2, 6, 5, 15, 30)}, true},
 		"one token for two":         {[]history.Hold{hold(1, 5, 0, 10, 20), hold(2, 5, 21, 25, 30)}, true},
 		"a token lower than before": {[]history.Hold{hold(1, 7, 0, 10, 20), hold(2, 6, 21, 25, 30)}, true},
+		"fenced while held":         {[]history.Hold{fenced(hold(1, 5, 0, 10, 20), 6, 7), fenced(hold(2, 8, 5, 25, 30), 9)}, false},
+		"fenced after it was lost":  {[]history.Hold{fenced(hold(1, 5, 0, 10, 20), 6, 9), hold(2, 8, 5, 25, 30)}, true},
 		"asked for at once":         {[]history.Hold{hold(1, 7, 0, 30, 40), hold(2, 6, 5, 10, 20)}, false},
 	} {
 		t.Run(name, func(t *testing.T) {
