@@ -15,9 +15,10 @@ import (
 type Proposal struct {
 	// Command is encoded, without time and epoch: those are the leader's to say when it writes the entry.
 	Command []byte
-	// Claims are hashes of the rows the command puts or deletes and of its request id. A row put twice at one index
-	// would let a compare-and-set against the first value succeed over the second; one that is put and deleted
-	// at one index would leave whoever waits for a change after that index waiting.
+	// Claims are hashes of the rows the command puts or deletes and of its request id, odd, and of the rows it only reads
+	// or compares, even. A row put twice at one index would let a compare-and-set against the first value succeed over the
+	// second; one that is put and deleted at one index would leave whoever waits for a change after that index waiting, and
+	// so would one that is put at the index at which a command before it read it.
 	Claims []uint64
 	// Version is what every member must understand before the command may enter the log.
 	Version uint32
@@ -68,9 +69,13 @@ func claims(cmd *registryv1.Command) []uint64 {
 			// It deletes keys, and leaves locks that are lost, which nobody compares by their index before they are read.
 			sweeps = true
 		case *registryv1.Operation_Get:
+			out = append(out, reading(op.Get.GetTable(), op.Get.GetKey()))
 		default:
 			return []uint64{alone}
 		}
+	}
+	for _, c := range cmd.GetConditions() {
+		out = append(out, reading(c.GetRow().GetTable(), c.GetRow().GetKey()))
 	}
 	switch {
 	case sweeps && puts:
@@ -81,7 +86,13 @@ func claims(cmd *registryv1.Command) []uint64 {
 	return out
 }
 
-func claim(table registryv1.Table, key string) uint64 {
+// claim is that of a row which is written.
+func claim(table registryv1.Table, key string) uint64 { return hash(table, key) | 1 }
+
+// reading is the claim of a row which is not: any number of commands that do not write it may share an entry.
+func reading(table registryv1.Table, key string) uint64 { return hash(table, key) &^ 1 }
+
+func hash(table registryv1.Table, key string) uint64 {
 	h := fnv.New64a()
 	_, _ = h.Write([]byte{byte(table)})
 	_, _ = h.Write([]byte(key)) // A hash takes everything.
@@ -128,8 +139,9 @@ func choose(count int, proposal func(i int) Proposal, maxBytes int) []int {
 	for n := 1; n < count && skipped < mostSkipped; n++ {
 		p := proposal(n)
 		conflicts := slices.Contains(p.Claims, sweep) != sweeps || slices.ContainsFunc(p.Claims, func(c uint64) bool {
-			_, conflict := taken[c]
-			return c == alone || conflict && c != sweep
+			_, written := taken[c|1]
+			_, read := taken[c&^1]
+			return c == alone || c != sweep && (written || read && c&1 == 1)
 		})
 		claim(p) // What is skipped must come before what conflicts with it.
 		if conflicts {

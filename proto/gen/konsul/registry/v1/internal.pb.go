@@ -469,7 +469,8 @@ type Proposal struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// An encoded Command without time and epoch, which are the leader's to say.
 	Command []byte `protobuf:"bytes,1,opt,name=command,proto3" json:"command,omitempty"`
-	// Hashes of the rows it puts and of its request id: two proposals with one in common never share a log entry.
+	// Hashes of the rows it writes and of its request id, odd, and of the rows it only reads, even: two proposals never share a
+	// log entry if one writes what the other writes or reads.
 	Claims []uint64 `protobuf:"fixed64,2,rep,packed,name=claims,proto3" json:"claims,omitempty"`
 	// The command version that every member must understand before it may enter the log.
 	Version       uint32 `protobuf:"varint,3,opt,name=version,proto3" json:"version,omitempty"`
