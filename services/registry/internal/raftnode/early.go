@@ -134,10 +134,10 @@ func (e *early) send(logs []*raft.Log) {
 	if r == nil || len(logs) == 0 || r.State() != raft.Leader {
 		return
 	}
-	last := logs[len(logs)-1]
-	if e.tail.term != last.Term {
-		return // What comes before may be from anywhere; in a term of its own this server wrote it.
+	if !e.follows(logs[0]) {
+		return
 	}
+	last := logs[len(logs)-1]
 	for _, s := range r.GetConfiguration().Configuration().Servers {
 		if s.ID == e.own.ID {
 			continue
@@ -152,6 +152,12 @@ func (e *early) send(logs []*raft.Log) {
 		}
 		e.sends.Go(func() { e.carry(s, request, on) })
 	}
+}
+
+// follows says whether an entry is the next one to what this server wrote last in the same term. What comes before
+// others may be from anywhere: from an earlier leader, or from a restore, which leaps over indexes within a term.
+func (e *early) follows(entry *raft.Log) bool {
+	return e.tail.term == entry.Term && e.tail.index+1 == entry.Index
 }
 
 // begin notes what goes to a follower, unless it lacks what comes before or has not answered yet.

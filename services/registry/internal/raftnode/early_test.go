@@ -108,3 +108,14 @@ func TestAnotherTermsAnswerIsNoAnswer(t *testing.T) {
 	require.Len(t, f.asked, 3)
 	require.False(t, give(e, entries(5, 4, 4)))
 }
+
+// After a restore the log goes on behind the snapshot, in the same term: a follower that took such an entry early would
+// lack what the snapshot holds.
+func TestOnlyWhatFollowsTheOwnLastEntryIsSentEarly(t *testing.T) {
+	e, _ := newFake()
+	require.False(t, e.follows(&raft.Log{Index: 1, Term: 1}))
+	e.wrote(entries(3, 4, 5).Entries)
+	require.True(t, e.follows(&raft.Log{Index: 6, Term: 3}))
+	require.False(t, e.follows(&raft.Log{Index: 7, Term: 3}), "a restore came between")
+	require.False(t, e.follows(&raft.Log{Index: 6, Term: 4}), "the entry before may not be this server's")
+}
