@@ -135,6 +135,9 @@ func (t *traffic) last(test *testing.T) {
 	}
 	slices.Sort(keys)
 	for _, key := range slices.Compact(keys) {
+		if strings.HasPrefix(key, "kpair") {
+			c.getPair(test.Context(), c.place(), key)
+		}
 		for i, mode := range history.Modes() {
 			c.getAt(test.Context(), i%servers, key, mode, 0)
 			if mode == history.Stale {
@@ -155,7 +158,7 @@ func verdict(h *history.History) error {
 			errs = append(errs, fmt.Errorf("writes and %s reads: %s", mode, d))
 		}
 	}
-	wrong := append(history.Exact(h), history.Exclusive(h)...)
+	wrong := slices.Concat(history.Exact(h), history.Atomic(h), history.Exclusive(h))
 	return errors.Join(append(errs, wrong[:min(most, len(wrong))]...)...)
 }
 

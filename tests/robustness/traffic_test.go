@@ -96,7 +96,11 @@ func (c *caller) key() string {
 func (c *caller) one(ctx context.Context) {
 	key := c.key()
 	switch dice := c.chance.IntN(100); {
-	case dice < 30:
+	case dice < 8:
+		c.setPair(ctx, c.pair())
+	case dice < 14:
+		c.getPair(ctx, c.place(), c.pair())
+	case dice < 34:
 		c.set(ctx, key, nil)
 	case dice < 45:
 		index := c.read[key]
@@ -179,6 +183,9 @@ func (c *caller) write(ctx context.Context, o *history.Operation, call func(cont
 func judge(err error) (history.Fate, string) {
 	if err == nil {
 		return history.OK, ""
+	}
+	if errors.Is(err, errConflict) {
+		return history.Conflict, err.Error()
 	}
 	f, ok := fault.As(err)
 	if !ok || f.Reason() == "" {

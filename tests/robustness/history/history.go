@@ -59,8 +59,10 @@ type Operation struct {
 	Value string `json:"value,omitempty"`
 	// CAS is the index a write was made for.
 	CAS *uint64 `json:"cas,omitempty"`
-	// Txn names the writes and reads of several keys that were one operation.
+	// Txn is the request id of a transaction that writes or reads Key and its twin.
 	Txn string `json:"txn,omitempty"`
+	// Twin is what a transaction read beside Key.
+	Twin *Twin `json:"twin,omitempty"`
 
 	Mode Mode `json:"mode,omitempty"`
 	// Server is who was asked, and Life which of its processes.
@@ -79,6 +81,13 @@ type Operation struct {
 
 	Call   time.Duration `json:"call"`
 	Return time.Duration `json:"return"`
+}
+
+// Twin is the state of the key that is always written together with another.
+type Twin struct {
+	Found  bool   `json:"found,omitempty"`
+	Value  string `json:"value,omitempty"`
+	Modify uint64 `json:"modify,omitempty"`
 }
 
 // String says what happened, for people.

@@ -181,3 +181,12 @@ func TestALockHasOneHolderAndTokensThatGrow(t *testing.T) {
 		})
 	}
 }
+
+func TestHalfATransactionIsSeen(t *testing.T) {
+	read := with(get(history.Linearizable, "a", 5, 6, 0, 1), func(o *history.Operation) { o.Twin = &history.Twin{Found: true, Value: "a", Modify: 5} })
+	require.Empty(t, history.Atomic(&history.History{Operations: []history.Operation{read, get(history.Stale, "b", 5, 6, 0, 1)}}))
+	read.Twin = &history.Twin{Found: true, Value: "b", Modify: 7}
+	require.Len(t, history.Atomic(&history.History{Operations: []history.Operation{read}}), 1)
+	read.Twin = &history.Twin{}
+	require.Len(t, history.Atomic(&history.History{Operations: []history.Operation{read}}), 1)
+}

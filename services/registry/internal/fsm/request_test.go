@@ -142,6 +142,38 @@ func TestEntriesKeepConflictingCommandsApart(t *testing.T) {
 	require.Equal(t, 1, fsm.Together(same, itself, 1<<20), "one request twice")
 }
 
+// A transaction's answer holds as of its entry's index, so nothing in the entry may write what it read.
+func TestWhatIsReadIsNotWrittenInTheSameEntry(t *testing.T) {
+	get := func(key string) *registryv1.Operation {
+		return &registryv1.Operation{Op: &registryv1.Operation_Get{Get: &registryv1.RecordKey{Table: kv, Key: key}}}
+	}
+	compares := &registryv1.Command{
+		Operations: []*registryv1.Operation{put("local/b", "1")},
+		Conditions: []*registryv1.Condition{{Row: &registryv1.RecordKey{Table: kv, Key: "local/a"}}},
+	}
+	reads := &registryv1.Command{Operations: []*registryv1.Operation{get("local/a")}}
+	writes := &registryv1.Command{Operations: []*registryv1.Operation{put("local/a", "1")}}
+	for name, c := range map[string]struct {
+		in   []*registryv1.Command
+		want int
+	}{
+		"read, then written":     {[]*registryv1.Command{reads, writes}, 1},
+		"written, then read":     {[]*registryv1.Command{writes, reads}, 1},
+		"compared, then written": {[]*registryv1.Command{compares, writes}, 1},
+		"read by many":           {[]*registryv1.Command{reads, reads, compares}, 3},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var in []fsm.Proposal
+			for _, cmd := range c.in {
+				p, err := fsm.NewProposal(cmd)
+				require.NoError(t, err)
+				in = append(in, p)
+			}
+			require.Equal(t, c.want, fsm.Together(in, itself, 1<<20))
+		})
+	}
+}
+
 func itself(p fsm.Proposal) fsm.Proposal { return p }
 
 // What conflicts waits, and what conflicts with that behind it; others overtake it.
