@@ -34,32 +34,44 @@ func (r *Router) toDatacenter(ctx context.Context, c call, target string) (any, 
 	reply := c.route.Reply()
 	own := r.Directory.Datacenter()
 	pause := backoff.New(50*time.Millisecond, 500*time.Millisecond)
-	left := false
+	sent := false
 	for try := 1; ; try++ {
-		var to peer.Peer
-		err = conn.Invoke(outgoing(ctx, hops{datacenter: own}), c.method, c.req, reply, grpc.Peer(&to))
-		left = left || to.Addr != nil
+		// gRPC names the peer once a call has a connection to go out on; before that nothing has left.
+		var reached peer.Peer
+		err = conn.Invoke(outgoing(ctx, hops{datacenter: own}), c.method, c.req, reply, grpc.Peer(&reached))
 		bare := fault.CodeOf(err) == fault.Unavailable && fault.ReasonOf(err) == ""
+		sent = sent || reached.Addr != nil && err != nil && (bare || late(ctx))
 		if err == nil || !bare || try == crossTries || pause.Wait(ctx) != nil {
 			break
 		}
 	}
 	r.Metrics.crossed(own, target, serviceOf(c), time.Since(start))
 	if err != nil {
-		err = r.farError(ctx, target, err)
-		if left && (c.route.Kind == Write || c.route.Kind == Proposal) && fault.ReasonOf(err) == ReasonDatacenterUnreachable {
-			err = fault.New(fault.Unknown, fault.ReasonOutcomeUnknown, "datacenter %s was sent the write and did not answer: its outcome is not known", target).
-				WithMeta("datacenter", target).WithRemedy("retry with the same request_id").Wrap(err)
-		}
-		return nil, err
+		return nil, c.honestFrom(target, r.farError(ctx, target, err), sent)
 	}
 	return reply, nil
 }
 
+// honestFrom answers the error of a call to another datacenter: of a write that may have left, no refusal can say that
+// nothing was done.
+func (c call) honestFrom(target string, err error, sent bool) error {
+	if !sent || c.route.Kind != Write && c.route.Kind != Proposal {
+		return err
+	}
+	switch fault.CodeOf(err) {
+	case fault.Unavailable, fault.ResourceExhausted:
+		return fault.New(fault.Unknown, fault.ReasonOutcomeUnknown, "the write was sent to datacenter %s, its outcome is not known", target).
+			WithMeta("datacenter", target).WithRemedy("retry with the same request_id").Wrap(err)
+	}
+	return err
+}
+
+// late says whether a call ended because another datacenter took too long.
+func late(ctx context.Context) bool { return errors.Is(context.Cause(ctx), errCrossTimeout) }
+
 // farError names the datacenter when the way to it failed; what it answered itself passes through.
 func (r *Router) farError(ctx context.Context, target string, err error) error {
-	late := errors.Is(context.Cause(ctx), errCrossTimeout)
-	if !late && (fault.CodeOf(err) != fault.Unavailable || fault.ReasonOf(err) != "") {
+	if !late(ctx) && (fault.CodeOf(err) != fault.Unavailable || fault.ReasonOf(err) != "") {
 		return err
 	}
 	return fault.New(fault.Unavailable, ReasonDatacenterUnreachable, "datacenter %s did not answer", target).

@@ -28,11 +28,11 @@ type world struct {
 	calls    []string
 	errs     []error // answered to calls, in turn
 	block    bool
-	md       metadata.MD
+	// reached says for each call, in turn, whether it had a connection to go out on.
+	reached []bool
+	md      metadata.MD
 	// published is how far this server is, confirmed what the leader answers.
 	published, confirmed uint64
-	// connected is whether calls to another server leave this one.
-	connected bool
 	// term is what this server knows, leaderTerms what the leader says it is at, in turn.
 	term        uint64
 	leaderTerms []uint64
@@ -85,12 +85,8 @@ type conn struct {
 	name string
 }
 
-func (c conn) Invoke(ctx context.Context, _ string, req, reply any, options ...grpc.CallOption) error {
-	for _, option := range options {
-		if o, ok := option.(grpc.PeerCallOption); ok && c.w.connected {
-			o.PeerAddr.Addr = &net.TCPAddr{}
-		}
-	}
+func (c conn) Invoke(ctx context.Context, _ string, req, reply any, opts ...grpc.CallOption) error {
+	c.w.reach(opts)
 	if _, ok := req.(*registryv1.ReadIndexRequest); ok {
 		c.w.calls = append(c.w.calls, "ask "+c.name)
 		resp := reply.(*registryv1.ReadIndexResponse)
@@ -115,6 +111,18 @@ func (c conn) Invoke(ctx context.Context, _ string, req, reply any, options ...g
 		}
 	}
 	return c.w.nextError()
+}
+
+func (w *world) reach(opts []grpc.CallOption) {
+	if len(w.reached) == 0 {
+		return
+	}
+	for _, opt := range opts {
+		if p, ok := opt.(grpc.PeerCallOption); ok && w.reached[0] {
+			p.PeerAddr.Addr = &net.TCPAddr{}
+		}
+	}
+	w.reached = w.reached[1:]
 }
 
 func (w *world) nextError() error {
@@ -339,28 +347,37 @@ func TestACallToAPausedLeaderIsCutLooseWhenAnotherLeads(t *testing.T) {
 	require.Equal(t, []string{"s2", "s2"}, w.calls)
 }
 
-func TestAWriteThatMayHaveReachedAnotherDatacenterSaysSo(t *testing.T) {
+func TestAWriteLostOnItsWayToAnotherDatacenterHasAnUnknownOutcome(t *testing.T) {
 	bare := fault.New(fault.Unavailable, "", "connection reset")
+	set := &registryv1.SetRequest{Datacenter: "dc2"}
 	for name, c := range map[string]struct {
-		connected bool
-		req       *registryv1.SetRequest
-		want      string
+		method  string
+		req     proto.Message
+		reached []bool
+		errs    []error
+		want    string
 	}{
-		"it left":          {true, &registryv1.SetRequest{Datacenter: "dc2"}, fault.ReasonOutcomeUnknown},
-		"nobody was there": {false, &registryv1.SetRequest{Datacenter: "dc2"}, ReasonDatacenterUnreachable},
+		"never left":             {"/set", set, []bool{false, false, false}, []error{bare, bare, bare}, ReasonDatacenterUnreachable},
+		"lost":                   {"/set", set, []bool{true, true, true}, []error{bare, bare, bare}, fault.ReasonOutcomeUnknown},
+		"lost, then cut off":     {"/set", set, []bool{true, false, false}, []error{bare, bare, bare}, fault.ReasonOutcomeUnknown},
+		"lost, then refused":     {"/set", set, []bool{true, true}, []error{bare, (&world{}).noLeader()}, fault.ReasonOutcomeUnknown},
+		"refused":                {"/set", set, []bool{true}, []error{(&world{}).noLeader()}, fault.ReasonNoLeader},
+		"cut off, then refused":  {"/set", set, []bool{false, true}, []error{bare, (&world{}).noLeader()}, fault.ReasonNoLeader},
+		"a read that was lost":   {"/get", &registryv1.GetRequest{Datacenter: "dc2"}, []bool{true, true, true}, []error{bare, bare, bare}, ReasonDatacenterUnreachable},
+		"lost, then not allowed": {"/set", set, []bool{true, true}, []error{bare, fault.New(fault.PermissionDenied, "DENIED", "no")}, "DENIED"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			w := &world{leader: "s1", connected: c.connected, errs: []error{bare, bare, bare}}
-			err := w.do(t.Context(), t, newRouter(t, w), "/set", c.req)
-			f, ok := fault.As(err)
-			require.True(t, ok)
-			require.Equal(t, c.want, f.Reason())
-			require.Equal(t, "dc2", f.Meta()["datacenter"])
-			require.NotEmpty(t, f.Remedy())
+			w := &world{leader: "s1", reached: c.reached, errs: c.errs}
+			err := w.do(t.Context(), t, newRouter(t, w), c.method, c.req)
+			require.Equal(t, c.want, fault.ReasonOf(err))
+			if c.want == fault.ReasonOutcomeUnknown {
+				f, ok := fault.As(err)
+				require.True(t, ok)
+				require.Equal(t, "dc2", f.Meta()["datacenter"])
+				require.NotEmpty(t, f.Remedy())
+			}
 		})
 	}
-	w := &world{leader: "s1", connected: true, errs: []error{bare, bare, bare}}
-	require.Equal(t, ReasonDatacenterUnreachable, fault.ReasonOf(w.do(t.Context(), t, newRouter(t, w), "/get", &registryv1.GetRequest{Datacenter: "dc2"})))
 }
 
 func TestAnUnreachableDatacenterIsNamed(t *testing.T) {
