@@ -6,6 +6,7 @@ import (
 	"time"
 
 	registryv1 "konsul.dev/proto/gen/konsul/registry/v1"
+	"konsul.dev/services/registry/internal/acl"
 	"konsul.dev/services/registry/internal/catalog"
 	"konsul.dev/services/registry/internal/record"
 )
@@ -65,11 +66,17 @@ func (c *Core) replan(ctx context.Context, requestID string, plan func() (*regis
 		}
 		cmd.RequestId = tryID(requestID, try)
 		result, err = c.commit(ctx, cmd)
-		if err != nil || result.GetFailedReason() != catalog.ReasonCheckMoved {
+		if err != nil || !moved(result) {
 			return result, err
 		}
 	}
 	return result, nil
+}
+
+// moved says whether a plan failed for no other reason than that what it was made of has changed.
+func moved(result *registryv1.CommandResult) bool {
+	reason := result.GetFailedReason()
+	return reason == catalog.ReasonCheckMoved || reason == acl.ReasonMoved
 }
 
 // tryID answers the request id of a try.
