@@ -20,8 +20,6 @@ type Retention struct {
 type Store struct {
 	// MemtableBytes is how much is collected in memory before it is written as a table; up to three of them.
 	MemtableBytes int64 `koanf:"memtable_bytes"`
-	// CacheBytes is the size of the cache of table blocks.
-	CacheBytes int64 `koanf:"cache_bytes"`
 	// RowCacheBytes is the size of the cache of decoded rows.
 	RowCacheBytes int64 `koanf:"row_cache_bytes"`
 }
@@ -39,13 +37,13 @@ const (
 
 func defaultStore() (Retention, Store) {
 	o := badgerstore.DefaultOptions("", nil)
-	return Retention{Indexes: o.Retention, Bytes: o.RetentionBytes}, Store{MemtableBytes: o.MemTableBytes, CacheBytes: o.CacheBytes, RowCacheBytes: o.RowCacheBytes}
+	return Retention{Indexes: o.Retention, Bytes: o.RetentionBytes}, Store{MemtableBytes: o.MemTableBytes, RowCacheBytes: o.RowCacheBytes}
 }
 
 func (s Settings) storeOptions(dir string, log *slog.Logger) badgerstore.Options {
 	o := badgerstore.DefaultOptions(dir, log)
 	o.Retention, o.RetentionBytes = s.Retention.Indexes, s.Retention.Bytes
-	o.MemTableBytes, o.CacheBytes, o.RowCacheBytes = s.Store.MemtableBytes, s.Store.CacheBytes, s.Store.RowCacheBytes
+	o.MemTableBytes, o.RowCacheBytes = s.Store.MemtableBytes, s.Store.RowCacheBytes
 	return o
 }
 
@@ -64,10 +62,8 @@ func (s Settings) validateStore() error {
 		errs = append(errs, fault.Invalid("registry.store.memtable_bytes", "a memtable of %d bytes takes values of at most %d, not of registry.max_value_bytes, %d", n, most, s.MaxValueBytes).
 			WithRemedy("make memtables eight times as large as values"))
 	}
-	for field, n := range map[string]int64{"registry.store.cache_bytes": s.Store.CacheBytes, "registry.store.row_cache_bytes": s.Store.RowCacheBytes} {
-		if n < leastCache {
-			errs = append(errs, fault.Invalid(field, "%d is less than %d", n, leastCache))
-		}
+	if n := s.Store.RowCacheBytes; n < leastCache {
+		errs = append(errs, fault.Invalid("registry.store.row_cache_bytes", "%d is less than %d", n, leastCache))
 	}
 	return errors.Join(errs...)
 }

@@ -28,8 +28,6 @@ type Options struct {
 	RetentionBytes uint64
 	// MemTableBytes is the size of a memtable. LargestRow follows from it.
 	MemTableBytes int64
-	// CacheBytes is the size of the block cache.
-	CacheBytes int64
 	// RowCacheBytes is the size of the cache of decoded rows.
 	RowCacheBytes int64
 	// BootID names this run of the machine; empty: unknown, and nothing past the last Sync is trusted.
@@ -40,7 +38,7 @@ type Options struct {
 
 // DefaultOptions suits a registry of up to some millions of rows.
 func DefaultOptions(dir string, log *slog.Logger) Options {
-	return Options{Dir: dir, Log: log, Retention: 1 << 16, RetentionBytes: 64 << 20, MemTableBytes: 15 << 18, CacheBytes: 16 << 20, RowCacheBytes: 16 << 20, BootID: BootID()}
+	return Options{Dir: dir, Log: log, Retention: 1 << 16, RetentionBytes: 64 << 20, MemTableBytes: 15 << 18, RowCacheBytes: 16 << 20, BootID: BootID()}
 }
 
 // Store is the state on disk. Reads are safe for concurrent use; Begin to Commit and Restore belong to one goroutine.
@@ -114,7 +112,7 @@ func badgerOptions(opts Options) badger.Options {
 		WithValueThreshold(LargestRow(opts.MemTableBytes)). // All rows live in the tree, which compaction keeps bounded.
 		WithValueLogFileSize(16 << 20).
 		WithCompression(options.None). // A third less memory: tables are built in buffers that Badger keeps, eight of them.
-		WithBlockCacheSize(opts.CacheBytes).
+		WithBlockCacheSize(0).         // Blocks that are not compressed are read where they lie.
 		WithIndexCacheSize(0)
 }
 
