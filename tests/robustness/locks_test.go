@@ -50,6 +50,11 @@ func (c *caller) hold(ctx context.Context) {
 		h.Token = resp.GetLock().GetToken()
 		return err
 	}) != nil {
+		// It may have been granted all the same: nobody need wait for a lease that nobody keeps.
+		_ = c.try(ctx, func(ctx context.Context) error {
+			_, err := c.cluster.Client(c.place()).Lease.Revoke(ctx, &registryv1.RevokeLeaseRequest{Id: lease, RequestId: uuid.NewString()})
+			return err
+		})
 		return
 	}
 	h.Granted = c.recorder.Now()
