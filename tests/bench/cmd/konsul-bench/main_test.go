@@ -65,9 +65,11 @@ func TestEveryUsualLineIsMeasured(t *testing.T) {
 	left, err := os.ReadDir(o.Dir)
 	require.NoError(t, err)
 	require.Empty(t, left, "the data is removed")
-	profiles, err := filepath.Glob(filepath.Join(o.Profiles, "puts-put-64-round1-server-*.pprof"))
-	require.NoError(t, err)
-	require.Len(t, profiles, 3)
+	for _, kind := range []string{"pprof", "heap.pprof"} {
+		profiles, err := filepath.Glob(filepath.Join(o.Profiles, "puts-put-64-round1-server-?."+kind))
+		require.NoError(t, err)
+		require.Len(t, profiles, 3)
+	}
 }
 
 func TestWhatIsUnderwayEndsWithItsContext(t *testing.T) {
