@@ -8,7 +8,6 @@ import (
 	"net"
 	"os"
 	"path/filepath"
-	"runtime/debug"
 	"sync"
 	"time"
 
@@ -170,8 +169,6 @@ func (s *Service) open(source identity.Source) error {
 	if err := s.state.load(); err != nil {
 		return err
 	}
-	// Reading everything leaves about as much garbage as there is state; the system may have it back at once.
-	debug.FreeOSMemory()
 	s.group.Go("store maintenance", store.Maintain)
 	return nil
 }

@@ -12,9 +12,9 @@ import (
 // after the leader's disk has them, so that a write waits for two disks, one after the other.
 //
 // When the leader's log is handed entries, they go to the followers as an AppendEntries such as the library sends.
-// When the library comes to send them, it gets the answer that the follower gave. What a follower did not take the library sends itself. The leader counts itself only
-// after its disk has the entries, as ever: a leader whose disk fails has sent what a later leader may commit or
-// overwrite, and whoever waits hears that the outcome is unknown.
+// When the library comes to send them, it gets the answer that the follower gave. What a follower did not take the
+// library sends itself. The leader counts itself only after its disk has the entries, as ever: a leader whose disk fails
+// has sent what a later leader may commit or overwrite, and whoever waits hears that the outcome is unknown.
 type early struct {
 	network
 	own  raft.Server
