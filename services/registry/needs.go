@@ -215,12 +215,13 @@ func forServices() api.Rules {
 		}}
 	}
 	return api.Rules{
-		registryv1.ProposalService_Propose_FullMethodName:   closed,
-		registryv1.ProposalService_ReadIndex_FullMethodName: closed,
-		registryv1.MemberService_Greet_FullMethodName:       closed,
-		registryv1.MemberService_Join_FullMethodName:        closed,
-		registryv1.MemberService_Announce_FullMethodName:    closed,
-		registryv1.MemberService_Admit_FullMethodName:       closed,
+		registryv1.ProposalService_Propose_FullMethodName:         closed,
+		registryv1.ProposalService_ReadIndex_FullMethodName:       closed,
+		registryv1.ProposalService_RecallReadLease_FullMethodName: closed,
+		registryv1.MemberService_Greet_FullMethodName:             closed,
+		registryv1.MemberService_Join_FullMethodName:              closed,
+		registryv1.MemberService_Announce_FullMethodName:          closed,
+		registryv1.MemberService_Admit_FullMethodName:             closed,
 
 		registryv1.TrustService_PutJoinToken_FullMethodName: joining(func(req any) string {
 			r, _ := req.(*registryv1.PutJoinTokenRequest)

@@ -23,6 +23,7 @@ func TestEveryMethodSaysWhatItTakesAndWhereItGoes(t *testing.T) {
 		registryv1.TokenService_AuthorizeToken_FullMethodName:       true,
 		registryv1.ProposalService_Propose_FullMethodName:           true,
 		registryv1.ProposalService_ReadIndex_FullMethodName:         true,
+		registryv1.ProposalService_RecallReadLease_FullMethodName:   true,
 		registryv1.MemberService_Greet_FullMethodName:               true,
 		registryv1.MemberService_Admit_FullMethodName:               true,
 		federationv1.FederationService_GetFederation_FullMethodName: true,

@@ -107,6 +107,9 @@ type Raft struct {
 	ElectionTimeout time.Duration `koanf:"election_timeout"`
 	// LeaderLease is how long a leader goes without a majority before it steps down.
 	LeaderLease time.Duration `koanf:"leader_lease"`
+	// ReadLease is how long a follower may answer default reads without asking the leader, no more than half of LeaderLease. It
+	// is also how long a write waits, once, for a follower that died. Zero: followers always ask.
+	ReadLease time.Duration `koanf:"read_lease"`
 	// SnapshotThreshold is how many log entries make a snapshot worth while.
 	SnapshotThreshold uint64 `koanf:"snapshot_threshold"`
 	// TrailingLogs is how many entries are kept behind a snapshot, for followers that lag.
@@ -136,7 +139,7 @@ func DefaultConfig() Config {
 			Catalog:   Catalog{ReapAfter: 72 * time.Hour, MaxServicesPerRequest: catalog.DefaultMaxServices},
 			Retention: retention, Store: store, Backup: defaultBackup(),
 			Raft: Raft{
-				HeartbeatTimeout: timing.Heartbeat, ElectionTimeout: timing.Election, LeaderLease: timing.Lease,
+				HeartbeatTimeout: timing.Heartbeat, ElectionTimeout: timing.Election, LeaderLease: timing.Lease, ReadLease: 150 * time.Millisecond,
 				SnapshotThreshold: 64 << 10, TrailingLogs: 32 << 10, SnapshotBytes: 256 << 20, TrailingBytes: 64 << 20, SegmentBytes: 32 << 20, MaxInFlight: 8 << 10, MaxInFlightBytes: 64 << 20,
 			},
 		},
@@ -355,6 +358,9 @@ func (r Raft) validate() error {
 	if r.LeaderLease < least/2 || r.LeaderLease >= r.HeartbeatTimeout {
 		errs = append(errs, fault.Invalid("registry.raft.leader_lease", "%v is not between %v and heartbeat_timeout, %v", r.LeaderLease, least/2, r.HeartbeatTimeout).
 			WithRemedy("an old leader must stop answering before a new one is elected"))
+	}
+	if r.ReadLease < 0 {
+		errs = append(errs, fault.Invalid("registry.raft.read_lease", "%v is less than 0", r.ReadLease).WithRemedy("0 has followers always ask the leader"))
 	}
 	if r.SnapshotThreshold == 0 {
 		errs = append(errs, fault.Invalid("registry.raft.snapshot_threshold", "is 0"))

@@ -205,7 +205,7 @@ func (s *Service) join(source identity.Source) error {
 	s.node, err = raftnode.Start(raftnode.Params{
 		Config: s.raftConfig(),
 		Store:  s.store, Machine: s.state.machine, Sink: s.state, Stamp: s.stamp, Admit: s.admit, Identity: source, Metrics: metrics, Log: s.deps.Telemetry.Log, Step: s.deps.Step, Fatal: s.deps.Fail,
-		Lead: duties.lead,
+		Lead: duties.lead, Recall: s.recall,
 	})
 	return err
 }
@@ -230,8 +230,18 @@ func (s *Service) raftConfig() raftnode.Config {
 		Timing:        raftnode.Timing{Heartbeat: r.Raft.HeartbeatTimeout, Election: r.Raft.ElectionTimeout, Lease: r.Raft.LeaderLease},
 		SnapshotEvery: r.Raft.SnapshotThreshold, TrailingLogs: r.Raft.TrailingLogs, SnapshotBytes: r.Raft.SnapshotBytes, TrailingBytes: r.Raft.TrailingBytes,
 		SegmentBytes: r.Raft.SegmentBytes, MaxInFlight: r.Raft.MaxInFlight,
-		MaxInFlightBytes: r.Raft.MaxInFlightBytes,
+		MaxInFlightBytes: r.Raft.MaxInFlightBytes, ReadLease: min(r.Raft.ReadLease, r.Raft.LeaderLease/2),
 	}
+}
+
+// recall takes a read lease back from another server.
+func (s *Service) recall(ctx context.Context, server string, lease raftnode.ReadLease) error {
+	conn, err := s.pool.Server(server)
+	if err != nil {
+		return err
+	}
+	_, err = registryv1.NewProposalServiceClient(conn).RecallReadLease(ctx, &registryv1.RecallReadLeaseRequest{Term: lease.Term, Number: lease.Number})
+	return err
 }
 
 // stamp answers what the leader writes on a log entry.
@@ -375,6 +385,11 @@ func (s *Service) Stop(ctx context.Context) error {
 
 // raftMember is the Raft node as the api sees it.
 type raftMember struct{ *raftnode.Node }
+
+func (m raftMember) LeaseReads(ctx context.Context, server string) (api.ReadLease, error) {
+	lease, err := m.Node.LeaseReads(ctx, server)
+	return api.ReadLease(lease), err
+}
 
 func (m raftMember) Status() api.Status { return api.Status(m.Node.Status()) }
 

@@ -32,12 +32,20 @@ type Node interface {
 	CheckLease() error
 	ConfirmLease(ctx context.Context) error
 	VerifyLease(ctx context.Context) error
+	// LeaseReads answers a lease under which another server may answer default reads, none if there is none now.
+	LeaseReads(ctx context.Context, server string) (ReadLease, error)
 	// MajorityWith says whether this server and another are a majority by themselves.
 	MajorityWith(server string) bool
 	Freshness(now time.Time) (time.Time, bool)
 	Status() Status
 	Servers() []Server
 	LeaderID() string
+}
+
+// ReadLease lets another server answer default reads by itself; see raftnode.
+type ReadLease struct {
+	Term, Number uint64
+	Lasts        time.Duration
 }
 
 // Status is where this server stands.
@@ -70,6 +78,8 @@ type Router interface {
 	Unary(ctx context.Context, req any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error)
 	// Confirm answers an index at or above that of every write acknowledged before the call.
 	Confirm(ctx context.Context) (uint64, error)
+	// RecallReadLease gives back what the leader let this server read under.
+	RecallReadLease(term, number uint64)
 	// Propose commits commands wherever the leader is.
 	Propose(ctx context.Context, cmds ...*registryv1.Command) []fsm.Outcome
 }

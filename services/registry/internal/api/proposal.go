@@ -3,6 +3,8 @@ package api
 import (
 	"context"
 
+	"google.golang.org/protobuf/types/known/durationpb"
+
 	"konsul.dev/pkg/rpc"
 	registryv1 "konsul.dev/proto/gen/konsul/registry/v1"
 	"konsul.dev/services/registry/internal/fsm"
@@ -35,10 +37,16 @@ func (s *proposalService) Propose(ctx context.Context, req *registryv1.ProposeRe
 // ReadIndex answers an index above which a server may answer reads for the cluster: whatever was
 // acknowledged was published here before.
 func (s *proposalService) ReadIndex(ctx context.Context, req *registryv1.ReadIndexRequest) (*registryv1.ReadIndexResponse, error) {
-	var term uint64
+	var (
+		term  uint64
+		lease ReadLease
+	)
 	err := s.Node.CheckLease()
+	if err == nil && req.GetLease() && !req.GetLinearizable() {
+		lease, err = s.Node.LeaseReads(ctx, req.GetServer())
+	}
 	switch {
-	case err != nil:
+	case err != nil, lease.Lasts > 0:
 	case s.Node.MajorityWith(req.GetServer()):
 		// A server at a term has given no vote in a later one. When the asker finds itself at the leader's term
 		// after the leader has, nobody else can have been elected before either of them looked.
@@ -52,5 +60,16 @@ func (s *proposalService) ReadIndex(ctx context.Context, req *registryv1.ReadInd
 	if err != nil {
 		return nil, err
 	}
-	return &registryv1.ReadIndexResponse{Index: s.Hub.Index(), Term: term}, nil
+	// Nothing is written from the moment a lease is given: what is published now is what stands while it lasts.
+	resp := &registryv1.ReadIndexResponse{Index: s.Hub.Index(), Term: term}
+	if lease.Lasts > 0 {
+		resp.Lease = &registryv1.ReadLease{Term: lease.Term, Number: lease.Number, Lasts: durationpb.New(lease.Lasts)}
+	}
+	return resp, nil
+}
+
+// RecallReadLease gives back what the leader let this server read under.
+func (s *proposalService) RecallReadLease(_ context.Context, req *registryv1.RecallReadLeaseRequest) (*registryv1.RecallReadLeaseResponse, error) {
+	s.Router.RecallReadLease(req.GetTerm(), req.GetNumber())
+	return &registryv1.RecallReadLeaseResponse{}, nil
 }

@@ -212,21 +212,27 @@ func (r *Router) Confirm(ctx context.Context) (uint64, error) {
 }
 
 // confirmed answers an index at or above that of every write acknowledged before the call. Callers
-// share trips to the leader.
+// share trips to the leader, and need none while this server holds a read lease.
 func (r *Router) confirmed(ctx context.Context, linearizable bool) (uint64, error) {
-	rounds := &r.leased
-	if linearizable {
-		rounds = &r.verified
+	rounds := &r.verified
+	if !linearizable {
+		if index, ok := r.reading.index(); ok {
+			return index, nil
+		}
+		rounds = &r.leased
 	}
 	return rounds.Join(ctx, func() (uint64, error) {
 		leader := r.Leadership.LeaderID()
 		if leader == "" || leader == r.ServerID {
 			return 0, errLeaderMoved
 		}
-		resp := &registryv1.ReadIndexResponse{}
+		resp, asked := &registryv1.ReadIndexResponse{}, time.Now()
 		err := r.trip(leader, registryv1.ProposalService_ReadIndex_FullMethodName, &registryv1.ReadIndexRequest{
-			Linearizable: linearizable, Server: r.ServerID,
+			Linearizable: linearizable, Server: r.ServerID, Lease: !linearizable,
 		}, resp)
+		if err == nil {
+			r.reading.take(resp.GetLease(), resp.GetIndex(), asked)
+		}
 		if err == nil && resp.GetTerm() != 0 && resp.GetTerm() != r.Leadership.Term() {
 			err = errLeaderMoved
 		}

@@ -90,6 +90,7 @@ type Router struct {
 	flights  flights
 	// leased and verified are the questions for a read index, by what the leader must do before it answers.
 	leased, verified coalesce.Rounds[uint64]
+	reading          readLeases
 
 	mu     sync.Mutex
 	queues map[string]*coalesce.Queue[proposal]

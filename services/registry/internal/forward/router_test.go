@@ -36,7 +36,9 @@ type world struct {
 	// term is what this server knows, leaderTerms what the leader says it is at, in turn.
 	term        uint64
 	leaderTerms []uint64
-	proposed    []int
+	// lease is what the leader gives to who asks for one.
+	lease    *registryv1.ReadLease
+	proposed []int
 }
 
 func (w *world) ProposeAll(_ context.Context, proposals []fsm.Proposal) []fsm.Outcome {
@@ -87,10 +89,13 @@ type conn struct {
 
 func (c conn) Invoke(ctx context.Context, _ string, req, reply any, opts ...grpc.CallOption) error {
 	c.w.reach(opts)
-	if _, ok := req.(*registryv1.ReadIndexRequest); ok {
+	if asked, ok := req.(*registryv1.ReadIndexRequest); ok {
 		c.w.calls = append(c.w.calls, "ask "+c.name)
 		resp := reply.(*registryv1.ReadIndexResponse)
 		resp.Index = c.w.confirmed
+		if asked.GetLease() {
+			resp.Lease = c.w.lease
+		}
 		if len(c.w.leaderTerms) > 0 {
 			resp.Term, c.w.leaderTerms = c.w.leaderTerms[0], c.w.leaderTerms[1:]
 		}

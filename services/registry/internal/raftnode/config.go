@@ -61,6 +61,9 @@ type Config struct {
 	MaxInFlight int
 	// MaxInFlightBytes bounds what those writes weigh together.
 	MaxInFlightBytes int
+	// ReadLease is how long another server may answer default reads by itself, and with it how long a write waits for
+	// one that died; zero: never.
+	ReadLease time.Duration
 }
 
 // Sink learns what was committed, in order, from one goroutine, before the writers do.
@@ -89,6 +92,8 @@ type Params struct {
 	Admit func(version uint32) error
 	// Stamp answers the time and the epoch an entry is proposed in.
 	Stamp func() (time.Time, uint64)
+	// Recall takes back read leases; nil: none are given.
+	Recall Recall
 	// Lead is called when this server has become the leader and its state is up to date; ctx ends
 	// when it is the leader no more.
 	Lead func(ctx context.Context, n *Node)

@@ -112,6 +112,7 @@ func (n *Node) Transfer(ctx context.Context, id string) error {
 		return n.noLeader()
 	}
 	n.handingOver.Store(n.raft.CurrentTerm()) // Its successor waits for no lease.
+	defer n.reads.pause()()
 	begin := func() raft.Future { return n.raft.LeadershipTransfer() }
 	if id != "" {
 		target := Server{}

@@ -16,6 +16,8 @@ type Metrics struct {
 	propose   prometheus.Histogram
 	entry     prometheus.Histogram
 	restores  prometheus.Histogram
+	// readLeases counts what became of the leases to read, by event.
+	readLeases *prometheus.CounterVec
 }
 
 // NewMetrics registers the node's metrics.
@@ -51,7 +53,11 @@ func NewMetrics(registerer prometheus.Registerer) (*Metrics, error) {
 		Name: "konsul_registry_restore_duration_seconds", Help: "Time to replace the state by a snapshot, at start or from the leader.",
 		Buckets: prometheus.ExponentialBuckets(0.01, 4, 10),
 	})
-	for _, c := range []prometheus.Collector{m.apply, m.batch, m.index, m.leader, m.elections, m.propose, m.entry, m.restores} {
+	m.readLeases = prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "konsul_registry_read_leases_total",
+		Help: "Leases to answer default reads that this leader gave, took back before a write, or had to let end before one, by event (given, recalled, outlasted).",
+	}, []string{"event"})
+	for _, c := range []prometheus.Collector{m.readLeases, m.apply, m.batch, m.index, m.leader, m.elections, m.propose, m.entry, m.restores} {
 		if err := registerer.Register(c); err != nil {
 			return nil, err
 		}

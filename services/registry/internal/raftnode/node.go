@@ -40,6 +40,7 @@ type Node struct {
 
 	early  *early
 	herald *herald
+	reads  *readLeases
 
 	// readyTerm is the term in which this server leads and has applied all that came before.
 	readyTerm atomic.Uint64
@@ -69,7 +70,7 @@ func Start(p Params) (_ *Node, err error) {
 	}
 	n := &Node{
 		config: p.Config, log: p.Log, metrics: p.Metrics, lead: p.Lead,
-		stamp: p.Stamp, admit: p.Admit, patience: shutdownLimit, group: lifecycle.NewGroup(p.Log, p.Fatal), herald: newHerald(),
+		stamp: p.Stamp, admit: p.Admit, patience: shutdownLimit, group: lifecycle.NewGroup(p.Log, p.Fatal), herald: newHerald(), reads: newReadLeases(p.Recall, p.Metrics),
 	}
 	if n.lock, err = lock(p.Config.Dir); err != nil {
 		return nil, err

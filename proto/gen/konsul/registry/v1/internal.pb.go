@@ -77,7 +77,7 @@ func (x Comparison_Operator) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Comparison_Operator.Descriptor instead.
 func (Comparison_Operator) EnumDescriptor() ([]byte, []int) {
-	return file_konsul_registry_v1_internal_proto_rawDescGZIP(), []int{29, 0}
+	return file_konsul_registry_v1_internal_proto_rawDescGZIP(), []int{32, 0}
 }
 
 type PutJoinTokenRequest struct {
@@ -704,7 +704,9 @@ type ReadIndexRequest struct {
 	// Confirm the leader with a majority; otherwise its lease is enough.
 	Linearizable bool `protobuf:"varint,1,opt,name=linearizable,proto3" json:"linearizable,omitempty"`
 	// The server that asks.
-	Server        string `protobuf:"bytes,2,opt,name=server,proto3" json:"server,omitempty"`
+	Server string `protobuf:"bytes,2,opt,name=server,proto3" json:"server,omitempty"`
+	// It takes a lease, so as not to ask again for a while. Never with linearizable.
+	Lease         bool `protobuf:"varint,3,opt,name=lease,proto3" json:"lease,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -753,11 +755,20 @@ func (x *ReadIndexRequest) GetServer() string {
 	return ""
 }
 
+func (x *ReadIndexRequest) GetLease() bool {
+	if x != nil {
+		return x.Lease
+	}
+	return false
+}
+
 type ReadIndexResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Index uint64                 `protobuf:"varint,1,opt,name=index,proto3" json:"index,omitempty"`
 	// The asker completes the majority that confirms the leader, if it is at this term still; 0: nothing is left to confirm.
-	Term          uint64 `protobuf:"varint,2,opt,name=term,proto3" json:"term,omitempty"`
+	Term uint64 `protobuf:"varint,2,opt,name=term,proto3" json:"term,omitempty"`
+	// Without one, the index is good for calls that came before the question.
+	Lease         *ReadLease `protobuf:"bytes,3,opt,name=lease,proto3" json:"lease,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -806,6 +817,164 @@ func (x *ReadIndexResponse) GetTerm() uint64 {
 	return 0
 }
 
+func (x *ReadIndexResponse) GetLease() *ReadLease {
+	if x != nil {
+		return x.Lease
+	}
+	return nil
+}
+
+// ReadLease is the leader's promise to change nothing while it lasts, but for taking it back.
+type ReadLease struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Term  uint64                 `protobuf:"varint,1,opt,name=term,proto3" json:"term,omitempty"`
+	// Orders the leases of a term.
+	Number uint64 `protobuf:"varint,2,opt,name=number,proto3" json:"number,omitempty"`
+	// Counted by who holds it, from before it asked.
+	Lasts         *durationpb.Duration `protobuf:"bytes,3,opt,name=lasts,proto3" json:"lasts,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReadLease) Reset() {
+	*x = ReadLease{}
+	mi := &file_konsul_registry_v1_internal_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReadLease) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReadLease) ProtoMessage() {}
+
+func (x *ReadLease) ProtoReflect() protoreflect.Message {
+	mi := &file_konsul_registry_v1_internal_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReadLease.ProtoReflect.Descriptor instead.
+func (*ReadLease) Descriptor() ([]byte, []int) {
+	return file_konsul_registry_v1_internal_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *ReadLease) GetTerm() uint64 {
+	if x != nil {
+		return x.Term
+	}
+	return 0
+}
+
+func (x *ReadLease) GetNumber() uint64 {
+	if x != nil {
+		return x.Number
+	}
+	return 0
+}
+
+func (x *ReadLease) GetLasts() *durationpb.Duration {
+	if x != nil {
+		return x.Lasts
+	}
+	return nil
+}
+
+type RecallReadLeaseRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Term          uint64                 `protobuf:"varint,1,opt,name=term,proto3" json:"term,omitempty"`
+	Number        uint64                 `protobuf:"varint,2,opt,name=number,proto3" json:"number,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RecallReadLeaseRequest) Reset() {
+	*x = RecallReadLeaseRequest{}
+	mi := &file_konsul_registry_v1_internal_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RecallReadLeaseRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RecallReadLeaseRequest) ProtoMessage() {}
+
+func (x *RecallReadLeaseRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_konsul_registry_v1_internal_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RecallReadLeaseRequest.ProtoReflect.Descriptor instead.
+func (*RecallReadLeaseRequest) Descriptor() ([]byte, []int) {
+	return file_konsul_registry_v1_internal_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *RecallReadLeaseRequest) GetTerm() uint64 {
+	if x != nil {
+		return x.Term
+	}
+	return 0
+}
+
+func (x *RecallReadLeaseRequest) GetNumber() uint64 {
+	if x != nil {
+		return x.Number
+	}
+	return 0
+}
+
+type RecallReadLeaseResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RecallReadLeaseResponse) Reset() {
+	*x = RecallReadLeaseResponse{}
+	mi := &file_konsul_registry_v1_internal_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RecallReadLeaseResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RecallReadLeaseResponse) ProtoMessage() {}
+
+func (x *RecallReadLeaseResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_konsul_registry_v1_internal_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RecallReadLeaseResponse.ProtoReflect.Descriptor instead.
+func (*RecallReadLeaseResponse) Descriptor() ([]byte, []int) {
+	return file_konsul_registry_v1_internal_proto_rawDescGZIP(), []int{16}
+}
+
 type GreetRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -814,7 +983,7 @@ type GreetRequest struct {
 
 func (x *GreetRequest) Reset() {
 	*x = GreetRequest{}
-	mi := &file_konsul_registry_v1_internal_proto_msgTypes[14]
+	mi := &file_konsul_registry_v1_internal_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -826,7 +995,7 @@ func (x *GreetRequest) String() string {
 func (*GreetRequest) ProtoMessage() {}
 
 func (x *GreetRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_konsul_registry_v1_internal_proto_msgTypes[14]
+	mi := &file_konsul_registry_v1_internal_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -839,7 +1008,7 @@ func (x *GreetRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GreetRequest.ProtoReflect.Descriptor instead.
 func (*GreetRequest) Descriptor() ([]byte, []int) {
-	return file_konsul_registry_v1_internal_proto_rawDescGZIP(), []int{14}
+	return file_konsul_registry_v1_internal_proto_rawDescGZIP(), []int{17}
 }
 
 type GreetResponse struct {
@@ -861,7 +1030,7 @@ type GreetResponse struct {
 
 func (x *GreetResponse) Reset() {
 	*x = GreetResponse{}
-	mi := &file_konsul_registry_v1_internal_proto_msgTypes[15]
+	mi := &file_konsul_registry_v1_internal_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -873,7 +1042,7 @@ func (x *GreetResponse) String() string {
 func (*GreetResponse) ProtoMessage() {}
 
 func (x *GreetResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_konsul_registry_v1_internal_proto_msgTypes[15]
+	mi := &file_konsul_registry_v1_internal_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -886,7 +1055,7 @@ func (x *GreetResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GreetResponse.ProtoReflect.Descriptor instead.
 func (*GreetResponse) Descriptor() ([]byte, []int) {
-	return file_konsul_registry_v1_internal_proto_rawDescGZIP(), []int{15}
+	return file_konsul_registry_v1_internal_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *GreetResponse) GetSelf() *Member {
@@ -944,7 +1113,7 @@ type JoinRequest struct {
 
 func (x *JoinRequest) Reset() {
 	*x = JoinRequest{}
-	mi := &file_konsul_registry_v1_internal_proto_msgTypes[16]
+	mi := &file_konsul_registry_v1_internal_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -956,7 +1125,7 @@ func (x *JoinRequest) String() string {
 func (*JoinRequest) ProtoMessage() {}
 
 func (x *JoinRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_konsul_registry_v1_internal_proto_msgTypes[16]
+	mi := &file_konsul_registry_v1_internal_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -969,7 +1138,7 @@ func (x *JoinRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JoinRequest.ProtoReflect.Descriptor instead.
 func (*JoinRequest) Descriptor() ([]byte, []int) {
-	return file_konsul_registry_v1_internal_proto_rawDescGZIP(), []int{16}
+	return file_konsul_registry_v1_internal_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *JoinRequest) GetMember() *Member {
@@ -1011,7 +1180,7 @@ type JoinResponse struct {
 
 func (x *JoinResponse) Reset() {
 	*x = JoinResponse{}
-	mi := &file_konsul_registry_v1_internal_proto_msgTypes[17]
+	mi := &file_konsul_registry_v1_internal_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1023,7 +1192,7 @@ func (x *JoinResponse) String() string {
 func (*JoinResponse) ProtoMessage() {}
 
 func (x *JoinResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_konsul_registry_v1_internal_proto_msgTypes[17]
+	mi := &file_konsul_registry_v1_internal_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1036,7 +1205,7 @@ func (x *JoinResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JoinResponse.ProtoReflect.Descriptor instead.
 func (*JoinResponse) Descriptor() ([]byte, []int) {
-	return file_konsul_registry_v1_internal_proto_rawDescGZIP(), []int{17}
+	return file_konsul_registry_v1_internal_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *JoinResponse) GetGeneration() uint64 {
@@ -1063,7 +1232,7 @@ type AnnounceRequest struct {
 
 func (x *AnnounceRequest) Reset() {
 	*x = AnnounceRequest{}
-	mi := &file_konsul_registry_v1_internal_proto_msgTypes[18]
+	mi := &file_konsul_registry_v1_internal_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1075,7 +1244,7 @@ func (x *AnnounceRequest) String() string {
 func (*AnnounceRequest) ProtoMessage() {}
 
 func (x *AnnounceRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_konsul_registry_v1_internal_proto_msgTypes[18]
+	mi := &file_konsul_registry_v1_internal_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1088,7 +1257,7 @@ func (x *AnnounceRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AnnounceRequest.ProtoReflect.Descriptor instead.
 func (*AnnounceRequest) Descriptor() ([]byte, []int) {
-	return file_konsul_registry_v1_internal_proto_rawDescGZIP(), []int{18}
+	return file_konsul_registry_v1_internal_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *AnnounceRequest) GetMember() *Member {
@@ -1113,7 +1282,7 @@ type AnnounceResponse struct {
 
 func (x *AnnounceResponse) Reset() {
 	*x = AnnounceResponse{}
-	mi := &file_konsul_registry_v1_internal_proto_msgTypes[19]
+	mi := &file_konsul_registry_v1_internal_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1125,7 +1294,7 @@ func (x *AnnounceResponse) String() string {
 func (*AnnounceResponse) ProtoMessage() {}
 
 func (x *AnnounceResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_konsul_registry_v1_internal_proto_msgTypes[19]
+	mi := &file_konsul_registry_v1_internal_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1138,7 +1307,7 @@ func (x *AnnounceResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AnnounceResponse.ProtoReflect.Descriptor instead.
 func (*AnnounceResponse) Descriptor() ([]byte, []int) {
-	return file_konsul_registry_v1_internal_proto_rawDescGZIP(), []int{19}
+	return file_konsul_registry_v1_internal_proto_rawDescGZIP(), []int{22}
 }
 
 type AdmitRequest struct {
@@ -1151,7 +1320,7 @@ type AdmitRequest struct {
 
 func (x *AdmitRequest) Reset() {
 	*x = AdmitRequest{}
-	mi := &file_konsul_registry_v1_internal_proto_msgTypes[20]
+	mi := &file_konsul_registry_v1_internal_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1163,7 +1332,7 @@ func (x *AdmitRequest) String() string {
 func (*AdmitRequest) ProtoMessage() {}
 
 func (x *AdmitRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_konsul_registry_v1_internal_proto_msgTypes[20]
+	mi := &file_konsul_registry_v1_internal_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1176,7 +1345,7 @@ func (x *AdmitRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AdmitRequest.ProtoReflect.Descriptor instead.
 func (*AdmitRequest) Descriptor() ([]byte, []int) {
-	return file_konsul_registry_v1_internal_proto_rawDescGZIP(), []int{20}
+	return file_konsul_registry_v1_internal_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *AdmitRequest) GetGeneration() uint64 {
@@ -1201,7 +1370,7 @@ type AdmitResponse struct {
 
 func (x *AdmitResponse) Reset() {
 	*x = AdmitResponse{}
-	mi := &file_konsul_registry_v1_internal_proto_msgTypes[21]
+	mi := &file_konsul_registry_v1_internal_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1213,7 +1382,7 @@ func (x *AdmitResponse) String() string {
 func (*AdmitResponse) ProtoMessage() {}
 
 func (x *AdmitResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_konsul_registry_v1_internal_proto_msgTypes[21]
+	mi := &file_konsul_registry_v1_internal_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1226,7 +1395,7 @@ func (x *AdmitResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AdmitResponse.ProtoReflect.Descriptor instead.
 func (*AdmitResponse) Descriptor() ([]byte, []int) {
-	return file_konsul_registry_v1_internal_proto_rawDescGZIP(), []int{21}
+	return file_konsul_registry_v1_internal_proto_rawDescGZIP(), []int{24}
 }
 
 // Command is one entry of the Raft log. It is versioned: a server that does not know a kind stops rather than skips it.
@@ -1257,7 +1426,7 @@ type Command struct {
 
 func (x *Command) Reset() {
 	*x = Command{}
-	mi := &file_konsul_registry_v1_internal_proto_msgTypes[22]
+	mi := &file_konsul_registry_v1_internal_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1269,7 +1438,7 @@ func (x *Command) String() string {
 func (*Command) ProtoMessage() {}
 
 func (x *Command) ProtoReflect() protoreflect.Message {
-	mi := &file_konsul_registry_v1_internal_proto_msgTypes[22]
+	mi := &file_konsul_registry_v1_internal_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1282,7 +1451,7 @@ func (x *Command) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Command.ProtoReflect.Descriptor instead.
 func (*Command) Descriptor() ([]byte, []int) {
-	return file_konsul_registry_v1_internal_proto_rawDescGZIP(), []int{22}
+	return file_konsul_registry_v1_internal_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *Command) GetTime() *timestamppb.Timestamp {
@@ -1368,7 +1537,7 @@ type Operation struct {
 
 func (x *Operation) Reset() {
 	*x = Operation{}
-	mi := &file_konsul_registry_v1_internal_proto_msgTypes[23]
+	mi := &file_konsul_registry_v1_internal_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1380,7 +1549,7 @@ func (x *Operation) String() string {
 func (*Operation) ProtoMessage() {}
 
 func (x *Operation) ProtoReflect() protoreflect.Message {
-	mi := &file_konsul_registry_v1_internal_proto_msgTypes[23]
+	mi := &file_konsul_registry_v1_internal_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1393,7 +1562,7 @@ func (x *Operation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Operation.ProtoReflect.Descriptor instead.
 func (*Operation) Descriptor() ([]byte, []int) {
-	return file_konsul_registry_v1_internal_proto_rawDescGZIP(), []int{23}
+	return file_konsul_registry_v1_internal_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *Operation) GetOp() isOperation_Op {
@@ -1547,7 +1716,7 @@ type DeleteBelow struct {
 
 func (x *DeleteBelow) Reset() {
 	*x = DeleteBelow{}
-	mi := &file_konsul_registry_v1_internal_proto_msgTypes[24]
+	mi := &file_konsul_registry_v1_internal_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1559,7 +1728,7 @@ func (x *DeleteBelow) String() string {
 func (*DeleteBelow) ProtoMessage() {}
 
 func (x *DeleteBelow) ProtoReflect() protoreflect.Message {
-	mi := &file_konsul_registry_v1_internal_proto_msgTypes[24]
+	mi := &file_konsul_registry_v1_internal_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1572,7 +1741,7 @@ func (x *DeleteBelow) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteBelow.ProtoReflect.Descriptor instead.
 func (*DeleteBelow) Descriptor() ([]byte, []int) {
-	return file_konsul_registry_v1_internal_proto_rawDescGZIP(), []int{24}
+	return file_konsul_registry_v1_internal_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *DeleteBelow) GetPrefix() *RecordKey {
@@ -1605,7 +1774,7 @@ type EndLease struct {
 
 func (x *EndLease) Reset() {
 	*x = EndLease{}
-	mi := &file_konsul_registry_v1_internal_proto_msgTypes[25]
+	mi := &file_konsul_registry_v1_internal_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1617,7 +1786,7 @@ func (x *EndLease) String() string {
 func (*EndLease) ProtoMessage() {}
 
 func (x *EndLease) ProtoReflect() protoreflect.Message {
-	mi := &file_konsul_registry_v1_internal_proto_msgTypes[25]
+	mi := &file_konsul_registry_v1_internal_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1630,7 +1799,7 @@ func (x *EndLease) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EndLease.ProtoReflect.Descriptor instead.
 func (*EndLease) Descriptor() ([]byte, []int) {
-	return file_konsul_registry_v1_internal_proto_rawDescGZIP(), []int{25}
+	return file_konsul_registry_v1_internal_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *EndLease) GetId() string {
@@ -1652,7 +1821,7 @@ type AcquireLock struct {
 
 func (x *AcquireLock) Reset() {
 	*x = AcquireLock{}
-	mi := &file_konsul_registry_v1_internal_proto_msgTypes[26]
+	mi := &file_konsul_registry_v1_internal_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1664,7 +1833,7 @@ func (x *AcquireLock) String() string {
 func (*AcquireLock) ProtoMessage() {}
 
 func (x *AcquireLock) ProtoReflect() protoreflect.Message {
-	mi := &file_konsul_registry_v1_internal_proto_msgTypes[26]
+	mi := &file_konsul_registry_v1_internal_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1677,7 +1846,7 @@ func (x *AcquireLock) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AcquireLock.ProtoReflect.Descriptor instead.
 func (*AcquireLock) Descriptor() ([]byte, []int) {
-	return file_konsul_registry_v1_internal_proto_rawDescGZIP(), []int{26}
+	return file_konsul_registry_v1_internal_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *AcquireLock) GetName() string {
@@ -1718,7 +1887,7 @@ type RecordKey struct {
 
 func (x *RecordKey) Reset() {
 	*x = RecordKey{}
-	mi := &file_konsul_registry_v1_internal_proto_msgTypes[27]
+	mi := &file_konsul_registry_v1_internal_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1730,7 +1899,7 @@ func (x *RecordKey) String() string {
 func (*RecordKey) ProtoMessage() {}
 
 func (x *RecordKey) ProtoReflect() protoreflect.Message {
-	mi := &file_konsul_registry_v1_internal_proto_msgTypes[27]
+	mi := &file_konsul_registry_v1_internal_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1743,7 +1912,7 @@ func (x *RecordKey) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RecordKey.ProtoReflect.Descriptor instead.
 func (*RecordKey) Descriptor() ([]byte, []int) {
-	return file_konsul_registry_v1_internal_proto_rawDescGZIP(), []int{27}
+	return file_konsul_registry_v1_internal_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *RecordKey) GetTable() Table {
@@ -1778,7 +1947,7 @@ type Condition struct {
 
 func (x *Condition) Reset() {
 	*x = Condition{}
-	mi := &file_konsul_registry_v1_internal_proto_msgTypes[28]
+	mi := &file_konsul_registry_v1_internal_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1790,7 +1959,7 @@ func (x *Condition) String() string {
 func (*Condition) ProtoMessage() {}
 
 func (x *Condition) ProtoReflect() protoreflect.Message {
-	mi := &file_konsul_registry_v1_internal_proto_msgTypes[28]
+	mi := &file_konsul_registry_v1_internal_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1803,7 +1972,7 @@ func (x *Condition) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Condition.ProtoReflect.Descriptor instead.
 func (*Condition) Descriptor() ([]byte, []int) {
-	return file_konsul_registry_v1_internal_proto_rawDescGZIP(), []int{28}
+	return file_konsul_registry_v1_internal_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *Condition) GetRow() *RecordKey {
@@ -1863,7 +2032,7 @@ type Comparison struct {
 
 func (x *Comparison) Reset() {
 	*x = Comparison{}
-	mi := &file_konsul_registry_v1_internal_proto_msgTypes[29]
+	mi := &file_konsul_registry_v1_internal_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1875,7 +2044,7 @@ func (x *Comparison) String() string {
 func (*Comparison) ProtoMessage() {}
 
 func (x *Comparison) ProtoReflect() protoreflect.Message {
-	mi := &file_konsul_registry_v1_internal_proto_msgTypes[29]
+	mi := &file_konsul_registry_v1_internal_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1888,7 +2057,7 @@ func (x *Comparison) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Comparison.ProtoReflect.Descriptor instead.
 func (*Comparison) Descriptor() ([]byte, []int) {
-	return file_konsul_registry_v1_internal_proto_rawDescGZIP(), []int{29}
+	return file_konsul_registry_v1_internal_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *Comparison) GetOperator() Comparison_Operator {
@@ -2038,7 +2207,7 @@ type CommandResult struct {
 
 func (x *CommandResult) Reset() {
 	*x = CommandResult{}
-	mi := &file_konsul_registry_v1_internal_proto_msgTypes[30]
+	mi := &file_konsul_registry_v1_internal_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2050,7 +2219,7 @@ func (x *CommandResult) String() string {
 func (*CommandResult) ProtoMessage() {}
 
 func (x *CommandResult) ProtoReflect() protoreflect.Message {
-	mi := &file_konsul_registry_v1_internal_proto_msgTypes[30]
+	mi := &file_konsul_registry_v1_internal_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2063,7 +2232,7 @@ func (x *CommandResult) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CommandResult.ProtoReflect.Descriptor instead.
 func (*CommandResult) Descriptor() ([]byte, []int) {
-	return file_konsul_registry_v1_internal_proto_rawDescGZIP(), []int{30}
+	return file_konsul_registry_v1_internal_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *CommandResult) GetIndex() uint64 {
@@ -2127,7 +2296,7 @@ type OperationOutcome struct {
 
 func (x *OperationOutcome) Reset() {
 	*x = OperationOutcome{}
-	mi := &file_konsul_registry_v1_internal_proto_msgTypes[31]
+	mi := &file_konsul_registry_v1_internal_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2139,7 +2308,7 @@ func (x *OperationOutcome) String() string {
 func (*OperationOutcome) ProtoMessage() {}
 
 func (x *OperationOutcome) ProtoReflect() protoreflect.Message {
-	mi := &file_konsul_registry_v1_internal_proto_msgTypes[31]
+	mi := &file_konsul_registry_v1_internal_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2152,7 +2321,7 @@ func (x *OperationOutcome) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OperationOutcome.ProtoReflect.Descriptor instead.
 func (*OperationOutcome) Descriptor() ([]byte, []int) {
-	return file_konsul_registry_v1_internal_proto_rawDescGZIP(), []int{31}
+	return file_konsul_registry_v1_internal_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *OperationOutcome) GetRow() *Record {
@@ -2179,7 +2348,7 @@ type RequestOutcomes struct {
 
 func (x *RequestOutcomes) Reset() {
 	*x = RequestOutcomes{}
-	mi := &file_konsul_registry_v1_internal_proto_msgTypes[32]
+	mi := &file_konsul_registry_v1_internal_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2191,7 +2360,7 @@ func (x *RequestOutcomes) String() string {
 func (*RequestOutcomes) ProtoMessage() {}
 
 func (x *RequestOutcomes) ProtoReflect() protoreflect.Message {
-	mi := &file_konsul_registry_v1_internal_proto_msgTypes[32]
+	mi := &file_konsul_registry_v1_internal_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2204,7 +2373,7 @@ func (x *RequestOutcomes) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RequestOutcomes.ProtoReflect.Descriptor instead.
 func (*RequestOutcomes) Descriptor() ([]byte, []int) {
-	return file_konsul_registry_v1_internal_proto_rawDescGZIP(), []int{32}
+	return file_konsul_registry_v1_internal_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *RequestOutcomes) GetOutcomes() []*RequestOutcome {
@@ -2233,7 +2402,7 @@ type RequestOutcome struct {
 
 func (x *RequestOutcome) Reset() {
 	*x = RequestOutcome{}
-	mi := &file_konsul_registry_v1_internal_proto_msgTypes[33]
+	mi := &file_konsul_registry_v1_internal_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2245,7 +2414,7 @@ func (x *RequestOutcome) String() string {
 func (*RequestOutcome) ProtoMessage() {}
 
 func (x *RequestOutcome) ProtoReflect() protoreflect.Message {
-	mi := &file_konsul_registry_v1_internal_proto_msgTypes[33]
+	mi := &file_konsul_registry_v1_internal_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2258,7 +2427,7 @@ func (x *RequestOutcome) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RequestOutcome.ProtoReflect.Descriptor instead.
 func (*RequestOutcome) Descriptor() ([]byte, []int) {
-	return file_konsul_registry_v1_internal_proto_rawDescGZIP(), []int{33}
+	return file_konsul_registry_v1_internal_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *RequestOutcome) GetRequestId() string {
@@ -2316,7 +2485,7 @@ type SnapshotHeader struct {
 
 func (x *SnapshotHeader) Reset() {
 	*x = SnapshotHeader{}
-	mi := &file_konsul_registry_v1_internal_proto_msgTypes[34]
+	mi := &file_konsul_registry_v1_internal_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2328,7 +2497,7 @@ func (x *SnapshotHeader) String() string {
 func (*SnapshotHeader) ProtoMessage() {}
 
 func (x *SnapshotHeader) ProtoReflect() protoreflect.Message {
-	mi := &file_konsul_registry_v1_internal_proto_msgTypes[34]
+	mi := &file_konsul_registry_v1_internal_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2341,7 +2510,7 @@ func (x *SnapshotHeader) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotHeader.ProtoReflect.Descriptor instead.
 func (*SnapshotHeader) Descriptor() ([]byte, []int) {
-	return file_konsul_registry_v1_internal_proto_rawDescGZIP(), []int{34}
+	return file_konsul_registry_v1_internal_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *SnapshotHeader) GetIndex() uint64 {
@@ -2406,13 +2575,23 @@ const file_konsul_registry_v1_internal_proto_rawDesc = "" +
 	"\x0fProposalOutcome\x12;\n" +
 	"\x06result\x18\x01 \x01(\v2!.konsul.registry.v1.CommandResultH\x00R\x06result\x12,\n" +
 	"\x06status\x18\x02 \x01(\v2\x12.google.rpc.StatusH\x00R\x06statusB\t\n" +
-	"\aoutcome\"N\n" +
+	"\aoutcome\"d\n" +
 	"\x10ReadIndexRequest\x12\"\n" +
 	"\flinearizable\x18\x01 \x01(\bR\flinearizable\x12\x16\n" +
-	"\x06server\x18\x02 \x01(\tR\x06server\"=\n" +
+	"\x06server\x18\x02 \x01(\tR\x06server\x12\x14\n" +
+	"\x05lease\x18\x03 \x01(\bR\x05lease\"r\n" +
 	"\x11ReadIndexResponse\x12\x14\n" +
 	"\x05index\x18\x01 \x01(\x04R\x05index\x12\x12\n" +
-	"\x04term\x18\x02 \x01(\x04R\x04term\"\x0e\n" +
+	"\x04term\x18\x02 \x01(\x04R\x04term\x123\n" +
+	"\x05lease\x18\x03 \x01(\v2\x1d.konsul.registry.v1.ReadLeaseR\x05lease\"h\n" +
+	"\tReadLease\x12\x12\n" +
+	"\x04term\x18\x01 \x01(\x04R\x04term\x12\x16\n" +
+	"\x06number\x18\x02 \x01(\x04R\x06number\x12/\n" +
+	"\x05lasts\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\x05lasts\"D\n" +
+	"\x16RecallReadLeaseRequest\x12\x12\n" +
+	"\x04term\x18\x01 \x01(\x04R\x04term\x12\x16\n" +
+	"\x06number\x18\x02 \x01(\x04R\x06number\"\x19\n" +
+	"\x17RecallReadLeaseResponse\"\x0e\n" +
 	"\fGreetRequest\"\xd5\x01\n" +
 	"\rGreetResponse\x12.\n" +
 	"\x04self\x18\x01 \x01(\v2\x1a.konsul.registry.v1.MemberR\x04self\x12\x14\n" +
@@ -2541,10 +2720,11 @@ const file_konsul_registry_v1_internal_proto_rawDesc = "" +
 	"\fPutJoinToken\x12'.konsul.registry.v1.PutJoinTokenRequest\x1a(.konsul.registry.v1.PutJoinTokenResponse\x12j\n" +
 	"\x0fAdmitDatacenter\x12*.konsul.registry.v1.AdmitDatacenterRequest\x1a+.konsul.registry.v1.AdmitDatacenterResponse\x12a\n" +
 	"\fGetJoinToken\x12'.konsul.registry.v1.GetJoinTokenRequest\x1a(.konsul.registry.v1.GetJoinTokenResponse\x12a\n" +
-	"\fPublishRoots\x12'.konsul.registry.v1.PublishRootsRequest\x1a(.konsul.registry.v1.PublishRootsResponse2\xbf\x01\n" +
+	"\fPublishRoots\x12'.konsul.registry.v1.PublishRootsRequest\x1a(.konsul.registry.v1.PublishRootsResponse2\xab\x02\n" +
 	"\x0fProposalService\x12R\n" +
 	"\aPropose\x12\".konsul.registry.v1.ProposeRequest\x1a#.konsul.registry.v1.ProposeResponse\x12X\n" +
-	"\tReadIndex\x12$.konsul.registry.v1.ReadIndexRequest\x1a%.konsul.registry.v1.ReadIndexResponse2\xcd\x02\n" +
+	"\tReadIndex\x12$.konsul.registry.v1.ReadIndexRequest\x1a%.konsul.registry.v1.ReadIndexResponse\x12j\n" +
+	"\x0fRecallReadLease\x12*.konsul.registry.v1.RecallReadLeaseRequest\x1a+.konsul.registry.v1.RecallReadLeaseResponse2\xcd\x02\n" +
 	"\rMemberService\x12L\n" +
 	"\x05Greet\x12 .konsul.registry.v1.GreetRequest\x1a!.konsul.registry.v1.GreetResponse\x12I\n" +
 	"\x04Join\x12\x1f.konsul.registry.v1.JoinRequest\x1a .konsul.registry.v1.JoinResponse\x12U\n" +
@@ -2565,7 +2745,7 @@ func file_konsul_registry_v1_internal_proto_rawDescGZIP() []byte {
 }
 
 var file_konsul_registry_v1_internal_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_konsul_registry_v1_internal_proto_msgTypes = make([]protoimpl.MessageInfo, 35)
+var file_konsul_registry_v1_internal_proto_msgTypes = make([]protoimpl.MessageInfo, 38)
 var file_konsul_registry_v1_internal_proto_goTypes = []any{
 	(Comparison_Operator)(0),        // 0: konsul.registry.v1.Comparison.Operator
 	(*PutJoinTokenRequest)(nil),     // 1: konsul.registry.v1.PutJoinTokenRequest
@@ -2582,101 +2762,108 @@ var file_konsul_registry_v1_internal_proto_goTypes = []any{
 	(*ProposalOutcome)(nil),         // 12: konsul.registry.v1.ProposalOutcome
 	(*ReadIndexRequest)(nil),        // 13: konsul.registry.v1.ReadIndexRequest
 	(*ReadIndexResponse)(nil),       // 14: konsul.registry.v1.ReadIndexResponse
-	(*GreetRequest)(nil),            // 15: konsul.registry.v1.GreetRequest
-	(*GreetResponse)(nil),           // 16: konsul.registry.v1.GreetResponse
-	(*JoinRequest)(nil),             // 17: konsul.registry.v1.JoinRequest
-	(*JoinResponse)(nil),            // 18: konsul.registry.v1.JoinResponse
-	(*AnnounceRequest)(nil),         // 19: konsul.registry.v1.AnnounceRequest
-	(*AnnounceResponse)(nil),        // 20: konsul.registry.v1.AnnounceResponse
-	(*AdmitRequest)(nil),            // 21: konsul.registry.v1.AdmitRequest
-	(*AdmitResponse)(nil),           // 22: konsul.registry.v1.AdmitResponse
-	(*Command)(nil),                 // 23: konsul.registry.v1.Command
-	(*Operation)(nil),               // 24: konsul.registry.v1.Operation
-	(*DeleteBelow)(nil),             // 25: konsul.registry.v1.DeleteBelow
-	(*EndLease)(nil),                // 26: konsul.registry.v1.EndLease
-	(*AcquireLock)(nil),             // 27: konsul.registry.v1.AcquireLock
-	(*RecordKey)(nil),               // 28: konsul.registry.v1.RecordKey
-	(*Condition)(nil),               // 29: konsul.registry.v1.Condition
-	(*Comparison)(nil),              // 30: konsul.registry.v1.Comparison
-	(*CommandResult)(nil),           // 31: konsul.registry.v1.CommandResult
-	(*OperationOutcome)(nil),        // 32: konsul.registry.v1.OperationOutcome
-	(*RequestOutcomes)(nil),         // 33: konsul.registry.v1.RequestOutcomes
-	(*RequestOutcome)(nil),          // 34: konsul.registry.v1.RequestOutcome
-	(*SnapshotHeader)(nil),          // 35: konsul.registry.v1.SnapshotHeader
-	(*JoinToken)(nil),               // 36: konsul.registry.v1.JoinToken
-	(*v1.Datacenter)(nil),           // 37: konsul.federation.v1.Datacenter
-	(*CARoot)(nil),                  // 38: konsul.registry.v1.CARoot
-	(*status.Status)(nil),           // 39: google.rpc.Status
-	(*Member)(nil),                  // 40: konsul.registry.v1.Member
-	(*timestamppb.Timestamp)(nil),   // 41: google.protobuf.Timestamp
-	(*Record)(nil),                  // 42: konsul.registry.v1.Record
+	(*ReadLease)(nil),               // 15: konsul.registry.v1.ReadLease
+	(*RecallReadLeaseRequest)(nil),  // 16: konsul.registry.v1.RecallReadLeaseRequest
+	(*RecallReadLeaseResponse)(nil), // 17: konsul.registry.v1.RecallReadLeaseResponse
+	(*GreetRequest)(nil),            // 18: konsul.registry.v1.GreetRequest
+	(*GreetResponse)(nil),           // 19: konsul.registry.v1.GreetResponse
+	(*JoinRequest)(nil),             // 20: konsul.registry.v1.JoinRequest
+	(*JoinResponse)(nil),            // 21: konsul.registry.v1.JoinResponse
+	(*AnnounceRequest)(nil),         // 22: konsul.registry.v1.AnnounceRequest
+	(*AnnounceResponse)(nil),        // 23: konsul.registry.v1.AnnounceResponse
+	(*AdmitRequest)(nil),            // 24: konsul.registry.v1.AdmitRequest
+	(*AdmitResponse)(nil),           // 25: konsul.registry.v1.AdmitResponse
+	(*Command)(nil),                 // 26: konsul.registry.v1.Command
+	(*Operation)(nil),               // 27: konsul.registry.v1.Operation
+	(*DeleteBelow)(nil),             // 28: konsul.registry.v1.DeleteBelow
+	(*EndLease)(nil),                // 29: konsul.registry.v1.EndLease
+	(*AcquireLock)(nil),             // 30: konsul.registry.v1.AcquireLock
+	(*RecordKey)(nil),               // 31: konsul.registry.v1.RecordKey
+	(*Condition)(nil),               // 32: konsul.registry.v1.Condition
+	(*Comparison)(nil),              // 33: konsul.registry.v1.Comparison
+	(*CommandResult)(nil),           // 34: konsul.registry.v1.CommandResult
+	(*OperationOutcome)(nil),        // 35: konsul.registry.v1.OperationOutcome
+	(*RequestOutcomes)(nil),         // 36: konsul.registry.v1.RequestOutcomes
+	(*RequestOutcome)(nil),          // 37: konsul.registry.v1.RequestOutcome
+	(*SnapshotHeader)(nil),          // 38: konsul.registry.v1.SnapshotHeader
+	(*JoinToken)(nil),               // 39: konsul.registry.v1.JoinToken
+	(*v1.Datacenter)(nil),           // 40: konsul.federation.v1.Datacenter
+	(*CARoot)(nil),                  // 41: konsul.registry.v1.CARoot
+	(*status.Status)(nil),           // 42: google.rpc.Status
 	(*durationpb.Duration)(nil),     // 43: google.protobuf.Duration
-	(Table)(0),                      // 44: konsul.registry.v1.Table
+	(*Member)(nil),                  // 44: konsul.registry.v1.Member
+	(*timestamppb.Timestamp)(nil),   // 45: google.protobuf.Timestamp
+	(*Record)(nil),                  // 46: konsul.registry.v1.Record
+	(Table)(0),                      // 47: konsul.registry.v1.Table
 }
 var file_konsul_registry_v1_internal_proto_depIdxs = []int32{
-	36, // 0: konsul.registry.v1.PutJoinTokenRequest.token:type_name -> konsul.registry.v1.JoinToken
-	36, // 1: konsul.registry.v1.GetJoinTokenResponse.token:type_name -> konsul.registry.v1.JoinToken
-	37, // 2: konsul.registry.v1.AdmitDatacenterRequest.datacenter:type_name -> konsul.federation.v1.Datacenter
-	38, // 3: konsul.registry.v1.PublishRootsRequest.roots:type_name -> konsul.registry.v1.CARoot
+	39, // 0: konsul.registry.v1.PutJoinTokenRequest.token:type_name -> konsul.registry.v1.JoinToken
+	39, // 1: konsul.registry.v1.GetJoinTokenResponse.token:type_name -> konsul.registry.v1.JoinToken
+	40, // 2: konsul.registry.v1.AdmitDatacenterRequest.datacenter:type_name -> konsul.federation.v1.Datacenter
+	41, // 3: konsul.registry.v1.PublishRootsRequest.roots:type_name -> konsul.registry.v1.CARoot
 	9,  // 4: konsul.registry.v1.ProposeRequest.proposals:type_name -> konsul.registry.v1.Proposal
 	12, // 5: konsul.registry.v1.ProposeResponse.outcomes:type_name -> konsul.registry.v1.ProposalOutcome
-	31, // 6: konsul.registry.v1.ProposalOutcome.result:type_name -> konsul.registry.v1.CommandResult
-	39, // 7: konsul.registry.v1.ProposalOutcome.status:type_name -> google.rpc.Status
-	40, // 8: konsul.registry.v1.GreetResponse.self:type_name -> konsul.registry.v1.Member
-	40, // 9: konsul.registry.v1.GreetResponse.met:type_name -> konsul.registry.v1.Member
-	40, // 10: konsul.registry.v1.JoinRequest.member:type_name -> konsul.registry.v1.Member
-	40, // 11: konsul.registry.v1.JoinResponse.members:type_name -> konsul.registry.v1.Member
-	40, // 12: konsul.registry.v1.AnnounceRequest.member:type_name -> konsul.registry.v1.Member
-	40, // 13: konsul.registry.v1.AdmitRequest.members:type_name -> konsul.registry.v1.Member
-	41, // 14: konsul.registry.v1.Command.time:type_name -> google.protobuf.Timestamp
-	24, // 15: konsul.registry.v1.Command.operations:type_name -> konsul.registry.v1.Operation
-	29, // 16: konsul.registry.v1.Command.conditions:type_name -> konsul.registry.v1.Condition
-	24, // 17: konsul.registry.v1.Command.otherwise:type_name -> konsul.registry.v1.Operation
-	42, // 18: konsul.registry.v1.Operation.put:type_name -> konsul.registry.v1.Record
-	28, // 19: konsul.registry.v1.Operation.delete:type_name -> konsul.registry.v1.RecordKey
-	28, // 20: konsul.registry.v1.Operation.delete_prefix:type_name -> konsul.registry.v1.RecordKey
-	42, // 21: konsul.registry.v1.Operation.replicate:type_name -> konsul.registry.v1.Record
-	28, // 22: konsul.registry.v1.Operation.get:type_name -> konsul.registry.v1.RecordKey
-	25, // 23: konsul.registry.v1.Operation.delete_below:type_name -> konsul.registry.v1.DeleteBelow
-	26, // 24: konsul.registry.v1.Operation.end_lease:type_name -> konsul.registry.v1.EndLease
-	27, // 25: konsul.registry.v1.Operation.acquire_lock:type_name -> konsul.registry.v1.AcquireLock
-	28, // 26: konsul.registry.v1.DeleteBelow.prefix:type_name -> konsul.registry.v1.RecordKey
-	43, // 27: konsul.registry.v1.AcquireLock.delay:type_name -> google.protobuf.Duration
-	44, // 28: konsul.registry.v1.RecordKey.table:type_name -> konsul.registry.v1.Table
-	28, // 29: konsul.registry.v1.Condition.row:type_name -> konsul.registry.v1.RecordKey
-	30, // 30: konsul.registry.v1.Condition.comparison:type_name -> konsul.registry.v1.Comparison
-	0,  // 31: konsul.registry.v1.Comparison.operator:type_name -> konsul.registry.v1.Comparison.Operator
-	28, // 32: konsul.registry.v1.CommandResult.failed_row:type_name -> konsul.registry.v1.RecordKey
-	42, // 33: konsul.registry.v1.CommandResult.written:type_name -> konsul.registry.v1.Record
-	32, // 34: konsul.registry.v1.CommandResult.outcomes:type_name -> konsul.registry.v1.OperationOutcome
-	42, // 35: konsul.registry.v1.OperationOutcome.row:type_name -> konsul.registry.v1.Record
-	34, // 36: konsul.registry.v1.RequestOutcomes.outcomes:type_name -> konsul.registry.v1.RequestOutcome
-	31, // 37: konsul.registry.v1.RequestOutcome.result:type_name -> konsul.registry.v1.CommandResult
-	1,  // 38: konsul.registry.v1.TrustService.PutJoinToken:input_type -> konsul.registry.v1.PutJoinTokenRequest
-	5,  // 39: konsul.registry.v1.TrustService.AdmitDatacenter:input_type -> konsul.registry.v1.AdmitDatacenterRequest
-	3,  // 40: konsul.registry.v1.TrustService.GetJoinToken:input_type -> konsul.registry.v1.GetJoinTokenRequest
-	7,  // 41: konsul.registry.v1.TrustService.PublishRoots:input_type -> konsul.registry.v1.PublishRootsRequest
-	10, // 42: konsul.registry.v1.ProposalService.Propose:input_type -> konsul.registry.v1.ProposeRequest
-	13, // 43: konsul.registry.v1.ProposalService.ReadIndex:input_type -> konsul.registry.v1.ReadIndexRequest
-	15, // 44: konsul.registry.v1.MemberService.Greet:input_type -> konsul.registry.v1.GreetRequest
-	17, // 45: konsul.registry.v1.MemberService.Join:input_type -> konsul.registry.v1.JoinRequest
-	19, // 46: konsul.registry.v1.MemberService.Announce:input_type -> konsul.registry.v1.AnnounceRequest
-	21, // 47: konsul.registry.v1.MemberService.Admit:input_type -> konsul.registry.v1.AdmitRequest
-	2,  // 48: konsul.registry.v1.TrustService.PutJoinToken:output_type -> konsul.registry.v1.PutJoinTokenResponse
-	6,  // 49: konsul.registry.v1.TrustService.AdmitDatacenter:output_type -> konsul.registry.v1.AdmitDatacenterResponse
-	4,  // 50: konsul.registry.v1.TrustService.GetJoinToken:output_type -> konsul.registry.v1.GetJoinTokenResponse
-	8,  // 51: konsul.registry.v1.TrustService.PublishRoots:output_type -> konsul.registry.v1.PublishRootsResponse
-	11, // 52: konsul.registry.v1.ProposalService.Propose:output_type -> konsul.registry.v1.ProposeResponse
-	14, // 53: konsul.registry.v1.ProposalService.ReadIndex:output_type -> konsul.registry.v1.ReadIndexResponse
-	16, // 54: konsul.registry.v1.MemberService.Greet:output_type -> konsul.registry.v1.GreetResponse
-	18, // 55: konsul.registry.v1.MemberService.Join:output_type -> konsul.registry.v1.JoinResponse
-	20, // 56: konsul.registry.v1.MemberService.Announce:output_type -> konsul.registry.v1.AnnounceResponse
-	22, // 57: konsul.registry.v1.MemberService.Admit:output_type -> konsul.registry.v1.AdmitResponse
-	48, // [48:58] is the sub-list for method output_type
-	38, // [38:48] is the sub-list for method input_type
-	38, // [38:38] is the sub-list for extension type_name
-	38, // [38:38] is the sub-list for extension extendee
-	0,  // [0:38] is the sub-list for field type_name
+	34, // 6: konsul.registry.v1.ProposalOutcome.result:type_name -> konsul.registry.v1.CommandResult
+	42, // 7: konsul.registry.v1.ProposalOutcome.status:type_name -> google.rpc.Status
+	15, // 8: konsul.registry.v1.ReadIndexResponse.lease:type_name -> konsul.registry.v1.ReadLease
+	43, // 9: konsul.registry.v1.ReadLease.lasts:type_name -> google.protobuf.Duration
+	44, // 10: konsul.registry.v1.GreetResponse.self:type_name -> konsul.registry.v1.Member
+	44, // 11: konsul.registry.v1.GreetResponse.met:type_name -> konsul.registry.v1.Member
+	44, // 12: konsul.registry.v1.JoinRequest.member:type_name -> konsul.registry.v1.Member
+	44, // 13: konsul.registry.v1.JoinResponse.members:type_name -> konsul.registry.v1.Member
+	44, // 14: konsul.registry.v1.AnnounceRequest.member:type_name -> konsul.registry.v1.Member
+	44, // 15: konsul.registry.v1.AdmitRequest.members:type_name -> konsul.registry.v1.Member
+	45, // 16: konsul.registry.v1.Command.time:type_name -> google.protobuf.Timestamp
+	27, // 17: konsul.registry.v1.Command.operations:type_name -> konsul.registry.v1.Operation
+	32, // 18: konsul.registry.v1.Command.conditions:type_name -> konsul.registry.v1.Condition
+	27, // 19: konsul.registry.v1.Command.otherwise:type_name -> konsul.registry.v1.Operation
+	46, // 20: konsul.registry.v1.Operation.put:type_name -> konsul.registry.v1.Record
+	31, // 21: konsul.registry.v1.Operation.delete:type_name -> konsul.registry.v1.RecordKey
+	31, // 22: konsul.registry.v1.Operation.delete_prefix:type_name -> konsul.registry.v1.RecordKey
+	46, // 23: konsul.registry.v1.Operation.replicate:type_name -> konsul.registry.v1.Record
+	31, // 24: konsul.registry.v1.Operation.get:type_name -> konsul.registry.v1.RecordKey
+	28, // 25: konsul.registry.v1.Operation.delete_below:type_name -> konsul.registry.v1.DeleteBelow
+	29, // 26: konsul.registry.v1.Operation.end_lease:type_name -> konsul.registry.v1.EndLease
+	30, // 27: konsul.registry.v1.Operation.acquire_lock:type_name -> konsul.registry.v1.AcquireLock
+	31, // 28: konsul.registry.v1.DeleteBelow.prefix:type_name -> konsul.registry.v1.RecordKey
+	43, // 29: konsul.registry.v1.AcquireLock.delay:type_name -> google.protobuf.Duration
+	47, // 30: konsul.registry.v1.RecordKey.table:type_name -> konsul.registry.v1.Table
+	31, // 31: konsul.registry.v1.Condition.row:type_name -> konsul.registry.v1.RecordKey
+	33, // 32: konsul.registry.v1.Condition.comparison:type_name -> konsul.registry.v1.Comparison
+	0,  // 33: konsul.registry.v1.Comparison.operator:type_name -> konsul.registry.v1.Comparison.Operator
+	31, // 34: konsul.registry.v1.CommandResult.failed_row:type_name -> konsul.registry.v1.RecordKey
+	46, // 35: konsul.registry.v1.CommandResult.written:type_name -> konsul.registry.v1.Record
+	35, // 36: konsul.registry.v1.CommandResult.outcomes:type_name -> konsul.registry.v1.OperationOutcome
+	46, // 37: konsul.registry.v1.OperationOutcome.row:type_name -> konsul.registry.v1.Record
+	37, // 38: konsul.registry.v1.RequestOutcomes.outcomes:type_name -> konsul.registry.v1.RequestOutcome
+	34, // 39: konsul.registry.v1.RequestOutcome.result:type_name -> konsul.registry.v1.CommandResult
+	1,  // 40: konsul.registry.v1.TrustService.PutJoinToken:input_type -> konsul.registry.v1.PutJoinTokenRequest
+	5,  // 41: konsul.registry.v1.TrustService.AdmitDatacenter:input_type -> konsul.registry.v1.AdmitDatacenterRequest
+	3,  // 42: konsul.registry.v1.TrustService.GetJoinToken:input_type -> konsul.registry.v1.GetJoinTokenRequest
+	7,  // 43: konsul.registry.v1.TrustService.PublishRoots:input_type -> konsul.registry.v1.PublishRootsRequest
+	10, // 44: konsul.registry.v1.ProposalService.Propose:input_type -> konsul.registry.v1.ProposeRequest
+	13, // 45: konsul.registry.v1.ProposalService.ReadIndex:input_type -> konsul.registry.v1.ReadIndexRequest
+	16, // 46: konsul.registry.v1.ProposalService.RecallReadLease:input_type -> konsul.registry.v1.RecallReadLeaseRequest
+	18, // 47: konsul.registry.v1.MemberService.Greet:input_type -> konsul.registry.v1.GreetRequest
+	20, // 48: konsul.registry.v1.MemberService.Join:input_type -> konsul.registry.v1.JoinRequest
+	22, // 49: konsul.registry.v1.MemberService.Announce:input_type -> konsul.registry.v1.AnnounceRequest
+	24, // 50: konsul.registry.v1.MemberService.Admit:input_type -> konsul.registry.v1.AdmitRequest
+	2,  // 51: konsul.registry.v1.TrustService.PutJoinToken:output_type -> konsul.registry.v1.PutJoinTokenResponse
+	6,  // 52: konsul.registry.v1.TrustService.AdmitDatacenter:output_type -> konsul.registry.v1.AdmitDatacenterResponse
+	4,  // 53: konsul.registry.v1.TrustService.GetJoinToken:output_type -> konsul.registry.v1.GetJoinTokenResponse
+	8,  // 54: konsul.registry.v1.TrustService.PublishRoots:output_type -> konsul.registry.v1.PublishRootsResponse
+	11, // 55: konsul.registry.v1.ProposalService.Propose:output_type -> konsul.registry.v1.ProposeResponse
+	14, // 56: konsul.registry.v1.ProposalService.ReadIndex:output_type -> konsul.registry.v1.ReadIndexResponse
+	17, // 57: konsul.registry.v1.ProposalService.RecallReadLease:output_type -> konsul.registry.v1.RecallReadLeaseResponse
+	19, // 58: konsul.registry.v1.MemberService.Greet:output_type -> konsul.registry.v1.GreetResponse
+	21, // 59: konsul.registry.v1.MemberService.Join:output_type -> konsul.registry.v1.JoinResponse
+	23, // 60: konsul.registry.v1.MemberService.Announce:output_type -> konsul.registry.v1.AnnounceResponse
+	25, // 61: konsul.registry.v1.MemberService.Admit:output_type -> konsul.registry.v1.AdmitResponse
+	51, // [51:62] is the sub-list for method output_type
+	40, // [40:51] is the sub-list for method input_type
+	40, // [40:40] is the sub-list for extension type_name
+	40, // [40:40] is the sub-list for extension extendee
+	0,  // [0:40] is the sub-list for field type_name
 }
 
 func init() { file_konsul_registry_v1_internal_proto_init() }
@@ -2689,7 +2876,7 @@ func file_konsul_registry_v1_internal_proto_init() {
 		(*ProposalOutcome_Result)(nil),
 		(*ProposalOutcome_Status)(nil),
 	}
-	file_konsul_registry_v1_internal_proto_msgTypes[23].OneofWrappers = []any{
+	file_konsul_registry_v1_internal_proto_msgTypes[26].OneofWrappers = []any{
 		(*Operation_Put)(nil),
 		(*Operation_Delete)(nil),
 		(*Operation_DeletePrefix)(nil),
@@ -2699,7 +2886,7 @@ func file_konsul_registry_v1_internal_proto_init() {
 		(*Operation_EndLease)(nil),
 		(*Operation_AcquireLock)(nil),
 	}
-	file_konsul_registry_v1_internal_proto_msgTypes[29].OneofWrappers = []any{
+	file_konsul_registry_v1_internal_proto_msgTypes[32].OneofWrappers = []any{
 		(*Comparison_ModifyIndex)(nil),
 		(*Comparison_CreateIndex)(nil),
 		(*Comparison_Version)(nil),
@@ -2714,7 +2901,7 @@ func file_konsul_registry_v1_internal_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_konsul_registry_v1_internal_proto_rawDesc), len(file_konsul_registry_v1_internal_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   35,
+			NumMessages:   38,
 			NumExtensions: 0,
 			NumServices:   3,
 		},

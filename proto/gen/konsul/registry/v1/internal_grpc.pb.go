@@ -249,8 +249,9 @@ var TrustService_ServiceDesc = grpc.ServiceDesc{
 }
 
 const (
-	ProposalService_Propose_FullMethodName   = "/konsul.registry.v1.ProposalService/Propose"
-	ProposalService_ReadIndex_FullMethodName = "/konsul.registry.v1.ProposalService/ReadIndex"
+	ProposalService_Propose_FullMethodName         = "/konsul.registry.v1.ProposalService/Propose"
+	ProposalService_ReadIndex_FullMethodName       = "/konsul.registry.v1.ProposalService/ReadIndex"
+	ProposalService_RecallReadLease_FullMethodName = "/konsul.registry.v1.ProposalService/RecallReadLease"
 )
 
 // ProposalServiceClient is the client API for ProposalService service.
@@ -264,6 +265,9 @@ type ProposalServiceClient interface {
 	// ReadIndex answers an index at or above that of every write acknowledged before the call: a server that has applied
 	// it may answer reads for the cluster. NO_LEADER when the asked server does not lead.
 	ReadIndex(ctx context.Context, in *ReadIndexRequest, opts ...grpc.CallOption) (*ReadIndexResponse, error)
+	// RecallReadLease takes a read lease back, which the leader does before it writes. Once it is answered, the asked server
+	// reads no more under the lease, or an earlier one.
+	RecallReadLease(ctx context.Context, in *RecallReadLeaseRequest, opts ...grpc.CallOption) (*RecallReadLeaseResponse, error)
 }
 
 type proposalServiceClient struct {
@@ -294,6 +298,16 @@ func (c *proposalServiceClient) ReadIndex(ctx context.Context, in *ReadIndexRequ
 	return out, nil
 }
 
+func (c *proposalServiceClient) RecallReadLease(ctx context.Context, in *RecallReadLeaseRequest, opts ...grpc.CallOption) (*RecallReadLeaseResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(RecallReadLeaseResponse)
+	err := c.cc.Invoke(ctx, ProposalService_RecallReadLease_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // ProposalServiceServer is the server API for ProposalService service.
 // All implementations must embed UnimplementedProposalServiceServer
 // for forward compatibility.
@@ -305,6 +319,9 @@ type ProposalServiceServer interface {
 	// ReadIndex answers an index at or above that of every write acknowledged before the call: a server that has applied
 	// it may answer reads for the cluster. NO_LEADER when the asked server does not lead.
 	ReadIndex(context.Context, *ReadIndexRequest) (*ReadIndexResponse, error)
+	// RecallReadLease takes a read lease back, which the leader does before it writes. Once it is answered, the asked server
+	// reads no more under the lease, or an earlier one.
+	RecallReadLease(context.Context, *RecallReadLeaseRequest) (*RecallReadLeaseResponse, error)
 	mustEmbedUnimplementedProposalServiceServer()
 }
 
@@ -320,6 +337,9 @@ func (UnimplementedProposalServiceServer) Propose(context.Context, *ProposeReque
 }
 func (UnimplementedProposalServiceServer) ReadIndex(context.Context, *ReadIndexRequest) (*ReadIndexResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ReadIndex not implemented")
+}
+func (UnimplementedProposalServiceServer) RecallReadLease(context.Context, *RecallReadLeaseRequest) (*RecallReadLeaseResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method RecallReadLease not implemented")
 }
 func (UnimplementedProposalServiceServer) mustEmbedUnimplementedProposalServiceServer() {}
 func (UnimplementedProposalServiceServer) testEmbeddedByValue()                         {}
@@ -378,6 +398,24 @@ func _ProposalService_ReadIndex_Handler(srv interface{}, ctx context.Context, de
 	return interceptor(ctx, in, info, handler)
 }
 
+func _ProposalService_RecallReadLease_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(RecallReadLeaseRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ProposalServiceServer).RecallReadLease(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: ProposalService_RecallReadLease_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ProposalServiceServer).RecallReadLease(ctx, req.(*RecallReadLeaseRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // ProposalService_ServiceDesc is the grpc.ServiceDesc for ProposalService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -392,6 +430,10 @@ var ProposalService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "ReadIndex",
 			Handler:    _ProposalService_ReadIndex_Handler,
+		},
+		{
+			MethodName: "RecallReadLease",
+			Handler:    _ProposalService_RecallReadLease_Handler,
 		},
 	},
 	Streams:  []grpc.StreamDesc{},
