@@ -94,12 +94,16 @@ func Open(opts Options) (*Store, error) {
 // of the default size as well; larger ones would make it take another buffer.
 const tableBytes = 2<<20 - 1
 
+// dataBlock is the size of a table's block. The outcomes of a large entry fit one: what does not fit is copied into buffers of twice the size until it
+// does, and Badger keeps them all.
+const dataBlock = 16 << 10
+
 // LargestRow answers how many bytes of a row go into a store with memtables of a size: Badger writes no more than 15 %
 // of one at once.
 func LargestRow(memTableBytes int64) int64 { return min(1<<20, memTableBytes*15/100) }
 
 func badgerOptions(opts Options) badger.Options {
-	return badger.DefaultOptions(opts.Dir).
+	o := badger.DefaultOptions(opts.Dir).
 		WithLogger(badgerLog{opts.Log}).
 		WithSyncWrites(false).
 		WithDetectConflicts(false).
@@ -112,8 +116,11 @@ func badgerOptions(opts Options) badger.Options {
 		WithValueThreshold(LargestRow(opts.MemTableBytes)). // All rows live in the tree, which compaction keeps bounded.
 		WithValueLogFileSize(16 << 20).
 		WithCompression(options.None). // A third less memory: tables are built in buffers that Badger keeps, eight of them.
-		WithBlockCacheSize(0).         // Blocks that are not compressed are read where they lie.
+		WithBlockSize(dataBlock).
+		WithBlockCacheSize(0). // Blocks that are not compressed are read where they lie.
 		WithIndexCacheSize(0)
+	o.TableSizeMultiplier = 1 // Tables of lower levels are built in the same buffers.
+	return o
 }
 
 // recover decides how far the files can be trusted.
