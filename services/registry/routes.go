@@ -64,7 +64,7 @@ func routes(tokens localTokens) forward.Routes {
 		registryv1.MemberService_Join_FullMethodName:                 {Kind: forward.Write, Reply: forward.To[registryv1.JoinResponse]()},
 		registryv1.MemberService_Announce_FullMethodName:             {Kind: forward.Write, Reply: forward.To[registryv1.AnnounceResponse]()},
 
-		registryv1.ACLService_Bootstrap_FullMethodName:    {Kind: forward.Write, Reply: forward.To[registryv1.BootstrapResponse](), Service: area("acl"), Primary: always},
+		registryv1.ACLService_Bootstrap_FullMethodName:    {Kind: forward.Write, Named: true, Reply: forward.To[registryv1.BootstrapResponse](), Service: area("acl"), Primary: always},
 		registryv1.ACLService_CreatePolicy_FullMethodName: {Kind: forward.Write, Reply: forward.To[registryv1.CreatePolicyResponse](), Service: area("acl"), Primary: always},
 		registryv1.ACLService_UpdatePolicy_FullMethodName: {Kind: forward.Write, Reply: forward.To[registryv1.UpdatePolicyResponse](), Service: area("acl"), Primary: always},
 		registryv1.ACLService_DeletePolicy_FullMethodName: {Kind: forward.Write, Reply: forward.To[registryv1.DeletePolicyResponse](), Service: area("acl"), Primary: always},
@@ -75,9 +75,9 @@ func routes(tokens localTokens) forward.Routes {
 		registryv1.ACLService_DeleteRole_FullMethodName:   {Kind: forward.Write, Reply: forward.To[registryv1.DeleteRoleResponse](), Service: area("acl"), Primary: always},
 		registryv1.ACLService_GetRole_FullMethodName:      {Kind: forward.Read, Reply: forward.To[registryv1.GetRoleResponse](), Service: area("acl")},
 		registryv1.ACLService_ListRoles_FullMethodName:    {Kind: forward.Read, Reply: forward.To[registryv1.ListRolesResponse](), Service: area("acl")},
-		registryv1.ACLService_CreateToken_FullMethodName:  {Kind: forward.Write, Reply: forward.To[registryv1.CreateTokenResponse](), Service: area("acl"), Primary: globalToken(tokens)},
+		registryv1.ACLService_CreateToken_FullMethodName:  {Kind: forward.Write, Named: true, Reply: forward.To[registryv1.CreateTokenResponse](), Service: area("acl"), Primary: globalToken(tokens)},
 		registryv1.ACLService_UpdateToken_FullMethodName:  {Kind: forward.Write, Reply: forward.To[registryv1.UpdateTokenResponse](), Service: area("acl"), Primary: globalToken(tokens)},
-		registryv1.ACLService_CloneToken_FullMethodName:   {Kind: forward.Write, Reply: forward.To[registryv1.CloneTokenResponse](), Service: area("acl"), Primary: globalToken(tokens)},
+		registryv1.ACLService_CloneToken_FullMethodName:   {Kind: forward.Write, Named: true, Reply: forward.To[registryv1.CloneTokenResponse](), Service: area("acl"), Primary: globalToken(tokens)},
 		registryv1.ACLService_DeleteToken_FullMethodName:  {Kind: forward.Write, Reply: forward.To[registryv1.DeleteTokenResponse](), Service: area("acl"), Primary: globalToken(tokens)},
 		registryv1.ACLService_GetToken_FullMethodName:     {Kind: forward.Read, Reply: forward.To[registryv1.GetTokenResponse](), Service: area("acl")},
 		registryv1.ACLService_GetSelf_FullMethodName:      {Kind: forward.Anywhere, Reply: forward.To[registryv1.GetSelfResponse](), Service: area("acl")},
@@ -85,7 +85,7 @@ func routes(tokens localTokens) forward.Routes {
 		registryv1.ACLService_Explain_FullMethodName:      {Kind: forward.Read, Reply: forward.To[registryv1.ExplainResponse](), Service: area("acl")},
 
 		registryv1.TrustService_PutJoinToken_FullMethodName:    {Kind: forward.Write, Reply: forward.To[registryv1.PutJoinTokenResponse]()},
-		registryv1.TrustService_AdmitDatacenter_FullMethodName: {Kind: forward.Write, Reply: forward.To[registryv1.AdmitDatacenterResponse]()},
+		registryv1.TrustService_AdmitDatacenter_FullMethodName: {Kind: forward.Write, Named: true, Reply: forward.To[registryv1.AdmitDatacenterResponse]()},
 		registryv1.TrustService_GetJoinToken_FullMethodName:    {Kind: forward.Read, Reply: forward.To[registryv1.GetJoinTokenResponse]()},
 		registryv1.TrustService_PublishRoots_FullMethodName:    {Kind: forward.Write, Reply: forward.To[registryv1.PublishRootsResponse]()},
 

@@ -10,6 +10,7 @@ import (
 	"konsul.dev/pkg/rpc"
 	"konsul.dev/services/registry/internal/acl"
 	"konsul.dev/services/registry/internal/audit"
+	"konsul.dev/services/registry/internal/fsm"
 )
 
 // Rule says what a method asks of the caller's token.
@@ -64,7 +65,7 @@ func (g Guard) check(ctx context.Context, a *acl.Authorizer, rule Rule, method s
 	}
 	if err := a.Check(needs...); err != nil {
 		e := entryOf(ctx, method, err)
-		e.Resource, e.RequestID = naming(needs), requestID(req)
+		e.Resource, e.RequestID = naming(needs), fsm.RequestIDOf(req)
 		g.audit.Denied(ctx, e)
 		return err
 	}
@@ -82,7 +83,7 @@ func (g Guard) Audited(ctx context.Context, req any, info *grpc.UnaryServerInfo,
 	resp, err := handler(ctx, req)
 	if rule := g.rules[info.FullMethod]; rule.Administrative {
 		e := entryOf(ctx, info.FullMethod, err)
-		e.RequestID = requestID(req)
+		e.RequestID = fsm.RequestIDOf(req)
 		if needs, bad := rule.Needs(req); bad == nil {
 			e.Resource = naming(needs)
 		}
@@ -112,13 +113,6 @@ func naming(needs []acl.Need) string {
 		names[i] = n.String()
 	}
 	return strings.Join(names, ", ")
-}
-
-func requestID(req any) string {
-	if r, ok := req.(interface{ GetRequestId() string }); ok {
-		return r.GetRequestId()
-	}
-	return ""
 }
 
 // Unary is the guard as an interceptor.

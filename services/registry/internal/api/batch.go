@@ -9,6 +9,7 @@ import (
 	"konsul.dev/pkg/fault"
 	"konsul.dev/pkg/rpc"
 	registryv1 "konsul.dev/proto/gen/konsul/registry/v1"
+	"konsul.dev/services/registry/internal/fsm"
 	"konsul.dev/services/registry/internal/kv"
 	"konsul.dev/services/registry/internal/record"
 )
@@ -141,6 +142,7 @@ func (b *batch) planSet(at int, req *registryv1.SetRequest) error {
 		return nil
 	}
 	b.Metrics.kv("set")
+	cmd.Digest = fsm.DigestOf(req)
 	b.writes = append(b.writes, batchWrite{at, cmd, func(result *registryv1.CommandResult) (*registryv1.BatchResult, error) {
 		resp, err := b.setResponse(result, key, req)
 		return &registryv1.BatchResult{Result: &registryv1.BatchResult_Set{Set: resp}}, err
@@ -167,6 +169,7 @@ func (b *batch) planDelete(at int, req *registryv1.DeleteRequest) error {
 		return nil
 	}
 	b.Metrics.kv("delete")
+	cmd.Digest = fsm.DigestOf(req)
 	b.writes = append(b.writes, batchWrite{at, cmd, func(result *registryv1.CommandResult) (*registryv1.BatchResult, error) {
 		resp, err := b.deleteResponse(result, key)
 		return &registryv1.BatchResult{Result: &registryv1.BatchResult_Delete{Delete: resp}}, err

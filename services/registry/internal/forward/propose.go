@@ -40,6 +40,7 @@ func (r *Router) Propose(ctx context.Context, cmds ...*registryv1.Command) []fsm
 		if cmd.GetRequestId() == "" {
 			cmd.RequestId = r.NewID()
 		}
+		r.sign(ctx, cmd)
 		proposals[i], outcomes[i].Err = fsm.NewProposal(cmd)
 		if outcomes[i].Err == nil {
 			outcomes[i].Err = r.Admit(proposals[i].Version)
@@ -63,6 +64,9 @@ func (r *Router) Propose(ctx context.Context, cmds ...*registryv1.Command) []fsm
 	}
 	for i := range outcomes {
 		outcomes[i].Err = honest(outcomes[i].Err, sent[i])
+		if outcomes[i].Result.GetFailedReason() == fsm.FailedReused {
+			outcomes[i] = fsm.Outcome{Err: reused(cmds[i].GetRequestId())}
+		}
 	}
 	return outcomes
 }

@@ -30,6 +30,8 @@ type Route struct {
 	Reply func() proto.Message
 	// Primary says that a request belongs to the primary datacenter; nil: none does.
 	Primary func(req any) bool
+	// Named says that requests with one id are told apart by other means: the id is made of what they are about, or a secret is made up for each.
+	Named bool
 	// Service names what is asked for, for metrics.
 	Service func(req any) string
 }

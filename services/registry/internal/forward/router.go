@@ -114,6 +114,9 @@ func (r *Router) Unary(ctx context.Context, req any, info *grpc.UnaryServerInfo,
 		route.Kind = route.KindOf(req)
 	}
 	if route.Kind == Write || route.Kind == Proposal {
+		if given := fsm.RequestIDOf(req); given != "" && !route.Named {
+			ctx = asking(ctx, given, req)
+		}
 		ensureRequestID(req, r.NewID)
 	}
 	c := call{route: route, method: info.FullMethod, req: req, hops: hopsOf(ctx), handler: handler}
@@ -293,7 +296,7 @@ func (r *Router) toLeader(ctx context.Context, c call, leader string) (any, erro
 
 // ensureRequestID gives a write an id, so that it can be repeated.
 func ensureRequestID(req any, newID func() string) {
-	if r, ok := req.(interface{ GetRequestId() string }); ok && r.GetRequestId() != "" {
+	if fsm.RequestIDOf(req) != "" {
 		return
 	}
 	m, ok := req.(proto.Message)

@@ -118,7 +118,11 @@ func (m *Machine) once(tx Tx, index uint64, cmd *registryv1.Command, done *[]ans
 		return Apply(tx, index, cmd)
 	}
 	for _, d := range *done {
-		if d.cmd.GetRequestId() == id {
+		switch {
+		case d.cmd.GetRequestId() != id:
+		case reused(d.cmd.GetDigest(), cmd):
+			return refuse(index), nil
+		default:
 			return d.result, nil
 		}
 	}

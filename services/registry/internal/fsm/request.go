@@ -123,15 +123,31 @@ func (m *memory) recall(tx Tx, cmd *registryv1.Command) (*registryv1.CommandResu
 	}
 	for _, o := range outcomes.GetOutcomes() {
 		if idOf(o) == id {
+			if reused(o.GetDigest(), cmd) {
+				return refuse(index), nil
+			}
 			return expand(o, cmd, index, row.GetOriginTime()), nil
 		}
 	}
 	return nil, nil
 }
 
+// FailedReused is the reason of a command whose request id was used for something else.
+const FailedReused = "REQUEST_ID_REUSED"
+
+// reused says whether a command asks for something else than what was done under its request id.
+func reused(before uint64, cmd *registryv1.Command) bool {
+	return before != 0 && cmd.GetDigest() != 0 && before != cmd.GetDigest()
+}
+
+// refuse answers a command whose request id stands for what was done at an index.
+func refuse(index uint64) *registryv1.CommandResult {
+	return &registryv1.CommandResult{Index: index, FailedReason: FailedReused}
+}
+
 // outcome writes down what a request was answered.
 func outcome(cmd *registryv1.Command, result *registryv1.CommandResult) *registryv1.RequestOutcome {
-	o := &registryv1.RequestOutcome{Epoch: cmd.GetEpoch()}
+	o := &registryv1.RequestOutcome{Epoch: cmd.GetEpoch(), Digest: cmd.GetDigest()}
 	if id, err := uuid.Parse(cmd.GetRequestId()); err == nil && id.String() == cmd.GetRequestId() {
 		o.Uuid = id[:]
 	} else {

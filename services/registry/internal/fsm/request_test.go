@@ -64,6 +64,46 @@ func TestARequestAppliesOnce(t *testing.T) {
 	}
 }
 
+func TestARequestIDThatWasUsedForSomethingElseChangesNothing(t *testing.T) {
+	s, m := recordtest.New(), fsm.New()
+	ask := func(digest uint64, value string) *registryv1.Command {
+		cmd := request("r", put("local/a", value))
+		cmd.Digest = digest
+		return cmd
+	}
+	first, err := m.Apply(s.At(1), 1, ask(7, "1"), ask(8, "2"))
+	require.NoError(t, err)
+	require.Equal(t, fsm.FailedReused, first[1].GetFailedReason(), "even within one entry")
+	restarted := fsm.New()
+	require.NoError(t, restarted.Load(s))
+	for index, m := range map[uint64]*fsm.Machine{2: m, 3: restarted} {
+		again, err := m.Apply(s.At(index), index, ask(7, "1"), ask(8, "2"), ask(0, "1"))
+		require.NoError(t, err)
+		require.Empty(t, cmp.Diff(first[0], again[0], protocmp.Transform()))
+		require.Empty(t, cmp.Diff(first[1], again[1], protocmp.Transform()))
+		require.Empty(t, cmp.Diff(first[0], again[2], protocmp.Transform()), "a command of an older server says nothing")
+	}
+	row, err := s.Get(kv, "local/a")
+	require.NoError(t, err)
+	require.Equal(t, "1", string(row.GetValue()))
+}
+
+func TestADigestIsOfWhatWasAsked(t *testing.T) {
+	ask := func(change func(*registryv1.SetRequest)) uint64 {
+		req := &registryv1.SetRequest{Key: "k", Value: []byte("v"), Meta: map[string]string{"a": "1", "b": "2", "c": "3"}, RequestId: "r"}
+		change(req)
+		return fsm.DigestOf(req)
+	}
+	same := ask(func(*registryv1.SetRequest) {})
+	for range 20 {
+		require.Equal(t, same, ask(func(*registryv1.SetRequest) {}), "whatever the order of a map")
+	}
+	require.Equal(t, same, ask(func(r *registryv1.SetRequest) { r.Datacenter = "elsewhere" }))
+	require.NotEqual(t, same, ask(func(r *registryv1.SetRequest) { r.Value = []byte("w") }))
+	require.NotEqual(t, same, ask(func(r *registryv1.SetRequest) { r.Meta["a"] = "2" }))
+	require.Zero(t, ask(func(r *registryv1.SetRequest) { r.RequestId = "" }))
+}
+
 func TestAFailedRequestStaysFailed(t *testing.T) {
 	s, m := recordtest.New(), fsm.New()
 	cmd := request("r", put("local/a", "1"))

@@ -57,7 +57,7 @@ func some(m protoreflect.Message, field protoreflect.FieldDescriptor) protorefle
 		return protoreflect.ValueOfBool(true)
 	case protoreflect.Uint32Kind:
 		return protoreflect.ValueOfUint32(1)
-	case protoreflect.Uint64Kind:
+	case protoreflect.Uint64Kind, protoreflect.Fixed64Kind:
 		return protoreflect.ValueOfUint64(1)
 	case protoreflect.StringKind:
 		return protoreflect.ValueOfString("x")

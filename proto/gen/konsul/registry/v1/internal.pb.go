@@ -1420,8 +1420,11 @@ type Command struct {
 	Detailed bool `protobuf:"varint,8,opt,name=detailed,proto3" json:"detailed,omitempty"`
 	// The rows that get operations answer hold at most so many bytes together, else the command fails; 0: no limit.
 	MaxAnswerBytes uint64 `protobuf:"varint,9,opt,name=max_answer_bytes,json=maxAnswerBytes,proto3" json:"max_answer_bytes,omitempty"`
-	unknownFields  protoimpl.UnknownFields
-	sizeCache      protoimpl.SizeCache
+	// A hash of what the caller asked, when the request id is the caller's own: the same id with another one fails with
+	// REQUEST_ID_REUSED and changes nothing. 0: not known.
+	Digest        uint64 `protobuf:"fixed64,10,opt,name=digest,proto3" json:"digest,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Command) Reset() {
@@ -1513,6 +1516,13 @@ func (x *Command) GetDetailed() bool {
 func (x *Command) GetMaxAnswerBytes() uint64 {
 	if x != nil {
 		return x.MaxAnswerBytes
+	}
+	return 0
+}
+
+func (x *Command) GetDigest() uint64 {
+	if x != nil {
+		return x.Digest
 	}
 	return 0
 }
@@ -2395,7 +2405,9 @@ type RequestOutcome struct {
 	Created  []uint64 `protobuf:"varint,4,rep,packed,name=created,proto3" json:"created,omitempty"`
 	Versions []uint64 `protobuf:"varint,5,rep,packed,name=versions,proto3" json:"versions,omitempty"`
 	// The epoch it was done in.
-	Epoch         uint64 `protobuf:"varint,6,opt,name=epoch,proto3" json:"epoch,omitempty"`
+	Epoch uint64 `protobuf:"varint,6,opt,name=epoch,proto3" json:"epoch,omitempty"`
+	// The command's.
+	Digest        uint64 `protobuf:"fixed64,7,opt,name=digest,proto3" json:"digest,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2468,6 +2480,13 @@ func (x *RequestOutcome) GetVersions() []uint64 {
 func (x *RequestOutcome) GetEpoch() uint64 {
 	if x != nil {
 		return x.Epoch
+	}
+	return 0
+}
+
+func (x *RequestOutcome) GetDigest() uint64 {
+	if x != nil {
+		return x.Digest
 	}
 	return 0
 }
@@ -2625,7 +2644,7 @@ const file_konsul_registry_v1_internal_proto_rawDesc = "" +
 	"generation\x18\x01 \x01(\x04R\n" +
 	"generation\x124\n" +
 	"\amembers\x18\x02 \x03(\v2\x1a.konsul.registry.v1.MemberR\amembers\"\x0f\n" +
-	"\rAdmitResponse\"\x85\x03\n" +
+	"\rAdmitResponse\"\x9d\x03\n" +
 	"\aCommand\x12.\n" +
 	"\x04time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x1d\n" +
 	"\n" +
@@ -2640,7 +2659,9 @@ const file_konsul_registry_v1_internal_proto_rawDesc = "" +
 	"\x05batch\x18\x06 \x03(\fR\x05batch\x12;\n" +
 	"\totherwise\x18\a \x03(\v2\x1d.konsul.registry.v1.OperationR\totherwise\x12\x1a\n" +
 	"\bdetailed\x18\b \x01(\bR\bdetailed\x12(\n" +
-	"\x10max_answer_bytes\x18\t \x01(\x04R\x0emaxAnswerBytes\"\xf8\x03\n" +
+	"\x10max_answer_bytes\x18\t \x01(\x04R\x0emaxAnswerBytes\x12\x16\n" +
+	"\x06digest\x18\n" +
+	" \x01(\x06R\x06digest\"\xf8\x03\n" +
 	"\tOperation\x12.\n" +
 	"\x03put\x18\x01 \x01(\v2\x1a.konsul.registry.v1.RecordH\x00R\x03put\x127\n" +
 	"\x06delete\x18\x02 \x01(\v2\x1d.konsul.registry.v1.RecordKeyH\x00R\x06delete\x12D\n" +
@@ -2703,7 +2724,7 @@ const file_konsul_registry_v1_internal_proto_rawDesc = "" +
 	"\x03row\x18\x01 \x01(\v2\x1a.konsul.registry.v1.RecordR\x03row\x12\x18\n" +
 	"\achanged\x18\x02 \x01(\x04R\achanged\"Q\n" +
 	"\x0fRequestOutcomes\x12>\n" +
-	"\boutcomes\x18\x01 \x03(\v2\".konsul.registry.v1.RequestOutcomeR\boutcomes\"\xca\x01\n" +
+	"\boutcomes\x18\x01 \x03(\v2\".konsul.registry.v1.RequestOutcomeR\boutcomes\"\xe2\x01\n" +
 	"\x0eRequestOutcome\x12\x1d\n" +
 	"\n" +
 	"request_id\x18\x01 \x01(\tR\trequestId\x129\n" +
@@ -2711,7 +2732,8 @@ const file_konsul_registry_v1_internal_proto_rawDesc = "" +
 	"\x04uuid\x18\x03 \x01(\fR\x04uuid\x12\x18\n" +
 	"\acreated\x18\x04 \x03(\x04R\acreated\x12\x1a\n" +
 	"\bversions\x18\x05 \x03(\x04R\bversions\x12\x14\n" +
-	"\x05epoch\x18\x06 \x01(\x04R\x05epoch\"\\\n" +
+	"\x05epoch\x18\x06 \x01(\x04R\x05epoch\x12\x16\n" +
+	"\x06digest\x18\a \x01(\x06R\x06digest\"\\\n" +
 	"\x0eSnapshotHeader\x12\x14\n" +
 	"\x05index\x18\x01 \x01(\x04R\x05index\x12\x16\n" +
 	"\x06format\x18\x02 \x01(\rR\x06format\x12\x1c\n" +

@@ -1,0 +1,39 @@
+package forward
+
+import (
+	"context"
+	"strings"
+
+	"konsul.dev/pkg/fault"
+	registryv1 "konsul.dev/proto/gen/konsul/registry/v1"
+	"konsul.dev/services/registry/internal/fsm"
+)
+
+// asked is what a caller asked under a request id of its own.
+type asked struct {
+	requestID string
+	digest    uint64
+}
+
+type askedKey struct{}
+
+func asking(ctx context.Context, requestID string, req any) context.Context {
+	return context.WithValue(ctx, askedKey{}, asked{requestID, fsm.DigestOf(req)})
+}
+
+// sign notes on a command what the caller asked, if it is one of those that the call's request id stands for. Members
+// that do not know of it would refuse the command.
+func (r *Router) sign(ctx context.Context, cmd *registryv1.Command) {
+	a, ok := ctx.Value(askedKey{}).(asked)
+	if ok && (cmd.GetRequestId() == a.requestID || strings.HasPrefix(cmd.GetRequestId(), a.requestID+"#")) {
+		cmd.Digest = a.digest
+	}
+	if cmd.GetDigest() != 0 && r.Admit(fsm.Version) != nil {
+		cmd.Digest = 0
+	}
+}
+
+func reused(requestID string) error {
+	return fault.New(fault.AlreadyExists, fsm.FailedReused, "request id %q was used for something else", requestID).
+		WithField("request_id").WithRemedy("use a new request id for each request; repeat a request only as it was")
+}

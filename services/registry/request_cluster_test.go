@@ -1,0 +1,103 @@
+package registry_test
+
+import (
+	"context"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"konsul.dev/pkg/fault"
+	registryv1 "konsul.dev/proto/gen/konsul/registry/v1"
+	"konsul.dev/services/registry/registrytest"
+)
+
+// repeated are writes of every kind that can be made again: with changed, they ask for something else.
+func repeated(changed bool) map[string]func(context.Context, *registrytest.Client) (*registryv1.WriteMeta, error) {
+	word := "first"
+	if changed {
+		word = "other"
+	}
+	setting := func(id string) *registryv1.SetRequest {
+		return &registryv1.SetRequest{Key: id, Value: []byte(word), RequestId: id}
+	}
+	return map[string]func(context.Context, *registrytest.Client) (*registryv1.WriteMeta, error){
+		"set": func(ctx context.Context, cl *registrytest.Client) (*registryv1.WriteMeta, error) {
+			resp, err := cl.KV.Set(ctx, setting("r-set"))
+			return resp.GetMeta(), err
+		},
+		"batch": func(ctx context.Context, cl *registrytest.Client) (*registryv1.WriteMeta, error) {
+			resp, err := cl.KV.Batch(ctx, &registryv1.BatchRequest{Operations: []*registryv1.BatchOperation{
+				{Operation: &registryv1.BatchOperation_Set{Set: setting("r-batch")}},
+			}})
+			if err == nil && resp.GetResults()[0].GetStatus() != nil {
+				err = failure(resp.GetResults()[0])
+			}
+			return resp.GetResults()[0].GetSet().GetMeta(), err
+		},
+		"transaction": func(ctx context.Context, cl *registrytest.Client) (*registryv1.WriteMeta, error) {
+			resp, err := cl.KV.Txn(ctx, &registryv1.TxnRequest{RequestId: "r-txn", Success: []*registryv1.TxnOperation{
+				{Operation: &registryv1.TxnOperation_Set{Set: &registryv1.TxnSet{Key: "t", Value: []byte(word)}}},
+			}})
+			return resp.GetMeta(), err
+		},
+		"registration": func(ctx context.Context, cl *registrytest.Client) (*registryv1.WriteMeta, error) {
+			resp, err := cl.Catalog.RegisterNode(ctx, &registryv1.RegisterNodeRequest{
+				Node: &registryv1.Node{Name: "n1", Address: "10.0.0.1", Meta: map[string]string{"word": word}}, RequestId: "r-node",
+			})
+			return resp.GetMeta(), err
+		},
+		"policy": func(ctx context.Context, cl *registrytest.Client) (*registryv1.WriteMeta, error) {
+			resp, err := cl.ACL.CreatePolicy(ctx, &registryv1.CreatePolicyRequest{
+				Policy: &registryv1.ACLPolicy{Name: "p", Description: word}, RequestId: "r-policy",
+			})
+			return resp.GetMeta(), err
+		},
+	}
+}
+
+func TestARequestIDStandsForOneRequest(t *testing.T) {
+	t.Parallel()
+	c := registrytest.StartCluster(t, 3)
+	first := map[string]*registryv1.WriteMeta{}
+	for name, write := range repeated(false) {
+		cl := c.Client(c.Servers[0])
+		meta, err := write(cl.Ctx(), cl)
+		require.NoError(t, err, name)
+		first[name] = meta
+	}
+	check := func() {
+		for _, s := range c.Servers {
+			cl := c.Client(s)
+			for name, write := range repeated(false) {
+				meta, err := write(cl.Ctx(), cl)
+				if name == "policy" || name == "registration" {
+					continue // What is planned against the state says that it is there, or has nothing to do.
+				}
+				require.NoError(t, err, name)
+				require.Equal(t, first[name].GetIndex(), meta.GetIndex(), name)
+			}
+			for name, write := range repeated(true) {
+				_, err := write(cl.Ctx(), cl)
+				if name == "policy" {
+					require.Equal(t, fault.AlreadyExists, fault.CodeOf(err), name)
+					continue
+				}
+				require.Equal(t, "REQUEST_ID_REUSED", fault.ReasonOf(err), "%s: %v", name, err)
+				f, ok := fault.As(err)
+				require.True(t, ok)
+				require.Equal(t, "request_id", f.Field(), name)
+			}
+		}
+		cl := c.Client(c.Leader())
+		require.Equal(t, "first", get(t, cl, "r-set", registryv1.ReadMode_READ_MODE_LINEARIZABLE))
+		require.Equal(t, "first", get(t, cl, "r-batch", registryv1.ReadMode_READ_MODE_LINEARIZABLE))
+		require.Equal(t, "first", get(t, cl, "t", registryv1.ReadMode_READ_MODE_LINEARIZABLE))
+	}
+	check()
+	leader := c.Leader()
+	leader.Kill()
+	c.Leader()
+	leader.Start()
+	c.WaitReady()
+	check()
+}
