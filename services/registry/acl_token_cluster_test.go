@@ -219,3 +219,33 @@ func TestAServerThatLagsRefusesNoTokenItDoesNotKnowYet(t *testing.T) {
 	_, err = cl.KV.List(cl.As("a-secret-nobody-has-01234"), &registryv1.ListRequest{Limit: 1})
 	require.Equal(t, "TOKEN_UNKNOWN", fault.ReasonOf(err))
 }
+
+func TestALockTakesWhatTheKeyOfItsNameTakes(t *testing.T) {
+	t.Parallel()
+	c := registrytest.StartCluster(t, 1)
+	cl := c.Client(c.Servers[0])
+	id := grant(t, cl, time.Minute)
+	may := limited(t, cl, "jobs", "kv jobs/ write", "kv jobs/payroll deny", "kv shown/ list").GetSecret()
+	acquire := func(name string) (*registryv1.AcquireLockResponse, error) {
+		return cl.Locks.Acquire(cl.As(may), &registryv1.AcquireLockRequest{Name: name, Lease: id})
+	}
+	held, err := acquire("jobs/nightly")
+	require.NoError(t, err)
+	_, err = acquire("jobs/payroll")
+	requireLacks(t, err, "kv:write on local/jobs/payroll")
+	_, err = acquire("shown/a")
+	requireLacks(t, err, "kv:write on local/shown/a")
+	_, err = cl.Locks.Get(cl.As(may), &registryv1.GetLockRequest{Name: "shown/a"})
+	requireLacks(t, err, "kv:read on local/shown/a")
+	_, err = cl.Locks.Acquire(cl.Ctx(), &registryv1.AcquireLockRequest{Name: "jobs/payroll", Lease: id})
+	require.NoError(t, err)
+	_, err = cl.Locks.Release(cl.As(may), &registryv1.ReleaseLockRequest{Name: "jobs/payroll", Token: 1})
+	requireLacks(t, err, "kv:write on local/jobs/payroll")
+	seen, err := cl.Locks.List(cl.As(may), &registryv1.ListLocksRequest{})
+	require.NoError(t, err)
+	require.Len(t, seen.GetLocks(), 1)
+	require.Equal(t, "jobs/nightly", seen.GetLocks()[0].GetName())
+	require.True(t, seen.GetMeta().GetResultsFiltered())
+	_, err = cl.Locks.Release(cl.As(may), &registryv1.ReleaseLockRequest{Name: "jobs/nightly", Token: held.GetLock().GetToken()})
+	require.NoError(t, err)
+}

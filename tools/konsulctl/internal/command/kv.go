@@ -252,14 +252,16 @@ func (a *app) kvDelete() *cobra.Command {
 	var scope scopeFlags
 	var cas uint64
 	var recurse bool
+	var fence fenceFlag
 	cmd := &cobra.Command{
 		Use: "delete KEY", Short: "Delete a key, or all below a prefix",
 		Long: `Delete a key, or with --recurse every key that begins with KEY. Deleting what is not there is no error.
-With --cas the key is deleted only if its index is the one given; otherwise it fails with exit code 6.`,
-		Example: "  konsulctl kv delete config/app/version\n  konsulctl kv delete --global --recurse config/feature_flags/",
+With --cas the key is deleted only if its index is the one given; otherwise it fails with exit code 6. With
+--fence it is deleted only while the lock is held with that token.`,
+		Example: "  konsulctl kv delete config/app/version\n  konsulctl kv delete --global --recurse config/feature_flags/\n  konsulctl kv delete --fence jobs/nightly=1042 jobs/nightly/state",
 		Args:    exactly("KEY"), ValidArgsFunction: a.completeKeys,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			request := &registryv1.DeleteRequest{Key: args[0], Scope: scope.scope(), Datacenter: named(datacenter), Recurse: recurse}
+			request := &registryv1.DeleteRequest{Key: args[0], Scope: scope.scope(), Datacenter: named(datacenter), Recurse: recurse, Fence: fence.Fence}
 			if cmd.Flags().Changed("cas") {
 				request.Cas = proto.Uint64(cas)
 			}
@@ -279,6 +281,7 @@ With --cas the key is deleted only if its index is the one given; otherwise it f
 	cmd.Flags().Uint64Var(&cas, "cas", 0, "delete only if the key's index is this")
 	cmd.Flags().BoolVar(&recurse, "recurse", false, "delete every key that begins with KEY")
 	cmd.MarkFlagsMutuallyExclusive("cas", "recurse")
+	fence.add(cmd)
 	return cmd
 }
 

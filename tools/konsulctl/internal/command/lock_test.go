@@ -110,7 +110,14 @@ func TestTxnFlagsMakeTheTransaction(t *testing.T) {
 	}
 	require.Equal(t, 2, ctl(t, g, "{]", "kv", "txn", "--file", "-").code)
 	require.Equal(t, 2, ctl(t, g, "", "kv", "txn", "--set", "a").code)
-	require.Equal(t, 2, ctl(t, g, "", "kv", "set", "a", "1", "--fence", "a").code)
+	for _, write := range [][]string{{"set", "a", "1"}, {"delete", "a"}} {
+		require.Equal(t, 2, ctl(t, g, "", append([]string{"kv", "--fence", "a"}, write...)...).code)
+		require.Zero(t, ctl(t, g, "", append(append([]string{"kv"}, write...), "--fence", "jobs/n=9")...).code)
+		requests = g.Requests()
+		fenced := requests[len(requests)-1].(interface{ GetFence() *registryv1.Fence }).GetFence()
+		require.Equal(t, "jobs/n", fenced.GetLock())
+		require.EqualValues(t, 9, fenced.GetToken())
+	}
 }
 
 func TestLockRunGivesTheChildItsTokenAndEndsWithItsCode(t *testing.T) {
