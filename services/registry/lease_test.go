@@ -82,6 +82,14 @@ func TestALeaseEndsWithItsKeysAndLocksUnlessItIsKeptAlive(t *testing.T) {
 	f, _ := fault.As(err)
 	require.Equal(t, "lease", f.Field())
 
+	for _, s := range c.Servers {
+		c.Eventually(func() error {
+			if leases, locks := metric(t, s, "konsul_registry_leases"), metric(t, s, "konsul_registry_locks_held"); leases != 1 || locks != 1 {
+				return fmt.Errorf("%s counts %v leases and %v locks", s.ID(), leases, locks)
+			}
+			return nil
+		})
+	}
 	list, err := far.Leases.List(far.Ctx(), &registryv1.ListLeasesRequest{})
 	require.NoError(t, err)
 	require.Len(t, list.GetLeases(), 1)

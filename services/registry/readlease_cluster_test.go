@@ -13,19 +13,7 @@ import (
 // readLeases answers how many leases to read a server gave, or took back.
 func readLeases(t *testing.T, s *registrytest.Server, event string) int {
 	t.Helper()
-	families, err := s.Telemetry.Metrics.Gather()
-	require.NoError(t, err)
-	for _, f := range families {
-		if f.GetName() != "konsul_registry_read_leases_total" {
-			continue
-		}
-		for _, m := range f.GetMetric() {
-			if m.GetLabel()[0].GetValue() == event {
-				return int(m.GetCounter().GetValue())
-			}
-		}
-	}
-	return 0
+	return int(metric(t, s, "konsul_registry_read_leases_total", event))
 }
 
 // leased reads from a server until its leader has given it a lease to read once more.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"fmt"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -170,11 +171,23 @@ func sameAsTheLeader(t *testing.T, c *registrytest.Cluster, lagging *registrytes
 // restores answers how many snapshots a server has restored.
 func restores(t *testing.T, s *registrytest.Server) uint64 {
 	t.Helper()
+	return uint64(metric(t, s, "konsul_registry_restore_duration_seconds"))
+}
+
+// metric answers what a server measures, of the series whose labels have these values: a histogram's count.
+func metric(t *testing.T, s *registrytest.Server, name string, labels ...string) float64 {
+	t.Helper()
 	families, err := s.Telemetry.Metrics.Gather()
 	require.NoError(t, err)
 	for _, f := range families {
-		if f.GetName() == "konsul_registry_restore_duration_seconds" {
-			return f.GetMetric()[0].GetHistogram().GetSampleCount()
+		for _, m := range f.GetMetric() {
+			values := []string{}
+			for _, l := range m.GetLabel() {
+				values = append(values, l.GetValue())
+			}
+			if f.GetName() == name && slices.Equal(values, append([]string{}, labels...)) {
+				return m.GetGauge().GetValue() + m.GetCounter().GetValue() + float64(m.GetHistogram().GetSampleCount())
+			}
 		}
 	}
 	return 0

@@ -156,11 +156,15 @@ func (s *Service) open(source identity.Source) error {
 	if err := store.Measure(s.deps.Telemetry.Metrics); err != nil {
 		return err
 	}
+	census, err := lease.NewCensus(s.deps.Telemetry.Metrics)
+	if err != nil {
+		return fmt.Errorf("register lease metrics: %w", err)
+	}
 	dc := s.cfg.Server.Datacenter
 	s.state = &state{
 		store: store, machine: fsm.New(), hub: watch.NewHub(store.Applied(), watch.DefaultLimits()),
 		catalog: catalog.NewView(dc, catalog.WithDeadlines(s.deadlines, s.cfg.Registry.Catalog.ReapAfter, s.deps.Clock.Now)),
-		tokens:  acl.NewView(s.deps.Clock), members: member.NewView(), leases: lease.NewKeeper(s.deps.Clock),
+		tokens:  acl.NewView(s.deps.Clock), members: member.NewView(), leases: lease.NewKeeper(s.deps.Clock), census: census,
 		federation: federation.NewView(federation.Own{
 			FederationID: source.ID().FederationID, Datacenter: dc, PrimaryDatacenter: s.cfg.Server.PrimaryDatacenter,
 			GatewayAddresses: s.cfg.Registry.GatewayAddresses, Version: s.deps.Version, NewID: s.datacenterID,

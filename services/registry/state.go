@@ -25,6 +25,7 @@ type state struct {
 	federation *federation.View
 	members    *member.View
 	leases     *lease.Keeper
+	census     *lease.Census
 	hub        *watch.Hub
 }
 
@@ -41,6 +42,9 @@ func (s *state) Committed(index uint64, rows []*registryv1.Record) error {
 		return err
 	}
 	if err := s.leases.Apply(rows); err != nil {
+		return err
+	}
+	if err := s.census.Apply(rows); err != nil {
 		return err
 	}
 	if s.federation.Concerns(rows) {
@@ -76,6 +80,9 @@ func (s *state) load() error {
 			return err
 		}
 		if err := s.members.Load(r); err != nil {
+			return err
+		}
+		if err := s.census.Load(r); err != nil {
 			return err
 		}
 		return s.federation.Load(r)
