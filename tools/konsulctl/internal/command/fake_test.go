@@ -40,6 +40,9 @@ func ctl(t *testing.T, g *konsultest.Gateway, input string, args ...string) resu
 		In: strings.NewReader(input), Out: &stdout, Err: &stderr,
 		Lookup: func(name string) (string, bool) { value, ok := environ[name]; return value, ok },
 	}, args)
+	if g != nil {
+		note(g.Requests())
+	}
 	return result{stdout.String(), stderr.String(), code}
 }
 
@@ -105,6 +108,11 @@ func catalog(g *konsultest.Gateway) {
 		return &registryv1.ListServicesResponse{Services: []*registryv1.ServiceSummary{
 			{Name: "api", Instances: 2, Passing: 1, Tags: []string{"http", "v1"}}, {Name: "payment-api", Instances: 1, Passing: 1},
 		}, Meta: &registryv1.QueryMeta{Datacenter: "us-west", Index: 12, KnownLeader: true}}, nil
+	})
+	konsultest.On(g, func(r *registryv1.GetFailoverPolicyRequest) (*registryv1.GetFailoverPolicyResponse, error) {
+		return &registryv1.GetFailoverPolicyResponse{Policy: &registryv1.FailoverPolicy{Service: r.GetService(), Failover: []*registryv1.FailoverTarget{
+			{Datacenter: "us-east"}, {Datacenter: "eu-central", Targets: 2},
+		}, ModifyIndex: 9}, Meta: &registryv1.QueryMeta{Datacenter: "us-west", Index: 12, KnownLeader: true}}, nil
 	})
 	konsultest.On(g, func(r *registryv1.RegisterRequest) (*registryv1.RegisterResponse, error) {
 		dc := r.GetDatacenter()

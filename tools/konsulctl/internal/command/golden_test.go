@@ -29,6 +29,7 @@ func TestWhatKonsulctlSays(t *testing.T) {
 		"service-register":         "service register --name api --address 10.0.0.5 --port 8080",
 		"service-deregister":       "service deregister api",
 		"service-instance":         "service instance api-1",
+		"service-failover":         "service failover api",
 		"node-list":                "node list",
 		"node-get":                 "node get web-1",
 		"node-register":            "node register web-1 --address 10.0.0.1",

@@ -21,7 +21,7 @@ func (a *app) service() *cobra.Command {
 	return group(&cobra.Command{
 		Use: "service", Short: "Discover and register services",
 		Example: "  konsulctl service get api\n  konsulctl service list",
-	}, a.serviceGet(), a.serviceInstance(), a.serviceList(), a.serviceRegister(), a.serviceDeregister())
+	}, a.serviceGet(), a.serviceInstance(), a.serviceList(), a.serviceFailover(), a.serviceRegister(), a.serviceDeregister())
 }
 
 // serviceQuery is what `service get` was asked.
@@ -230,6 +230,37 @@ func (a *app) serviceInstance() *cobra.Command {
 		},
 	}
 	a.datacenterFlag(cmd, &datacenter, "datacenter to ask (default: the gateway's)")
+	mode.add(cmd)
+	return cmd
+}
+
+func (a *app) serviceFailover() *cobra.Command {
+	var mode readMode
+	cmd := &cobra.Command{
+		Use: "failover NAME", Short: "Show where a service is looked for when it has no healthy instance",
+		Long: `Show the failover policy of a service: the datacenters to try, in order, when the asked one has no healthy instance. It is
+part of the service's definition, and one for the whole federation. JSON is that of GET /api/v1/failover-policies/NAME.`,
+		Example: "  konsulctl service failover payment-api\n  konsulctl service failover payment-api -o json",
+		Args:    exactly("NAME"), ValidArgsFunction: a.completeServices,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return a.call(cmd, func(ctx context.Context, api konsul.API) error {
+				answer, err := api.Catalog.GetFailoverPolicy(ctx, &registryv1.GetFailoverPolicyRequest{Service: args[0], ReadMode: mode.mode})
+				if err != nil {
+					return err
+				}
+				return a.print(answer, func(g *output.Grid) {
+					g.Row("ORDER", "DATACENTER", "AT MOST")
+					for i, target := range answer.GetPolicy().GetFailover() {
+						atMost := "all"
+						if n := target.GetTargets(); n > 0 {
+							atMost = count(int(n), "instance")
+						}
+						g.Row(fmt.Sprint(i+1), target.GetDatacenter(), atMost)
+					}
+				})
+			})
+		},
+	}
 	mode.add(cmd)
 	return cmd
 }
