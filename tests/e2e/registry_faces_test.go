@@ -28,6 +28,9 @@ func TestTheRegistryThroughRESTAndKonsulctl(t *testing.T) {
 	t.Run("nodes and their liveness", f.nodes)
 	t.Run("checks and maintenance", f.checks)
 	t.Run("blocking reads", f.blocking)
+	t.Run("roles and tokens", f.rolesAndTokens)
+	t.Run("failover policies", f.failoverPolicies)
+	t.Run("operating", f.operating)
 }
 
 type faces struct{ framework.Access }
@@ -224,4 +227,67 @@ func (f faces) blocking(t *testing.T) {
 	var entry struct{ Entry struct{ Value string } }
 	require.NoError(t, json.Unmarshal(reply.Body, &entry))
 	require.Equal(t, b64("after"), entry.Entry.Value)
+}
+
+func (f faces) rolesAndTokens(t *testing.T) {
+	require.Zero(t, f.CTLInput(t, teamPolicy, "acl", "policy", "create", "faces", "--file", "-").Code)
+	f.call(t, http.MethodPost, "/api/v1/acl/roles", `{"name":"faces","policies":["faces"]}`, &registryv1.CreateRoleResponse{})
+	f.call(t, http.MethodPut, "/api/v1/acl/roles/faces", `{"description":"of REST","policies":["faces"]}`, &registryv1.UpdateRoleResponse{})
+	require.Contains(t, f.MustCTL(t, "acl", "role", "get", "faces"), "of REST")
+	role, roles := &registryv1.GetRoleResponse{}, &registryv1.ListRolesResponse{}
+	f.call(t, http.MethodGet, "/api/v1/acl/roles/faces", "", role)
+	require.Equal(t, []string{"faces"}, role.GetRole().GetPolicies())
+	f.call(t, http.MethodGet, "/api/v1/acl/roles", "", roles)
+	require.NotEmpty(t, roles.GetRoles())
+
+	made := &registryv1.CreateTokenResponse{}
+	f.call(t, http.MethodPost, "/api/v1/acl/tokens", `{"roles":["faces"],"local":true}`, made)
+	at := "/api/v1/acl/tokens/" + made.GetToken().GetAccessorId()
+	f.call(t, http.MethodPut, at, `{"description":"changed","roles":["faces"]}`, &registryv1.UpdateTokenResponse{})
+	got := &registryv1.GetTokenResponse{}
+	f.call(t, http.MethodGet, at, "", got)
+	require.Equal(t, "changed", got.GetToken().GetDescription())
+	clone := &registryv1.CloneTokenResponse{}
+	f.call(t, http.MethodPost, at+"/clone", `{"description":"another"}`, clone)
+	require.NotEqual(t, made.GetSecret(), clone.GetSecret())
+	require.Contains(t, f.MustCTL(t, "acl", "token", "get", clone.GetToken().GetAccessorId()), "another")
+
+	limited := f
+	limited.Token = clone.GetSecret()
+	limited.refused(t, http.StatusForbidden, http.MethodPut, "/api/v1/kv/team/a/secret", `"dmFsdWU="`)
+	why := &registryv1.ExplainResponse{}
+	f.call(t, http.MethodPost, "/api/v1/acl/explain", fmt.Sprintf(`{"secret":%q,"resource":"kv","access":"write","name":"team/a/secret"}`, clone.GetSecret()), why)
+	require.False(t, why.GetAllowed())
+	require.Equal(t, "faces", why.GetMatches()[0].GetPolicy())
+
+	f.call(t, http.MethodDelete, at, "", &registryv1.DeleteTokenResponse{})
+	f.refused(t, http.StatusNotFound, http.MethodGet, at, "")
+	f.MustCTL(t, "acl", "token", "delete", clone.GetToken().GetAccessorId())
+	f.call(t, http.MethodDelete, "/api/v1/acl/roles/faces", "", &registryv1.DeleteRoleResponse{})
+	require.NotContains(t, f.MustCTL(t, "acl", "role", "list"), "faces")
+}
+
+func (f faces) failoverPolicies(t *testing.T) {
+	f.call(t, http.MethodPut, "/api/v1/failover-policies/faces", `{"failover":[{"datacenter":"us-east"},{"datacenter":"eu-central","targets":2}]}`, &registryv1.SetFailoverPolicyResponse{})
+	require.Regexp(t, `2 +eu-central +2 instances`, f.MustCTL(t, "service", "failover", "faces"))
+	got := &registryv1.GetFailoverPolicyResponse{}
+	f.call(t, http.MethodGet, "/api/v1/failover-policies/faces", "", got)
+	require.Equal(t, "us-east", got.GetPolicy().GetFailover()[0].GetDatacenter())
+
+	f.MustCTL(t, "service", "register", "--name", "faces-gone", "--address", "10.9.0.9", "--port", "80")
+	f.call(t, http.MethodDelete, "/api/v1/catalog/services/faces-gone", "", &registryv1.DeregisterResponse{})
+	f.refused(t, http.StatusNotFound, http.MethodDelete, "/api/v1/catalog/services/faces-gone", "")
+}
+
+func (f faces) operating(t *testing.T) {
+	before, after := &registryv1.GetAutopilotConfigResponse{}, &registryv1.SetAutopilotConfigResponse{}
+	f.call(t, http.MethodGet, "/api/v1/operator/autopilot/config", "", before)
+	f.call(t, http.MethodPatch, "/api/v1/operator/autopilot/config", `{"config":{"maxTrailingLogs":"777"}}`, after)
+	require.EqualValues(t, 777, after.GetConfig().GetMaxTrailingLogs())
+	require.Equal(t, before.GetConfig().GetMinQuorum(), after.GetConfig().GetMinQuorum(), "what the request leaves out stays")
+	require.Contains(t, f.MustCTL(t, "operator", "autopilot", "get-config"), "777")
+	state := &registryv1.GetAutopilotStateResponse{}
+	f.call(t, http.MethodGet, "/api/v1/operator/autopilot/state", "", state)
+	require.Len(t, state.GetServers(), 1)
+	require.Contains(t, f.refused(t, http.StatusBadRequest, http.MethodPost, "/api/v1/operator/raft/transfer-leadership", `{}`), "NO_SUCCESSOR")
 }

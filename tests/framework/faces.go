@@ -120,6 +120,7 @@ type Reply struct {
 // REST sends one request to the datacenter's REST edge, with the token unless header has another Authorization.
 func (a Access) REST(t *testing.T, method, path string, body []byte, header http.Header) Reply {
 	t.Helper()
+	calls.note(method, path)
 	request, err := http.NewRequestWithContext(t.Context(), method, strings.Split(a.Addr, ",")[0]+path, bytes.NewReader(body))
 	require.NoError(t, err)
 	request.Header.Set("Authorization", "Bearer "+a.Token)
