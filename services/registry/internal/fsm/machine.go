@@ -85,7 +85,7 @@ func (m *Machine) Load(r record.Reader) error { return m.memory.load(r) }
 
 // Seen says whether a request was applied and is remembered.
 func (m *Machine) Seen(requestID string) bool {
-	_, ok := m.memory.find(requestID)
+	_, ok := m.memory.find(keyOf(requestID))
 	return ok
 }
 
@@ -94,7 +94,7 @@ func (m *Machine) Seen(requestID string) bool {
 // answers the first outcome. An error means the state cannot be trusted any more.
 func (m *Machine) Apply(tx Tx, index uint64, cmds ...*registryv1.Command) ([]*registryv1.CommandResult, error) {
 	results := make([]*registryv1.CommandResult, len(cmds))
-	var done []answered
+	done := make([]answered, 0, len(cmds))
 	for i, cmd := range cmds {
 		result, err := m.once(tx, index, cmd, &done)
 		if err != nil {
@@ -117,23 +117,24 @@ func (m *Machine) once(tx Tx, index uint64, cmd *registryv1.Command, done *[]ans
 	if id == "" {
 		return Apply(tx, index, cmd)
 	}
+	key := keyOf(id)
 	for _, d := range *done {
 		switch {
-		case d.cmd.GetRequestId() != id:
+		case d.key != key || d.cmd.GetRequestId() != id:
 		case reused(d.cmd.GetDigest(), cmd):
 			return refuse(index), nil
 		default:
 			return d.result, nil
 		}
 	}
-	if result, err := m.memory.recall(tx, cmd); err != nil || result != nil {
+	if result, err := m.memory.recall(tx, key, cmd); err != nil || result != nil {
 		return result, err
 	}
 	result, err := Apply(tx, index, cmd)
 	if err != nil {
 		return nil, err
 	}
-	*done = append(*done, answered{cmd, result})
+	*done = append(*done, answered{key, cmd, result})
 	return result, nil
 }
 

@@ -2,6 +2,7 @@ package fsm
 
 import (
 	"crypto/sha256"
+	"encoding/hex"
 	"fmt"
 	"slices"
 	"sync"
@@ -49,6 +50,7 @@ type remembered struct {
 
 // answered is a command with a request id and what it was answered.
 type answered struct {
+	key    requestKey
 	cmd    *registryv1.Command
 	result *registryv1.CommandResult
 }
@@ -99,17 +101,17 @@ func (m *memory) add(index uint64, at time.Time, keys []requestKey) {
 	m.count += len(keys)
 }
 
-func (m *memory) find(id string) (uint64, bool) {
+func (m *memory) find(key requestKey) (uint64, bool) {
 	m.mu.RLock()
 	defer m.mu.RUnlock()
-	index, ok := m.rows[keyOf(id)]
+	index, ok := m.rows[key]
 	return index, ok
 }
 
 // recall answers the outcome of a request that was applied before, nil if it was not.
-func (m *memory) recall(tx Tx, cmd *registryv1.Command) (*registryv1.CommandResult, error) {
+func (m *memory) recall(tx Tx, key requestKey, cmd *registryv1.Command) (*registryv1.CommandResult, error) {
 	id := cmd.GetRequestId()
-	index, ok := m.find(id)
+	index, ok := m.find(key)
 	if !ok {
 		return nil, nil
 	}
@@ -146,10 +148,11 @@ func refuse(index uint64) *registryv1.CommandResult {
 }
 
 // outcome writes down what a request was answered.
-func outcome(cmd *registryv1.Command, result *registryv1.CommandResult) *registryv1.RequestOutcome {
+func outcome(d *answered) *registryv1.RequestOutcome {
+	cmd, result := d.cmd, d.result
 	o := &registryv1.RequestOutcome{Epoch: cmd.GetEpoch(), Digest: cmd.GetDigest()}
-	if id, err := uuid.Parse(cmd.GetRequestId()); err == nil && id.String() == cmd.GetRequestId() {
-		o.Uuid = id[:]
+	if usual(d.key, cmd.GetRequestId()) {
+		o.Uuid = d.key[:]
 	} else {
 		o.RequestId = cmd.GetRequestId()
 	}
@@ -157,10 +160,29 @@ func outcome(cmd *registryv1.Command, result *registryv1.CommandResult) *registr
 		o.Result = result
 		return o
 	}
-	for _, row := range result.GetWritten() {
-		o.Created, o.Versions = append(o.Created, row.GetCreateIndex()), append(o.Versions, row.GetVersion())
+	n := len(result.GetWritten())
+	both := make([]uint64, 2*n)
+	o.Created, o.Versions = both[:n:n], both[n:]
+	for i, row := range result.GetWritten() {
+		o.Created[i], o.Versions[i] = row.GetCreateIndex(), row.GetVersion()
 	}
 	return o
+}
+
+// usual says whether an id is a UUID as usually written, and key what it says.
+func usual(key requestKey, id string) bool {
+	const usualLength = 36
+	if len(id) != usualLength {
+		return false
+	}
+	var text [usualLength]byte
+	hex.Encode(text[:8], key[:4])
+	hex.Encode(text[9:13], key[4:6])
+	hex.Encode(text[14:18], key[6:8])
+	hex.Encode(text[19:23], key[8:10])
+	hex.Encode(text[24:], key[10:])
+	text[8], text[13], text[18], text[23] = '-', '-', '-', '-'
+	return string(text[:]) == id
 }
 
 // onlyPuts says whether a command's outcome is no more than the rows it put.
@@ -199,8 +221,8 @@ func (m *memory) remember(tx Tx, index uint64, at *timestamppb.Timestamp, done [
 	}
 	outcomes := &registryv1.RequestOutcomes{Outcomes: make([]*registryv1.RequestOutcome, len(done))}
 	keys := make([]requestKey, len(done))
-	for i, d := range done {
-		outcomes.Outcomes[i], keys[i] = outcome(d.cmd, d.result), keyOf(d.cmd.GetRequestId())
+	for i := range done {
+		outcomes.Outcomes[i], keys[i] = outcome(&done[i]), done[i].key
 	}
 	value, err := proto.MarshalOptions{Deterministic: true}.Marshal(outcomes)
 	if err != nil {
