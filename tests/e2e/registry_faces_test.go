@@ -12,6 +12,7 @@ import (
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
 
+	cav1 "konsul.dev/proto/gen/konsul/ca/v1"
 	registryv1 "konsul.dev/proto/gen/konsul/registry/v1"
 	"konsul.dev/tests/framework"
 )
@@ -54,6 +55,15 @@ func (f faces) refused(t *testing.T, status int, method, path, body string) stri
 func (f faces) value(t *testing.T, key string) string {
 	t.Helper()
 	return strings.TrimSuffix(f.MustCTL(t, "kv", "get", "--raw", key), "\n")
+}
+
+// names answers what each item is called.
+func names[T any](items []T, name func(T) string) []string {
+	var out []string
+	for _, item := range items {
+		out = append(out, name(item))
+	}
+	return out
 }
 
 func b64(s string) string { return base64.StdEncoding.EncodeToString([]byte(s)) }
@@ -124,6 +134,11 @@ func (f faces) leases(t *testing.T) {
 	kept := &registryv1.KeepLeaseAliveResponse{}
 	f.call(t, http.MethodPost, "/api/v1/lease/"+id+"/keep-alive", "{}", kept)
 	require.EqualValues(t, 60, kept.GetTtl().GetSeconds())
+	one, all := &registryv1.GetLeaseResponse{}, &registryv1.ListLeasesResponse{}
+	f.call(t, http.MethodGet, "/api/v1/lease/"+id, "", one)
+	require.Equal(t, []string{"leases/mine"}, one.GetKeys())
+	f.call(t, http.MethodGet, "/api/v1/lease", "", all)
+	require.Equal(t, id, all.GetLeases()[0].GetId())
 	f.call(t, http.MethodDelete, "/api/v1/lease/"+id, "", &registryv1.RevokeLeaseResponse{})
 	require.NotZero(t, f.CTL(t, "kv", "get", "leases/mine").Code, "it ends with its lease")
 	f.refused(t, http.StatusNotFound, http.MethodPost, "/api/v1/lease/"+id+"/keep-alive", "{}")
@@ -182,6 +197,9 @@ func (f faces) nodes(t *testing.T) {
 		}
 		return nil
 	})
+	nodes := &registryv1.ListNodesResponse{}
+	f.call(t, http.MethodGet, "/api/v1/catalog/nodes", "", nodes)
+	require.Contains(t, names(nodes.GetNodes(), (*registryv1.Node).GetName), "faces-1")
 	f.MustCTL(t, "node", "heartbeat", "faces-1")
 	blue := &registryv1.QueryServiceResponse{}
 	f.call(t, http.MethodGet, "/api/v1/health/services/faces-web?passing_only=true&tags=blue", "", blue)
@@ -200,6 +218,18 @@ func (f faces) checks(t *testing.T) {
 		return len(answer.GetInstances())
 	}
 	require.Equal(t, 1, passing())
+	f.call(t, http.MethodPut, "/api/v1/catalog/services", `{"node":{"name":"faces-2","address":"127.0.0.2"},
+		"service":{"id":"faces-db-2","name":"faces-db","node":"faces-2","port":5433},"checks":[{"id":"alive","serviceId":"faces-db-2","ttl":"60s"}]}`, &registryv1.RegisterResponse{})
+	f.call(t, http.MethodPut, "/api/v1/health/checks", `{"updates":[{"serviceId":"faces-db-2","checkId":"alive","status":"HEALTH_STATUS_WARNING","output":"slow"}]}`, &registryv1.UpdateChecksResponse{})
+	instance, checks := &registryv1.GetServiceResponse{}, &registryv1.ListChecksResponse{}
+	f.call(t, http.MethodGet, "/api/v1/catalog/instances/faces-db-2", "", instance)
+	require.Equal(t, "slow", instance.GetInstance().GetChecks()[0].GetOutput())
+	f.call(t, http.MethodGet, "/api/v1/health/checks", "", checks)
+	require.Contains(t, names(checks.GetChecks(), func(c *registryv1.CheckSummary) string { return c.GetCheck().GetOutput() }), "slow")
+	require.Contains(t, f.MustCTL(t, "check", "list"), "slow")
+	f.call(t, http.MethodDelete, "/api/v1/health/checks/alive?service_id=faces-db-2", "", &registryv1.DeregisterCheckResponse{})
+	require.NotContains(t, f.MustCTL(t, "check", "list"), "slow")
+	f.MustCTL(t, "service", "deregister", "faces-db-2")
 	f.call(t, http.MethodPut, "/api/v1/catalog/maintenance", `{"serviceId":"faces-db-1","enabled":true,"reason":"a new disk"}`, &registryv1.SetMaintenanceResponse{})
 	require.Contains(t, f.MustCTL(t, "maintenance", "status"), "a new disk")
 	require.Zero(t, passing())
@@ -230,7 +260,13 @@ func (f faces) blocking(t *testing.T) {
 }
 
 func (f faces) rolesAndTokens(t *testing.T) {
-	require.Zero(t, f.CTLInput(t, teamPolicy, "acl", "policy", "create", "faces", "--file", "-").Code)
+	f.refused(t, http.StatusBadRequest, http.MethodPost, "/api/v1/acl/bootstrap", `{}`)
+	f.call(t, http.MethodPost, "/api/v1/acl/policies", `{"name":"faces","rules":[{"resource":"kv","prefix":"team/","access":["read"]}]}`, &registryv1.CreatePolicyResponse{})
+	require.Contains(t, f.MustCTL(t, "acl", "policy", "get", "faces"), "team/")
+	f.call(t, http.MethodPut, "/api/v1/acl/policies/faces", `{"rules":[{"resource":"kv","prefix":"team/","access":["read"]},{"resource":"kv","glob":"team/**/secret","access":["deny"]}]}`, &registryv1.UpdatePolicyResponse{})
+	policies := &registryv1.ListPoliciesResponse{}
+	f.call(t, http.MethodGet, "/api/v1/acl/policies", "", policies)
+	require.Contains(t, names(policies.GetPolicies(), (*registryv1.ACLPolicy).GetName), "faces")
 	f.call(t, http.MethodPost, "/api/v1/acl/roles", `{"name":"faces","policies":["faces"]}`, &registryv1.CreateRoleResponse{})
 	f.call(t, http.MethodPut, "/api/v1/acl/roles/faces", `{"description":"of REST","policies":["faces"]}`, &registryv1.UpdateRoleResponse{})
 	require.Contains(t, f.MustCTL(t, "acl", "role", "get", "faces"), "of REST")
@@ -265,6 +301,8 @@ func (f faces) rolesAndTokens(t *testing.T) {
 	f.MustCTL(t, "acl", "token", "delete", clone.GetToken().GetAccessorId())
 	f.call(t, http.MethodDelete, "/api/v1/acl/roles/faces", "", &registryv1.DeleteRoleResponse{})
 	require.NotContains(t, f.MustCTL(t, "acl", "role", "list"), "faces")
+	f.call(t, http.MethodDelete, "/api/v1/acl/policies/faces", "", &registryv1.DeletePolicyResponse{})
+	require.NotContains(t, f.MustCTL(t, "acl", "policy", "list"), "faces")
 }
 
 func (f faces) failoverPolicies(t *testing.T) {
@@ -286,6 +324,15 @@ func (f faces) operating(t *testing.T) {
 	require.EqualValues(t, 777, after.GetConfig().GetMaxTrailingLogs())
 	require.Equal(t, before.GetConfig().GetMinQuorum(), after.GetConfig().GetMinQuorum(), "what the request leaves out stays")
 	require.Contains(t, f.MustCTL(t, "operator", "autopilot", "get-config"), "777")
+	peers := &registryv1.ClusterStatusResponse{}
+	f.call(t, http.MethodGet, "/api/v1/operator/raft/peers", "", peers)
+	require.NotEmpty(t, peers.GetServers())
+	require.Contains(t, f.refused(t, http.StatusBadRequest, http.MethodPost, "/api/v1/operator/raft/peers", `{"address":"127.0.0.1:1"}`), "NO_SERVER_THERE")
+	f.call(t, http.MethodGet, "/api/v1/backups", "", &registryv1.ListBackupsResponse{})
+	roots := &cav1.GetTrustBundleResponse{}
+	f.call(t, http.MethodGet, "/api/v1/ca/roots", "", roots)
+	require.NotEmpty(t, roots.GetRoots())
+	require.Contains(t, f.refused(t, http.StatusBadRequest, http.MethodPost, "/api/v1/ca/join-tokens", `{"datacenter":"faces"}`), "NOT_PRIMARY")
 	state := &registryv1.GetAutopilotStateResponse{}
 	f.call(t, http.MethodGet, "/api/v1/operator/autopilot/state", "", state)
 	require.Len(t, state.GetServers(), 1)
