@@ -93,7 +93,7 @@ test-e2e: build ## the stories; those in containers run when Docker answers, and
 	go test -count=1 -p 1 -timeout 15m $(TESTFLAGS) ./tests/...
 
 robustness: ## three registry servers, faults, and judges of what clients saw; RUNS=20, SEED=42 and TIME=7s choose (root, ip, nft)
-	ROBUSTNESS_RUNS=$(or $(RUNS),20) ROBUSTNESS_SEED=$(SEED) ROBUSTNESS_TIME=$(TIME) CI=true go test -count=1 -v -timeout 24h $(TESTFLAGS) ./tests/robustness/...
+	ROBUSTNESS_RUNS=$(or $(RUNS),20) ROBUSTNESS_SEED=$(SEED) ROBUSTNESS_TIME=$(TIME) CI=true go test -count=1 -v -timeout 24h $(TESTFLAGS) ./tests/robustness
 
 bench-registry: .tools/.etcd ## the registry beside etcd, newest release; LINES=puts,gets ROUNDS=3 DURATION=3s and BENCHFLAGS choose
 	@mkdir -p bin

@@ -158,6 +158,9 @@ func verdict(h *history.History) error {
 			errs = append(errs, fmt.Errorf("writes and %s reads: %s", mode, d))
 		}
 	}
+	for _, d := range history.Turns(h, judgeLimit) {
+		errs = append(errs, fmt.Errorf("locks: %s", d))
+	}
 	wrong := slices.Concat(history.Exact(h), history.Atomic(h), history.Exclusive(h))
 	return errors.Join(append(errs, wrong[:min(most, len(wrong))]...)...)
 }
@@ -169,6 +172,9 @@ func save(t *testing.T, h *history.History, dir string) {
 		for _, d := range history.Order(h, mode, judgeLimit) {
 			errs = append(errs, d.Draw(filepath.Join(dir, fmt.Sprintf("%s-%s.html", mode, d.Key))))
 		}
+	}
+	for _, d := range history.Turns(h, judgeLimit) {
+		errs = append(errs, d.Draw(filepath.Join(dir, d.Key+".html")))
 	}
 	t.Logf("seed %d failed; logs, history.json and pictures are in %s; again: make robustness SEED=%d RUNS=10: %v", h.Seed, dir, h.Seed, errors.Join(errs...))
 }

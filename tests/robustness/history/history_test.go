@@ -165,19 +165,23 @@ func TestALockHasOneHolderAndTokensThatGrow(t *testing.T) {
 		return h
 	}
 	for name, c := range map[string]struct {
-		holds []history.Hold
-		wrong bool
+		holds           []history.Hold
+		wrong, disorder bool
 	}{
-		"one after the other":       {[]history.Hold{hold(1, 5, 0, 10, 20), hold(2, 6, 5, 25, 30), hold(1, 9, 31, 32, 40)}, false},
-		"granted twice":             {[]history.Hold{hold(1, 5, 0, 10, 20), hold(2, 6, 5, 15, 30)}, true},
-		"one token for two":         {[]history.Hold{hold(1, 5, 0, 10, 20), hold(2, 5, 21, 25, 30)}, true},
-		"a token lower than before": {[]history.Hold{hold(1, 7, 0, 10, 20), hold(2, 6, 21, 25, 30)}, true},
-		"fenced while held":         {[]history.Hold{fenced(hold(1, 5, 0, 10, 20), 6, 7), fenced(hold(2, 8, 5, 25, 30), 9)}, false},
-		"fenced after it was lost":  {[]history.Hold{fenced(hold(1, 5, 0, 10, 20), 6, 9), hold(2, 8, 5, 25, 30)}, true},
-		"asked for at once":         {[]history.Hold{hold(1, 7, 0, 30, 40), hold(2, 6, 5, 10, 20)}, false},
+		"one after the other":       {holds: []history.Hold{hold(1, 5, 0, 10, 20), hold(2, 6, 5, 25, 30), hold(1, 9, 31, 32, 40)}},
+		"granted twice":             {[]history.Hold{hold(1, 5, 0, 10, 20), hold(2, 6, 5, 15, 30)}, true, true},
+		"one token for two":         {[]history.Hold{hold(1, 5, 0, 10, 20), hold(2, 5, 21, 25, 30)}, true, true},
+		"a token lower than before": {[]history.Hold{hold(1, 7, 0, 10, 20), hold(2, 6, 21, 25, 30)}, true, true},
+		"fenced while held":         {holds: []history.Hold{fenced(hold(1, 5, 0, 10, 20), 6, 7), fenced(hold(2, 8, 5, 25, 30), 9)}},
+		"fenced after it was lost":  {[]history.Hold{fenced(hold(1, 5, 0, 10, 20), 6, 9), hold(2, 8, 5, 25, 30)}, true, false},
+		"asked for at once":         {holds: []history.Hold{hold(1, 7, 0, 30, 40), hold(2, 6, 5, 10, 20)}},
+		"one inside another":        {[]history.Hold{hold(1, 5, 0, 10, 40), hold(2, 6, 15, 20, 30)}, true, true},
+		"never sure of it":          {holds: []history.Hold{hold(1, 5, 0, 30, 10), hold(2, 6, 5, 20, 40)}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			require.Equal(t, c.wrong, len(history.Exclusive(&history.History{Holds: c.holds})) > 0)
+			h := &history.History{Holds: c.holds}
+			require.Equal(t, c.wrong, len(history.Exclusive(h)) > 0)
+			require.Equal(t, c.disorder, len(history.Turns(h, limit)) > 0)
 		})
 	}
 }

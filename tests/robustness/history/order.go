@@ -10,11 +10,12 @@ import (
 	"github.com/anishathalye/porcupine"
 )
 
-// Disorder is a key whose operations have no order that agrees with real time.
+// Disorder is a key or a lock whose operations have no order that agrees with real time.
 type Disorder struct {
 	Key string
 	// Undecided says that the time was up before all orders were tried.
 	Undecided bool
+	model     porcupine.Model
 	info      porcupine.LinearizationInfo
 }
 
@@ -28,7 +29,7 @@ func (d Disorder) String() string {
 
 // Draw writes porcupine's picture of the key's history, a page for a browser.
 func (d Disorder) Draw(path string) error {
-	if err := porcupine.VisualizePath(register(), d.info, path); err != nil {
+	if err := porcupine.VisualizePath(d.model, d.info, path); err != nil {
 		return fmt.Errorf("draw history: %w", err)
 	}
 	return nil
@@ -42,11 +43,16 @@ func Order(h *History, mode Mode, limit time.Duration) []Disorder {
 		key := o.Input.(Operation).Key
 		keys[key] = append(keys[key], o)
 	}
+	return disorders(register(), keys, limit)
+}
+
+// disorders judges what happened to each thing by itself.
+func disorders(model porcupine.Model, things map[string][]porcupine.Operation, limit time.Duration) []Disorder {
 	var out []Disorder
-	for _, key := range slices.Sorted(maps.Keys(keys)) {
-		result, info := porcupine.CheckOperationsVerbose(register(), keys[key], limit)
+	for _, name := range slices.Sorted(maps.Keys(things)) {
+		result, info := porcupine.CheckOperationsVerbose(model, things[name], limit)
 		if result != porcupine.Ok {
-			out = append(out, Disorder{key, result == porcupine.Unknown, info})
+			out = append(out, Disorder{name, result == porcupine.Unknown, model, info})
 		}
 	}
 	return out
