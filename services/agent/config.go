@@ -39,11 +39,19 @@ type Settings struct {
 	// RetryMin and RetryMax bound the waits after a failure.
 	RetryMin time.Duration `koanf:"retry_min"`
 	RetryMax time.Duration `koanf:"retry_max"`
-	// LeaveOnStop deregisters this node's services when the agent stops: for machines that do not come back.
+	// LivenessTTL is how long the registry waits for a heartbeat of this node before it takes it for dead; a
+	// heartbeat goes every third of it. 0: nobody expects heartbeats.
+	LivenessTTL time.Duration `koanf:"liveness_ttl"`
+	// LeaveOnStop deregisters this node with its services when the agent stops: for machines that do not come back.
 	LeaveOnStop bool `koanf:"leave_on_stop"`
 }
 
-const maxConcurrency = 1000
+const (
+	maxConcurrency = 1000
+	// The registry takes no more than maxLivenessTTL; below minLivenessTTL a pause of the machine would be a death.
+	minLivenessTTL = time.Second
+	maxLivenessTTL = 24 * time.Hour
+)
 
 // DefaultConfig answers the defaults.
 func DefaultConfig() Config {
@@ -56,6 +64,7 @@ func DefaultConfig() Config {
 			CallTimeout:      10 * time.Second,
 			RetryMin:         250 * time.Millisecond,
 			RetryMax:         15 * time.Second,
+			LivenessTTL:      30 * time.Second,
 		},
 	}
 }
@@ -99,6 +108,10 @@ func (c *Config) Validate() error {
 	if s.CheckConcurrency < 1 || s.CheckConcurrency > maxConcurrency {
 		errs = append(errs, fault.Invalid("agent.check_concurrency", "%d is not from 1 to %d", s.CheckConcurrency, maxConcurrency).
 			WithRemedy("leave it out for the default, 16"))
+	}
+	if ttl := s.LivenessTTL; ttl != 0 && (ttl < minLivenessTTL || ttl > maxLivenessTTL) {
+		errs = append(errs, fault.Invalid("agent.liveness_ttl", "%s is not from %s to %s", ttl, minLivenessTTL, maxLivenessTTL).
+			WithRemedy("leave it out for the default, 30s; 0 sends no heartbeats"))
 	}
 	if _, _, err := net.SplitHostPort(s.NodeAddress); err == nil {
 		errs = append(errs, fault.Invalid("agent.node_address", "%q has a port", s.NodeAddress).WithRemedy("write the host alone; services have ports"))

@@ -29,12 +29,12 @@ func TestAddressesFollowBindAddr(t *testing.T) {
 
 func TestValidateReportsEveryProblem(t *testing.T) {
 	cfg := agent.DefaultConfig()
-	cfg.Agent = agent.Settings{Listen: "nowhere", NodeAddress: "host:80", RetryMin: time.Minute, RetryMax: time.Second}
+	cfg.Agent = agent.Settings{Listen: "nowhere", NodeAddress: "host:80", RetryMin: time.Minute, RetryMax: time.Second, LivenessTTL: time.Millisecond}
 	cfg.Base.Normalize()
 	err := cfg.Validate()
 	for _, field := range []string{
 		"server.datacenter", "agent.listen", "agent.node_address", "agent.sync_interval", "agent.reload_interval",
-		"agent.check_concurrency", "agent.call_timeout", "agent.retry_min",
+		"agent.check_concurrency", "agent.call_timeout", "agent.retry_min", "agent.liveness_ttl",
 	} {
 		require.ErrorContains(t, err, field)
 	}

@@ -7,6 +7,7 @@ import (
 	"net"
 
 	"google.golang.org/grpc"
+	"google.golang.org/protobuf/types/known/durationpb"
 
 	agentv1 "konsul.dev/proto/gen/konsul/agent/v1"
 	registryv1 "konsul.dev/proto/gen/konsul/registry/v1"
@@ -17,6 +18,7 @@ import (
 	"konsul.dev/pkg/rpc"
 	"konsul.dev/services/agent/internal/api"
 	"konsul.dev/services/agent/internal/checks"
+	"konsul.dev/services/agent/internal/heartbeat"
 	"konsul.dev/services/agent/internal/local"
 	"konsul.dev/services/agent/internal/registrar"
 )
@@ -44,6 +46,7 @@ type Service struct {
 	metrics   *metrics
 	runner    *checks.Runner
 	registrar *registrar.Registrar
+	heart     *heartbeat.Heart
 	server    *rpc.Server
 	listener  net.Listener
 }
@@ -54,9 +57,12 @@ func New(cfg Config, deps Deps) (*Service, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
+	node := &registryv1.Node{Name: cfg.Server.Node, Address: cfg.Agent.NodeAddress}
+	if cfg.Agent.LivenessTTL > 0 {
+		node.LivenessTtl = durationpb.New(cfg.Agent.LivenessTTL)
+	}
 	return &Service{
-		cfg: cfg, deps: deps, group: lifecycle.NewGroup(deps.Telemetry.Log, deps.Fail),
-		state: local.New(&registryv1.Node{Name: cfg.Server.Node, Address: cfg.Agent.NodeAddress}),
+		cfg: cfg, deps: deps, group: lifecycle.NewGroup(deps.Telemetry.Log, deps.Fail), state: local.New(node),
 	}, nil
 }
 
@@ -83,6 +89,9 @@ func (s *Service) Start(ctx context.Context) (err error) {
 	s.group.Go("serve", s.serve)
 	s.group.Go("reload definitions", definitions.run)
 	s.group.Go("sync", s.registrar.Run)
+	if s.cfg.Agent.LivenessTTL > 0 {
+		s.group.Go("heartbeat", s.heart.Run)
+	}
 	s.group.Go("watch connection", s.reconnected)
 	s.server.Serving()
 	return nil
@@ -115,15 +124,25 @@ func (s *Service) assemble() (err error) {
 	if err != nil {
 		return err
 	}
+	beats, err := heartbeat.NewMetrics(telemetry.Metrics)
+	if err != nil {
+		return err
+	}
 	s.registry, err = rpc.Dial(s.cfg.Endpoints.Registry, rpc.ClientParams{
 		Identity: s.identity, Want: identity.Want{Service: registryComponent}, Telemetry: telemetry,
 	})
 	if err != nil {
 		return err
 	}
+	client := registrar.NewClient(s.registry, settings.CallTimeout)
+	s.heart = heartbeat.New(heartbeat.Params{
+		Registry: client, Node: s.cfg.Server.Node, TTL: settings.LivenessTTL, CallTimeout: settings.CallTimeout,
+		RetryMin: settings.RetryMin, RetryMax: settings.RetryMax,
+		Unexpected: func() { s.registrar.Lost() }, Log: telemetry.Log, Metrics: beats,
+	})
+	// A dead node comes back to life only with what it runs now, so the first beat follows the first comparison.
 	s.registrar = registrar.New(registrar.Params{
-		State: s.state, Registry: registrar.NewClient(s.registry, settings.CallTimeout),
-		Log: telemetry.Log, Metrics: syncs,
+		State: s.state, Registry: client, Log: telemetry.Log, Metrics: syncs, Compared: s.heart.Beat,
 		Interval: settings.SyncInterval, RetryMin: settings.RetryMin, RetryMax: settings.RetryMax,
 	})
 	s.runner = checks.NewRunner(checks.NewProber().Probe, settings.CheckConcurrency, s.observe)
@@ -144,8 +163,9 @@ func (s *Service) Identity() identity.Source { return s.identity }
 // Addr answers where the local API is served.
 func (s *Service) Addr() string { return s.listener.Addr().String() }
 
-// Stop ends the checks and the loops. The registrations stay, so that a restart is no outage, unless
-// agent.leave_on_stop says otherwise. It undoes a Start that failed half-way, too.
+// Stop ends the checks and the loops. The registrations stay, so that a restart is no outage, and to the registry an
+// agent that does not come back is one that crashed; with agent.leave_on_stop the node is deregistered instead. It
+// undoes a Start that failed half-way, too.
 func (s *Service) Stop(ctx context.Context) error {
 	if s.server != nil {
 		s.server.Drain(ctx)

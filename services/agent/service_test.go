@@ -351,15 +351,6 @@ func TestRestartKeepsTheStatus(t *testing.T) {
 	require.Equal(t, passing, w.registry.Status("a", "ttl"))
 }
 
-func TestLeaveOnStop(t *testing.T) {
-	w := newWorld(t)
-	w.define(t, "a.yaml", "service: {name: a}")
-	r := w.run(t, func(c *agent.Config) { c.Agent.LeaveOnStop = true })
-	eventually(t, "registered", func() bool { return w.registry.Service("a") != nil })
-	require.NoError(t, r.Stop(context.Background()))
-	require.Nil(t, w.registry.Service("a"))
-}
-
 func TestBadReports(t *testing.T) {
 	r := newWorld(t).run(t)
 	_, err := r.api.ReportCheck(t.Context(), &agentv1.ReportCheckRequest{ServiceId: "a", CheckId: "ttl"})

@@ -49,7 +49,7 @@ type Conflict struct {
 
 // Plan is what to do.
 type Plan struct {
-	// RegisterNode: the node is missing or changed, and no instance to register brings it along.
+	// RegisterNode: the node is missing or changed. Instances bring it along, but each of them may be refused.
 	RegisterNode bool
 	Register     []Instance
 	// Deregister lists service ids.
@@ -85,18 +85,22 @@ func Diff(desired Desired, actual Actual) Plan {
 	}
 	if desired.Complete {
 		for _, id := range slices.Sorted(maps.Keys(there)) {
-			if s := there[id].Service; !wanted[id] && s.GetNode() == desired.Node.GetName() && s.GetMeta()[MarkKey] == MarkValue {
+			if s := there[id].Service; !wanted[id] && s.GetNode() == desired.Node.GetName() && Ours(s) {
 				plan.Deregister = append(plan.Deregister, id)
 			}
 		}
 	}
-	plan.RegisterNode = len(plan.Register) == 0 && !sameNode(desired.Node, actual.Node)
+	plan.RegisterNode = !sameNode(desired.Node, actual.Node)
 	return plan
 }
 
 func sameNode(a, b *registryv1.Node) bool {
-	return a.GetName() == b.GetName() && a.GetAddress() == b.GetAddress() && maps.Equal(a.GetMeta(), b.GetMeta())
+	return a.GetName() == b.GetName() && a.GetAddress() == b.GetAddress() && maps.Equal(a.GetMeta(), b.GetMeta()) &&
+		a.GetLivenessTtl().AsDuration() == b.GetLivenessTtl().AsDuration()
 }
+
+// Ours says whether an agent registered a service, and people did not.
+func Ours(s *registryv1.Service) bool { return s.GetMeta()[MarkKey] == MarkValue }
 
 // sameService compares what a definition says, not what the registry adds. The order of tags means nothing.
 func sameService(a, b *registryv1.Service) bool {

@@ -4,11 +4,13 @@ import (
 	"maps"
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/stretchr/testify/require"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/testing/protocmp"
+	"google.golang.org/protobuf/types/known/durationpb"
 	"pgregory.net/rapid"
 
 	registryv1 "konsul.dev/proto/gen/konsul/registry/v1"
@@ -150,8 +152,10 @@ func TestNode(t *testing.T) {
 	require.True(t, reconcile.Diff(desired, reconcile.Actual{}).RegisterNode, "missing")
 	require.True(t, reconcile.Diff(desired, reconcile.Actual{Node: node("10.0.0.1")}).RegisterNode, "moved")
 	require.False(t, reconcile.Diff(desired, reconcile.Actual{Node: node("10.0.0.2")}).RegisterNode)
+	desired.Node.LivenessTtl = durationpb.New(time.Minute)
+	require.True(t, reconcile.Diff(desired, reconcile.Actual{Node: node("10.0.0.2")}).RegisterNode, "nobody expects its heartbeats")
 	desired.Instances = []reconcile.Instance{instance("a")}
-	require.False(t, reconcile.Diff(desired, reconcile.Actual{}).RegisterNode, "the instance brings it along")
+	require.True(t, reconcile.Diff(desired, reconcile.Actual{}).RegisterNode, "the instance may be refused")
 }
 
 func idle(p reconcile.Plan) bool {

@@ -156,6 +156,43 @@ func (c *Client) Update(ctx context.Context, updates []*registryv1.CheckUpdate) 
 	return nil
 }
 
+// Heartbeat says that a node lives. expected is false when the registry expects no heartbeats of it.
+func (c *Client) Heartbeat(ctx context.Context, node string) (expected bool, err error) {
+	ctx, cancel := context.WithTimeout(ctx, c.timeout)
+	defer cancel()
+	resp, err := c.catalog.Heartbeat(ctx, &registryv1.HeartbeatRequest{Nodes: []string{node}, RequestId: uuid.NewString()})
+	if err != nil {
+		return false, fmt.Errorf("heartbeat of node %s: %w", node, err)
+	}
+	return len(resp.GetUnknown()) == 0, nil
+}
+
+// ServicesOn answers the services on a node, none when it is not there.
+func (c *Client) ServicesOn(ctx context.Context, node string) ([]*registryv1.Service, error) {
+	ctx, cancel := context.WithTimeout(ctx, c.timeout)
+	defer cancel()
+	resp, err := c.catalog.GetNode(ctx, &registryv1.GetNodeRequest{Node: node})
+	if err != nil && fault.CodeOf(err) != fault.NotFound {
+		return nil, fmt.Errorf("read node %s: %w", node, err)
+	}
+	var services []*registryv1.Service
+	for _, i := range resp.GetInstances() {
+		services = append(services, i.GetService())
+	}
+	return services, nil
+}
+
+// DeregisterNode removes a node with all that is on it. One that is not there any more is as good.
+func (c *Client) DeregisterNode(ctx context.Context, node string) error {
+	ctx, cancel := context.WithTimeout(ctx, c.timeout)
+	defer cancel()
+	_, err := c.catalog.DeregisterNode(ctx, &registryv1.DeregisterNodeRequest{Node: node, RequestId: uuid.NewString()})
+	if err != nil && fault.CodeOf(err) != fault.NotFound {
+		return fmt.Errorf("deregister node %s: %w", node, err)
+	}
+	return nil
+}
+
 // HasPolicy says whether a service has a failover policy that looks like want, and whether it has any.
 func (c *Client) HasPolicy(ctx context.Context, want *registryv1.FailoverPolicy) (same, some bool, err error) {
 	ctx, cancel := context.WithTimeout(ctx, c.timeout)

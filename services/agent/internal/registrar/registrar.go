@@ -48,6 +48,8 @@ type Registry interface {
 	Update(ctx context.Context, updates []*registryv1.CheckUpdate) error
 	HasPolicy(ctx context.Context, want *registryv1.FailoverPolicy) (same, some bool, err error)
 	SetPolicy(ctx context.Context, policy *registryv1.FailoverPolicy) error
+	ServicesOn(ctx context.Context, node string) ([]*registryv1.Service, error)
+	DeregisterNode(ctx context.Context, node string) error
 }
 
 // Params is what a registrar is made of.
@@ -60,6 +62,8 @@ type Params struct {
 	Interval time.Duration
 	// RetryMin and RetryMax bound the waits after a failure.
 	RetryMin, RetryMax time.Duration
+	// Compared is told of every full comparison, once the registry says what this node says as far as it can.
+	Compared func()
 }
 
 // Registrar is made by New.
@@ -72,6 +76,7 @@ type Registrar struct {
 	mu       sync.Mutex
 	failure  error // of the last step
 	compared bool
+	lost     bool
 }
 
 // New answers a registrar that does nothing until Run.
@@ -85,6 +90,25 @@ func New(p Params) *Registrar {
 
 // Compare asks for a full comparison soon: definitions changed, or the registry is back.
 func (r *Registrar) Compare() { trigger(r.full) }
+
+// Lost says that the registry does not know the node as it should, whatever a comparison would find. It is
+// registered again soon.
+func (r *Registrar) Lost() {
+	r.setLost(true)
+	r.Compare()
+}
+
+func (r *Registrar) setLost(lost bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.lost = lost
+}
+
+func (r *Registrar) isLost() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.lost
+}
 
 // Push asks to report outcomes soon.
 func (r *Registrar) Push() { trigger(r.push) }
@@ -179,6 +203,9 @@ func (r *Registrar) compare(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if r.isLost() {
+		actual.Node = nil
+	}
 	plan := reconcile.Diff(desired, actual)
 	r.params.State.Synced(plan.Matching...)
 	var errs []error
@@ -192,6 +219,7 @@ func (r *Registrar) compare(ctx context.Context) error {
 	r.mu.Lock()
 	r.compared = true
 	r.mu.Unlock()
+	r.params.Compared()
 	for _, c := range plan.Conflicts {
 		r.params.State.Unsynced(c.ServiceID)
 		errs = append(errs, fault.New(fault.AlreadyExists, ReasonServiceIDTaken, "service id %q belongs to node %s", c.ServiceID, c.Node).
@@ -209,7 +237,13 @@ func away(err error) bool {
 func (r *Registrar) steps(node *registryv1.Node, plan reconcile.Plan) []func(context.Context) error {
 	var steps []func(context.Context) error
 	if plan.RegisterNode {
-		steps = append(steps, func(ctx context.Context) error { return r.params.Registry.Register(ctx, node, nil) })
+		steps = append(steps, func(ctx context.Context) error {
+			if err := r.params.Registry.Register(ctx, node, nil); err != nil {
+				return err
+			}
+			r.setLost(false)
+			return nil
+		})
 	}
 	for _, instance := range plan.Register {
 		steps = append(steps, func(ctx context.Context) error { return r.register(ctx, node, instance) })
@@ -260,13 +294,28 @@ func (r *Registrar) policies(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-// Leave deregisters this node's services, for an agent that does not come back. Call it after Run has ended.
+// Leave deregisters this node with its services, for an agent that does not come back. What people registered on
+// it stays, and the node with it; nobody expects heartbeats of it any more. Call it after Run has ended.
 func (r *Registrar) Leave(ctx context.Context) error {
-	var errs []error
-	for _, service := range r.params.State.Services() {
-		if err := r.params.Registry.Deregister(ctx, service.Service.GetId()); err != nil {
-			errs = append(errs, fmt.Errorf("leave: %w", err))
-		}
+	node := proto.CloneOf(r.params.State.Node())
+	services, err := r.params.Registry.ServicesOn(ctx, node.GetName())
+	if err != nil {
+		return fmt.Errorf("leave: %w", err)
 	}
-	return errors.Join(errs...)
+	ours := slices.DeleteFunc(slices.Clone(services), func(s *registryv1.Service) bool { return !reconcile.Ours(s) })
+	if len(ours) == len(services) {
+		if err := r.params.Registry.DeregisterNode(ctx, node.GetName()); err != nil {
+			return fmt.Errorf("leave: %w", err)
+		}
+		return nil
+	}
+	node.LivenessTtl = nil
+	errs := []error{r.params.Registry.Register(ctx, node, nil)}
+	for _, service := range ours {
+		errs = append(errs, r.params.Registry.Deregister(ctx, service.GetId()))
+	}
+	if err := errors.Join(errs...); err != nil {
+		return fmt.Errorf("leave: %w", err)
+	}
+	return nil
 }

@@ -1,6 +1,7 @@
 // Package registrytest is a registry for the agent's tests: it keeps a catalogue in memory, speaks
 // the real gRPC contract over mutual TLS, and misbehaves on request. Like the real one, it keeps a
-// check's output as long as its status stays. Safe for concurrent use.
+// check's output as long as its status stays, and expects heartbeats only of nodes with a TTL; it lets
+// no deadline pass by itself. Safe for concurrent use.
 package registrytest
 
 import (
@@ -40,6 +41,8 @@ type Registry struct {
 	checks   map[string][]*registryv1.Check
 	policies map[string]*registryv1.FailoverPolicy
 	calls    []string
+	beats    int
+	expected map[string]bool // nodes that should send heartbeats
 	refuse   map[string]error
 }
 
@@ -49,6 +52,7 @@ func Start(t testing.TB, source identity.Source) *Registry {
 	r := &Registry{
 		identity: source, addr: "127.0.0.1:0", nodes: map[string]*registryv1.Node{}, services: map[string]*registryv1.Service{},
 		checks: map[string][]*registryv1.Check{}, policies: map[string]*registryv1.FailoverPolicy{}, refuse: map[string]error{},
+		expected: map[string]bool{},
 	}
 	r.Serve(t)
 	t.Cleanup(r.Down)
@@ -131,6 +135,50 @@ func (r *Registry) Node(name string) *registryv1.Node {
 	return r.nodes[name]
 }
 
+// Forget makes the registry expect no heartbeats of a node, though it says that it does: a server that knows of none
+// took the registration.
+func (r *Registry) Forget(name string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	delete(r.expected, name)
+}
+
+// PutNode replaces a node as somebody else would.
+func (r *Registry) PutNode(node *registryv1.Node) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.putNode(node)
+}
+
+func (r *Registry) putNode(node *registryv1.Node) {
+	r.nodes[node.GetName()], r.expected[node.GetName()] = node, node.GetLivenessTtl() != nil
+}
+
+// Reap removes a node with all that is on it, as if it had been dead for long.
+func (r *Registry) Reap(name string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.reap(name)
+}
+
+func (r *Registry) reap(name string) {
+	delete(r.nodes, name)
+	delete(r.expected, name)
+	for id, s := range r.services {
+		if s.GetNode() == name {
+			delete(r.services, id)
+			delete(r.checks, id)
+		}
+	}
+}
+
+// Heartbeats answers how many heartbeats came, refused ones included.
+func (r *Registry) Heartbeats() int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.beats
+}
+
 // Policy answers a service's failover policy.
 func (r *Registry) Policy(service string) *registryv1.FailoverPolicy {
 	r.mu.Lock()
@@ -169,7 +217,7 @@ func (r *Registry) Register(_ context.Context, req *registryv1.RegisterRequest) 
 	if err := r.call("register %s", what); err != nil {
 		return nil, err
 	}
-	r.nodes[req.GetNode().GetName()] = req.GetNode()
+	r.putNode(req.GetNode())
 	if s := req.GetService(); s != nil {
 		s = proto.CloneOf(s)
 		s.ModifyIndex = uint64(len(r.calls))
@@ -191,6 +239,54 @@ func (r *Registry) Deregister(_ context.Context, req *registryv1.DeregisterReque
 	delete(r.services, req.GetServiceId())
 	delete(r.checks, req.GetServiceId())
 	return &registryv1.DeregisterResponse{}, nil
+}
+
+// DeregisterNode implements CatalogService.
+func (r *Registry) DeregisterNode(_ context.Context, req *registryv1.DeregisterNodeRequest) (*registryv1.DeregisterNodeResponse, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if err := r.call("deregister node"); err != nil {
+		return nil, err
+	}
+	if r.nodes[req.GetNode()] == nil {
+		return nil, fault.New(fault.NotFound, "NODE_NOT_FOUND", "no such node")
+	}
+	r.reap(req.GetNode())
+	return &registryv1.DeregisterNodeResponse{}, nil
+}
+
+// Heartbeat implements CatalogService. It is not among the calls.
+func (r *Registry) Heartbeat(_ context.Context, req *registryv1.HeartbeatRequest) (*registryv1.HeartbeatResponse, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.beats++
+	if err := r.refuse["heartbeat"]; err != nil {
+		return nil, err
+	}
+	resp := &registryv1.HeartbeatResponse{}
+	for _, name := range req.GetNodes() {
+		if !r.expected[name] {
+			resp.Unknown = append(resp.Unknown, name)
+		}
+	}
+	return resp, nil
+}
+
+// GetNode implements CatalogService.
+func (r *Registry) GetNode(_ context.Context, req *registryv1.GetNodeRequest) (*registryv1.GetNodeResponse, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	node := r.nodes[req.GetNode()]
+	if node == nil {
+		return nil, fault.New(fault.NotFound, "NODE_NOT_FOUND", "no such node")
+	}
+	resp := &registryv1.GetNodeResponse{Node: node}
+	for _, id := range slices.Sorted(maps.Keys(r.services)) {
+		if s := r.services[id]; s.GetNode() == req.GetNode() {
+			resp.Instances = append(resp.Instances, proto.CloneOf(&registryv1.ServiceInstance{Node: node, Service: s, Checks: r.checks[id]}))
+		}
+	}
+	return resp, nil
 }
 
 // UpdateChecks implements CatalogService.
