@@ -92,10 +92,10 @@ registry:
 	return path
 }
 
-func (s *site) start(program, name string, host int) {
+func (s *site) start(program, name string, host int, args ...string) {
 	s.t.Helper()
 	said := &bytes.Buffer{}
-	cmd := exec.Command(framework.Bin(s.t, program), "--config", s.config(name, host))
+	cmd := exec.Command(framework.Bin(s.t, program), append([]string{"--config", s.config(name, host)}, args...)...)
 	cmd.Stdout, cmd.Stderr = said, said
 	require.NoError(s.t, cmd.Start())
 	s.running[name], s.said[name] = cmd, said
