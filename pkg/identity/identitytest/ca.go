@@ -22,7 +22,7 @@ import (
 // FederationID is a federation id for tests that need only one.
 const FederationID = "11111111-2222-4333-8444-555555555555"
 
-const lifetime = time.Hour
+const lifetime = 24 * time.Hour
 
 type signer struct {
 	cert *x509.Certificate
