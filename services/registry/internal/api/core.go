@@ -37,6 +37,8 @@ type Node interface {
 	// MajorityWith says whether this server and another are a majority by themselves.
 	MajorityWith(server string) bool
 	Freshness(now time.Time) (time.Time, bool)
+	// Term is the latest term this server knows of.
+	Term() uint64
 	Status() Status
 	Servers() []Server
 	LeaderID() string

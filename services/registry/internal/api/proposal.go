@@ -50,7 +50,7 @@ func (s *proposalService) ReadIndex(ctx context.Context, req *registryv1.ReadInd
 	case s.Node.MajorityWith(req.GetServer()):
 		// A server at a term has given no vote in a later one. When the asker finds itself at the leader's term
 		// after the leader has, nobody else can have been elected before either of them looked.
-		term = s.Node.Status().Term
+		term = s.Node.Term()
 		err = s.Node.CheckLease()
 	case req.GetLinearizable():
 		err = s.Node.VerifyLease(ctx)
