@@ -17,6 +17,7 @@ import (
 	"konsul.dev/pkg/rpc"
 	registryv1 "konsul.dev/proto/gen/konsul/registry/v1"
 	"konsul.dev/services/registry"
+	"konsul.dev/services/registry/internal/fsm"
 	"konsul.dev/services/registry/registrytest"
 )
 
@@ -382,12 +383,13 @@ func TestACommandWaitsUntilEveryServerUnderstandsIt(t *testing.T) {
 	c.WaitReady()
 	c.Eventually(func() error { return propose(2) })
 
-	// From here on commands of version 2 may be in the log: a new server must understand them.
+	// From here on commands of the newest version may be in the log: a new server must understand them.
+	newest := fmt.Sprintf("understands commands up to version 1, the members up to %d", fsm.Version)
 	late := c.Prepare()
 	late.Understands = 1
 	late.Start()
 	c.Eventually(func() error {
-		if err := late.Ready(); err == nil || !strings.Contains(err.Error(), "understands commands up to version 1, the members up to 2") {
+		if err := late.Ready(); err == nil || !strings.Contains(err.Error(), newest) {
 			return fmt.Errorf("the older server: %w", err)
 		}
 		return nil

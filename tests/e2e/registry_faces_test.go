@@ -83,6 +83,14 @@ func (f faces) transactions(t *testing.T) {
 	require.False(t, second.GetSucceeded(), "the key is there by now")
 	require.Equal(t, "one", string(second.GetResults()[0].GetEntry().GetValue()))
 
+	once := `{"requestId":"faces-once","success":[{"set":{"key":"txn/c","value":%q}}]}`
+	made, again := &registryv1.TxnResponse{}, &registryv1.TxnResponse{}
+	f.call(t, http.MethodPost, "/api/v1/txn", fmt.Sprintf(once, b64("one")), made)
+	f.call(t, http.MethodPost, "/api/v1/txn", fmt.Sprintf(once, b64("one")), again)
+	require.Equal(t, made.GetMeta().GetIndex(), again.GetMeta().GetIndex())
+	require.Contains(t, f.refused(t, http.StatusConflict, http.MethodPost, "/api/v1/txn", fmt.Sprintf(once, b64("two"))), "REQUEST_ID_REUSED")
+	require.Equal(t, "one", f.value(t, "txn/c"))
+
 	input := `{"compare":[{"key":"txn/a","version":"1"}],"success":[{"deletePrefix":{"key":"txn/"}}]}`
 	out := f.CTLInput(t, input, "kv", "txn", "--file", "-", "-o", "json")
 	require.Zero(t, out.Code, out.Stderr)

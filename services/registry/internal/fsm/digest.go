@@ -36,6 +36,7 @@ func placeless(message proto.Message) proto.Message {
 		}
 		return true
 	})
+	out.SetUnknown(m.GetUnknown())
 	return out.Interface()
 }
 

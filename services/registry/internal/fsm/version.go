@@ -10,17 +10,20 @@ import (
 // kind or a field that released programs do not know.
 //
 //	1  put, delete, delete_prefix, replicate, on modify indexes
-//	2  everything else
-const Version = 2
+//	2  transactions, leases and locks
+//	3  the digest of what was asked
+const Version = 3
+
+// transactions is the version that brought leases; a row that has one takes another row along.
+const transactions = 2
 
 // Needs answers which version a server must understand to apply a command: the highest of what is in it.
-// A field that version 1 does not have needs the newest.
 func Needs(cmd *registryv1.Command) uint32 {
 	needs := highest(cmd.ProtoReflect(), 1)
 	for _, op := range cmd.GetOperations() {
 		needs = highest(op.ProtoReflect(), needs)
 		if op.GetPut().GetLease() != "" {
-			needs = Version // It writes another row too.
+			needs = max(needs, transactions)
 		}
 	}
 	for _, c := range cmd.GetConditions() {
@@ -31,25 +34,28 @@ func Needs(cmd *registryv1.Command) uint32 {
 
 // highest answers the highest version of the fields that are set.
 func highest(m protoreflect.Message, needs uint32) uint32 {
-	last := lastOfVersion1(m.Descriptor().Name())
+	first, second := fieldsOf(m.Descriptor().Name())
 	m.Range(func(field protoreflect.FieldDescriptor, _ protoreflect.Value) bool {
-		if field.Number() > last {
+		switch n := field.Number(); {
+		case n > second:
 			needs = Version
+		case n > first:
+			needs = max(needs, transactions)
 		}
 		return true
 	})
 	return needs
 }
 
-// lastOfVersion1 answers the last field of a message in version 1.
-func lastOfVersion1(message protoreflect.Name) protoreflect.FieldNumber {
+// fieldsOf answers the last fields of a message in versions 1 and 2.
+func fieldsOf(message protoreflect.Name) (first, second protoreflect.FieldNumber) {
 	switch message {
 	case "Command":
-		return 6
+		return 6, 9
 	case "Operation":
-		return 4
+		return 4, 8
 	case "Condition":
-		return 3
+		return 3, 5
 	}
-	return 0
+	return 0, 0
 }

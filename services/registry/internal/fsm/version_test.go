@@ -25,6 +25,11 @@ func TestACommandNeedsTheVersionOfItsNewestPart(t *testing.T) {
 	}
 	require.EqualValues(t, 1, Needs(old))
 
+	digest, leased := proto.CloneOf(old), proto.CloneOf(old)
+	digest.Digest, leased.GetOperations()[0].GetPut().Lease = 1, "l"
+	require.EqualValues(t, 3, Needs(digest))
+	require.EqualValues(t, 2, Needs(leased))
+
 	// Every field that version 1 does not have makes a command new, wherever it is set.
 	for _, place := range []func(*registryv1.Command) protoreflect.Message{
 		func(c *registryv1.Command) protoreflect.Message { return c.ProtoReflect() },
@@ -34,13 +39,18 @@ func TestACommandNeedsTheVersionOfItsNewestPart(t *testing.T) {
 		fields := place(old).Descriptor().Fields()
 		for i := range fields.Len() {
 			field := fields.Get(i)
-			if field.Number() <= lastOfVersion1(place(old).Descriptor().Name()) {
+			first, second := fieldsOf(place(old).Descriptor().Name())
+			if field.Number() <= first {
 				continue
+			}
+			want := uint32(transactions)
+			if field.Number() > second {
+				want = Version
 			}
 			changed := proto.CloneOf(old)
 			m := place(changed)
 			m.Set(field, some(m, field))
-			require.EqualValues(t, Version, Needs(changed), "%s", field.FullName())
+			require.Equal(t, want, Needs(changed), "%s", field.FullName())
 		}
 	}
 }

@@ -35,7 +35,7 @@ const (
 type LeaseServiceClient interface {
 	// Grant makes a lease. AlreadyExists when its id is taken.
 	Grant(ctx context.Context, in *GrantLeaseRequest, opts ...grpc.CallOption) (*GrantLeaseResponse, error)
-	// KeepAlive begins a lease's time anew. NotFound when it has ended.
+	// KeepAlive begins a lease's time anew. NotFound when it has ended. It needs no request id: twice is as good as once.
 	KeepAlive(ctx context.Context, in *KeepLeaseAliveRequest, opts ...grpc.CallOption) (*KeepLeaseAliveResponse, error)
 	// Revoke ends a lease at once: its keys are deleted, its locks are lost. NotFound when it has ended.
 	Revoke(ctx context.Context, in *RevokeLeaseRequest, opts ...grpc.CallOption) (*RevokeLeaseResponse, error)
@@ -112,7 +112,7 @@ func (c *leaseServiceClient) List(ctx context.Context, in *ListLeasesRequest, op
 type LeaseServiceServer interface {
 	// Grant makes a lease. AlreadyExists when its id is taken.
 	Grant(context.Context, *GrantLeaseRequest) (*GrantLeaseResponse, error)
-	// KeepAlive begins a lease's time anew. NotFound when it has ended.
+	// KeepAlive begins a lease's time anew. NotFound when it has ended. It needs no request id: twice is as good as once.
 	KeepAlive(context.Context, *KeepLeaseAliveRequest) (*KeepLeaseAliveResponse, error)
 	// Revoke ends a lease at once: its keys are deleted, its locks are lost. NotFound when it has ended.
 	Revoke(context.Context, *RevokeLeaseRequest) (*RevokeLeaseResponse, error)

@@ -33,7 +33,7 @@ const (
 // that name may take the lock.
 type LockServiceClient interface {
 	// Acquire gives the lock to a lease, waiting for it if asked to. Aborted, LOCK_HELD, when another one has it still.
-	// FailedPrecondition when the lease has ended.
+	// FailedPrecondition when the lease has ended. It needs no request id: a lease that has the lock keeps it, with its token.
 	Acquire(ctx context.Context, in *AcquireLockRequest, opts ...grpc.CallOption) (*AcquireLockResponse, error)
 	// Release gives the lock back. FailedPrecondition when it is not held with the token.
 	Release(ctx context.Context, in *ReleaseLockRequest, opts ...grpc.CallOption) (*ReleaseLockResponse, error)
@@ -99,7 +99,7 @@ func (c *lockServiceClient) List(ctx context.Context, in *ListLocksRequest, opts
 // that name may take the lock.
 type LockServiceServer interface {
 	// Acquire gives the lock to a lease, waiting for it if asked to. Aborted, LOCK_HELD, when another one has it still.
-	// FailedPrecondition when the lease has ended.
+	// FailedPrecondition when the lease has ended. It needs no request id: a lease that has the lock keeps it, with its token.
 	Acquire(context.Context, *AcquireLockRequest) (*AcquireLockResponse, error)
 	// Release gives the lock back. FailedPrecondition when it is not held with the token.
 	Release(context.Context, *ReleaseLockRequest) (*ReleaseLockResponse, error)
