@@ -73,7 +73,7 @@ images: static ## one image per service, built offline from nothing but its prog
 	@bin/konsul-lab images --bin bin/static --tag $(IMAGE_TAG)
 
 generate: .tools/.buf .tools/.gen ## Go code and the OpenAPI document from proto/
-	@PATH="$(CURDIR)/.tools:$$PATH" .tools/buf generate
+	@PATH="$(CURDIR)/.tools:$$PATH"; .tools/buf generate && .tools/buf generate --template tools/dev/gen/fast.yaml
 
 clean: ## remove what build and lab made; the pinned tools stay in .tools/
 	rm -rf bin .lab .compose-lab
@@ -106,7 +106,7 @@ verify: verify-generate verify-proto verify-format verify-tidy isolate guard ver
 
 verify-generate: .tools/.buf .tools/.gen ## proto/gen is what proto/ generates, and all of it is in git
 	@want=$$(mktemp -d); trap 'rm -rf "$$want"' EXIT; \
-	PATH="$(CURDIR)/.tools:$$PATH" .tools/buf generate --output "$$want"; \
+	PATH="$(CURDIR)/.tools:$$PATH"; .tools/buf generate --output "$$want"; .tools/buf generate --output "$$want" --template tools/dev/gen/fast.yaml; \
 	diff -rq proto/gen "$$want/proto/gen" || { echo "proto/gen is out of date: run make fix-generate"; exit 1; }; \
 	new=$$(git ls-files --others --exclude-standard proto/gen); \
 	[ -z "$$new" ] || { echo "$$new"; echo "generated files are not in git: run git add proto/gen"; exit 1; }

@@ -79,6 +79,7 @@ func ClientOptions(t *obs.Telemetry) []grpc.DialOption {
 		grpc.WithConnectParams(grpc.ConnectParams{Backoff: reconnect, MinConnectTimeout: connectTimeout}),
 		grpc.WithInitialWindowSize(streamWindow), grpc.WithInitialConnWindowSize(connWindow),
 		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: keepaliveTime, Timeout: keepaliveTimeout}),
+		grpc.WithDefaultCallOptions(grpc.ForceCodecV2(newCodec())),
 		grpc.WithChainUnaryInterceptor(faultUnary),
 		grpc.WithChainStreamInterceptor(faultStream),
 	}, clientTracing(t)...)

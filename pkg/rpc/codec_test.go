@@ -5,6 +5,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/stretchr/testify/require"
+	"google.golang.org/grpc/mem"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/testing/protocmp"
 	"pgregory.net/rapid"
@@ -50,4 +51,41 @@ func TestWhatIsEncodedIsNotCopied(t *testing.T) {
 	require.Same(t, &encoded[0], &data[1].ReadOnlyData()[0])
 	_, err = newCodec().Marshal("no message")
 	require.Error(t, err)
+}
+
+// What servers send each other is read by those that have no fast encoders, and the other way round.
+func TestFastEncodersSpeakProtobuf(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		sent := &registryv1.ProposeRequest{}
+		for range rapid.IntRange(0, 40).Draw(t, "proposals") {
+			sent.Proposals = append(sent.Proposals, &registryv1.Proposal{
+				Command: rapid.SliceOfN(rapid.Byte(), 0, 100).Draw(t, "command"),
+				Claims:  rapid.SliceOfN(rapid.Uint64(), 0, 3).Draw(t, "claims"),
+				Version: rapid.Uint32().Draw(t, "version"),
+			})
+		}
+		if unknown := rapid.SampledFrom([]string{"", "\xf8\x01\x07"}).Draw(t, "unknown"); unknown != "" {
+			sent.ProtoReflect().SetUnknown([]byte(unknown))
+		}
+		usual, quick := newCodec().CodecV2, newCodec()
+		for _, way := range [][2]interface {
+			Marshal(v any) (mem.BufferSlice, error)
+			Unmarshal(data mem.BufferSlice, v any) error
+		}{{usual, quick}, {quick, usual}, {quick, quick}} {
+			data, err := way[0].Marshal(sent)
+			require.NoError(t, err)
+			got := &registryv1.ProposeRequest{Proposals: []*registryv1.Proposal{{Version: 1}}}
+			require.NoError(t, way[1].Unmarshal(data, got))
+			require.Empty(t, cmp.Diff(sent, got, protocmp.Transform()))
+		}
+	})
+	require.Error(t, newCodec().Unmarshal(mem.BufferSlice{mem.SliceBuffer("\x0a\xff")}, &registryv1.ProposeRequest{}))
+}
+
+// The fast decoders take strings as they come.
+func TestMessagesOfPeopleAreChecked(t *testing.T) {
+	text, err := proto.Marshal(&registryv1.SetRequest{Value: []byte("\xff")})
+	require.NoError(t, err)
+	text[0] = 1<<3 | 2 // The value's bytes as the key.
+	require.ErrorContains(t, newCodec().Unmarshal(mem.BufferSlice{mem.SliceBuffer(text)}, &registryv1.SetRequest{}), "UTF-8")
 }

@@ -26,7 +26,7 @@ func (s *proposalService) Propose(ctx context.Context, req *registryv1.ProposeRe
 	}
 	resp := &registryv1.ProposeResponse{Outcomes: make([]*registryv1.ProposalOutcome, len(proposals))}
 	for i, outcome := range s.Node.ProposeAll(ctx, proposals) {
-		resp.Outcomes[i] = &registryv1.ProposalOutcome{Outcome: &registryv1.ProposalOutcome_Result{Result: outcome.Result}}
+		resp.Outcomes[i] = &registryv1.ProposalOutcome{Outcome: &registryv1.ProposalOutcome_Result{Result: fsm.Answer(outcome.Result)}}
 		if outcome.Err != nil {
 			resp.Outcomes[i].Outcome = &registryv1.ProposalOutcome_Status{Status: rpc.ToStatus(outcome.Err).Proto()}
 		}

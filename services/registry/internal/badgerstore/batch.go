@@ -37,11 +37,15 @@ type change struct {
 	row   *registryv1.Record
 }
 
-// Begin starts a batch on top of what is applied. End it with Commit or Discard.
+// Begin starts a batch on top of what is applied. End it with Discard, after Commit as well. Batches are for one goroutine.
 func (s *Store) Begin() *Batch {
 	applied := s.applied.Load()
+	dirty := s.dirty
+	if s.dirty = nil; dirty == nil {
+		dirty = map[rowID]*change{}
+	}
 	return &Batch{
-		s: s, last: applied, dirty: map[rowID]*change{},
+		s: s, last: applied, dirty: dirty,
 		base: &view{txn: s.db.NewTransactionAt(applied, false), index: applied, rows: s.rows},
 	}
 }
@@ -63,8 +67,17 @@ func (b *Batch) Changes() []*registryv1.Record {
 	return rows
 }
 
-// Discard drops the batch.
-func (b *Batch) Discard() { b.base.txn.Discard() }
+// Discard drops the batch. It does no harm after Commit.
+func (b *Batch) Discard() {
+	b.base.txn.Discard()
+	if len(b.dirty) <= usualRows {
+		clear(b.dirty)
+		b.s.dirty, b.dirty = b.dirty, nil // For the next batch.
+	}
+}
+
+// usualRows is up to how many rows of a batch its map is worth keeping.
+const usualRows = 512
 
 // Commit writes the batch and makes it visible.
 func (b *Batch) Commit() error {

@@ -32,9 +32,12 @@ type rowCache struct {
 
 type cacheShard struct {
 	mu    sync.Mutex
-	rows  *simplelru.LRU[rowID, *registryv1.Record]
+	rows  *simplelru.LRU[rowID, *cached]
 	bytes int
 }
+
+// cached is what a row is now. It stays in its place in the cache when the row changes.
+type cached struct{ row *registryv1.Record }
 
 func newRowCache(budget int64, index uint64) *rowCache {
 	c := &rowCache{seed: maphash.MakeSeed(), budget: int(budget) / cacheShards}
@@ -47,7 +50,7 @@ func newRowCache(budget int64, index uint64) *rowCache {
 
 func (s *cacheShard) reset() {
 	s.bytes = 0
-	s.rows, _ = simplelru.NewLRU(math.MaxInt, func(id rowID, r *registryv1.Record) { s.bytes -= rowBytes(id, r) }) // It refuses only sizes below one.
+	s.rows, _ = simplelru.NewLRU(math.MaxInt, func(id rowID, c *cached) { s.bytes -= rowBytes(id, c.row) }) // It refuses only sizes below one.
 }
 
 func rowBytes(id rowID, r *registryv1.Record) int {
@@ -63,11 +66,11 @@ func (c *rowCache) get(id rowID, index uint64) *registryv1.Record {
 	s := c.shard(id)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	r, ok := s.rows.Get(id)
-	if !ok || r.GetModifyIndex() > index {
+	known, ok := s.rows.Get(id)
+	if !ok || known.row.GetModifyIndex() > index {
 		return nil
 	}
-	return r
+	return known.row
 }
 
 // fill keeps a row that was read as of an index, unless something has been committed since.
@@ -113,10 +116,12 @@ func (s *cacheShard) put(id rowID, r *registryv1.Record, budget int) bool {
 	if id.table == registryv1.Table_TABLE_REQUEST || size > cachedRowBytes {
 		return false // Outcomes of requests are hardly ever read.
 	}
-	if old, ok := s.rows.Peek(id); ok {
-		s.bytes -= rowBytes(id, old)
+	if known, ok := s.rows.Get(id); ok {
+		s.bytes -= rowBytes(id, known.row)
+		known.row = r
+	} else {
+		s.rows.Add(id, &cached{r})
 	}
-	s.rows.Add(id, r)
 	s.bytes += size
 	for s.bytes > budget {
 		s.rows.RemoveOldest()

@@ -4,8 +4,6 @@ import (
 	"encoding/binary"
 	"fmt"
 
-	"google.golang.org/protobuf/proto"
-
 	registryv1 "konsul.dev/proto/gen/konsul/registry/v1"
 )
 
@@ -42,7 +40,7 @@ func checkTable(table registryv1.Table) error {
 
 func decodeRow(value []byte, keysOnly bool) (*registryv1.Record, error) {
 	r := &registryv1.Record{}
-	if err := proto.Unmarshal(value, r); err != nil {
+	if err := r.UnmarshalVT(value); err != nil {
 		return nil, fmt.Errorf("decode row: %w", err)
 	}
 	if keysOnly {

@@ -171,7 +171,11 @@ const tombstoneMeta = 1
 func tombstone(item *badger.Item) bool { return item.UserMeta() == tombstoneMeta }
 
 func rowEntry(row *registryv1.Record) (*badger.Entry, error) {
-	value, err := proto.MarshalOptions{Deterministic: true}.Marshal(row)
+	encode := row.MarshalVT
+	if len(row.GetMeta()) > 0 {
+		encode = func() ([]byte, error) { return proto.MarshalOptions{Deterministic: true}.Marshal(row) } // Maps in one order.
+	}
+	value, err := encode()
 	if err != nil {
 		return nil, fmt.Errorf("encode row: %w", err)
 	}

@@ -55,6 +55,8 @@ type Store struct {
 	// gate keeps readers out while Restore replaces everything under them.
 	gate   sync.RWMutex
 	closed bool
+	// dirty is an empty map for the next batch, nil when there is none.
+	dirty map[rowID]*change
 	// writing counts the snapshots that are being written.
 	writing atomic.Int32
 	// syncing is held by whoever syncs, behind gate.

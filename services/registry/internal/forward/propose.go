@@ -36,14 +36,15 @@ func (r *Router) Propose(ctx context.Context, cmds ...*registryv1.Command) []fsm
 	outcomes := make([]fsm.Outcome, len(cmds))
 	proposals := make([]fsm.Proposal, len(cmds))
 	open := make([]int, 0, len(cmds))
+	admit := fsm.Admitting(r.Admit)
 	for i, cmd := range cmds {
 		if cmd.GetRequestId() == "" {
 			cmd.RequestId = r.NewID()
 		}
-		r.sign(ctx, cmd)
+		sign(ctx, cmd, admit)
 		proposals[i], outcomes[i].Err = fsm.NewProposal(cmd)
 		if outcomes[i].Err == nil {
-			outcomes[i].Err = r.Admit(proposals[i].Version)
+			outcomes[i].Err = admit(proposals[i].Version)
 		}
 		if outcomes[i].Err == nil {
 			open = append(open, i)

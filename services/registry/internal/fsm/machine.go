@@ -30,7 +30,7 @@ type Tx interface {
 // Decode reads a command off the Raft log.
 func Decode(data []byte) (*registryv1.Command, error) {
 	cmd := &registryv1.Command{}
-	if err := proto.Unmarshal(data, cmd); err != nil {
+	if err := cmd.UnmarshalVT(data); err != nil {
 		return nil, fmt.Errorf("decode command: %w", err)
 	}
 	if err := known(cmd); err != nil {
@@ -92,6 +92,9 @@ func (m *Machine) Seen(requestID string) bool {
 // Apply does what the commands of one entry say at its Raft index, one after the other and each all or
 // nothing, and answers their outcomes. A command whose request id was seen before changes nothing and
 // answers the first outcome. An error means the state cannot be trusted any more.
+//
+// It takes the commands over: the rows they put become the state's, and outcomes refer to those as they were
+// written, values and all. Nobody may change either; Answer makes what may leave the server.
 func (m *Machine) Apply(tx Tx, index uint64, cmds ...*registryv1.Command) ([]*registryv1.CommandResult, error) {
 	results := make([]*registryv1.CommandResult, len(cmds))
 	done := make([]answered, 0, len(cmds))
@@ -139,7 +142,7 @@ func (m *Machine) once(tx Tx, index uint64, cmd *registryv1.Command, done *[]ans
 }
 
 // Apply does what one command says at a Raft index, all of it or nothing, whatever its request id, and
-// answers its outcome. An error means the state cannot be trusted any more.
+// answers its outcome. An error means the state cannot be trusted any more. It takes the command over, as the machine's does.
 func Apply(tx Tx, index uint64, cmd *registryv1.Command) (*registryv1.CommandResult, error) {
 	if err := known(cmd); err != nil {
 		return nil, err
@@ -207,7 +210,7 @@ func (a *application) operate(operations []*registryv1.Operation) error {
 		}
 		outcome := &registryv1.OperationOutcome{Changed: a.result.GetChanged() - before, Row: read}
 		if written := a.result.GetWritten(); read == nil && len(written) > wrote {
-			outcome.Row = written[len(written)-1]
+			outcome.Row = bare(written[len(written)-1])
 		}
 		a.result.Outcomes = append(a.result.Outcomes, outcome)
 	}
@@ -247,17 +250,13 @@ func (a *application) put(r *registryv1.Record) error {
 	if err != nil {
 		return err
 	}
-	return a.write(old, originating(r, a.index, a.cmd.GetEpoch(), a.cmd.GetTime()))
+	originate(r, a.index, a.cmd.GetEpoch(), a.cmd.GetTime())
+	return a.write(old, r)
 }
 
-// originating answers a row that a command puts, as it is written here.
-func originating(r *registryv1.Record, index, epoch uint64, at *timestamppb.Timestamp) *registryv1.Record {
-	row := &registryv1.Record{
-		Table: r.GetTable(), Key: r.GetKey(), Value: r.GetValue(), Flags: r.GetFlags(), Lease: r.GetLease(), Meta: r.GetMeta(),
-		OriginDatacenter: r.GetOriginDatacenter(), OriginEpoch: epoch, OriginIndex: index, OriginTime: at,
-	}
-	row.ProtoReflect().SetUnknown(r.ProtoReflect().GetUnknown())
-	return row
+// originate makes a row that a command puts one that is written here.
+func originate(r *registryv1.Record, index, epoch uint64, at *timestamppb.Timestamp) {
+	r.Deleted, r.OriginEpoch, r.OriginIndex, r.OriginTime = false, epoch, index, at
 }
 
 func (a *application) delete(key *registryv1.RecordKey) error {
@@ -379,12 +378,28 @@ func (a *application) write(old, row *registryv1.Record) error {
 	}
 	a.result.Changed++
 	if !row.GetDeleted() {
-		a.result.Written = append(a.result.Written, bare(row))
+		a.result.Written = append(a.result.Written, row)
 	}
 	if err := a.attach(old, row); err != nil {
 		return err
 	}
 	return a.tx.Put(row)
+}
+
+// Answer makes an outcome that others may have: rows that were written come without their values.
+func Answer(result *registryv1.CommandResult) *registryv1.CommandResult {
+	if len(result.GetWritten()) == 0 {
+		return result
+	}
+	answer := &registryv1.CommandResult{
+		Index: result.GetIndex(), FailedReason: result.GetFailedReason(), FailedRow: result.GetFailedRow(),
+		Changed: result.GetChanged(), Outcomes: result.GetOutcomes(), More: result.GetMore(),
+		Written: make([]*registryv1.Record, len(result.GetWritten())),
+	}
+	for i, row := range result.GetWritten() {
+		answer.Written[i] = bare(row)
+	}
+	return answer
 }
 
 func bare(r *registryv1.Record) *registryv1.Record {

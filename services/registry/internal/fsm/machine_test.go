@@ -251,6 +251,15 @@ func grouped(t require.TestingT, cmds []*registryv1.Command) [][]*registryv1.Com
 	return entries
 }
 
+// cloned answers commands that a machine may take over.
+func cloned(cmds []*registryv1.Command) []*registryv1.Command {
+	out := make([]*registryv1.Command, len(cmds))
+	for i, cmd := range cmds {
+		out[i] = proto.CloneOf(cmd)
+	}
+	return out
+}
+
 // Badger in batches, Badger restored from a snapshot in the middle, and a plain map fed one by one
 // must agree on every row and every outcome.
 func TestSnapshotThenRestoreEqualsReplay(t *testing.T) {
@@ -282,7 +291,7 @@ func TestSnapshotThenRestoreEqualsReplay(t *testing.T) {
 				var outcome [][]*registryv1.CommandResult
 				for j := range size {
 					index := first + uint64(i+j)
-					result, err := machines[n].Apply(batch.At(index), index, entries[i+j]...)
+					result, err := machines[n].Apply(batch.At(index), index, cloned(entries[i+j])...)
 					require.NoError(rt, err)
 					outcome = append(outcome, result)
 				}
@@ -291,7 +300,7 @@ func TestSnapshotThenRestoreEqualsReplay(t *testing.T) {
 			}
 			for j := range size {
 				index := first + uint64(i+j)
-				want, err := once.Apply(oracle.At(index), index, entries[i+j]...)
+				want, err := once.Apply(oracle.At(index), index, cloned(entries[i+j])...)
 				require.NoError(rt, err)
 				for _, outcome := range results {
 					require.Empty(rt, cmp.Diff(want, outcome[j], protocmp.Transform()))

@@ -5,8 +5,6 @@ import (
 	"hash/fnv"
 	"slices"
 
-	"google.golang.org/protobuf/proto"
-
 	registryv1 "konsul.dev/proto/gen/konsul/registry/v1"
 )
 
@@ -39,7 +37,7 @@ const (
 
 // NewProposal encodes a command.
 func NewProposal(cmd *registryv1.Command) (Proposal, error) {
-	data, err := proto.Marshal(cmd)
+	data, err := cmd.MarshalVT()
 	if err != nil {
 		return Proposal{}, fmt.Errorf("encode command: %w", err)
 	}

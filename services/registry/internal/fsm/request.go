@@ -157,7 +157,7 @@ func outcome(d *answered) *registryv1.RequestOutcome {
 		o.RequestId = cmd.GetRequestId()
 	}
 	if !onlyPuts(cmd) || result.GetFailedReason() != "" || len(result.GetWritten()) != len(cmd.GetOperations()) {
-		o.Result = result
+		o.Result = Answer(result)
 		return o
 	}
 	n := len(result.GetWritten())
@@ -199,9 +199,10 @@ func expand(o *registryv1.RequestOutcome, cmd *registryv1.Command, index uint64,
 	result := &registryv1.CommandResult{Index: index, Changed: uint64(len(o.GetCreated()))}
 	for i, op := range cmd.GetOperations() {
 		if put := op.GetPut(); put != nil && i < len(o.GetCreated()) {
-			row := originating(put, index, o.GetEpoch(), at)
+			row := bare(put)
+			originate(row, index, o.GetEpoch(), at)
 			row.CreateIndex, row.ModifyIndex, row.Version = o.GetCreated()[i], index, o.GetVersions()[i]
-			result.Written = append(result.Written, bare(row))
+			result.Written = append(result.Written, row)
 		}
 	}
 	return result
@@ -224,7 +225,11 @@ func (m *memory) remember(tx Tx, index uint64, at *timestamppb.Timestamp, done [
 	for i := range done {
 		outcomes.Outcomes[i], keys[i] = outcome(&done[i]), done[i].key
 	}
-	value, err := proto.MarshalOptions{Deterministic: true}.Marshal(outcomes)
+	encode := outcomes.MarshalVT
+	if slices.ContainsFunc(outcomes.GetOutcomes(), func(o *registryv1.RequestOutcome) bool { return o.GetResult() != nil }) {
+		encode = func() ([]byte, error) { return proto.MarshalOptions{Deterministic: true}.Marshal(outcomes) } // Maps in one order.
+	}
+	value, err := encode()
 	if err != nil {
 		return fmt.Errorf("encode the outcomes of entry %d: %w", index, err)
 	}

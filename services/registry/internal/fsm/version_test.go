@@ -55,6 +55,19 @@ func TestACommandNeedsTheVersionOfItsNewestPart(t *testing.T) {
 	}
 }
 
+// fieldsOf answers the last fields of a message in versions 1 and 2.
+func fieldsOf(message protoreflect.Name) (first, second protoreflect.FieldNumber) {
+	switch message {
+	case "Command":
+		return 6, 9
+	case "Operation":
+		return 4, 8
+	case "Condition":
+		return 3, 5
+	}
+	return 0, 0
+}
+
 // some answers a value of a field that is not its default.
 func some(m protoreflect.Message, field protoreflect.FieldDescriptor) protoreflect.Value {
 	if field.IsList() {

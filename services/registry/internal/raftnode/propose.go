@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"github.com/hashicorp/raft"
-	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"konsul.dev/pkg/coalesce"
@@ -68,10 +67,11 @@ func (n *Node) ProposeAll(ctx context.Context, proposals []fsm.Proposal) []fsm.O
 	outcomes := make([]fsm.Outcome, len(proposals))
 	replies := make([]chan fsm.Outcome, len(proposals))
 	queued := make([]waiting, 0, len(proposals))
+	admit := fsm.Admitting(n.admit)
 	for i, p := range proposals {
 		replies[i] = make(chan fsm.Outcome, 1)
 		// An older member would stop at a command it does not know.
-		if err := n.admit(p.Version); err != nil {
+		if err := admit(p.Version); err != nil {
 			replies[i] <- fsm.Outcome{Err: err}
 			continue
 		}
@@ -127,7 +127,7 @@ func (n *Node) entry(batch []waiting) ([]byte, error) {
 	for i, w := range batch {
 		entry.Batch[i] = w.proposal.Command
 	}
-	data, err := proto.Marshal(entry)
+	data, err := entry.MarshalVT()
 	if err != nil {
 		return nil, fmt.Errorf("encode log entry: %w", err)
 	}
