@@ -62,6 +62,10 @@ func Meet(m Met) (step Step, founders []*registryv1.Member, why string) {
 	switch {
 	case m.Expect == 0:
 		return Wait, nil, "no server of registry.join is in a cluster yet" + notAnswering(silent)
+	case len(silent) > 0 && len(founders) >= m.Expect:
+		// One that is silent may have state: founding without it could make a second cluster.
+		return Wait, nil, fmt.Sprintf("%d of %d servers have met, but all that are listed must answer once", len(founders), m.Expect) +
+			notAnswering(silent) + ": start it, or take it out of registry.servers and registry.join"
 	case len(silent) > 0:
 		return Wait, nil, fmt.Sprintf("%d of %d servers have met", len(founders), m.Expect) + notAnswering(silent)
 	case len(founders) != m.Expect:

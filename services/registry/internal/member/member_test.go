@@ -40,6 +40,7 @@ func TestMeet(t *testing.T) {
 		"a server of its own founds at once": {a, 1, nil, member.Found, ""},
 		"somebody is missing":                {a, 3, map[string]*registryv1.GreetResponse{"b:8502": greeting(b, 3), "c:8502": nil}, member.Wait, "2 of 3 servers have met; no answer from c:8502"},
 		"a majority is not enough":           {a, 3, map[string]*registryv1.GreetResponse{"b:8502": greeting(b, 3, all...), "c:8502": nil}, member.Wait, "no answer from c:8502"},
+		"one that is listed for nothing":     {a, 1, map[string]*registryv1.GreetResponse{"b:8502": nil}, member.Wait, "no answer from b:8502: start it, or take it out of registry.servers and registry.join"},
 		"somebody has not met all":           {a, 3, map[string]*registryv1.GreetResponse{"b:8502": greeting(b, 3, all...), "c:8502": greeting(c, 3)}, member.Follow, "c has not met all of them"},
 		"the first founds":                   {a, 3, map[string]*registryv1.GreetResponse{"b:8502": greeting(b, 3, all...), "c:8502": greeting(c, 3, all...)}, member.Found, ""},
 		"the others follow":                  {b, 3, map[string]*registryv1.GreetResponse{"a:8502": greeting(a, 3, all...), "c:8502": greeting(c, 3, all...)}, member.Follow, "a founds the cluster"},
