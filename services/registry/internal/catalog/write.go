@@ -171,17 +171,21 @@ func (w *Writer) complete(req *registryv1.RegisterNodeRequest, prefix func(i int
 	errs := []error{w.rules.node(r.node), w.rules.checks("checks", r.checks, owner{node: r.node.GetName()})}
 	seen := make(map[string]bool, len(req.GetServices()))
 	for i, s := range req.GetServices() {
-		field := prefix(i)
 		if s.GetService() == nil {
-			errs = append(errs, fault.Invalid(field+"service", "is missing"))
+			errs = append(errs, fault.Invalid(prefix(i)+"service", "is missing"))
 			continue
 		}
 		service := at(s.GetService(), s.GetService().GetAddress())
 		service.CreateIndex, service.ModifyIndex = 0, 0
 		service.Id, service.Node = cmp.Or(service.GetId(), service.GetName()), cmp.Or(service.GetNode(), r.node.GetName())
-		errs = append(errs, w.rules.service(field+"service", service, r.node.GetName()), w.rules.checks(field+"checks", s.GetChecks(), owner{service: service.GetId()}))
+		faulty := func(prefix string) error {
+			return errors.Join(w.rules.service(prefix+"service", service, r.node.GetName()), w.rules.checks(prefix+"checks", s.GetChecks(), owner{service: service.GetId()}))
+		}
+		if faulty("") != nil {
+			errs = append(errs, faulty(prefix(i))) // Names of fields are made when they are needed.
+		}
 		if seen[service.GetId()] {
-			errs = append(errs, fault.Invalid(field+"service.id", "%q is there twice", service.GetId()).WithRemedy("give each instance an id of its own"))
+			errs = append(errs, fault.Invalid(prefix(i)+"service.id", "%q is there twice", service.GetId()).WithRemedy("give each instance an id of its own"))
 		}
 		seen[service.GetId()] = true
 		r.services = append(r.services, serviceRegistration{service, s.GetChecks()})

@@ -38,7 +38,7 @@ func (r *Router) toDatacenter(ctx context.Context, c call, target string) (any, 
 	for try := 1; ; try++ {
 		// gRPC names the peer once a call has a connection to go out on; before that nothing has left.
 		var reached peer.Peer
-		err = conn.Invoke(outgoing(ctx, hops{datacenter: own}), c.method, c.req, reply, grpc.Peer(&reached))
+		err = conn.Invoke(outgoing(ctx, hops{datacenter: own, named: c.hops.named}), c.method, c.req, reply, grpc.Peer(&reached))
 		bare := fault.CodeOf(err) == fault.Unavailable && fault.ReasonOf(err) == ""
 		sent = sent || reached.Addr != nil && err != nil && (bare || late(ctx))
 		if err == nil || !bare || try == crossTries || pause.Wait(ctx) != nil {

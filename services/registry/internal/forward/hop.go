@@ -12,10 +12,16 @@ import (
 const (
 	hopDatacenter = "konsul-from-datacenter"
 	hopServer     = "konsul-from-server"
+	// hopNamed says that the request id was not the caller's: nobody else can use it for something else.
+	hopNamed = "konsul-request-named"
 )
 
 // hops says which hops a call has behind it.
-type hops struct{ datacenter, server string }
+type hops struct {
+	datacenter, server string
+	// named says that a server gave the call its request id.
+	named bool
+}
 
 func hopsOf(ctx context.Context) hops {
 	first := func(key string) string {
@@ -24,7 +30,7 @@ func hopsOf(ctx context.Context) hops {
 		}
 		return ""
 	}
-	return hops{datacenter: first(hopDatacenter), server: first(hopServer)}
+	return hops{datacenter: first(hopDatacenter), server: first(hopServer), named: first(hopNamed) != ""}
 }
 
 // outgoing answers a context for passing a call on: the user's token and the marks travel along.
@@ -38,6 +44,9 @@ func outgoing(ctx context.Context, h hops) context.Context {
 	}
 	if h.server != "" {
 		out = metadata.AppendToOutgoingContext(out, hopServer, h.server)
+	}
+	if h.named {
+		out = metadata.AppendToOutgoingContext(out, hopNamed, "1")
 	}
 	return out
 }

@@ -113,13 +113,15 @@ func (r *Router) Unary(ctx context.Context, req any, info *grpc.UnaryServerInfo,
 	if route.KindOf != nil {
 		route.Kind = route.KindOf(req)
 	}
+	c := call{route: route, method: info.FullMethod, req: req, hops: hopsOf(ctx), handler: handler}
 	if route.Kind == Write || route.Kind == Proposal {
-		if given := fsm.RequestIDOf(req); given != "" && !route.Named {
+		given := fsm.RequestIDOf(req)
+		c.hops.named = c.hops.named || given == ""
+		if !c.hops.named && !route.Named {
 			ctx = asking(ctx, given, req)
 		}
 		ensureRequestID(req, r.NewID)
 	}
-	c := call{route: route, method: info.FullMethod, req: req, hops: hopsOf(ctx), handler: handler}
 	target, err := r.target(c)
 	if err != nil {
 		return nil, err
@@ -284,7 +286,7 @@ func (r *Router) toLeader(ctx context.Context, c call, leader string) (any, erro
 	ctx, end := r.flights.begin(ctx, leader)
 	defer end()
 	reply := c.route.Reply()
-	err = conn.Invoke(outgoing(ctx, hops{datacenter: c.hops.datacenter, server: r.ServerID}), c.method, c.req, reply)
+	err = conn.Invoke(outgoing(ctx, hops{datacenter: c.hops.datacenter, server: r.ServerID, named: c.hops.named}), c.method, c.req, reply)
 	if err == nil {
 		return reply, nil
 	}

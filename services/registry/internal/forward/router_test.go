@@ -304,6 +304,30 @@ func TestWritesGetAnIDAndAreRepeatedWhenThatIsSafe(t *testing.T) {
 	require.Len(t, w.calls, 1)
 }
 
+// The digest guards ids of callers. One that a server made up is nobody else's, however many servers the call passes.
+func TestOnlyIDsOfCallersAreSigned(t *testing.T) {
+	digest := func(ctx context.Context, requestID string) (digest uint64) {
+		r := newRouter(t, &world{leader: "s1"})
+		_, err := r.Unary(ctx, &registryv1.SetRequest{RequestId: requestID, Key: "k"}, &grpc.UnaryServerInfo{FullMethod: "/set"}, func(ctx context.Context, req any) (any, error) {
+			cmd := &registryv1.Command{RequestId: fsm.RequestIDOf(req)}
+			sign(ctx, cmd, r.Admit)
+			digest = cmd.GetDigest()
+			return nil, nil
+		})
+		require.NoError(t, err)
+		return digest
+	}
+	require.NotZero(t, digest(t.Context(), "mine"))
+	require.Zero(t, digest(t.Context(), ""))
+
+	for id, signed := range map[string]bool{"": false, "mine": true} {
+		w := &world{leader: "s2"}
+		require.NoError(t, w.do(t.Context(), t, newRouter(t, w), "/set", &registryv1.SetRequest{RequestId: id}))
+		passed := digest(metadata.NewIncomingContext(t.Context(), w.md), "the one it got")
+		require.Equal(t, signed, passed != 0, "passed on with id %q", id)
+	}
+}
+
 func TestARefusalDoesNotHideThatATryBeforeItMayHaveBeenDone(t *testing.T) {
 	refusals := make([]error, 2000)
 	for i := range refusals {
