@@ -83,7 +83,8 @@ const usualRows = 512
 func (b *Batch) Commit() error {
 	b.base.txn.Discard()
 	// First, for the floor is written with the applied index: nothing may be let go that a restart thinks is there.
-	b.s.window.add(b.last, b.bytes())
+	written := b.bytes()
+	b.s.window.add(b.last, written)
 	b.s.opts.Step.At(steps.Applying)
 	err := badger.ErrTxnTooBig
 	if b.oneIndex() {
@@ -99,6 +100,7 @@ func (b *Batch) Commit() error {
 	b.s.rows.commit(b.last, b.order)
 	b.s.applied.Store(b.last)
 	b.s.discard()
+	b.s.wrote(written)
 	return nil
 }
 

@@ -14,19 +14,41 @@ import (
 // maintainEvery is how often space is reclaimed.
 const maintainEvery = time.Minute
 
-// Maintain reclaims space until ctx ends.
+// syncsInWindow is how many times the store is synced while it writes what the retention window holds. Nothing above the
+// last Sync is let go: under load that would otherwise be a minute's worth, and compaction would carry it along.
+const syncsInWindow = 4
+
+// Maintain syncs and reclaims space until ctx ends.
 func (s *Store) Maintain(ctx context.Context) error {
 	ticker := time.NewTicker(maintainEvery)
 	defer ticker.Stop()
 	for {
+		var err error
 		select {
 		case <-ctx.Done():
 			return nil
+		case <-s.syncDue:
+			_, err = s.Sync()
 		case <-ticker.C:
+			err = s.reclaim(ctx)
 		}
-		if err := s.reclaim(ctx); err != nil {
+		if errors.Is(err, errClosed) {
+			return nil
+		}
+		if err != nil {
 			return err
 		}
+	}
+}
+
+// wrote notes how much was written, and has it synced when it is due.
+func (s *Store) wrote(bytes uint64) {
+	if s.unsynced.Add(bytes) < s.opts.RetentionBytes/syncsInWindow {
+		return
+	}
+	select {
+	case s.syncDue <- struct{}{}:
+	default: // It is going to be.
 	}
 }
 
@@ -35,9 +57,6 @@ func (s *Store) reclaim(ctx context.Context) error {
 	// Versions above the last Sync are kept, whatever the window.
 	if watermark := s.Watermark(); s.synced.Load() < watermark {
 		if _, err := s.Sync(); err != nil {
-			if errors.Is(err, errClosed) {
-				return nil
-			}
 			return err
 		}
 	}

@@ -12,6 +12,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	registryv1 "konsul.dev/proto/gen/konsul/registry/v1"
+	"konsul.dev/services/registry/internal/record"
 	"konsul.dev/services/registry/internal/steps"
 )
 
@@ -40,6 +41,10 @@ func (s *Store) WriteSnapshot(index uint64, w io.Writer) error {
 	defer txn.Discard()
 	it := txn.NewIterator(badger.IteratorOptions{PrefetchSize: prefetch})
 	defer it.Close()
+	// From here on the iterator holds on to the files; what was let go before is not in them.
+	if oldest := s.Oldest(); index < oldest {
+		return record.Compacted(index, oldest)
+	}
 	for it.Rewind(); it.Valid(); it.Next() {
 		item := it.Item()
 		if item.Key()[0] == metaTable || tombstone(item) && item.Version() <= keep {

@@ -1,8 +1,11 @@
 package badgerstore
 
 import (
+	"context"
 	"fmt"
+	"io"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -44,6 +47,31 @@ func TestTheWindowIsBoundedByWhatWasWritten(t *testing.T) {
 	options.BootID = "boot-2"
 	s = mustOpen(t, options)
 	require.GreaterOrEqual(t, s.Watermark(), watermark, "nor with a crash of the machine")
+}
+
+// Nothing above the last Sync is let go, so a store that is written fast is synced often.
+func TestWhatIsWrittenIsSyncedBeforeTheWindowIsFull(t *testing.T) {
+	options := testOptions(t.TempDir())
+	options.RetentionBytes = 1 << 20
+	s := mustOpen(t, options)
+	ctx, cancel := context.WithCancel(t.Context())
+	maintained := make(chan error, 1)
+	go func() { maintained <- s.Maintain(ctx) }()
+	fill(t, s, 1, 3, 64<<10)
+	require.Zero(t, s.synced.Load(), "a quarter is not written yet")
+	fill(t, s, 4, 5, 64<<10)
+	require.Eventually(t, func() bool { return s.synced.Load() >= 4 }, time.Minute, time.Millisecond)
+	cancel()
+	require.NoError(t, <-maintained)
+}
+
+func TestASnapshotOfWhatWasLetGoIsRefused(t *testing.T) {
+	options := testOptions(t.TempDir())
+	options.Retention = 100
+	s := mustOpen(t, options)
+	fill(t, s, 1, 300, 10)
+	require.Error(t, s.WriteSnapshot(150, io.Discard))
+	require.NoError(t, s.WriteSnapshot(250, io.Discard))
 }
 
 func TestSmallWritesKeepTheirIndexes(t *testing.T) {
