@@ -120,7 +120,7 @@ func badgerOptions(opts Options) badger.Options {
 		WithNumCompactors(2).
 		// Most of what is written is overwritten soon. Fewer and larger compactions copy less of it: measured under registrations, with
 		// Badger's 5, 15 and 10 MiB every other second had a third of the rate.
-		WithNumLevelZeroTables(8).WithNumLevelZeroTablesStall(20).WithBaseLevelSize(64 << 20).
+		WithNumLevelZeroTables(12).WithNumLevelZeroTablesStall(26).WithBaseLevelSize(64 << 20).
 		WithValueThreshold(LargestRow(opts.MemTableBytes)). // All rows live in the tree, which compaction keeps bounded.
 		WithValueLogFileSize(16 << 20).
 		WithCompression(options.None). // A third less memory: tables are built in buffers that Badger keeps, eight of them.
