@@ -41,7 +41,7 @@ func TestHistoryInsideTheWindowSurvivesCompaction(t *testing.T) {
 	o := testOptions(t.TempDir())
 	o.Retention = 40
 	// More tables than the store leaves uncompacted at its top.
-	const last, runs = 200, 10
+	const last, runs = 200, topTables + 8
 	for run := range runs { // Each run leaves its table behind when it closes.
 		s, err := Open(o)
 		require.NoError(t, err)

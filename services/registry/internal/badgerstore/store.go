@@ -99,6 +99,11 @@ func Open(opts Options) (*Store, error) {
 // of the default size as well; larger ones would make it take another buffer.
 const tableBytes = 2<<20 - 1
 
+// topTables is how many tables of level 0 start a compaction; at twice as many, writes wait for it. Most of what is written is overwritten
+// soon, and fewer and larger compactions copy less of the rest: measured under registrations, with Badger's 5 and a first level of 10 MiB
+// every other second had a third of the rate.
+const topTables = 12
+
 // dataBlock is the size of a table's block. The outcomes of a large entry fit one: what does not fit is copied into buffers of twice the size until it
 // does, and Badger keeps them all.
 const dataBlock = 16 << 10
@@ -118,9 +123,7 @@ func badgerOptions(opts Options) badger.Options {
 		WithNumMemtables(3).
 		WithBaseTableSize(tableBytes).
 		WithNumCompactors(2).
-		// Most of what is written is overwritten soon. Fewer and larger compactions copy less of it: measured under registrations, with
-		// Badger's 5, 15 and 10 MiB every other second had a third of the rate.
-		WithNumLevelZeroTables(12).WithNumLevelZeroTablesStall(26).WithBaseLevelSize(64 << 20).
+		WithNumLevelZeroTables(topTables).WithNumLevelZeroTablesStall(2 * topTables).WithBaseLevelSize(64 << 20).
 		WithValueThreshold(LargestRow(opts.MemTableBytes)). // All rows live in the tree, which compaction keeps bounded.
 		WithValueLogFileSize(16 << 20).
 		WithCompression(options.None). // A third less memory: tables are built in buffers that Badger keeps, eight of them.
