@@ -46,7 +46,7 @@ func (s *Store) Begin() *Batch {
 	}
 	return &Batch{
 		s: s, last: applied, dirty: dirty,
-		base: &view{txn: s.db.NewTransactionAt(applied, false), index: applied, rows: s.rows},
+		base: &view{txn: s.db.NewTransactionAt(applied, false), index: applied, rows: s.rows, oldest: s.Oldest},
 	}
 }
 

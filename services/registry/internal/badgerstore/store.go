@@ -225,7 +225,7 @@ func (s *Store) ViewAt(index uint64, fn func(record.Reader) error) error {
 func (s *Store) viewAt(index uint64, fn func(record.Reader) error) error {
 	txn := s.db.NewTransactionAt(index, false)
 	defer txn.Discard()
-	return fn(&view{txn: txn, index: index, rows: s.rows, floor: max(s.Watermark(), s.oldest.Load())})
+	return fn(&view{txn: txn, index: index, rows: s.rows, oldest: s.Oldest, floor: s.Oldest()})
 }
 
 var errClosed = errors.New("store is closed")

@@ -15,8 +15,18 @@ type view struct {
 	txn   *badger.Txn
 	index uint64
 	rows  *rowCache
-	// floor is the index after which every version of every row is known.
+	// floor is the index after which every version of every row was known when the view began.
 	floor uint64
+	// oldest answers the oldest index that can be read now.
+	oldest func() uint64
+}
+
+// lost answers a fault when the view has fallen out of the window: what the store says of its index cannot be trusted.
+func (v *view) lost() error {
+	if oldest := v.oldest(); v.index < oldest {
+		return record.Compacted(v.index, oldest)
+	}
+	return nil
 }
 
 var _ record.Reader = (*view)(nil)
@@ -30,7 +40,7 @@ func (v *view) Get(table registryv1.Table, key string) (*registryv1.Record, erro
 	}
 	item, err := v.txn.Get(rowKey(table, key))
 	if errors.Is(err, badger.ErrKeyNotFound) {
-		return nil, nil
+		return nil, v.lost()
 	}
 	if err != nil {
 		return nil, fmt.Errorf("read %s row: %w", table, err)
@@ -41,9 +51,13 @@ func (v *view) Get(table registryv1.Table, key string) (*registryv1.Record, erro
 		return err
 	})
 	if err == nil {
-		v.rows.fill(id, r, v.index)
+		err = v.lost()
 	}
-	return r, err
+	if err != nil {
+		return nil, err
+	}
+	v.rows.fill(id, r, v.index)
+	return r, nil
 }
 
 // The first rows of a scan are read ahead one by one; long scans get more.
@@ -58,6 +72,10 @@ func (v *view) Scan(table registryv1.Table, o record.ScanOptions, fn func(*regis
 		SinceTs:        o.Since,
 	})
 	defer it.Close()
+	// It holds on to the files from here on.
+	if err := v.lost(); err != nil {
+		return err
+	}
 	for it.Seek(rowKey(table, max(o.From, o.Prefix))); it.Valid(); it.Next() {
 		if tombstone(it.Item()) && !o.Deleted {
 			continue
@@ -82,6 +100,9 @@ func (v *view) Scan(table registryv1.Table, o record.ScanOptions, fn func(*regis
 func (v *view) History(table registryv1.Table, key string, fn func(*registryv1.Record) bool) (uint64, error) {
 	it := v.txn.NewKeyIterator(rowKey(table, key), badger.IteratorOptions{AllVersions: true})
 	defer it.Close()
+	if err := v.lost(); err != nil {
+		return 0, err
+	}
 	first := true
 	for it.Rewind(); it.Valid(); it.Next() {
 		item := it.Item()

@@ -9,6 +9,8 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"konsul.dev/pkg/fault"
+	registryv1 "konsul.dev/proto/gen/konsul/registry/v1"
 	"konsul.dev/services/registry/internal/record"
 )
 
@@ -63,6 +65,29 @@ func TestWhatIsWrittenIsSyncedBeforeTheWindowIsFull(t *testing.T) {
 	require.Eventually(t, func() bool { return s.synced.Load() >= 4 }, time.Minute, time.Millisecond)
 	cancel()
 	require.NoError(t, <-maintained)
+}
+
+// A reader that takes longer than the window lasts hears so, instead of being answered with what compaction left.
+func TestAReaderThatFellOutOfTheWindowHearsSo(t *testing.T) {
+	options := testOptions(t.TempDir())
+	options.Retention = 100
+	options.RowCacheBytes = 0
+	s := mustOpen(t, options)
+	fill(t, s, 1, 10, 10)
+	require.NoError(t, s.View(func(r record.Reader) error {
+		_, err := r.Get(kv, "row-1")
+		require.NoError(t, err)
+		fill(t, s, 11, 200, 10)
+		for _, key := range []string{"row-1", "nothing"} {
+			_, err = r.Get(kv, key)
+			require.Equal(t, record.ReasonCompacted, fault.ReasonOf(err))
+		}
+		err = r.Scan(kv, record.ScanOptions{}, func(*registryv1.Record) bool { return true })
+		require.Equal(t, record.ReasonCompacted, fault.ReasonOf(err))
+		_, err = r.History(kv, "row-1", func(*registryv1.Record) bool { return true })
+		require.Equal(t, record.ReasonCompacted, fault.ReasonOf(err))
+		return nil
+	}))
 }
 
 func TestASnapshotOfWhatWasLetGoIsRefused(t *testing.T) {
