@@ -5,8 +5,11 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/stretchr/testify/require"
+	"google.golang.org/genproto/googleapis/api/annotations"
 	"google.golang.org/grpc/mem"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/reflect/protoregistry"
 	"google.golang.org/protobuf/testing/protocmp"
 	"pgregory.net/rapid"
 
@@ -82,8 +85,27 @@ func TestFastEncodersSpeakProtobuf(t *testing.T) {
 	require.Error(t, newCodec().Unmarshal(mem.BufferSlice{mem.SliceBuffer("\x0a\xff")}, &registryv1.ProposeRequest{}))
 }
 
-// The fast decoders take strings as they come.
+// The fast decoders take strings as they come, so nothing that people can send may have one.
 func TestMessagesOfPeopleAreChecked(t *testing.T) {
+	routes := 0
+	protoregistry.GlobalFiles.RangeFiles(func(file protoreflect.FileDescriptor) bool {
+		for i := range file.Services().Len() {
+			methods := file.Services().Get(i).Methods()
+			for j := range methods.Len() {
+				method := methods.Get(j)
+				if !proto.HasExtension(method.Options(), annotations.E_Http) {
+					continue
+				}
+				routes++
+				message, err := protoregistry.GlobalTypes.FindMessageByName(method.Input().FullName())
+				require.NoError(t, err)
+				require.NotImplements(t, (*fast)(nil), message.New().Interface(), "%s", method.FullName())
+			}
+		}
+		return true
+	})
+	require.Greater(t, routes, 50, "the contracts are not loaded, so nothing is tested")
+
 	text, err := proto.Marshal(&registryv1.SetRequest{Value: []byte("\xff")})
 	require.NoError(t, err)
 	text[0] = 1<<3 | 2 // The value's bytes as the key.
