@@ -76,8 +76,12 @@ func (b *Batch) Discard() {
 	}
 }
 
-// usualRows is up to how many rows of a batch its map is worth keeping.
-const usualRows = 512
+const (
+	// usualRows is up to how many rows of a batch its map is worth keeping.
+	usualRows = 512
+	// usualBytes is up to how large the buffer is worth keeping in which rows are encoded.
+	usualBytes = 256 << 10
+)
 
 // Commit writes the batch and makes it visible.
 func (b *Batch) Commit() error {
@@ -125,18 +129,28 @@ func (b *Batch) oneIndex() bool {
 func (b *Batch) writeWhole() error {
 	txn := b.s.db.NewTransactionAt(b.last, true)
 	defer txn.Discard()
+	// Badger copies what it is given by the end of the transaction.
+	encoded := b.s.encoded[:0]
+	defer func() {
+		if cap(encoded) <= usualBytes {
+			b.s.encoded = encoded
+		}
+	}()
 	for _, c := range b.order {
+		key := len(encoded)
+		encoded = appendRowKey(encoded, c.id.table, c.id.key)
 		if c.row == nil {
-			if err := txn.Delete(rowKey(c.id.table, c.id.key)); err != nil {
+			if err := txn.Delete(encoded[key:]); err != nil {
 				return err
 			}
 			continue
 		}
-		entry, err := rowEntry(c.row)
-		if err != nil {
+		value := len(encoded)
+		var err error
+		if encoded, err = appendRow(encoded, c.row); err != nil {
 			return err
 		}
-		if err := txn.SetEntry(entry); err != nil {
+		if err := txn.SetEntry(entryOf(c.row, encoded[key:value:value], encoded[value:])); err != nil {
 			return err
 		}
 	}

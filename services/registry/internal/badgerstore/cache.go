@@ -19,8 +19,9 @@ const (
 	rowOverhead = 320
 )
 
-// rowCache keeps decoded rows as last committed, so that reading or overwriting a row in use costs neither
-// a search nor a decoding. Cached rows are shared: nobody may change them.
+// rowCache keeps decoded rows as last committed, and that there is no row, so that reading or overwriting a row in use costs
+// neither a search nor a decoding. A read of a key that names no scope asks for two rows, of which one is not there as a rule.
+// Cached rows are shared: nobody may change them.
 type rowCache struct {
 	seed   maphash.Seed
 	shards [cacheShards]cacheShard
@@ -37,7 +38,12 @@ type cacheShard struct {
 }
 
 // cached is what a row is now. It stays in its place in the cache when the row changes.
-type cached struct{ row *registryv1.Record }
+type cached struct {
+	// row is nil when there is none.
+	row *registryv1.Record
+	// since is the index from which on it is like that.
+	since uint64
+}
 
 func newRowCache(budget int64, index uint64) *rowCache {
 	c := &rowCache{seed: maphash.MakeSeed(), budget: int(budget) / cacheShards}
@@ -61,26 +67,31 @@ func (c *rowCache) shard(id rowID) *cacheShard {
 	return &c.shards[maphash.String(c.seed, id.key)%cacheShards]
 }
 
-// get answers a row as of an index, nil when it is not known here.
-func (c *rowCache) get(id rowID, index uint64) *registryv1.Record {
+// get answers a row as of an index, nil when there is none, and whether that is known here.
+func (c *rowCache) get(id rowID, index uint64) (row *registryv1.Record, ok bool) {
 	s := c.shard(id)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	known, ok := s.rows.Get(id)
-	if !ok || known.row.GetModifyIndex() > index {
-		return nil
+	if !ok || known.since > index {
+		return nil, false
 	}
-	return known.row
+	return known.row, true
 }
 
-// fill keeps a row that was read as of an index, unless something has been committed since.
+// fill keeps a row that was read as of an index, nil when there was none, unless something has been committed since.
 func (c *rowCache) fill(id rowID, r *registryv1.Record, index uint64) {
 	s := c.shard(id)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if c.committing.Load() == index {
-		s.put(id, r, c.budget)
+	if c.committing.Load() != index {
+		return
 	}
+	since := index
+	if r != nil {
+		since = r.GetModifyIndex()
+	}
+	s.put(id, cached{r, since}, c.budget)
 }
 
 // commit takes in the rows of a batch, before anyone may read them.
@@ -92,7 +103,7 @@ func (c *rowCache) commit(index uint64, changes []*change) {
 		}
 		s := c.shard(change.id)
 		s.mu.Lock()
-		if change.row == nil || !s.put(change.id, change.row, c.budget) {
+		if !s.put(change.id, cached{change.row, change.index}, c.budget) {
 			s.rows.Remove(change.id)
 		}
 		s.mu.Unlock()
@@ -111,16 +122,16 @@ func (c *rowCache) clear(index uint64) {
 }
 
 // put keeps a row if it is of a kind and size that is kept. It runs under mu.
-func (s *cacheShard) put(id rowID, r *registryv1.Record, budget int) bool {
-	size := rowBytes(id, r)
+func (s *cacheShard) put(id rowID, now cached, budget int) bool {
+	size := rowBytes(id, now.row)
 	if id.table == registryv1.Table_TABLE_REQUEST || size > cachedRowBytes {
 		return false // Outcomes of requests are hardly ever read.
 	}
 	if known, ok := s.rows.Get(id); ok {
 		s.bytes -= rowBytes(id, known.row)
-		known.row = r
+		*known = now
 	} else {
-		s.rows.Add(id, &cached{r})
+		s.rows.Add(id, &now)
 	}
 	s.bytes += size
 	for s.bytes > budget {

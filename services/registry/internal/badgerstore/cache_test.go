@@ -12,7 +12,8 @@ import (
 	"konsul.dev/services/registry/internal/record"
 )
 
-// Every row is written at every index, so a reader as of an index must find just that in each.
+// Every row is written at every index, so a reader as of an index must find just that in each. And one more is there at every other
+// index only.
 func TestCachedRowsAreThoseOfTheReadersIndex(t *testing.T) {
 	for name, budget := range map[string]int64{"all fit": 1 << 20, "hardly any fits": 16 * (rowOverhead + 16)} {
 		t.Run(name, func(t *testing.T) {
@@ -35,6 +36,13 @@ func TestCachedRowsAreThoseOfTheReadersIndex(t *testing.T) {
 							if err == nil && got.GetModifyIndex() != r.Index() {
 								err = fmt.Errorf("as of %d: a row of %d", r.Index(), got.GetModifyIndex())
 							}
+							if err != nil {
+								return err
+							}
+							got, err = r.Get(kv, "now and then")
+							if err == nil && (got != nil) != (r.Index()%2 == 1) {
+								err = fmt.Errorf("as of %d: the row that comes and goes is %v", r.Index(), got)
+							}
 							return err
 						})
 						if err != nil {
@@ -49,6 +57,11 @@ func TestCachedRowsAreThoseOfTheReadersIndex(t *testing.T) {
 				tx := b.At(index)
 				for n := range rows {
 					require.NoError(t, tx.Put(row(fmt.Sprintf("row-%d", n), "v", index)))
+				}
+				if index%2 == 1 {
+					require.NoError(t, tx.Put(row("now and then", "v", index)))
+				} else {
+					require.NoError(t, tx.Drop(kv, "now and then"))
 				}
 				require.NoError(t, b.Commit())
 			}
@@ -84,6 +97,29 @@ func TestTheCacheForgetsDroppedRowsAndReplacedState(t *testing.T) {
 	restoreFrom(t, other, s)
 	require.NoError(t, find("row-1"))
 	require.Error(t, find("row-2"))
+}
+
+// What is not there is remembered as well, until it is.
+func TestTheCacheKnowsThatThereIsNoRow(t *testing.T) {
+	s := mustOpen(t, testOptions(t.TempDir()))
+	step(t, s, 1, 1, true)
+	find := func() (found bool) {
+		require.NoError(t, s.View(func(r record.Reader) error {
+			got, err := r.Get(kv, "later")
+			found = got != nil
+			return err
+		}))
+		return found
+	}
+	require.False(t, find())
+	_, known := s.rows.get(rowID{kv, "later"}, s.Applied())
+	require.True(t, known)
+	b := s.Begin()
+	require.NoError(t, b.At(2).Put(row("later", "v", 2)))
+	require.NoError(t, b.Commit())
+	require.True(t, find())
+	_, known = s.rows.get(rowID{kv, "later"}, 1)
+	require.False(t, known, "as of an index before it was written, the files say")
 }
 
 func restoreFrom(t *testing.T, source, target *Store) {

@@ -11,9 +11,11 @@ import (
 const metaTable = 0xff
 
 func rowKey(table registryv1.Table, key string) []byte {
-	b := make([]byte, 0, 1+len(key))
-	b = append(b, byte(table))
-	return append(b, key...)
+	return appendRowKey(make([]byte, 0, 1+len(key)), table, key)
+}
+
+func appendRowKey(b []byte, table registryv1.Table, key string) []byte {
+	return append(append(b, byte(table)), key...)
 }
 
 // appliedKey holds the index of the last batch that is here in full.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"math"
+	"slices"
 
 	"github.com/dgraph-io/badger/v4"
 	"google.golang.org/protobuf/encoding/protodelim"
@@ -176,17 +177,33 @@ const tombstoneMeta = 1
 func tombstone(item *badger.Item) bool { return item.UserMeta() == tombstoneMeta }
 
 func rowEntry(row *registryv1.Record) (*badger.Entry, error) {
-	encode := row.MarshalVT
-	if len(row.GetMeta()) > 0 {
-		encode = func() ([]byte, error) { return proto.MarshalOptions{Deterministic: true}.Marshal(row) } // Maps in one order.
-	}
-	value, err := encode()
+	value, err := appendRow(nil, row)
 	if err != nil {
-		return nil, fmt.Errorf("encode row: %w", err)
+		return nil, err
 	}
-	entry := badger.NewEntry(rowKey(row.GetTable(), row.GetKey()), value)
+	return entryOf(row, rowKey(row.GetTable(), row.GetKey()), value), nil
+}
+
+func entryOf(row *registryv1.Record, key, value []byte) *badger.Entry {
+	entry := badger.NewEntry(key, value)
 	if row.GetDeleted() {
 		entry.UserMeta = tombstoneMeta
 	}
-	return entry, nil
+	return entry
+}
+
+// appendRow appends a row as it is stored.
+func appendRow(out []byte, row *registryv1.Record) ([]byte, error) {
+	var err error
+	if len(row.GetMeta()) > 0 {
+		out, err = proto.MarshalOptions{Deterministic: true}.MarshalAppend(out, row) // Maps in one order.
+	} else {
+		start, size := len(out), row.SizeVT()
+		out = slices.Grow(out, size)[:start+size]
+		_, err = row.MarshalToSizedBufferVT(out[start:])
+	}
+	if err != nil {
+		return nil, fmt.Errorf("encode row: %w", err)
+	}
+	return out, nil
 }

@@ -57,6 +57,8 @@ type Store struct {
 	closed bool
 	// dirty is an empty map for the next batch, nil when there is none.
 	dirty map[rowID]*change
+	// encoded is a buffer for the next batch's rows.
+	encoded []byte
 	// unsynced is about how much was written since the last Sync began; syncDue is told when that is too much.
 	unsynced atomic.Uint64
 	syncDue  chan struct{}

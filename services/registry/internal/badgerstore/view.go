@@ -35,21 +35,10 @@ func (v *view) Index() uint64 { return v.index }
 
 func (v *view) Get(table registryv1.Table, key string) (*registryv1.Record, error) {
 	id := rowID{table, key}
-	if r := v.rows.get(id, v.index); r != nil {
+	if r, known := v.rows.get(id, v.index); known {
 		return r, nil
 	}
-	item, err := v.txn.Get(rowKey(table, key))
-	if errors.Is(err, badger.ErrKeyNotFound) {
-		return nil, v.lost()
-	}
-	if err != nil {
-		return nil, fmt.Errorf("read %s row: %w", table, err)
-	}
-	var r *registryv1.Record
-	err = item.Value(func(value []byte) error {
-		r, err = decodeRow(value, false)
-		return err
-	})
+	r, err := v.find(id)
 	if err == nil {
 		err = v.lost()
 	}
@@ -57,6 +46,24 @@ func (v *view) Get(table registryv1.Table, key string) (*registryv1.Record, erro
 		return nil, err
 	}
 	v.rows.fill(id, r, v.index)
+	return r, nil
+}
+
+// find looks a row up in the files; nil when it is not there.
+func (v *view) find(id rowID) (r *registryv1.Record, err error) {
+	item, err := v.txn.Get(rowKey(id.table, id.key))
+	if errors.Is(err, badger.ErrKeyNotFound) {
+		return nil, nil
+	}
+	if err == nil {
+		err = item.Value(func(value []byte) (err error) {
+			r, err = decodeRow(value, false)
+			return err
+		})
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read %s row: %w", id.table, err)
+	}
 	return r, nil
 }
 

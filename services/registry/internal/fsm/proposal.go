@@ -5,6 +5,8 @@ import (
 	"hash/fnv"
 	"slices"
 
+	"google.golang.org/protobuf/encoding/protowire"
+
 	registryv1 "konsul.dev/proto/gen/konsul/registry/v1"
 )
 
@@ -156,18 +158,22 @@ func choose(count int, proposal func(i int) Proposal, maxBytes int) []int {
 
 // DecodeEntry reads the commands of a log entry, each with the entry's time and epoch.
 func DecodeEntry(data []byte) ([]*registryv1.Command, error) {
-	entry, err := Decode(data)
+	batch, own, err := split(data)
 	if err != nil {
 		return nil, err
 	}
-	if len(entry.GetBatch()) == 0 {
+	entry, err := Decode(own)
+	if err != nil {
+		return nil, err
+	}
+	if len(batch) == 0 {
 		return []*registryv1.Command{entry}, nil
 	}
 	if len(entry.GetOperations()) > 0 || len(entry.GetConditions()) > 0 {
 		return nil, ErrUnknownCommand
 	}
-	cmds := make([]*registryv1.Command, len(entry.GetBatch()))
-	for i, data := range entry.GetBatch() {
+	cmds := make([]*registryv1.Command, len(batch))
+	for i, data := range batch {
 		cmd, err := Decode(data)
 		if err != nil {
 			return nil, fmt.Errorf("command %d of the entry: %w", i, err)
@@ -179,4 +185,30 @@ func DecodeEntry(data []byte) ([]*registryv1.Command, error) {
 		cmds[i] = cmd
 	}
 	return cmds, nil
+}
+
+// batchOfCommand is the number of the field of a command that holds others.
+const batchOfCommand protowire.Number = 6
+
+// split answers the encoded commands of a batch, where they lie, and what is left without them. Most of an entry are those: decoding it as a
+// whole would copy them before they are decoded themselves.
+func split(data []byte) (batch [][]byte, own []byte, err error) {
+	for len(data) > 0 {
+		field, kind, tag := protowire.ConsumeTag(data)
+		if tag < 0 {
+			return nil, nil, fmt.Errorf("decode entry: %w", protowire.ParseError(tag))
+		}
+		length := protowire.ConsumeFieldValue(field, kind, data[tag:])
+		if length < 0 {
+			return nil, nil, fmt.Errorf("decode entry: %w", protowire.ParseError(length))
+		}
+		if field == batchOfCommand && kind == protowire.BytesType {
+			command, _ := protowire.ConsumeBytes(data[tag:])
+			batch = append(batch, command)
+		} else {
+			own = append(own, data[:tag+length]...)
+		}
+		data = data[tag+length:]
+	}
+	return batch, own, nil
 }
