@@ -128,7 +128,7 @@ func once(t *testing.T, seed uint64, length time.Duration) {
 
 // last reads every key everywhere once all is well: whatever was acknowledged must be there.
 func (t *traffic) last(test *testing.T) {
-	c := &caller{traffic: t, number: callers, chance: rand.New(rand.NewPCG(t.seed, callers)), read: map[string]uint64{}}
+	c := &caller{traffic: t, number: callers, chance: rand.New(rand.NewPCG(t.seed, callers)), read: map[string]uint64{}, values: map[string]string{}}
 	var keys []string
 	for _, o := range t.recorder.History().Operations {
 		keys = append(keys, o.Key)
@@ -153,7 +153,7 @@ func (t *traffic) last(test *testing.T) {
 func verdict(h *history.History) error {
 	const most = 10 // more say no more
 	var errs []error
-	for _, mode := range []history.Mode{history.Linearizable, history.Default} {
+	for _, mode := range history.Modes() {
 		for _, d := range history.Order(h, mode, judgeLimit) {
 			errs = append(errs, fmt.Errorf("writes and %s reads: %s", mode, d))
 		}
@@ -168,7 +168,7 @@ func verdict(h *history.History) error {
 // save keeps what is needed to understand a failure.
 func save(t *testing.T, h *history.History, dir string) {
 	errs := []error{h.Save(filepath.Join(dir, "history.json"))}
-	for _, mode := range []history.Mode{history.Linearizable, history.Default} {
+	for _, mode := range history.Modes() {
 		for _, d := range history.Order(h, mode, judgeLimit) {
 			errs = append(errs, d.Draw(filepath.Join(dir, fmt.Sprintf("%s-%s.html", mode, d.Key))))
 		}

@@ -72,12 +72,13 @@ type caller struct {
 	number int
 	count  int
 	chance *rand.Rand
-	// read is what it last knew of a key.
-	read map[string]uint64
+	// read is what it last knew of a key; values, of a pair.
+	read   map[string]uint64
+	values map[string]string
 }
 
 func (c *caller) run(ctx context.Context) {
-	c.read = map[string]uint64{}
+	c.read, c.values = map[string]uint64{}, map[string]string{}
 	for ctx.Err() == nil {
 		c.one(ctx)
 		select {
@@ -98,14 +99,16 @@ func (c *caller) one(ctx context.Context) {
 	switch dice := c.chance.IntN(100); {
 	case dice < 8:
 		c.setPair(ctx, c.pair())
-	case dice < 14:
+	case dice < 11:
+		c.removePair(ctx, c.pair())
+	case dice < 17:
 		c.getPair(ctx, c.place(), c.pair())
-	case dice < 34:
+	case dice < 36:
 		c.set(ctx, key, nil)
-	case dice < 45:
+	case dice < 46:
 		index := c.read[key]
 		c.set(ctx, key, &index)
-	case dice < 52:
+	case dice < 53:
 		c.remove(ctx, key)
 	case dice < 58:
 		c.get(ctx, key, history.Default, c.read[key])

@@ -12,7 +12,7 @@ import (
 	"konsul.dev/tests/robustness/history"
 )
 
-// pairs are two keys that are written together or not at all, by transactions that compare both. The first stands for the
+// pairs are two keys that are written or deleted together or not at all, by transactions that compare both. The first stands for the
 // pair in the history; the other one, hidden from the watches, must always be its twin.
 const pairs = 2
 
@@ -26,15 +26,29 @@ func (c *caller) pair() string {
 // setPair writes both keys of a pair if neither has moved since this client knew of them.
 func (c *caller) setPair(ctx context.Context, key string) {
 	c.count++
-	index := c.read[key]
-	o := history.Operation{Client: c.number, Kind: history.Set, Key: key, Txn: uuid.NewString(), Value: fmt.Sprintf("%d.%d", c.number, c.count), CAS: &index, Call: c.recorder.Now()}
+	o := history.Operation{Client: c.number, Kind: history.Set, Key: key, Value: fmt.Sprintf("%d.%d", c.number, c.count)}
+	c.changePair(ctx, &o, func(name string) *registryv1.TxnOperation {
+		return &registryv1.TxnOperation{Operation: &registryv1.TxnOperation_Set{Set: &registryv1.TxnSet{Key: name, Value: pad(o.Value)}}}
+	})
+}
+
+// removePair deletes both keys of a pair if neither has moved since this client knew of them.
+func (c *caller) removePair(ctx context.Context, key string) {
+	c.changePair(ctx, &history.Operation{Client: c.number, Kind: history.Delete, Key: key}, func(name string) *registryv1.TxnOperation {
+		return &registryv1.TxnOperation{Operation: &registryv1.TxnOperation_Delete{Delete: &registryv1.TxnDelete{Key: name}}}
+	})
+}
+
+func (c *caller) changePair(ctx context.Context, o *history.Operation, change func(name string) *registryv1.TxnOperation) {
+	index := c.read[o.Key]
+	o.Txn, o.CAS, o.Call = uuid.NewString(), &index, c.recorder.Now()
 	req := &registryv1.TxnRequest{RequestId: o.Txn}
-	for _, name := range []string{key, twin + key} {
-		req.Compare = append(req.Compare, &registryv1.Compare{Key: "local/" + name, With: &registryv1.Compare_ModifyIndex{ModifyIndex: index}})
-		req.Success = append(req.Success, &registryv1.TxnOperation{Operation: &registryv1.TxnOperation_Set{Set: &registryv1.TxnSet{Key: "local/" + name, Value: pad(o.Value)}}})
+	for _, name := range []string{o.Key, twin + o.Key} {
+		req.Compare = append(req.Compare, c.unchanged(o.Key, "local/"+name))
+		req.Success = append(req.Success, change("local/"+name))
 	}
 	lost := false
-	c.write(ctx, &o, func(ctx context.Context, kv registryv1.KVServiceClient) error {
+	c.write(ctx, o, func(ctx context.Context, kv registryv1.KVServiceClient) error {
 		resp, err := kv.Txn(ctx, req)
 		switch {
 		case err != nil:
@@ -42,17 +56,46 @@ func (c *caller) setPair(ctx context.Context, key string) {
 		case !resp.GetSucceeded():
 			lost = true
 			return errConflict
+		case o.Kind == history.Delete && index == 0:
+			return nil // There was nothing to delete.
 		}
 		o.Modify = resp.GetMeta().GetIndex()
 		for _, r := range resp.GetResults() {
-			if r.GetEntry().GetModifyIndex() != o.Modify {
+			if o.Kind == history.Set && r.GetEntry().GetModifyIndex() != o.Modify {
 				return fmt.Errorf("a key of the transaction at %d was written at %d", o.Modify, r.GetEntry().GetModifyIndex())
 			}
 		}
 		return nil
 	})
-	if lost {
-		c.getPair(ctx, c.place(), key)
+	switch {
+	case lost:
+		c.getPair(ctx, c.place(), o.Key)
+	case o.Fate == history.OK && o.Kind == history.Delete:
+		c.know(o.Key, 0, "")
+	case o.Fate == history.OK:
+		c.know(o.Key, o.Modify, o.Value)
+	}
+}
+
+// unchanged holds while a key is what this client knows its pair to be. There are several ways to say so.
+func (c *caller) unchanged(pair, name string) *registryv1.Compare {
+	index := c.read[pair]
+	value, known := c.values[pair]
+	switch other := c.chance.IntN(2) == 0; {
+	case other && index == 0:
+		return &registryv1.Compare{Key: name, With: &registryv1.Compare_Exists{Exists: false}}
+	case other && known:
+		return &registryv1.Compare{Key: name, With: &registryv1.Compare_Value{Value: pad(value)}}
+	}
+	return &registryv1.Compare{Key: name, With: &registryv1.Compare_ModifyIndex{ModifyIndex: index}}
+}
+
+// know notes what a pair is.
+func (c *caller) know(key string, index uint64, value string) {
+	c.read[key] = index
+	delete(c.values, key)
+	if index > 0 {
+		c.values[key] = value
 	}
 }
 
@@ -78,6 +121,6 @@ func (c *caller) getPair(ctx context.Context, place int, key string) {
 	o.Fate, o.Index = history.OK, resp.GetMeta().GetIndex()
 	o.Found, o.Value, o.Modify = first != nil, bare(first.GetValue()), first.GetModifyIndex()
 	o.Twin = &history.Twin{Found: second != nil, Value: bare(second.GetValue()), Modify: second.GetModifyIndex()}
-	c.read[key] = o.Modify
+	c.know(key, o.Modify, o.Value)
 	c.recorder.Done(o)
 }

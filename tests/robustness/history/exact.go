@@ -40,10 +40,6 @@ func (l *ledger) read(o Operation) error {
 
 // monotonic says where a server's index went back: between two reads, the second called after the first returned.
 func monotonic(h *History) []error {
-	type process struct {
-		server string
-		life   int
-	}
 	reads := map[process][]Operation{}
 	for _, o := range h.Operations {
 		// Reads of the other modes may be answered by another server.

@@ -49,10 +49,11 @@ func TestTheJudgesFindWhatIsWrongAndNothingElse(t *testing.T) {
 		return history.Event{Key: "k", Value: value, Modify: modify}
 	}
 	for name, c := range map[string]struct {
-		operations       []history.Operation
-		watch            []history.Message
-		from             uint64
-		order, exactness bool // what is violated
+		operations []history.Operation
+		watch      []history.Message
+		from       uint64
+		// What is violated: the order of writes and linearizable reads, that of writes and stale ones, exactness.
+		order, stale, exactness bool
 	}{
 		"reads follow writes": {operations: []history.Operation{
 			set(1, "a", 5, 0, 10), get(fresh, "a", 5, 5, 20, 30), set(2, "b", 7, 25, 40), get(fresh, "a", 5, 6, 26, 39), get(fresh, "b", 7, 7, 41, 50),
@@ -60,6 +61,27 @@ func TestTheJudgesFindWhatIsWrongAndNothingElse(t *testing.T) {
 		}},
 		"a stale read answers an old state": {operations: []history.Operation{
 			set(1, "a", 5, 0, 10), set(1, "b", 6, 11, 12), get(old, "a", 5, 5, 20, 30), get(old, "b", 6, 6, 31, 32),
+		}},
+		"a stale read finds nothing where something was not yet": {operations: []history.Operation{
+			set(1, "a", 5, 0, 10), get(old, "", 0, 4, 20, 30), get(old, "a", 5, 5, 31, 32), remove(6, 40, 41), get(old, "a", 5, 5, 50, 51), get(old, "", 0, 6, 52, 53),
+		}},
+		"a stale read finds nothing after something": {stale: true, exactness: true, operations: []history.Operation{
+			set(1, "a", 5, 0, 10), get(old, "a", 5, 5, 20, 30), get(old, "", 0, 5, 31, 32),
+		}},
+		"stale reads of two servers": {operations: []history.Operation{
+			set(1, "a", 5, 0, 10), set(1, "b", 6, 11, 12), get(old, "b", 6, 6, 20, 30), with(get(old, "a", 5, 5, 31, 32), func(o *history.Operation) { o.Server = "b" }),
+		}},
+		"stale reads of two lives": {operations: []history.Operation{
+			set(1, "a", 5, 0, 10), set(1, "b", 6, 11, 12), get(old, "b", 6, 6, 20, 30), with(get(old, "a", 5, 5, 31, 32), func(o *history.Operation) { o.Life = 1 }),
+		}},
+		"stale reads at once": {operations: []history.Operation{
+			set(1, "a", 5, 0, 10), set(1, "b", 6, 11, 12), get(old, "b", 6, 6, 20, 30), get(old, "a", 5, 5, 25, 35),
+		}},
+		"a stale read answers what is written later": {stale: true, exactness: true, operations: []history.Operation{
+			get(old, "a", 5, 5, 0, 1), set(1, "a", 5, 10, 20),
+		}},
+		"a stale read answers what nobody wrote": {stale: true, exactness: true, operations: []history.Operation{
+			set(1, "a", 5, 0, 10), get(old, "x", 5, 5, 20, 30),
 		}},
 		"a linearizable read answers an old state": {order: true, operations: []history.Operation{
 			set(1, "a", 5, 0, 10), set(1, "b", 6, 11, 12), get(fresh, "a", 5, 5, 20, 30),
@@ -79,16 +101,16 @@ func TestTheJudgesFindWhatIsWrongAndNothingElse(t *testing.T) {
 		"a read from the future": {exactness: true, operations: []history.Operation{
 			set(1, "a", 5, 0, 10), get(old, "a", 5, 4, 20, 30),
 		}},
-		"a server's index goes back": {exactness: true, operations: []history.Operation{
+		"a server's index goes back": {stale: true, exactness: true, operations: []history.Operation{
 			set(1, "a", 5, 0, 10), set(1, "b", 6, 11, 12), get(old, "b", 6, 6, 20, 30), get(old, "a", 5, 5, 31, 32),
 		}},
 		"a compare-and-set succeeds once": {operations: []history.Operation{
 			set(1, "a", 5, 0, 10), with(set(1, "b", 6, 11, 20), cas(5)), with(with(set(2, "c", 0, 11, 20), cas(5)), fate(history.Conflict)), get(fresh, "b", 6, 6, 21, 22),
 		}},
-		"a compare-and-set succeeds twice": {order: true, operations: []history.Operation{
+		"a compare-and-set succeeds twice": {order: true, stale: true, operations: []history.Operation{
 			set(1, "a", 5, 0, 10), with(set(1, "b", 6, 11, 20), cas(5)), with(set(2, "c", 7, 11, 20), cas(5)),
 		}},
-		"a compare-and-set fails for nothing": {order: true, operations: []history.Operation{
+		"a compare-and-set fails for nothing": {order: true, stale: true, operations: []history.Operation{
 			set(1, "a", 5, 0, 10), with(with(set(2, "c", 0, 11, 20), cas(5)), fate(history.Conflict)),
 		}},
 		"a refused write is seen": {order: true, exactness: true, operations: []history.Operation{
@@ -112,7 +134,7 @@ func TestTheJudgesFindWhatIsWrongAndNothingElse(t *testing.T) {
 		"a deletion of unknown fate": {operations: []history.Operation{
 			set(1, "a", 5, 0, 10), with(remove(0, 11, 20), fate(history.Unknown)), get(fresh, "a", 5, 5, 21, 22), get(fresh, "", 0, 7, 23, 24),
 		}},
-		"a deletion that deleted nothing": {order: true, operations: []history.Operation{
+		"a deletion that deleted nothing": {order: true, stale: true, operations: []history.Operation{
 			set(1, "a", 5, 0, 10), remove(0, 11, 12),
 		}},
 		"a watch tells all": {
@@ -150,6 +172,7 @@ func TestTheJudgesFindWhatIsWrongAndNothingElse(t *testing.T) {
 				h.Watches = []history.Watch{{Server: "a", From: c.from, Messages: c.watch}}
 			}
 			require.Equal(t, c.order, len(history.Order(h, fresh, limit)) > 0, "order")
+			require.Equal(t, c.stale, len(history.Order(h, old, limit)) > 0, "order with stale reads")
 			wrong := history.Exact(h)
 			require.Equal(t, c.exactness, len(wrong) > 0, "exactness: %v", wrong)
 		})

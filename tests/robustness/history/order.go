@@ -36,14 +36,19 @@ func (d Disorder) Draw(path string) error {
 }
 
 // Order asks of every key whether its writes and the reads of one mode can be put in an order that agrees with real
-// time, and answers those that cannot. Limit is the time for one key.
+// time, and answers those that cannot. Limit is the time for one key. Reads answer what the writes before them left, but for stale ones:
+// those answer what some of the writes before them left, and no process goes back.
 func Order(h *History, mode Mode, limit time.Duration) []Disorder {
+	model := register()
+	if mode == Stale {
+		model = past()
+	}
 	keys := map[string][]porcupine.Operation{}
 	for _, o := range operations(h, mode) {
 		key := o.Input.(Operation).Key
 		keys[key] = append(keys[key], o)
 	}
-	return disorders(register(), keys, limit)
+	return disorders(model, keys, limit)
 }
 
 // disorders judges what happened to each thing by itself.
