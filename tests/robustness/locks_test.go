@@ -5,6 +5,8 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	registryv1 "konsul.dev/proto/gen/konsul/registry/v1"
@@ -50,11 +52,7 @@ func (c *caller) hold(ctx context.Context) {
 		h.Token = resp.GetLock().GetToken()
 		return err
 	}) != nil {
-		// It may have been granted all the same: nobody need wait for a lease that nobody keeps.
-		_ = c.try(ctx, func(ctx context.Context) error {
-			_, err := c.cluster.Client(c.place()).Lease.Revoke(ctx, &registryv1.RevokeLeaseRequest{Id: lease, RequestId: uuid.NewString()})
-			return err
-		})
+		c.revoke(ctx, lease)
 		return
 	}
 	h.Granted = c.recorder.Now()
@@ -74,6 +72,22 @@ func (c *caller) hold(ctx context.Context) {
 		})
 	}
 	c.recorder.Held(h)
+}
+
+// revoke gives up a lease that may hold the lock all the same: nobody need wait for a lease that nobody keeps, and
+// each new leader would let it live for another TTL.
+func (c *caller) revoke(ctx context.Context, lease string) {
+	req := &registryv1.RevokeLeaseRequest{Id: lease, RequestId: uuid.NewString()}
+	for ctx.Err() == nil {
+		err := c.try(ctx, func(ctx context.Context) error {
+			_, err := c.cluster.Client(c.place()).Lease.Revoke(ctx, req)
+			return err
+		})
+		if err == nil || status.Code(err) == codes.NotFound {
+			return
+		}
+		c.wait(ctx, 20)
+	}
 }
 
 // fence writes on the condition that the lock is held with the token, and records what went ahead.
