@@ -27,7 +27,7 @@ type codec struct{ encoding.CodecV2 }
 type fast interface {
 	SizeVT() int
 	MarshalToSizedBufferVT(data []byte) (int, error)
-	UnmarshalVT(data []byte) error
+	UnmarshalVTUnsafe(data []byte) error
 	Reset()
 }
 
@@ -77,10 +77,9 @@ func (c codec) Unmarshal(data mem.BufferSlice, v any) error {
 	if !ok {
 		return c.CodecV2.Unmarshal(data, v)
 	}
-	text := data.MaterializeToBuffer(mem.DefaultBufferPool())
-	defer text.Free()
 	m.Reset()
-	if err := m.UnmarshalVT(text.ReadOnlyData()); err != nil {
+	// The message refers to its text, so it gets one of its own: one copy instead of one for each field.
+	if err := m.UnmarshalVTUnsafe(data.Materialize()); err != nil {
 		return fmt.Errorf("decode %T: %w", m, err)
 	}
 	return nil

@@ -92,7 +92,7 @@ func (b *Batch) Commit() error {
 	b.s.opts.Step.At(steps.Applying)
 	err := badger.ErrTxnTooBig
 	if b.oneIndex() {
-		err = b.writeWhole()
+		err = b.writeWhole(written)
 	}
 	if errors.Is(err, badger.ErrTxnTooBig) {
 		err = b.writeParts()
@@ -125,12 +125,12 @@ func (b *Batch) oneIndex() bool {
 }
 
 // writeWhole writes rows of one index with the applied index as one transaction, which Badger replays as a
-// whole or not at all. Most batches are like that: the leader lets one entry go at a time.
-func (b *Batch) writeWhole() error {
+// whole or not at all. Most batches are like that: the leader lets one entry go at a time. Size is about how many bytes they take.
+func (b *Batch) writeWhole(size uint64) error {
 	txn := b.s.db.NewTransactionAt(b.last, true)
 	defer txn.Discard()
 	// Badger copies what it is given by the end of the transaction.
-	encoded := b.s.encoded[:0]
+	encoded := slices.Grow(b.s.encoded[:0], int(size)) //nolint:gosec // what fits into memory
 	defer func() {
 		if cap(encoded) <= usualBytes {
 			b.s.encoded = encoded

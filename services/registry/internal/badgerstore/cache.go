@@ -1,12 +1,11 @@
 package badgerstore
 
 import (
+	"cmp"
 	"hash/maphash"
-	"math"
+	"strings"
 	"sync"
 	"sync/atomic"
-
-	"github.com/hashicorp/golang-lru/v2/simplelru"
 
 	registryv1 "konsul.dev/proto/gen/konsul/registry/v1"
 )
@@ -31,13 +30,25 @@ type rowCache struct {
 	committing atomic.Uint64
 }
 
+// cacheShard evicts as SIEVE does (Zhang et al., "SIEVE is Simpler than LRU", NSDI 2024): a hand goes from the oldest cell to the newest,
+// again and again, and takes the first one that nobody asked for since it last came by. Asking for a row moves nothing,
+// and a row in use is two objects for the collector: itself and its cell.
 type cacheShard struct {
-	mu    sync.Mutex
-	rows  *simplelru.LRU[rowID, *cached]
-	bytes int
+	mu             sync.Mutex
+	cells          map[rowID]*cell
+	oldest, newest *cell
+	hand           *cell
+	bytes          int
 }
 
-// cached is what a row is now. It stays in its place in the cache when the row changes.
+// cell is what a row is now. It stays in its place when the row changes.
+type cell struct {
+	id rowID
+	cached
+	asked        bool
+	older, newer *cell
+}
+
 type cached struct {
 	// row is nil when there is none.
 	row *registryv1.Record
@@ -55,8 +66,7 @@ func newRowCache(budget int64, index uint64) *rowCache {
 }
 
 func (s *cacheShard) reset() {
-	s.bytes = 0
-	s.rows, _ = simplelru.NewLRU(math.MaxInt, func(id rowID, c *cached) { s.bytes -= rowBytes(id, c.row) }) // It refuses only sizes below one.
+	s.cells, s.oldest, s.newest, s.hand, s.bytes = map[rowID]*cell{}, nil, nil, nil, 0
 }
 
 func rowBytes(id rowID, r *registryv1.Record) int {
@@ -72,10 +82,11 @@ func (c *rowCache) get(id rowID, index uint64) (row *registryv1.Record, ok bool)
 	s := c.shard(id)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	known, ok := s.rows.Get(id)
+	known, ok := s.cells[id]
 	if !ok || known.since > index {
 		return nil, false
 	}
+	known.asked = true
 	return known.row, true
 }
 
@@ -104,7 +115,7 @@ func (c *rowCache) commit(index uint64, changes []*change) {
 		s := c.shard(change.id)
 		s.mu.Lock()
 		if !s.put(change.id, cached{change.row, change.index}, c.budget) {
-			s.rows.Remove(change.id)
+			s.drop(change.id)
 		}
 		s.mu.Unlock()
 	}
@@ -127,15 +138,59 @@ func (s *cacheShard) put(id rowID, now cached, budget int) bool {
 	if id.table == registryv1.Table_TABLE_REQUEST || size > cachedRowBytes {
 		return false // Outcomes of requests are hardly ever read.
 	}
-	if known, ok := s.rows.Get(id); ok {
+	if known, ok := s.cells[id]; ok {
 		s.bytes -= rowBytes(id, known.row)
-		*known = now
+		known.cached, known.asked = now, true
 	} else {
-		s.rows.Add(id, &now)
+		s.add(id, now)
 	}
 	s.bytes += size
 	for s.bytes > budget {
-		s.rows.RemoveOldest()
+		s.evict()
 	}
 	return true
+}
+
+func (s *cacheShard) add(id rowID, now cached) {
+	id.key = strings.Clone(id.key) // What it is part of goes when the row does.
+	fresh := &cell{id: id, cached: now, older: s.newest}
+	if s.newest != nil {
+		s.newest.newer = fresh
+	} else {
+		s.oldest = fresh
+	}
+	s.newest = fresh
+	s.cells[id] = fresh
+}
+
+// evict drops one of at least one cells.
+func (s *cacheShard) evict() {
+	at := cmp.Or(s.hand, s.oldest)
+	for ; at.asked; at = cmp.Or(at.newer, s.oldest) {
+		at.asked = false
+	}
+	s.hand = at
+	s.drop(at.id)
+}
+
+func (s *cacheShard) drop(id rowID) {
+	c, ok := s.cells[id]
+	if !ok {
+		return
+	}
+	delete(s.cells, id)
+	s.bytes -= rowBytes(id, c.row)
+	if s.hand == c {
+		s.hand = c.newer
+	}
+	if c.older != nil {
+		c.older.newer = c.newer
+	} else {
+		s.oldest = c.newer
+	}
+	if c.newer != nil {
+		c.newer.older = c.older
+	} else {
+		s.newest = c.older
+	}
 }

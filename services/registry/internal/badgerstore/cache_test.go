@@ -4,10 +4,12 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 	"testing"
 
 	"github.com/stretchr/testify/require"
+	"pgregory.net/rapid"
 
 	"konsul.dev/services/registry/internal/record"
 )
@@ -120,6 +122,60 @@ func TestTheCacheKnowsThatThereIsNoRow(t *testing.T) {
 	require.True(t, find())
 	_, known = s.rows.get(rowID{kv, "later"}, 1)
 	require.False(t, known, "as of an index before it was written, the files say")
+}
+
+func TestTheCacheKeepsWhatIsAskedFor(t *testing.T) {
+	const fit = 10
+	s := cacheShard{}
+	s.reset()
+	id := func(n int) rowID { return rowID{kv, fmt.Sprintf("row-%03d", n)} }
+	one := rowBytes(id(0), nil)
+	for n := range 100 {
+		s.put(id(n), cached{}, fit*one)
+		if asked, ok := s.cells[id(0)]; ok {
+			asked.asked = true
+		}
+	}
+	require.Contains(t, s.cells, id(0))
+	require.NotContains(t, s.cells, id(1))
+	require.Contains(t, s.cells, id(99))
+	require.Len(t, s.cells, fit)
+}
+
+// Whatever is put, asked for and dropped: the chain and the map say the same, and the size is theirs.
+func TestTheCacheKeepsItsAccounts(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		s := cacheShard{}
+		s.reset()
+		budget := rapid.IntRange(1, 5000).Draw(t, "budget")
+		for range rapid.IntRange(1, 200).Draw(t, "steps") {
+			id := rowID{kv, fmt.Sprint(rapid.IntRange(0, 20).Draw(t, "row"))}
+			switch rapid.IntRange(0, 3).Draw(t, "what") {
+			case 0:
+				if c := s.cells[id]; c != nil {
+					c.asked = true
+				}
+			case 1:
+				s.drop(id)
+			default:
+				s.put(id, cached{row: row(id.key, strings.Repeat("v", rapid.IntRange(0, 500).Draw(t, "size")), 1)}, budget)
+			}
+			bytes, count, hand := 0, 0, s.hand == nil
+			var before *cell
+			for c := s.oldest; c != nil; before, c = c, c.newer {
+				require.Same(t, s.cells[c.id], c)
+				require.Same(t, before, c.older)
+				bytes += rowBytes(c.id, c.row)
+				count++
+				hand = hand || s.hand == c
+			}
+			require.Same(t, before, s.newest)
+			require.Len(t, s.cells, count)
+			require.Equal(t, bytes, s.bytes)
+			require.LessOrEqual(t, s.bytes, budget)
+			require.True(t, hand, "the hand is on a cell that is here")
+		}
+	})
 }
 
 func restoreFrom(t *testing.T, source, target *Store) {

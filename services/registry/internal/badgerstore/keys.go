@@ -1,6 +1,7 @@
 package badgerstore
 
 import (
+	"bytes"
 	"encoding/binary"
 	"fmt"
 
@@ -42,7 +43,7 @@ func checkTable(table registryv1.Table) error {
 
 func decodeRow(value []byte, keysOnly bool) (*registryv1.Record, error) {
 	r := &registryv1.Record{}
-	if err := r.UnmarshalVT(value); err != nil {
+	if err := r.UnmarshalVTUnsafe(bytes.Clone(value)); err != nil {
 		return nil, fmt.Errorf("decode row: %w", err)
 	}
 	if keysOnly {

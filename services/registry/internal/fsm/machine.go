@@ -1,8 +1,11 @@
 package fsm
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
@@ -27,16 +30,44 @@ type Tx interface {
 	Drop(table registryv1.Table, key string) error
 }
 
-// Decode reads a command off the Raft log.
+// sharedBytes is up to how large a command is that the rows it puts may refer to. Rows live longer than commands: of a larger one the last row
+// would keep the rest.
+const sharedBytes = 1 << 10
+
+// Decode reads a command off the Raft log. It does not refer to data.
 func Decode(data []byte) (*registryv1.Command, error) {
 	cmd := &registryv1.Command{}
-	if err := cmd.UnmarshalVT(data); err != nil {
+	if err := cmd.UnmarshalVTUnsafe(bytes.Clone(data)); err != nil {
 		return nil, fmt.Errorf("decode command: %w", err)
 	}
 	if err := known(cmd); err != nil {
 		return nil, err
 	}
+	if len(data) > sharedBytes {
+		for _, operation := range slices.Concat(cmd.GetOperations(), cmd.GetOtherwise()) {
+			detach(operation.GetPut())
+			detach(operation.GetReplicate())
+		}
+	}
 	return cmd, nil
+}
+
+// detach makes a row one that refers to nothing but itself.
+func detach(r *registryv1.Record) {
+	if r == nil {
+		return
+	}
+	r.Key, r.Value = strings.Clone(r.GetKey()), bytes.Clone(r.GetValue())
+	r.OriginDatacenter, r.Lease = strings.Clone(r.GetOriginDatacenter()), strings.Clone(r.GetLease())
+	r.ProtoReflect().SetUnknown(bytes.Clone(r.ProtoReflect().GetUnknown()))
+	meta := r.GetMeta()
+	if len(meta) == 0 {
+		return
+	}
+	r.Meta = make(map[string]string, len(meta))
+	for key, value := range meta {
+		r.Meta[strings.Clone(key)] = strings.Clone(value)
+	}
 }
 
 func known(cmd *registryv1.Command) error {

@@ -5,6 +5,7 @@ import (
 	"flag"
 	"log/slog"
 	"os"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -324,4 +325,20 @@ func TestMain(m *testing.M) {
 		_ = flag.Set("rapid.checks", "30")
 	}
 	os.Exit(m.Run())
+}
+
+func TestADecodedCommandIsItsOwn(t *testing.T) {
+	for name, size := range map[string]int{"small": 10, "large": 10_000} {
+		t.Run(name, func(t *testing.T) {
+			operation := put("local/a", strings.Repeat("v", size))
+			operation.GetPut().Meta, operation.GetPut().Lease = map[string]string{"k": "v"}, "l"
+			want := &registryv1.Command{RequestId: "r", Operations: []*registryv1.Operation{operation}}
+			data, err := proto.Marshal(want)
+			require.NoError(t, err)
+			got, err := fsm.Decode(data)
+			require.NoError(t, err)
+			clear(data) // The log's buffers are used again.
+			require.Empty(t, cmp.Diff(want, got, protocmp.Transform()))
+		})
+	}
 }

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
@@ -33,19 +34,25 @@ const requests = registryv1.Table_TABLE_REQUEST
 type memory struct {
 	mu   sync.RWMutex
 	rows map[requestKey]uint64
-	// oldest first.
+	// order has the entries, keys their requests, oldest first. There are many and none holds a pointer: the collector need not look.
 	order []remembered
-	count int
+	keys  []requestKey
+
+	// one, indexes and encoded are what outcomes are written down in, one after the other; only remember uses them.
+	one     registryv1.RequestOutcome
+	indexes []uint64
+	encoded []byte
 }
 
 // requestKey stands for a request id. Ids are UUIDs as a rule; others are hashed. A row holds the ids
 // themselves, so two that fell on one key would be told apart.
 type requestKey [16]byte
 
+// remembered is an entry with so many requests.
 type remembered struct {
-	index uint64
-	time  time.Time
-	keys  []requestKey
+	index    uint64
+	unixNano int64
+	requests int
 }
 
 // answered is a command with a request id and what it was answered.
@@ -69,18 +76,17 @@ func rowOf(index uint64) string { return fmt.Sprintf("%016x", index) }
 func (m *memory) load(r record.Reader) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.rows, m.order, m.count = map[requestKey]uint64{}, nil, 0
+	m.rows, m.order, m.keys = map[requestKey]uint64{}, nil, nil
 	var failure error
 	err := r.Scan(requests, record.ScanOptions{}, func(row *registryv1.Record) bool {
 		outcomes := &registryv1.RequestOutcomes{}
 		if failure = proto.Unmarshal(row.GetValue(), outcomes); failure != nil {
 			return false
 		}
-		keys := make([]requestKey, len(outcomes.GetOutcomes()))
-		for i, o := range outcomes.GetOutcomes() {
-			keys[i] = keyOf(idOf(o))
+		for _, o := range outcomes.GetOutcomes() {
+			m.add(row.GetModifyIndex(), keyOf(idOf(o)))
 		}
-		m.add(row.GetModifyIndex(), row.GetOriginTime().AsTime(), keys)
+		m.note(row.GetModifyIndex(), row.GetOriginTime(), len(outcomes.GetOutcomes()))
 		return true
 	})
 	if err == nil {
@@ -92,13 +98,15 @@ func (m *memory) load(r record.Reader) error {
 	return nil
 }
 
-// add runs under mu.
-func (m *memory) add(index uint64, at time.Time, keys []requestKey) {
-	for _, key := range keys {
-		m.rows[key] = index
-	}
-	m.order = append(m.order, remembered{index, at, keys})
-	m.count += len(keys)
+// add remembers a request of an entry. It runs under mu.
+func (m *memory) add(index uint64, key requestKey) {
+	m.rows[key] = index
+	m.keys = append(m.keys, key)
+}
+
+// note remembers an entry whose requests have been added. It runs under mu.
+func (m *memory) note(index uint64, at *timestamppb.Timestamp, requests int) {
+	m.order = append(m.order, remembered{index, at.AsTime().UnixNano(), requests})
 }
 
 func (m *memory) find(key requestKey) (uint64, bool) {
@@ -147,10 +155,11 @@ func refuse(index uint64) *registryv1.CommandResult {
 	return &registryv1.CommandResult{Index: index, FailedReason: FailedReused}
 }
 
-// outcome writes down what a request was answered.
-func outcome(d *answered) *registryv1.RequestOutcome {
-	cmd, result := d.cmd, d.result
-	o := &registryv1.RequestOutcome{Epoch: cmd.GetEpoch(), Digest: cmd.GetDigest()}
+// outcome writes down what a request was answered. It is overwritten by the next one.
+func (m *memory) outcome(d *answered) *registryv1.RequestOutcome {
+	cmd, result, o := d.cmd, d.result, &m.one
+	o.Reset()
+	o.Epoch, o.Digest = cmd.GetEpoch(), cmd.GetDigest()
 	if usual(d.key, cmd.GetRequestId()) {
 		o.Uuid = d.key[:]
 	} else {
@@ -160,13 +169,44 @@ func outcome(d *answered) *registryv1.RequestOutcome {
 		o.Result = Answer(result)
 		return o
 	}
-	n := len(result.GetWritten())
-	both := make([]uint64, 2*n)
-	o.Created, o.Versions = both[:n:n], both[n:]
-	for i, row := range result.GetWritten() {
-		o.Created[i], o.Versions[i] = row.GetCreateIndex(), row.GetVersion()
+	m.indexes = m.indexes[:0]
+	for _, row := range result.GetWritten() {
+		m.indexes = append(m.indexes, row.GetCreateIndex())
 	}
+	for _, row := range result.GetWritten() {
+		m.indexes = append(m.indexes, row.GetVersion())
+	}
+	n := len(result.GetWritten())
+	o.Created, o.Versions = m.indexes[:n:n], m.indexes[n:]
 	return o
+}
+
+// outcomesField is that of RequestOutcomes.
+const outcomesField protowire.Number = 1
+
+// encode answers a RequestOutcomes, encoded one by one: as a whole it would be built only to be dropped.
+func (m *memory) encode(done []answered) ([]byte, error) {
+	m.encoded = m.encoded[:0]
+	for i := range done {
+		o := m.outcome(&done[i])
+		m.encoded = protowire.AppendTag(m.encoded, outcomesField, protowire.BytesType)
+		if o.GetResult() != nil {
+			text, err := proto.MarshalOptions{Deterministic: true}.Marshal(o) // Maps in one order.
+			if err != nil {
+				return nil, fmt.Errorf("encode: %w", err)
+			}
+			m.encoded = protowire.AppendBytes(m.encoded, text)
+			continue
+		}
+		size := o.SizeVT()
+		m.encoded = protowire.AppendVarint(m.encoded, uint64(size)) //nolint:gosec // a length
+		start := len(m.encoded)
+		m.encoded = slices.Grow(m.encoded, size)[:start+size]
+		if _, err := o.MarshalToSizedBufferVT(m.encoded[start:]); err != nil {
+			return nil, fmt.Errorf("encode: %w", err)
+		}
+	}
+	return slices.Clone(m.encoded), nil
 }
 
 // usual says whether an id is a UUID as usually written, and key what it says.
@@ -220,21 +260,15 @@ func (m *memory) remember(tx Tx, index uint64, at *timestamppb.Timestamp, done [
 	if len(done) == 0 {
 		return nil
 	}
-	outcomes := &registryv1.RequestOutcomes{Outcomes: make([]*registryv1.RequestOutcome, len(done))}
-	keys := make([]requestKey, len(done))
-	for i := range done {
-		outcomes.Outcomes[i], keys[i] = outcome(&done[i]), done[i].key
-	}
-	encode := outcomes.MarshalVT
-	if slices.ContainsFunc(outcomes.GetOutcomes(), func(o *registryv1.RequestOutcome) bool { return o.GetResult() != nil }) {
-		encode = func() ([]byte, error) { return proto.MarshalOptions{Deterministic: true}.Marshal(outcomes) } // Maps in one order.
-	}
-	value, err := encode()
+	value, err := m.encode(done)
 	if err != nil {
-		return fmt.Errorf("encode the outcomes of entry %d: %w", index, err)
+		return fmt.Errorf("outcomes of entry %d: %w", index, err)
 	}
 	m.mu.Lock()
-	m.add(index, at.AsTime(), keys)
+	for i := range done {
+		m.add(index, done[i].key)
+	}
+	m.note(index, at, len(done))
 	m.mu.Unlock()
 	return tx.Put(&registryv1.Record{
 		Table: requests, Key: rowOf(index), Value: value,
@@ -244,17 +278,17 @@ func (m *memory) remember(tx Tx, index uint64, at *timestamppb.Timestamp, done [
 
 // forget drops what is too old or too much.
 func (m *memory) forget(tx Tx, now *timestamppb.Timestamp) error {
-	horizon := now.AsTime().Add(-RequestRetention)
+	horizon := now.AsTime().Add(-RequestRetention).UnixNano()
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for range forgetRows {
-		if len(m.order) == 0 || m.count <= RequestsKept && !m.order[0].time.Before(horizon) {
+		if len(m.order) == 0 || len(m.keys) <= RequestsKept && m.order[0].unixNano >= horizon {
 			return nil
 		}
 		oldest := m.order[0]
-		m.order = m.order[1:]
-		m.count -= len(oldest.keys)
-		for _, key := range oldest.keys {
+		forgotten := m.keys[:oldest.requests]
+		m.order, m.keys = m.order[1:], m.keys[oldest.requests:]
+		for _, key := range forgotten {
 			if m.rows[key] == oldest.index {
 				delete(m.rows, key)
 			}

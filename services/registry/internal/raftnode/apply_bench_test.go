@@ -1,8 +1,10 @@
 package raftnode
 
 import (
+	"context"
 	"fmt"
 	"log/slog"
+	"sync"
 	"testing"
 
 	"github.com/google/uuid"
@@ -24,6 +26,11 @@ func BenchmarkApply(b *testing.B) {
 			store, err := badgerstore.Open(badgerstore.DefaultOptions(b.TempDir(), slog.New(slog.DiscardHandler)))
 			require.NoError(b, err)
 			defer func() { require.NoError(b, store.Close()) }()
+			var maintained sync.WaitGroup
+			defer maintained.Wait()
+			ctx, cancel := context.WithCancel(b.Context())
+			defer cancel()
+			maintained.Go(func() { _ = store.Maintain(ctx) }) // It lets go of what is out of the window.
 			metrics, err := NewMetrics(prometheus.NewRegistry())
 			require.NoError(b, err)
 			m := &machine{store: store, fsm: fsm.New(), sink: &recorder{}, metrics: metrics, fatal: func(err error) { b.Fatal(err) }}

@@ -17,6 +17,7 @@ import (
 	timestamppb1 "google.golang.org/protobuf/types/known/timestamppb"
 	io "io"
 	v1 "konsul.dev/proto/gen/konsul/federation/v1"
+	unsafe "unsafe"
 )
 
 const (
@@ -3351,7 +3352,7 @@ func (m *SnapshotHeader) SizeVT() (n int) {
 	return n
 }
 
-func (m *PutJoinTokenRequest) UnmarshalVT(dAtA []byte) error {
+func (m *PutJoinTokenRequest) UnmarshalVTUnsafe(dAtA []byte) error {
 	l := len(dAtA)
 	iNdEx := 0
 	for iNdEx < l {
@@ -3412,7 +3413,7 @@ func (m *PutJoinTokenRequest) UnmarshalVT(dAtA []byte) error {
 			if m.Token == nil {
 				m.Token = &JoinToken{}
 			}
-			if err := m.Token.UnmarshalVT(dAtA[iNdEx:postIndex]); err != nil {
+			if err := m.Token.UnmarshalVTUnsafe(dAtA[iNdEx:postIndex]); err != nil {
 				return err
 			}
 			iNdEx = postIndex
@@ -3446,7 +3447,11 @@ func (m *PutJoinTokenRequest) UnmarshalVT(dAtA []byte) error {
 			if postIndex > l {
 				return io.ErrUnexpectedEOF
 			}
-			m.RequestId = string(dAtA[iNdEx:postIndex])
+			var stringValue string
+			if intStringLen > 0 {
+				stringValue = unsafe.String(&dAtA[iNdEx], intStringLen)
+			}
+			m.RequestId = stringValue
 			iNdEx = postIndex
 		default:
 			iNdEx = preIndex
@@ -3470,7 +3475,7 @@ func (m *PutJoinTokenRequest) UnmarshalVT(dAtA []byte) error {
 	}
 	return nil
 }
-func (m *PutJoinTokenResponse) UnmarshalVT(dAtA []byte) error {
+func (m *PutJoinTokenResponse) UnmarshalVTUnsafe(dAtA []byte) error {
 	l := len(dAtA)
 	iNdEx := 0
 	for iNdEx < l {
@@ -3540,7 +3545,7 @@ func (m *PutJoinTokenResponse) UnmarshalVT(dAtA []byte) error {
 	}
 	return nil
 }
-func (m *GetJoinTokenRequest) UnmarshalVT(dAtA []byte) error {
+func (m *GetJoinTokenRequest) UnmarshalVTUnsafe(dAtA []byte) error {
 	l := len(dAtA)
 	iNdEx := 0
 	for iNdEx < l {
@@ -3599,7 +3604,11 @@ func (m *GetJoinTokenRequest) UnmarshalVT(dAtA []byte) error {
 			if postIndex > l {
 				return io.ErrUnexpectedEOF
 			}
-			m.Id = string(dAtA[iNdEx:postIndex])
+			var stringValue string
+			if intStringLen > 0 {
+				stringValue = unsafe.String(&dAtA[iNdEx], intStringLen)
+			}
+			m.Id = stringValue
 			iNdEx = postIndex
 		default:
 			iNdEx = preIndex
@@ -3623,7 +3632,7 @@ func (m *GetJoinTokenRequest) UnmarshalVT(dAtA []byte) error {
 	}
 	return nil
 }
-func (m *GetJoinTokenResponse) UnmarshalVT(dAtA []byte) error {
+func (m *GetJoinTokenResponse) UnmarshalVTUnsafe(dAtA []byte) error {
 	l := len(dAtA)
 	iNdEx := 0
 	for iNdEx < l {
@@ -3684,7 +3693,7 @@ func (m *GetJoinTokenResponse) UnmarshalVT(dAtA []byte) error {
 			if m.Token == nil {
 				m.Token = &JoinToken{}
 			}
-			if err := m.Token.UnmarshalVT(dAtA[iNdEx:postIndex]); err != nil {
+			if err := m.Token.UnmarshalVTUnsafe(dAtA[iNdEx:postIndex]); err != nil {
 				return err
 			}
 			iNdEx = postIndex
@@ -3710,7 +3719,7 @@ func (m *GetJoinTokenResponse) UnmarshalVT(dAtA []byte) error {
 	}
 	return nil
 }
-func (m *AdmitDatacenterRequest) UnmarshalVT(dAtA []byte) error {
+func (m *AdmitDatacenterRequest) UnmarshalVTUnsafe(dAtA []byte) error {
 	l := len(dAtA)
 	iNdEx := 0
 	for iNdEx < l {
@@ -3769,7 +3778,11 @@ func (m *AdmitDatacenterRequest) UnmarshalVT(dAtA []byte) error {
 			if postIndex > l {
 				return io.ErrUnexpectedEOF
 			}
-			m.TokenId = string(dAtA[iNdEx:postIndex])
+			var stringValue string
+			if intStringLen > 0 {
+				stringValue = unsafe.String(&dAtA[iNdEx], intStringLen)
+			}
+			m.TokenId = stringValue
 			iNdEx = postIndex
 		case 2:
 			if wireType != 2 {
@@ -3804,9 +3817,9 @@ func (m *AdmitDatacenterRequest) UnmarshalVT(dAtA []byte) error {
 				m.Datacenter = &v1.Datacenter{}
 			}
 			if unmarshal, ok := interface{}(m.Datacenter).(interface {
-				UnmarshalVT([]byte) error
+				UnmarshalVTUnsafe([]byte) error
 			}); ok {
-				if err := unmarshal.UnmarshalVT(dAtA[iNdEx:postIndex]); err != nil {
+				if err := unmarshal.UnmarshalVTUnsafe(dAtA[iNdEx:postIndex]); err != nil {
 					return err
 				}
 			} else {
@@ -3845,7 +3858,11 @@ func (m *AdmitDatacenterRequest) UnmarshalVT(dAtA []byte) error {
 			if postIndex > l {
 				return io.ErrUnexpectedEOF
 			}
-			m.RequestId = string(dAtA[iNdEx:postIndex])
+			var stringValue string
+			if intStringLen > 0 {
+				stringValue = unsafe.String(&dAtA[iNdEx], intStringLen)
+			}
+			m.RequestId = stringValue
 			iNdEx = postIndex
 		default:
 			iNdEx = preIndex
@@ -3869,7 +3886,7 @@ func (m *AdmitDatacenterRequest) UnmarshalVT(dAtA []byte) error {
 	}
 	return nil
 }
-func (m *AdmitDatacenterResponse) UnmarshalVT(dAtA []byte) error {
+func (m *AdmitDatacenterResponse) UnmarshalVTUnsafe(dAtA []byte) error {
 	l := len(dAtA)
 	iNdEx := 0
 	for iNdEx < l {
@@ -3939,7 +3956,7 @@ func (m *AdmitDatacenterResponse) UnmarshalVT(dAtA []byte) error {
 	}
 	return nil
 }
-func (m *PublishRootsRequest) UnmarshalVT(dAtA []byte) error {
+func (m *PublishRootsRequest) UnmarshalVTUnsafe(dAtA []byte) error {
 	l := len(dAtA)
 	iNdEx := 0
 	for iNdEx < l {
@@ -3998,7 +4015,7 @@ func (m *PublishRootsRequest) UnmarshalVT(dAtA []byte) error {
 				return io.ErrUnexpectedEOF
 			}
 			m.Roots = append(m.Roots, &CARoot{})
-			if err := m.Roots[len(m.Roots)-1].UnmarshalVT(dAtA[iNdEx:postIndex]); err != nil {
+			if err := m.Roots[len(m.Roots)-1].UnmarshalVTUnsafe(dAtA[iNdEx:postIndex]); err != nil {
 				return err
 			}
 			iNdEx = postIndex
@@ -4032,7 +4049,11 @@ func (m *PublishRootsRequest) UnmarshalVT(dAtA []byte) error {
 			if postIndex > l {
 				return io.ErrUnexpectedEOF
 			}
-			m.RequestId = string(dAtA[iNdEx:postIndex])
+			var stringValue string
+			if intStringLen > 0 {
+				stringValue = unsafe.String(&dAtA[iNdEx], intStringLen)
+			}
+			m.RequestId = stringValue
 			iNdEx = postIndex
 		default:
 			iNdEx = preIndex
@@ -4056,7 +4077,7 @@ func (m *PublishRootsRequest) UnmarshalVT(dAtA []byte) error {
 	}
 	return nil
 }
-func (m *PublishRootsResponse) UnmarshalVT(dAtA []byte) error {
+func (m *PublishRootsResponse) UnmarshalVTUnsafe(dAtA []byte) error {
 	l := len(dAtA)
 	iNdEx := 0
 	for iNdEx < l {
@@ -4126,7 +4147,7 @@ func (m *PublishRootsResponse) UnmarshalVT(dAtA []byte) error {
 	}
 	return nil
 }
-func (m *Proposal) UnmarshalVT(dAtA []byte) error {
+func (m *Proposal) UnmarshalVTUnsafe(dAtA []byte) error {
 	l := len(dAtA)
 	iNdEx := 0
 	for iNdEx < l {
@@ -4184,10 +4205,7 @@ func (m *Proposal) UnmarshalVT(dAtA []byte) error {
 			if postIndex > l {
 				return io.ErrUnexpectedEOF
 			}
-			m.Command = append(m.Command[:0], dAtA[iNdEx:postIndex]...)
-			if m.Command == nil {
-				m.Command = []byte{}
-			}
+			m.Command = dAtA[iNdEx:postIndex]
 			iNdEx = postIndex
 		case 2:
 			if wireType == 1 {
@@ -4282,7 +4300,7 @@ func (m *Proposal) UnmarshalVT(dAtA []byte) error {
 	}
 	return nil
 }
-func (m *ProposeRequest) UnmarshalVT(dAtA []byte) error {
+func (m *ProposeRequest) UnmarshalVTUnsafe(dAtA []byte) error {
 	l := len(dAtA)
 	iNdEx := 0
 	for iNdEx < l {
@@ -4341,7 +4359,7 @@ func (m *ProposeRequest) UnmarshalVT(dAtA []byte) error {
 				return io.ErrUnexpectedEOF
 			}
 			m.Proposals = append(m.Proposals, &Proposal{})
-			if err := m.Proposals[len(m.Proposals)-1].UnmarshalVT(dAtA[iNdEx:postIndex]); err != nil {
+			if err := m.Proposals[len(m.Proposals)-1].UnmarshalVTUnsafe(dAtA[iNdEx:postIndex]); err != nil {
 				return err
 			}
 			iNdEx = postIndex
@@ -4367,7 +4385,7 @@ func (m *ProposeRequest) UnmarshalVT(dAtA []byte) error {
 	}
 	return nil
 }
-func (m *ProposeResponse) UnmarshalVT(dAtA []byte) error {
+func (m *ProposeResponse) UnmarshalVTUnsafe(dAtA []byte) error {
 	l := len(dAtA)
 	iNdEx := 0
 	for iNdEx < l {
@@ -4426,7 +4444,7 @@ func (m *ProposeResponse) UnmarshalVT(dAtA []byte) error {
 				return io.ErrUnexpectedEOF
 			}
 			m.Outcomes = append(m.Outcomes, &ProposalOutcome{})
-			if err := m.Outcomes[len(m.Outcomes)-1].UnmarshalVT(dAtA[iNdEx:postIndex]); err != nil {
+			if err := m.Outcomes[len(m.Outcomes)-1].UnmarshalVTUnsafe(dAtA[iNdEx:postIndex]); err != nil {
 				return err
 			}
 			iNdEx = postIndex
@@ -4452,7 +4470,7 @@ func (m *ProposeResponse) UnmarshalVT(dAtA []byte) error {
 	}
 	return nil
 }
-func (m *ProposalOutcome) UnmarshalVT(dAtA []byte) error {
+func (m *ProposalOutcome) UnmarshalVTUnsafe(dAtA []byte) error {
 	l := len(dAtA)
 	iNdEx := 0
 	for iNdEx < l {
@@ -4511,12 +4529,12 @@ func (m *ProposalOutcome) UnmarshalVT(dAtA []byte) error {
 				return io.ErrUnexpectedEOF
 			}
 			if oneof, ok := m.Outcome.(*ProposalOutcome_Result); ok {
-				if err := oneof.Result.UnmarshalVT(dAtA[iNdEx:postIndex]); err != nil {
+				if err := oneof.Result.UnmarshalVTUnsafe(dAtA[iNdEx:postIndex]); err != nil {
 					return err
 				}
 			} else {
 				v := &CommandResult{}
-				if err := v.UnmarshalVT(dAtA[iNdEx:postIndex]); err != nil {
+				if err := v.UnmarshalVTUnsafe(dAtA[iNdEx:postIndex]); err != nil {
 					return err
 				}
 				m.Outcome = &ProposalOutcome_Result{Result: v}
@@ -4553,9 +4571,9 @@ func (m *ProposalOutcome) UnmarshalVT(dAtA []byte) error {
 			}
 			if oneof, ok := m.Outcome.(*ProposalOutcome_Status); ok {
 				if unmarshal, ok := interface{}(oneof.Status).(interface {
-					UnmarshalVT([]byte) error
+					UnmarshalVTUnsafe([]byte) error
 				}); ok {
-					if err := unmarshal.UnmarshalVT(dAtA[iNdEx:postIndex]); err != nil {
+					if err := unmarshal.UnmarshalVTUnsafe(dAtA[iNdEx:postIndex]); err != nil {
 						return err
 					}
 				} else {
@@ -4566,9 +4584,9 @@ func (m *ProposalOutcome) UnmarshalVT(dAtA []byte) error {
 			} else {
 				v := &status.Status{}
 				if unmarshal, ok := interface{}(v).(interface {
-					UnmarshalVT([]byte) error
+					UnmarshalVTUnsafe([]byte) error
 				}); ok {
-					if err := unmarshal.UnmarshalVT(dAtA[iNdEx:postIndex]); err != nil {
+					if err := unmarshal.UnmarshalVTUnsafe(dAtA[iNdEx:postIndex]); err != nil {
 						return err
 					}
 				} else {
@@ -4601,7 +4619,7 @@ func (m *ProposalOutcome) UnmarshalVT(dAtA []byte) error {
 	}
 	return nil
 }
-func (m *ReadIndexRequest) UnmarshalVT(dAtA []byte) error {
+func (m *ReadIndexRequest) UnmarshalVTUnsafe(dAtA []byte) error {
 	l := len(dAtA)
 	iNdEx := 0
 	for iNdEx < l {
@@ -4680,7 +4698,11 @@ func (m *ReadIndexRequest) UnmarshalVT(dAtA []byte) error {
 			if postIndex > l {
 				return io.ErrUnexpectedEOF
 			}
-			m.Server = string(dAtA[iNdEx:postIndex])
+			var stringValue string
+			if intStringLen > 0 {
+				stringValue = unsafe.String(&dAtA[iNdEx], intStringLen)
+			}
+			m.Server = stringValue
 			iNdEx = postIndex
 		case 3:
 			if wireType != 0 {
@@ -4724,7 +4746,7 @@ func (m *ReadIndexRequest) UnmarshalVT(dAtA []byte) error {
 	}
 	return nil
 }
-func (m *ReadIndexResponse) UnmarshalVT(dAtA []byte) error {
+func (m *ReadIndexResponse) UnmarshalVTUnsafe(dAtA []byte) error {
 	l := len(dAtA)
 	iNdEx := 0
 	for iNdEx < l {
@@ -4823,7 +4845,7 @@ func (m *ReadIndexResponse) UnmarshalVT(dAtA []byte) error {
 			if m.Lease == nil {
 				m.Lease = &ReadLease{}
 			}
-			if err := m.Lease.UnmarshalVT(dAtA[iNdEx:postIndex]); err != nil {
+			if err := m.Lease.UnmarshalVTUnsafe(dAtA[iNdEx:postIndex]); err != nil {
 				return err
 			}
 			iNdEx = postIndex
@@ -4849,7 +4871,7 @@ func (m *ReadIndexResponse) UnmarshalVT(dAtA []byte) error {
 	}
 	return nil
 }
-func (m *ReadLease) UnmarshalVT(dAtA []byte) error {
+func (m *ReadLease) UnmarshalVTUnsafe(dAtA []byte) error {
 	l := len(dAtA)
 	iNdEx := 0
 	for iNdEx < l {
@@ -4948,7 +4970,7 @@ func (m *ReadLease) UnmarshalVT(dAtA []byte) error {
 			if m.Lasts == nil {
 				m.Lasts = &durationpb1.Duration{}
 			}
-			if err := (*durationpb.Duration)(m.Lasts).UnmarshalVT(dAtA[iNdEx:postIndex]); err != nil {
+			if err := (*durationpb.Duration)(m.Lasts).UnmarshalVTUnsafe(dAtA[iNdEx:postIndex]); err != nil {
 				return err
 			}
 			iNdEx = postIndex
@@ -4974,7 +4996,7 @@ func (m *ReadLease) UnmarshalVT(dAtA []byte) error {
 	}
 	return nil
 }
-func (m *RecallReadLeaseRequest) UnmarshalVT(dAtA []byte) error {
+func (m *RecallReadLeaseRequest) UnmarshalVTUnsafe(dAtA []byte) error {
 	l := len(dAtA)
 	iNdEx := 0
 	for iNdEx < l {
@@ -5063,7 +5085,7 @@ func (m *RecallReadLeaseRequest) UnmarshalVT(dAtA []byte) error {
 	}
 	return nil
 }
-func (m *RecallReadLeaseResponse) UnmarshalVT(dAtA []byte) error {
+func (m *RecallReadLeaseResponse) UnmarshalVTUnsafe(dAtA []byte) error {
 	l := len(dAtA)
 	iNdEx := 0
 	for iNdEx < l {
@@ -5114,7 +5136,7 @@ func (m *RecallReadLeaseResponse) UnmarshalVT(dAtA []byte) error {
 	}
 	return nil
 }
-func (m *GreetRequest) UnmarshalVT(dAtA []byte) error {
+func (m *GreetRequest) UnmarshalVTUnsafe(dAtA []byte) error {
 	l := len(dAtA)
 	iNdEx := 0
 	for iNdEx < l {
@@ -5165,7 +5187,7 @@ func (m *GreetRequest) UnmarshalVT(dAtA []byte) error {
 	}
 	return nil
 }
-func (m *GreetResponse) UnmarshalVT(dAtA []byte) error {
+func (m *GreetResponse) UnmarshalVTUnsafe(dAtA []byte) error {
 	l := len(dAtA)
 	iNdEx := 0
 	for iNdEx < l {
@@ -5226,7 +5248,7 @@ func (m *GreetResponse) UnmarshalVT(dAtA []byte) error {
 			if m.Self == nil {
 				m.Self = &Member{}
 			}
-			if err := m.Self.UnmarshalVT(dAtA[iNdEx:postIndex]); err != nil {
+			if err := m.Self.UnmarshalVTUnsafe(dAtA[iNdEx:postIndex]); err != nil {
 				return err
 			}
 			iNdEx = postIndex
@@ -5299,7 +5321,7 @@ func (m *GreetResponse) UnmarshalVT(dAtA []byte) error {
 				return io.ErrUnexpectedEOF
 			}
 			m.Met = append(m.Met, &Member{})
-			if err := m.Met[len(m.Met)-1].UnmarshalVT(dAtA[iNdEx:postIndex]); err != nil {
+			if err := m.Met[len(m.Met)-1].UnmarshalVTUnsafe(dAtA[iNdEx:postIndex]); err != nil {
 				return err
 			}
 			iNdEx = postIndex
@@ -5352,7 +5374,11 @@ func (m *GreetResponse) UnmarshalVT(dAtA []byte) error {
 			if postIndex > l {
 				return io.ErrUnexpectedEOF
 			}
-			m.Members = append(m.Members, string(dAtA[iNdEx:postIndex]))
+			var stringValue string
+			if intStringLen > 0 {
+				stringValue = unsafe.String(&dAtA[iNdEx], intStringLen)
+			}
+			m.Members = append(m.Members, stringValue)
 			iNdEx = postIndex
 		default:
 			iNdEx = preIndex
@@ -5376,7 +5402,7 @@ func (m *GreetResponse) UnmarshalVT(dAtA []byte) error {
 	}
 	return nil
 }
-func (m *JoinRequest) UnmarshalVT(dAtA []byte) error {
+func (m *JoinRequest) UnmarshalVTUnsafe(dAtA []byte) error {
 	l := len(dAtA)
 	iNdEx := 0
 	for iNdEx < l {
@@ -5437,7 +5463,7 @@ func (m *JoinRequest) UnmarshalVT(dAtA []byte) error {
 			if m.Member == nil {
 				m.Member = &Member{}
 			}
-			if err := m.Member.UnmarshalVT(dAtA[iNdEx:postIndex]); err != nil {
+			if err := m.Member.UnmarshalVTUnsafe(dAtA[iNdEx:postIndex]); err != nil {
 				return err
 			}
 			iNdEx = postIndex
@@ -5510,7 +5536,11 @@ func (m *JoinRequest) UnmarshalVT(dAtA []byte) error {
 			if postIndex > l {
 				return io.ErrUnexpectedEOF
 			}
-			m.RequestId = string(dAtA[iNdEx:postIndex])
+			var stringValue string
+			if intStringLen > 0 {
+				stringValue = unsafe.String(&dAtA[iNdEx], intStringLen)
+			}
+			m.RequestId = stringValue
 			iNdEx = postIndex
 		default:
 			iNdEx = preIndex
@@ -5534,7 +5564,7 @@ func (m *JoinRequest) UnmarshalVT(dAtA []byte) error {
 	}
 	return nil
 }
-func (m *JoinResponse) UnmarshalVT(dAtA []byte) error {
+func (m *JoinResponse) UnmarshalVTUnsafe(dAtA []byte) error {
 	l := len(dAtA)
 	iNdEx := 0
 	for iNdEx < l {
@@ -5612,7 +5642,7 @@ func (m *JoinResponse) UnmarshalVT(dAtA []byte) error {
 				return io.ErrUnexpectedEOF
 			}
 			m.Members = append(m.Members, &Member{})
-			if err := m.Members[len(m.Members)-1].UnmarshalVT(dAtA[iNdEx:postIndex]); err != nil {
+			if err := m.Members[len(m.Members)-1].UnmarshalVTUnsafe(dAtA[iNdEx:postIndex]); err != nil {
 				return err
 			}
 			iNdEx = postIndex
@@ -5638,7 +5668,7 @@ func (m *JoinResponse) UnmarshalVT(dAtA []byte) error {
 	}
 	return nil
 }
-func (m *AnnounceRequest) UnmarshalVT(dAtA []byte) error {
+func (m *AnnounceRequest) UnmarshalVTUnsafe(dAtA []byte) error {
 	l := len(dAtA)
 	iNdEx := 0
 	for iNdEx < l {
@@ -5699,7 +5729,7 @@ func (m *AnnounceRequest) UnmarshalVT(dAtA []byte) error {
 			if m.Member == nil {
 				m.Member = &Member{}
 			}
-			if err := m.Member.UnmarshalVT(dAtA[iNdEx:postIndex]); err != nil {
+			if err := m.Member.UnmarshalVTUnsafe(dAtA[iNdEx:postIndex]); err != nil {
 				return err
 			}
 			iNdEx = postIndex
@@ -5733,7 +5763,11 @@ func (m *AnnounceRequest) UnmarshalVT(dAtA []byte) error {
 			if postIndex > l {
 				return io.ErrUnexpectedEOF
 			}
-			m.RequestId = string(dAtA[iNdEx:postIndex])
+			var stringValue string
+			if intStringLen > 0 {
+				stringValue = unsafe.String(&dAtA[iNdEx], intStringLen)
+			}
+			m.RequestId = stringValue
 			iNdEx = postIndex
 		default:
 			iNdEx = preIndex
@@ -5757,7 +5791,7 @@ func (m *AnnounceRequest) UnmarshalVT(dAtA []byte) error {
 	}
 	return nil
 }
-func (m *AnnounceResponse) UnmarshalVT(dAtA []byte) error {
+func (m *AnnounceResponse) UnmarshalVTUnsafe(dAtA []byte) error {
 	l := len(dAtA)
 	iNdEx := 0
 	for iNdEx < l {
@@ -5808,7 +5842,7 @@ func (m *AnnounceResponse) UnmarshalVT(dAtA []byte) error {
 	}
 	return nil
 }
-func (m *AdmitRequest) UnmarshalVT(dAtA []byte) error {
+func (m *AdmitRequest) UnmarshalVTUnsafe(dAtA []byte) error {
 	l := len(dAtA)
 	iNdEx := 0
 	for iNdEx < l {
@@ -5886,7 +5920,7 @@ func (m *AdmitRequest) UnmarshalVT(dAtA []byte) error {
 				return io.ErrUnexpectedEOF
 			}
 			m.Members = append(m.Members, &Member{})
-			if err := m.Members[len(m.Members)-1].UnmarshalVT(dAtA[iNdEx:postIndex]); err != nil {
+			if err := m.Members[len(m.Members)-1].UnmarshalVTUnsafe(dAtA[iNdEx:postIndex]); err != nil {
 				return err
 			}
 			iNdEx = postIndex
@@ -5912,7 +5946,7 @@ func (m *AdmitRequest) UnmarshalVT(dAtA []byte) error {
 	}
 	return nil
 }
-func (m *AdmitResponse) UnmarshalVT(dAtA []byte) error {
+func (m *AdmitResponse) UnmarshalVTUnsafe(dAtA []byte) error {
 	l := len(dAtA)
 	iNdEx := 0
 	for iNdEx < l {
@@ -5963,7 +5997,7 @@ func (m *AdmitResponse) UnmarshalVT(dAtA []byte) error {
 	}
 	return nil
 }
-func (m *Command) UnmarshalVT(dAtA []byte) error {
+func (m *Command) UnmarshalVTUnsafe(dAtA []byte) error {
 	l := len(dAtA)
 	iNdEx := 0
 	for iNdEx < l {
@@ -6024,7 +6058,7 @@ func (m *Command) UnmarshalVT(dAtA []byte) error {
 			if m.Time == nil {
 				m.Time = &timestamppb1.Timestamp{}
 			}
-			if err := (*timestamppb.Timestamp)(m.Time).UnmarshalVT(dAtA[iNdEx:postIndex]); err != nil {
+			if err := (*timestamppb.Timestamp)(m.Time).UnmarshalVTUnsafe(dAtA[iNdEx:postIndex]); err != nil {
 				return err
 			}
 			iNdEx = postIndex
@@ -6058,7 +6092,11 @@ func (m *Command) UnmarshalVT(dAtA []byte) error {
 			if postIndex > l {
 				return io.ErrUnexpectedEOF
 			}
-			m.RequestId = string(dAtA[iNdEx:postIndex])
+			var stringValue string
+			if intStringLen > 0 {
+				stringValue = unsafe.String(&dAtA[iNdEx], intStringLen)
+			}
+			m.RequestId = stringValue
 			iNdEx = postIndex
 		case 3:
 			if wireType != 0 {
@@ -6109,7 +6147,7 @@ func (m *Command) UnmarshalVT(dAtA []byte) error {
 				return io.ErrUnexpectedEOF
 			}
 			m.Operations = append(m.Operations, &Operation{})
-			if err := m.Operations[len(m.Operations)-1].UnmarshalVT(dAtA[iNdEx:postIndex]); err != nil {
+			if err := m.Operations[len(m.Operations)-1].UnmarshalVTUnsafe(dAtA[iNdEx:postIndex]); err != nil {
 				return err
 			}
 			iNdEx = postIndex
@@ -6143,7 +6181,7 @@ func (m *Command) UnmarshalVT(dAtA []byte) error {
 				return io.ErrUnexpectedEOF
 			}
 			m.Conditions = append(m.Conditions, &Condition{})
-			if err := m.Conditions[len(m.Conditions)-1].UnmarshalVT(dAtA[iNdEx:postIndex]); err != nil {
+			if err := m.Conditions[len(m.Conditions)-1].UnmarshalVTUnsafe(dAtA[iNdEx:postIndex]); err != nil {
 				return err
 			}
 			iNdEx = postIndex
@@ -6176,8 +6214,7 @@ func (m *Command) UnmarshalVT(dAtA []byte) error {
 			if postIndex > l {
 				return io.ErrUnexpectedEOF
 			}
-			m.Batch = append(m.Batch, make([]byte, postIndex-iNdEx))
-			copy(m.Batch[len(m.Batch)-1], dAtA[iNdEx:postIndex])
+			m.Batch = append(m.Batch, dAtA[iNdEx:postIndex])
 			iNdEx = postIndex
 		case 7:
 			if wireType != 2 {
@@ -6209,7 +6246,7 @@ func (m *Command) UnmarshalVT(dAtA []byte) error {
 				return io.ErrUnexpectedEOF
 			}
 			m.Otherwise = append(m.Otherwise, &Operation{})
-			if err := m.Otherwise[len(m.Otherwise)-1].UnmarshalVT(dAtA[iNdEx:postIndex]); err != nil {
+			if err := m.Otherwise[len(m.Otherwise)-1].UnmarshalVTUnsafe(dAtA[iNdEx:postIndex]); err != nil {
 				return err
 			}
 			iNdEx = postIndex
@@ -6284,7 +6321,7 @@ func (m *Command) UnmarshalVT(dAtA []byte) error {
 	}
 	return nil
 }
-func (m *Operation) UnmarshalVT(dAtA []byte) error {
+func (m *Operation) UnmarshalVTUnsafe(dAtA []byte) error {
 	l := len(dAtA)
 	iNdEx := 0
 	for iNdEx < l {
@@ -6343,12 +6380,12 @@ func (m *Operation) UnmarshalVT(dAtA []byte) error {
 				return io.ErrUnexpectedEOF
 			}
 			if oneof, ok := m.Op.(*Operation_Put); ok {
-				if err := oneof.Put.UnmarshalVT(dAtA[iNdEx:postIndex]); err != nil {
+				if err := oneof.Put.UnmarshalVTUnsafe(dAtA[iNdEx:postIndex]); err != nil {
 					return err
 				}
 			} else {
 				v := &Record{}
-				if err := v.UnmarshalVT(dAtA[iNdEx:postIndex]); err != nil {
+				if err := v.UnmarshalVTUnsafe(dAtA[iNdEx:postIndex]); err != nil {
 					return err
 				}
 				m.Op = &Operation_Put{Put: v}
@@ -6384,12 +6421,12 @@ func (m *Operation) UnmarshalVT(dAtA []byte) error {
 				return io.ErrUnexpectedEOF
 			}
 			if oneof, ok := m.Op.(*Operation_Delete); ok {
-				if err := oneof.Delete.UnmarshalVT(dAtA[iNdEx:postIndex]); err != nil {
+				if err := oneof.Delete.UnmarshalVTUnsafe(dAtA[iNdEx:postIndex]); err != nil {
 					return err
 				}
 			} else {
 				v := &RecordKey{}
-				if err := v.UnmarshalVT(dAtA[iNdEx:postIndex]); err != nil {
+				if err := v.UnmarshalVTUnsafe(dAtA[iNdEx:postIndex]); err != nil {
 					return err
 				}
 				m.Op = &Operation_Delete{Delete: v}
@@ -6425,12 +6462,12 @@ func (m *Operation) UnmarshalVT(dAtA []byte) error {
 				return io.ErrUnexpectedEOF
 			}
 			if oneof, ok := m.Op.(*Operation_DeletePrefix); ok {
-				if err := oneof.DeletePrefix.UnmarshalVT(dAtA[iNdEx:postIndex]); err != nil {
+				if err := oneof.DeletePrefix.UnmarshalVTUnsafe(dAtA[iNdEx:postIndex]); err != nil {
 					return err
 				}
 			} else {
 				v := &RecordKey{}
-				if err := v.UnmarshalVT(dAtA[iNdEx:postIndex]); err != nil {
+				if err := v.UnmarshalVTUnsafe(dAtA[iNdEx:postIndex]); err != nil {
 					return err
 				}
 				m.Op = &Operation_DeletePrefix{DeletePrefix: v}
@@ -6466,12 +6503,12 @@ func (m *Operation) UnmarshalVT(dAtA []byte) error {
 				return io.ErrUnexpectedEOF
 			}
 			if oneof, ok := m.Op.(*Operation_Replicate); ok {
-				if err := oneof.Replicate.UnmarshalVT(dAtA[iNdEx:postIndex]); err != nil {
+				if err := oneof.Replicate.UnmarshalVTUnsafe(dAtA[iNdEx:postIndex]); err != nil {
 					return err
 				}
 			} else {
 				v := &Record{}
-				if err := v.UnmarshalVT(dAtA[iNdEx:postIndex]); err != nil {
+				if err := v.UnmarshalVTUnsafe(dAtA[iNdEx:postIndex]); err != nil {
 					return err
 				}
 				m.Op = &Operation_Replicate{Replicate: v}
@@ -6507,12 +6544,12 @@ func (m *Operation) UnmarshalVT(dAtA []byte) error {
 				return io.ErrUnexpectedEOF
 			}
 			if oneof, ok := m.Op.(*Operation_Get); ok {
-				if err := oneof.Get.UnmarshalVT(dAtA[iNdEx:postIndex]); err != nil {
+				if err := oneof.Get.UnmarshalVTUnsafe(dAtA[iNdEx:postIndex]); err != nil {
 					return err
 				}
 			} else {
 				v := &RecordKey{}
-				if err := v.UnmarshalVT(dAtA[iNdEx:postIndex]); err != nil {
+				if err := v.UnmarshalVTUnsafe(dAtA[iNdEx:postIndex]); err != nil {
 					return err
 				}
 				m.Op = &Operation_Get{Get: v}
@@ -6548,12 +6585,12 @@ func (m *Operation) UnmarshalVT(dAtA []byte) error {
 				return io.ErrUnexpectedEOF
 			}
 			if oneof, ok := m.Op.(*Operation_DeleteBelow); ok {
-				if err := oneof.DeleteBelow.UnmarshalVT(dAtA[iNdEx:postIndex]); err != nil {
+				if err := oneof.DeleteBelow.UnmarshalVTUnsafe(dAtA[iNdEx:postIndex]); err != nil {
 					return err
 				}
 			} else {
 				v := &DeleteBelow{}
-				if err := v.UnmarshalVT(dAtA[iNdEx:postIndex]); err != nil {
+				if err := v.UnmarshalVTUnsafe(dAtA[iNdEx:postIndex]); err != nil {
 					return err
 				}
 				m.Op = &Operation_DeleteBelow{DeleteBelow: v}
@@ -6589,12 +6626,12 @@ func (m *Operation) UnmarshalVT(dAtA []byte) error {
 				return io.ErrUnexpectedEOF
 			}
 			if oneof, ok := m.Op.(*Operation_EndLease); ok {
-				if err := oneof.EndLease.UnmarshalVT(dAtA[iNdEx:postIndex]); err != nil {
+				if err := oneof.EndLease.UnmarshalVTUnsafe(dAtA[iNdEx:postIndex]); err != nil {
 					return err
 				}
 			} else {
 				v := &EndLease{}
-				if err := v.UnmarshalVT(dAtA[iNdEx:postIndex]); err != nil {
+				if err := v.UnmarshalVTUnsafe(dAtA[iNdEx:postIndex]); err != nil {
 					return err
 				}
 				m.Op = &Operation_EndLease{EndLease: v}
@@ -6630,12 +6667,12 @@ func (m *Operation) UnmarshalVT(dAtA []byte) error {
 				return io.ErrUnexpectedEOF
 			}
 			if oneof, ok := m.Op.(*Operation_AcquireLock); ok {
-				if err := oneof.AcquireLock.UnmarshalVT(dAtA[iNdEx:postIndex]); err != nil {
+				if err := oneof.AcquireLock.UnmarshalVTUnsafe(dAtA[iNdEx:postIndex]); err != nil {
 					return err
 				}
 			} else {
 				v := &AcquireLock{}
-				if err := v.UnmarshalVT(dAtA[iNdEx:postIndex]); err != nil {
+				if err := v.UnmarshalVTUnsafe(dAtA[iNdEx:postIndex]); err != nil {
 					return err
 				}
 				m.Op = &Operation_AcquireLock{AcquireLock: v}
@@ -6663,7 +6700,7 @@ func (m *Operation) UnmarshalVT(dAtA []byte) error {
 	}
 	return nil
 }
-func (m *DeleteBelow) UnmarshalVT(dAtA []byte) error {
+func (m *DeleteBelow) UnmarshalVTUnsafe(dAtA []byte) error {
 	l := len(dAtA)
 	iNdEx := 0
 	for iNdEx < l {
@@ -6724,7 +6761,7 @@ func (m *DeleteBelow) UnmarshalVT(dAtA []byte) error {
 			if m.Prefix == nil {
 				m.Prefix = &RecordKey{}
 			}
-			if err := m.Prefix.UnmarshalVT(dAtA[iNdEx:postIndex]); err != nil {
+			if err := m.Prefix.UnmarshalVTUnsafe(dAtA[iNdEx:postIndex]); err != nil {
 				return err
 			}
 			iNdEx = postIndex
@@ -6789,7 +6826,7 @@ func (m *DeleteBelow) UnmarshalVT(dAtA []byte) error {
 	}
 	return nil
 }
-func (m *EndLease) UnmarshalVT(dAtA []byte) error {
+func (m *EndLease) UnmarshalVTUnsafe(dAtA []byte) error {
 	l := len(dAtA)
 	iNdEx := 0
 	for iNdEx < l {
@@ -6848,7 +6885,11 @@ func (m *EndLease) UnmarshalVT(dAtA []byte) error {
 			if postIndex > l {
 				return io.ErrUnexpectedEOF
 			}
-			m.Id = string(dAtA[iNdEx:postIndex])
+			var stringValue string
+			if intStringLen > 0 {
+				stringValue = unsafe.String(&dAtA[iNdEx], intStringLen)
+			}
+			m.Id = stringValue
 			iNdEx = postIndex
 		default:
 			iNdEx = preIndex
@@ -6872,7 +6913,7 @@ func (m *EndLease) UnmarshalVT(dAtA []byte) error {
 	}
 	return nil
 }
-func (m *AcquireLock) UnmarshalVT(dAtA []byte) error {
+func (m *AcquireLock) UnmarshalVTUnsafe(dAtA []byte) error {
 	l := len(dAtA)
 	iNdEx := 0
 	for iNdEx < l {
@@ -6931,7 +6972,11 @@ func (m *AcquireLock) UnmarshalVT(dAtA []byte) error {
 			if postIndex > l {
 				return io.ErrUnexpectedEOF
 			}
-			m.Name = string(dAtA[iNdEx:postIndex])
+			var stringValue string
+			if intStringLen > 0 {
+				stringValue = unsafe.String(&dAtA[iNdEx], intStringLen)
+			}
+			m.Name = stringValue
 			iNdEx = postIndex
 		case 2:
 			if wireType != 2 {
@@ -6963,7 +7008,11 @@ func (m *AcquireLock) UnmarshalVT(dAtA []byte) error {
 			if postIndex > l {
 				return io.ErrUnexpectedEOF
 			}
-			m.Lease = string(dAtA[iNdEx:postIndex])
+			var stringValue string
+			if intStringLen > 0 {
+				stringValue = unsafe.String(&dAtA[iNdEx], intStringLen)
+			}
+			m.Lease = stringValue
 			iNdEx = postIndex
 		case 3:
 			if wireType != 2 {
@@ -6997,7 +7046,7 @@ func (m *AcquireLock) UnmarshalVT(dAtA []byte) error {
 			if m.Delay == nil {
 				m.Delay = &durationpb1.Duration{}
 			}
-			if err := (*durationpb.Duration)(m.Delay).UnmarshalVT(dAtA[iNdEx:postIndex]); err != nil {
+			if err := (*durationpb.Duration)(m.Delay).UnmarshalVTUnsafe(dAtA[iNdEx:postIndex]); err != nil {
 				return err
 			}
 			iNdEx = postIndex
@@ -7031,7 +7080,11 @@ func (m *AcquireLock) UnmarshalVT(dAtA []byte) error {
 			if postIndex > l {
 				return io.ErrUnexpectedEOF
 			}
-			m.Holder = string(dAtA[iNdEx:postIndex])
+			var stringValue string
+			if intStringLen > 0 {
+				stringValue = unsafe.String(&dAtA[iNdEx], intStringLen)
+			}
+			m.Holder = stringValue
 			iNdEx = postIndex
 		default:
 			iNdEx = preIndex
@@ -7055,7 +7108,7 @@ func (m *AcquireLock) UnmarshalVT(dAtA []byte) error {
 	}
 	return nil
 }
-func (m *RecordKey) UnmarshalVT(dAtA []byte) error {
+func (m *RecordKey) UnmarshalVTUnsafe(dAtA []byte) error {
 	l := len(dAtA)
 	iNdEx := 0
 	for iNdEx < l {
@@ -7133,7 +7186,11 @@ func (m *RecordKey) UnmarshalVT(dAtA []byte) error {
 			if postIndex > l {
 				return io.ErrUnexpectedEOF
 			}
-			m.Key = string(dAtA[iNdEx:postIndex])
+			var stringValue string
+			if intStringLen > 0 {
+				stringValue = unsafe.String(&dAtA[iNdEx], intStringLen)
+			}
+			m.Key = stringValue
 			iNdEx = postIndex
 		default:
 			iNdEx = preIndex
@@ -7157,7 +7214,7 @@ func (m *RecordKey) UnmarshalVT(dAtA []byte) error {
 	}
 	return nil
 }
-func (m *Condition) UnmarshalVT(dAtA []byte) error {
+func (m *Condition) UnmarshalVTUnsafe(dAtA []byte) error {
 	l := len(dAtA)
 	iNdEx := 0
 	for iNdEx < l {
@@ -7218,7 +7275,7 @@ func (m *Condition) UnmarshalVT(dAtA []byte) error {
 			if m.Row == nil {
 				m.Row = &RecordKey{}
 			}
-			if err := m.Row.UnmarshalVT(dAtA[iNdEx:postIndex]); err != nil {
+			if err := m.Row.UnmarshalVTUnsafe(dAtA[iNdEx:postIndex]); err != nil {
 				return err
 			}
 			iNdEx = postIndex
@@ -7271,7 +7328,11 @@ func (m *Condition) UnmarshalVT(dAtA []byte) error {
 			if postIndex > l {
 				return io.ErrUnexpectedEOF
 			}
-			m.Reason = string(dAtA[iNdEx:postIndex])
+			var stringValue string
+			if intStringLen > 0 {
+				stringValue = unsafe.String(&dAtA[iNdEx], intStringLen)
+			}
+			m.Reason = stringValue
 			iNdEx = postIndex
 		case 4:
 			if wireType != 2 {
@@ -7305,7 +7366,7 @@ func (m *Condition) UnmarshalVT(dAtA []byte) error {
 			if m.Comparison == nil {
 				m.Comparison = &Comparison{}
 			}
-			if err := m.Comparison.UnmarshalVT(dAtA[iNdEx:postIndex]); err != nil {
+			if err := m.Comparison.UnmarshalVTUnsafe(dAtA[iNdEx:postIndex]); err != nil {
 				return err
 			}
 			iNdEx = postIndex
@@ -7351,7 +7412,7 @@ func (m *Condition) UnmarshalVT(dAtA []byte) error {
 	}
 	return nil
 }
-func (m *Comparison) UnmarshalVT(dAtA []byte) error {
+func (m *Comparison) UnmarshalVTUnsafe(dAtA []byte) error {
 	l := len(dAtA)
 	iNdEx := 0
 	for iNdEx < l {
@@ -7488,8 +7549,7 @@ func (m *Comparison) UnmarshalVT(dAtA []byte) error {
 			if postIndex > l {
 				return io.ErrUnexpectedEOF
 			}
-			v := make([]byte, postIndex-iNdEx)
-			copy(v, dAtA[iNdEx:postIndex])
+			v := dAtA[iNdEx:postIndex]
 			m.With = &Comparison_Value{Value: v}
 			iNdEx = postIndex
 		case 6:
@@ -7563,7 +7623,11 @@ func (m *Comparison) UnmarshalVT(dAtA []byte) error {
 			if postIndex > l {
 				return io.ErrUnexpectedEOF
 			}
-			m.With = &Comparison_FreeFor{FreeFor: string(dAtA[iNdEx:postIndex])}
+			var stringValue string
+			if intStringLen > 0 {
+				stringValue = unsafe.String(&dAtA[iNdEx], intStringLen)
+			}
+			m.With = &Comparison_FreeFor{FreeFor: stringValue}
 			iNdEx = postIndex
 		default:
 			iNdEx = preIndex
@@ -7587,7 +7651,7 @@ func (m *Comparison) UnmarshalVT(dAtA []byte) error {
 	}
 	return nil
 }
-func (m *CommandResult) UnmarshalVT(dAtA []byte) error {
+func (m *CommandResult) UnmarshalVTUnsafe(dAtA []byte) error {
 	l := len(dAtA)
 	iNdEx := 0
 	for iNdEx < l {
@@ -7665,7 +7729,11 @@ func (m *CommandResult) UnmarshalVT(dAtA []byte) error {
 			if postIndex > l {
 				return io.ErrUnexpectedEOF
 			}
-			m.FailedReason = string(dAtA[iNdEx:postIndex])
+			var stringValue string
+			if intStringLen > 0 {
+				stringValue = unsafe.String(&dAtA[iNdEx], intStringLen)
+			}
+			m.FailedReason = stringValue
 			iNdEx = postIndex
 		case 3:
 			if wireType != 2 {
@@ -7699,7 +7767,7 @@ func (m *CommandResult) UnmarshalVT(dAtA []byte) error {
 			if m.FailedRow == nil {
 				m.FailedRow = &RecordKey{}
 			}
-			if err := m.FailedRow.UnmarshalVT(dAtA[iNdEx:postIndex]); err != nil {
+			if err := m.FailedRow.UnmarshalVTUnsafe(dAtA[iNdEx:postIndex]); err != nil {
 				return err
 			}
 			iNdEx = postIndex
@@ -7752,7 +7820,7 @@ func (m *CommandResult) UnmarshalVT(dAtA []byte) error {
 				return io.ErrUnexpectedEOF
 			}
 			m.Written = append(m.Written, &Record{})
-			if err := m.Written[len(m.Written)-1].UnmarshalVT(dAtA[iNdEx:postIndex]); err != nil {
+			if err := m.Written[len(m.Written)-1].UnmarshalVTUnsafe(dAtA[iNdEx:postIndex]); err != nil {
 				return err
 			}
 			iNdEx = postIndex
@@ -7786,7 +7854,7 @@ func (m *CommandResult) UnmarshalVT(dAtA []byte) error {
 				return io.ErrUnexpectedEOF
 			}
 			m.Outcomes = append(m.Outcomes, &OperationOutcome{})
-			if err := m.Outcomes[len(m.Outcomes)-1].UnmarshalVT(dAtA[iNdEx:postIndex]); err != nil {
+			if err := m.Outcomes[len(m.Outcomes)-1].UnmarshalVTUnsafe(dAtA[iNdEx:postIndex]); err != nil {
 				return err
 			}
 			iNdEx = postIndex
@@ -7832,7 +7900,7 @@ func (m *CommandResult) UnmarshalVT(dAtA []byte) error {
 	}
 	return nil
 }
-func (m *OperationOutcome) UnmarshalVT(dAtA []byte) error {
+func (m *OperationOutcome) UnmarshalVTUnsafe(dAtA []byte) error {
 	l := len(dAtA)
 	iNdEx := 0
 	for iNdEx < l {
@@ -7893,7 +7961,7 @@ func (m *OperationOutcome) UnmarshalVT(dAtA []byte) error {
 			if m.Row == nil {
 				m.Row = &Record{}
 			}
-			if err := m.Row.UnmarshalVT(dAtA[iNdEx:postIndex]); err != nil {
+			if err := m.Row.UnmarshalVTUnsafe(dAtA[iNdEx:postIndex]); err != nil {
 				return err
 			}
 			iNdEx = postIndex
@@ -7938,7 +8006,7 @@ func (m *OperationOutcome) UnmarshalVT(dAtA []byte) error {
 	}
 	return nil
 }
-func (m *RequestOutcomes) UnmarshalVT(dAtA []byte) error {
+func (m *RequestOutcomes) UnmarshalVTUnsafe(dAtA []byte) error {
 	l := len(dAtA)
 	iNdEx := 0
 	for iNdEx < l {
@@ -7997,7 +8065,7 @@ func (m *RequestOutcomes) UnmarshalVT(dAtA []byte) error {
 				return io.ErrUnexpectedEOF
 			}
 			m.Outcomes = append(m.Outcomes, &RequestOutcome{})
-			if err := m.Outcomes[len(m.Outcomes)-1].UnmarshalVT(dAtA[iNdEx:postIndex]); err != nil {
+			if err := m.Outcomes[len(m.Outcomes)-1].UnmarshalVTUnsafe(dAtA[iNdEx:postIndex]); err != nil {
 				return err
 			}
 			iNdEx = postIndex
@@ -8023,7 +8091,7 @@ func (m *RequestOutcomes) UnmarshalVT(dAtA []byte) error {
 	}
 	return nil
 }
-func (m *RequestOutcome) UnmarshalVT(dAtA []byte) error {
+func (m *RequestOutcome) UnmarshalVTUnsafe(dAtA []byte) error {
 	l := len(dAtA)
 	iNdEx := 0
 	for iNdEx < l {
@@ -8082,7 +8150,11 @@ func (m *RequestOutcome) UnmarshalVT(dAtA []byte) error {
 			if postIndex > l {
 				return io.ErrUnexpectedEOF
 			}
-			m.RequestId = string(dAtA[iNdEx:postIndex])
+			var stringValue string
+			if intStringLen > 0 {
+				stringValue = unsafe.String(&dAtA[iNdEx], intStringLen)
+			}
+			m.RequestId = stringValue
 			iNdEx = postIndex
 		case 2:
 			if wireType != 2 {
@@ -8116,7 +8188,7 @@ func (m *RequestOutcome) UnmarshalVT(dAtA []byte) error {
 			if m.Result == nil {
 				m.Result = &CommandResult{}
 			}
-			if err := m.Result.UnmarshalVT(dAtA[iNdEx:postIndex]); err != nil {
+			if err := m.Result.UnmarshalVTUnsafe(dAtA[iNdEx:postIndex]); err != nil {
 				return err
 			}
 			iNdEx = postIndex
@@ -8149,10 +8221,7 @@ func (m *RequestOutcome) UnmarshalVT(dAtA []byte) error {
 			if postIndex > l {
 				return io.ErrUnexpectedEOF
 			}
-			m.Uuid = append(m.Uuid[:0], dAtA[iNdEx:postIndex]...)
-			if m.Uuid == nil {
-				m.Uuid = []byte{}
-			}
+			m.Uuid = dAtA[iNdEx:postIndex]
 			iNdEx = postIndex
 		case 4:
 			if wireType == 0 {
@@ -8357,7 +8426,7 @@ func (m *RequestOutcome) UnmarshalVT(dAtA []byte) error {
 	}
 	return nil
 }
-func (m *SnapshotHeader) UnmarshalVT(dAtA []byte) error {
+func (m *SnapshotHeader) UnmarshalVTUnsafe(dAtA []byte) error {
 	l := len(dAtA)
 	iNdEx := 0
 	for iNdEx < l {
