@@ -40,7 +40,7 @@ func Decode(data []byte) (*registryv1.Command, error) {
 	if err := cmd.UnmarshalVTUnsafe(bytes.Clone(data)); err != nil {
 		return nil, fmt.Errorf("decode command: %w", err)
 	}
-	if err := known(cmd); err != nil {
+	if err := errors.Join(known(cmd), checkText(cmd)); err != nil {
 		return nil, err
 	}
 	if len(data) > sharedBytes {

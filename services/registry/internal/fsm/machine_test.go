@@ -117,6 +117,26 @@ func TestUnknownCommandIsAnError(t *testing.T) {
 	require.ErrorIs(t, err, fsm.ErrUnknownCommand)
 }
 
+func TestACommandThatIsNotTextDoesNotEnterTheLog(t *testing.T) {
+	for name, cmd := range map[string]*registryv1.Command{
+		"request id": {RequestId: "\xff", Operations: []*registryv1.Operation{put("local/a", "v")}},
+		"key":        {Operations: []*registryv1.Operation{put("local/\xff", "v")}},
+		"otherwise":  {Otherwise: []*registryv1.Operation{del("local/\xff")}},
+		"condition":  {Conditions: []*registryv1.Condition{{Row: &registryv1.RecordKey{Table: kv, Key: "\xff"}}}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, err := fsm.NewProposal(cmd)
+			require.ErrorIs(t, err, fsm.ErrNotText)
+			data, err := cmd.MarshalVT()
+			require.NoError(t, err)
+			_, err = fsm.Decode(data)
+			require.ErrorIs(t, err, fsm.ErrNotText)
+		})
+	}
+	_, err := fsm.NewProposal(&registryv1.Command{Operations: []*registryv1.Operation{put("local/a", "\xff")}})
+	require.NoError(t, err, "a value may be anything")
+}
+
 func FuzzDecode(f *testing.F) {
 	seed, err := proto.Marshal(&registryv1.Command{Time: at(1), RequestId: "r", Operations: []*registryv1.Operation{put("local/a", "v"), delPrefix("local/")}})
 	require.NoError(f, err)

@@ -37,8 +37,11 @@ const (
 	sweep = 1
 )
 
-// NewProposal encodes a command.
+// NewProposal encodes a command. It answers ErrNotText for one that no server could apply.
 func NewProposal(cmd *registryv1.Command) (Proposal, error) {
+	if err := checkText(cmd); err != nil {
+		return Proposal{}, err
+	}
 	data, err := cmd.MarshalVT()
 	if err != nil {
 		return Proposal{}, fmt.Errorf("encode command: %w", err)
