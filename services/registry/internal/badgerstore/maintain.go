@@ -16,7 +16,7 @@ const maintainEvery = time.Minute
 
 // syncsInWindow is how many times the store is synced while it writes what the retention window holds. Nothing above the
 // last Sync is let go: under load that would otherwise be a minute's worth, and compaction would carry it along.
-const syncsInWindow = 4
+const syncsInWindow = 2
 
 // Maintain syncs and reclaims space until ctx ends.
 func (s *Store) Maintain(ctx context.Context) error {
