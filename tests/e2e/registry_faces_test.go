@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 
@@ -90,6 +91,19 @@ func (f faces) transactions(t *testing.T) {
 	require.Equal(t, made.GetMeta().GetIndex(), again.GetMeta().GetIndex())
 	require.Contains(t, f.refused(t, http.StatusConflict, http.MethodPost, "/api/v1/txn", fmt.Sprintf(once, b64("two"))), "REQUEST_ID_REUSED")
 	require.Equal(t, "one", f.value(t, "txn/c"))
+
+	for _, write := range [][]string{
+		{"kv", "set", "txn/d", "one"}, {"kv", "txn", "--set", "txn/d=two"}, {"kv", "delete", "txn/d"},
+	} {
+		line := slices.Concat(write, []string{"--request-id", "faces-" + strings.Join(write[:2], "-"), "-o", "json"})
+		did, repeated := f.CTL(t, line...), f.CTL(t, line...)
+		require.Zero(t, did.Code, did.Stderr)
+		require.Equal(t, did.Stdout, repeated.Stdout, "done once, answered twice")
+	}
+	other := f.CTL(t, "kv", "set", "--request-id", "faces-kv-set", "txn/d", "three")
+	require.NotZero(t, other.Code)
+	require.Contains(t, other.Stderr, "was used for something else")
+	f.refused(t, http.StatusNotFound, http.MethodGet, "/api/v1/kv/txn/d", "")
 
 	input := `{"compare":[{"key":"txn/a","version":"1"}],"success":[{"deletePrefix":{"key":"txn/"}}]}`
 	out := f.CTLInput(t, input, "kv", "txn", "--file", "-", "-o", "json")

@@ -31,6 +31,11 @@ func atIndexFlag(cmd *cobra.Command, into *uint64) {
 	cmd.Flags().Uint64Var(into, atIndexName, 0, "the state as of this index, as far back as registry.retention says; 0: the latest")
 }
 
+// requestIDFlag adds --request-id.
+func requestIDFlag(cmd *cobra.Command, into *string) {
+	cmd.Flags().StringVar(into, "request-id", "", "the write's id: made again with the same one, a write is done once (default: a new one)")
+}
+
 // named answers the datacenter to put into a request: empty stands for that of the gateway.
 func named(datacenter string) string {
 	if datacenter == konsul.Local {

@@ -96,7 +96,7 @@ func (a *app) kvSet() *cobra.Command {
 	var datacenter string
 	var scope scopeFlags
 	var cas, keep uint64
-	var lease string
+	var lease, requestID string
 	var meta map[string]string
 	var fence fenceFlag
 	cmd := &cobra.Command{
@@ -104,12 +104,16 @@ func (a *app) kvSet() *cobra.Command {
 		Long: `Write a key. VALUE "-" is standard input, "@FILE" the content of a file (write "@@..." for a value that
 begins with "@"). With --cas the write happens only if the key's index is the one given, 0 meaning that
 the key is absent; otherwise it fails with exit code 6. With --lease the key is deleted when that lease
-ends; with --fence the write happens only while the lock is held with that token.`,
+ends; with --fence the write happens only while the lock is held with that token.
+
+Whoever does not hear whether a write was done repeats it with the same --request-id: it is done once, and the first
+outcome is answered. The same id with another write is refused.`,
 		Example: `  konsulctl kv set --global config/app/version v2.0
   konsulctl kv set --lease 7a1c0a5e --meta owner=web presence/web-1 up
   konsulctl kv set --fence jobs/nightly=1042 jobs/nightly/state done
   konsulctl kv set --datacenter us-east config/local/db_url "postgresql://us-db:5432/app"
   konsulctl kv set --cas 42 config/app/version v2.1
+  konsulctl kv set --request-id "$(uuidgen)" config/app/version v2.1
   konsulctl kv set config/tls.pem @tls.pem
   date | konsulctl kv set deployed-at -`,
 		Args: exactly("KEY", "VALUE"), ValidArgsFunction: a.completeKeys,
@@ -120,7 +124,7 @@ ends; with --fence the write happens only while the lock is held with that token
 			}
 			request := &registryv1.SetRequest{
 				Key: args[0], Value: value, Scope: scope.scope(), Datacenter: named(datacenter), Flags: keep,
-				Lease: lease, Meta: meta, Fence: fence.Fence,
+				Lease: lease, Meta: meta, Fence: fence.Fence, RequestId: requestID,
 			}
 			if cmd.Flags().Changed("cas") {
 				request.Cas = proto.Uint64(cas)
@@ -143,6 +147,7 @@ ends; with --fence the write happens only while the lock is held with that token
 	cmd.Flags().Uint64Var(&keep, "flags", 0, "a number to keep with the value, for your own use")
 	cmd.Flags().StringToStringVar(&meta, "meta", nil, "NAME=VALUE to keep with the value, for your own use; repeatable")
 	cmd.Flags().StringVar(&lease, "lease", "", "delete the key when this lease ends")
+	requestIDFlag(cmd, &requestID)
 	fence.add(cmd)
 	return cmd
 }
@@ -251,6 +256,7 @@ func (a *app) kvDelete() *cobra.Command {
 	var datacenter string
 	var scope scopeFlags
 	var cas uint64
+	var requestID string
 	var recurse bool
 	var fence fenceFlag
 	cmd := &cobra.Command{
@@ -261,7 +267,7 @@ With --cas the key is deleted only if its index is the one given; otherwise it f
 		Example: "  konsulctl kv delete config/app/version\n  konsulctl kv delete --global --recurse config/feature_flags/\n  konsulctl kv delete --fence jobs/nightly=1042 jobs/nightly/state",
 		Args:    exactly("KEY"), ValidArgsFunction: a.completeKeys,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			request := &registryv1.DeleteRequest{Key: args[0], Scope: scope.scope(), Datacenter: named(datacenter), Recurse: recurse, Fence: fence.Fence}
+			request := &registryv1.DeleteRequest{Key: args[0], Scope: scope.scope(), Datacenter: named(datacenter), Recurse: recurse, Fence: fence.Fence, RequestId: requestID}
 			if cmd.Flags().Changed("cas") {
 				request.Cas = proto.Uint64(cas)
 			}
@@ -280,6 +286,7 @@ With --cas the key is deleted only if its index is the one given; otherwise it f
 	a.datacenterFlag(cmd, &datacenter, "datacenter to delete in (default: the gateway's)")
 	cmd.Flags().Uint64Var(&cas, "cas", 0, "delete only if the key's index is this")
 	cmd.Flags().BoolVar(&recurse, "recurse", false, "delete every key that begins with KEY")
+	requestIDFlag(cmd, &requestID)
 	cmd.MarkFlagsMutuallyExclusive("cas", "recurse")
 	fence.add(cmd)
 	return cmd

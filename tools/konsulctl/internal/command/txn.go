@@ -19,7 +19,7 @@ import (
 )
 
 func (a *app) kvTxn() *cobra.Command {
-	var datacenter, file string
+	var datacenter, file, requestID string
 	var global bool
 	request := &registryv1.TxnRequest{}
 	cmd := &cobra.Command{
@@ -51,6 +51,9 @@ index (the index of the last change) or created (the index of the first), and OP
 			}
 			if datacenter != "" {
 				request.Datacenter = named(datacenter)
+			}
+			if requestID != "" {
+				request.RequestId = requestID
 			}
 			return a.call(cmd, func(ctx context.Context, api konsul.API) error {
 				answer, err := api.KV.Txn(ctx, request)
@@ -87,6 +90,7 @@ index (the index of the last change) or created (the index of the first), and OP
 	}
 	flags.StringVar(&file, "file", "", "file with the transaction as JSON")
 	flags.BoolVar(&global, "global", false, "keys without a scope are global")
+	requestIDFlag(cmd, &requestID)
 	a.datacenterFlag(cmd, &datacenter, "datacenter to carry it out in (default: the gateway's)")
 	for _, name := range []string{"if", "if-held", "get", "set", "delete", "delete-prefix", "else-get", "else-set", "else-delete", "else-delete-prefix"} {
 		cmd.MarkFlagsMutuallyExclusive("file", name)
