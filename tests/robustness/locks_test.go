@@ -5,10 +5,9 @@ import (
 	"time"
 
 	"github.com/google/uuid"
-	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/durationpb"
 
+	"konsul.dev/pkg/fault"
 	registryv1 "konsul.dev/proto/gen/konsul/registry/v1"
 	"konsul.dev/tests/robustness/arena"
 	"konsul.dev/tests/robustness/history"
@@ -83,7 +82,7 @@ func (c *caller) revoke(ctx context.Context, lease string) {
 			_, err := c.cluster.Client(c.place()).Lease.Revoke(ctx, req)
 			return err
 		})
-		if err == nil || status.Code(err) == codes.NotFound {
+		if f, ok := fault.As(err); err == nil || ok && f.Code() == fault.NotFound {
 			return
 		}
 		c.wait(ctx, 20)
