@@ -30,7 +30,7 @@ func (l *Lab) bringUp(ctx context.Context, reused bool) error {
 		return err
 	}
 	if !reused {
-		if err := l.asking(primary.Datacenter, func(client ready.Federation) error { return l.admit(ctx, client) }); err != nil {
+		if err := l.asking(primary.Datacenter, func(client ready.Federation) error { return l.admit(ctx, primary, client) }); err != nil {
 			return err
 		}
 	}
@@ -54,10 +54,15 @@ func (l *Lab) bringUp(ctx context.Context, reused bool) error {
 	return nil
 }
 
-// admit makes the join tokens of the secondaries.
-func (l *Lab) admit(ctx context.Context, primary ready.Federation) error {
+// admit makes the join tokens of the secondaries. Services of a datacenter that serves may still be about to find each other, and a token
+// that nobody heard of does no harm.
+func (l *Lab) admit(ctx context.Context, s *site, primary ready.Federation) error {
 	for _, dc := range l.layout.Secondaries() {
-		token, err := primary.CreateJoinToken(ctx, dc.Name)
+		var token string
+		err := l.await(ctx, s, "the join token of "+dc.Name, func(ctx context.Context) (err error) {
+			token, err = primary.CreateJoinToken(ctx, dc.Name)
+			return err
+		})
 		if err != nil {
 			return fmt.Errorf("make join token of %s: %w", dc.Name, err)
 		}
