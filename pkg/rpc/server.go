@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+	"go.opentelemetry.io/otel/propagation"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials"
@@ -68,6 +69,9 @@ func NewServer(p ServerParams) (*Server, error) {
 		metrics: metrics,
 		name:    p.Name,
 	}
+	if !p.Telemetry.Traces() {
+		chain.propagator = p.Telemetry.Propagator
+	}
 	options := append([]grpc.ServerOption{
 		grpc.Creds(peerCredentials{credentials.NewTLS(p.Identity.ServerTLS(tlsOptions))}),
 		grpc.ChainUnaryInterceptor(chain.unary),
@@ -119,10 +123,13 @@ type interceptor struct {
 	log     *slog.Logger
 	metrics *serverMetrics
 	name    string
+	// propagator finds the trace a call belongs to; nil when spans are made of calls, which does so too.
+	propagator propagation.TextMapPropagator
 }
 
 func (i interceptor) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (resp any, err error) {
 	start := time.Now()
+	ctx = received(ctx, i.propagator)
 	defer func() { err = i.finish(ctx, info.FullMethod, start, recover(), err) }()
 	admitted, err := i.guard.admit(ctx, info.FullMethod)
 	if err != nil {
@@ -133,8 +140,9 @@ func (i interceptor) unary(ctx context.Context, req any, info *grpc.UnaryServerI
 
 func (i interceptor) stream(srv any, stream grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler) (err error) {
 	start := time.Now()
-	defer func() { err = i.finish(stream.Context(), info.FullMethod, start, recover(), err) }()
-	admitted, err := i.guard.admit(stream.Context(), info.FullMethod)
+	ctx := received(stream.Context(), i.propagator)
+	defer func() { err = i.finish(ctx, info.FullMethod, start, recover(), err) }()
+	admitted, err := i.guard.admit(ctx, info.FullMethod)
 	if err != nil {
 		return err
 	}

@@ -35,10 +35,12 @@ func (s *kvService) Get(ctx context.Context, req *registryv1.GetRequest) (*regis
 			return err
 		})
 	}
-	err = s.block(ctx, req, kvFilters(key, true), func(uint64) (uint64, error) {
-		err := read()
-		return changed, err
-	})
+	if req.GetIndex() > 0 { // Most reads do not wait, and need not say for what.
+		err = s.block(ctx, req, kvFilters(key, true), func(uint64) (uint64, error) {
+			err := read()
+			return changed, err
+		})
+	}
 	if err == nil {
 		err = read()
 	}

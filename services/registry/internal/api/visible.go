@@ -89,9 +89,6 @@ func (c *Core) rowNeed(row *registryv1.Record) (acl.Need, bool) {
 		if value.GetNode() != "" {
 			return read(acl.Node, value.GetNode())
 		}
-		if value.GetNode() != "" {
-			return read(acl.Node, value.GetNode())
-		}
 		name, known := c.Catalog.ServiceName(value.GetServiceId())
 		if !known {
 			name = value.GetServiceId() // Its service is gone, and so is the check in a moment.

@@ -21,13 +21,8 @@ type Batch struct {
 	s     *Store
 	base  *view
 	last  uint64
-	dirty map[rowID]*change
+	dirty byRow[*change]
 	order []*change
-}
-
-type rowID struct {
-	table registryv1.Table
-	key   string
 }
 
 // change is one version of a row; row is nil when it was dropped.
@@ -42,11 +37,11 @@ func (s *Store) Begin() *Batch {
 	applied := s.applied.Load()
 	dirty := s.dirty
 	if s.dirty = nil; dirty == nil {
-		dirty = map[rowID]*change{}
+		dirty = byRow[*change]{}
 	}
 	return &Batch{
 		s: s, last: applied, dirty: dirty,
-		base: &view{txn: s.db.NewTransactionAt(applied, false), index: applied, rows: s.rows, oldest: s.Oldest},
+		base: &view{db: s.db, index: applied, rows: s.rows, oldest: s.Oldest},
 	}
 }
 
@@ -69,15 +64,15 @@ func (b *Batch) Changes() []*registryv1.Record {
 
 // Discard drops the batch. It does no harm after Commit.
 func (b *Batch) Discard() {
-	b.base.txn.Discard()
-	if len(b.dirty) <= usualRows {
-		clear(b.dirty)
+	b.base.discard()
+	if len(b.order) <= usualRows {
+		b.dirty.clear()
 		b.s.dirty, b.dirty = b.dirty, nil // For the next batch.
 	}
 }
 
 const (
-	// usualRows is up to how many rows of a batch its map is worth keeping.
+	// usualRows is up to how many rows of a batch its maps are worth keeping.
 	usualRows = 512
 	// usualBytes is up to how large the buffer is worth keeping in which rows are encoded.
 	usualBytes = 256 << 10
@@ -85,7 +80,7 @@ const (
 
 // Commit writes the batch and makes it visible.
 func (b *Batch) Commit() error {
-	b.base.txn.Discard()
+	b.base.discard()
 	// First, for the floor is written with the applied index: nothing may be let go that a restart thinks is there.
 	written := b.bytes()
 	b.s.window.add(b.last, written)
@@ -207,7 +202,7 @@ type Tx struct {
 
 // Get answers a row as the command finds it. The caller must not change it.
 func (t *Tx) Get(table registryv1.Table, key string) (*registryv1.Record, error) {
-	if c, ok := t.b.dirty[rowID{table, key}]; ok {
+	if c, ok := t.b.dirty.get(rowID{table, key}); ok {
 		return c.row, nil
 	}
 	return t.b.base.Get(table, key)
@@ -232,12 +227,12 @@ func (t *Tx) Drop(table registryv1.Table, key string) error {
 }
 
 func (t *Tx) record(id rowID, row *registryv1.Record) {
-	if c, ok := t.b.dirty[id]; ok && c.index == t.index {
+	if c, ok := t.b.dirty.get(id); ok && c.index == t.index {
 		c.row = row // Written twice by one command: only the last one counts.
 		return
 	}
 	c := &change{id: id, index: t.index, row: row}
-	t.b.dirty[id] = c
+	t.b.dirty.set(id, c)
 	t.b.order = append(t.b.order, c)
 }
 
@@ -259,7 +254,7 @@ func (t *Tx) Scan(table registryv1.Table, o record.ScanOptions, fn func(*registr
 			}
 			pending = pending[1:]
 		}
-		if _, dirty := t.b.dirty[rowID{table, r.GetKey()}]; dirty {
+		if _, dirty := t.b.dirty.get(rowID{table, r.GetKey()}); dirty {
 			return true // Its pending version comes in its own turn.
 		}
 		stopped = !fn(r)
@@ -273,8 +268,8 @@ func (t *Tx) Scan(table registryv1.Table, o record.ScanOptions, fn func(*registr
 
 func (t *Tx) pending(table registryv1.Table, o record.ScanOptions) []*change {
 	var out []*change
-	for id, c := range t.b.dirty {
-		if id.table == table && strings.HasPrefix(id.key, o.Prefix) && id.key >= o.From {
+	for key, c := range t.b.dirty[table] {
+		if strings.HasPrefix(key, o.Prefix) && key >= o.From {
 			out = append(out, c)
 		}
 	}

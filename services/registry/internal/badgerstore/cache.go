@@ -35,7 +35,7 @@ type rowCache struct {
 // and a row in use is two objects for the collector: itself and its cell.
 type cacheShard struct {
 	mu             sync.Mutex
-	cells          map[rowID]*cell
+	cells          byRow[*cell]
 	oldest, newest *cell
 	hand           *cell
 	bytes          int
@@ -66,7 +66,7 @@ func newRowCache(budget int64, index uint64) *rowCache {
 }
 
 func (s *cacheShard) reset() {
-	s.cells, s.oldest, s.newest, s.hand, s.bytes = map[rowID]*cell{}, nil, nil, nil, 0
+	s.cells, s.oldest, s.newest, s.hand, s.bytes = byRow[*cell]{}, nil, nil, nil, 0
 }
 
 func rowBytes(id rowID, r *registryv1.Record) int {
@@ -82,7 +82,7 @@ func (c *rowCache) get(id rowID, index uint64) (row *registryv1.Record, ok bool)
 	s := c.shard(id)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	known, ok := s.cells[id]
+	known, ok := s.cells.get(id)
 	if !ok || known.since > index {
 		return nil, false
 	}
@@ -138,7 +138,7 @@ func (s *cacheShard) put(id rowID, now cached, budget int) bool {
 	if id.table == registryv1.Table_TABLE_REQUEST || size > cachedRowBytes {
 		return false // Outcomes of requests are hardly ever read.
 	}
-	if known, ok := s.cells[id]; ok {
+	if known, ok := s.cells.get(id); ok {
 		s.bytes -= rowBytes(id, known.row)
 		known.cached, known.asked = now, true
 	} else {
@@ -160,7 +160,7 @@ func (s *cacheShard) add(id rowID, now cached) {
 		s.oldest = fresh
 	}
 	s.newest = fresh
-	s.cells[id] = fresh
+	s.cells.set(id, fresh)
 }
 
 // evict drops one of at least one cells.
@@ -174,11 +174,11 @@ func (s *cacheShard) evict() {
 }
 
 func (s *cacheShard) drop(id rowID) {
-	c, ok := s.cells[id]
+	c, ok := s.cells.get(id)
 	if !ok {
 		return
 	}
-	delete(s.cells, id)
+	s.cells.drop(id)
 	s.bytes -= rowBytes(id, c.row)
 	if s.hand == c {
 		s.hand = c.newer

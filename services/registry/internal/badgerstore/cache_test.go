@@ -132,14 +132,14 @@ func TestTheCacheKeepsWhatIsAskedFor(t *testing.T) {
 	one := rowBytes(id(0), nil)
 	for n := range 100 {
 		s.put(id(n), cached{}, fit*one)
-		if asked, ok := s.cells[id(0)]; ok {
+		if asked, ok := s.cells.get(id(0)); ok {
 			asked.asked = true
 		}
 	}
-	require.Contains(t, s.cells, id(0))
-	require.NotContains(t, s.cells, id(1))
-	require.Contains(t, s.cells, id(99))
-	require.Len(t, s.cells, fit)
+	require.Contains(t, s.cells[kv], id(0).key)
+	require.NotContains(t, s.cells[kv], id(1).key)
+	require.Contains(t, s.cells[kv], id(99).key)
+	require.Len(t, s.cells[kv], fit)
 }
 
 // Whatever is put, asked for and dropped: the chain and the map say the same, and the size is theirs.
@@ -152,7 +152,7 @@ func TestTheCacheKeepsItsAccounts(t *testing.T) {
 			id := rowID{kv, fmt.Sprint(rapid.IntRange(0, 20).Draw(t, "row"))}
 			switch rapid.IntRange(0, 3).Draw(t, "what") {
 			case 0:
-				if c := s.cells[id]; c != nil {
+				if c, _ := s.cells.get(id); c != nil {
 					c.asked = true
 				}
 			case 1:
@@ -163,14 +163,15 @@ func TestTheCacheKeepsItsAccounts(t *testing.T) {
 			bytes, count, hand := 0, 0, s.hand == nil
 			var before *cell
 			for c := s.oldest; c != nil; before, c = c, c.newer {
-				require.Same(t, s.cells[c.id], c)
+				known, _ := s.cells.get(c.id)
+				require.Same(t, known, c)
 				require.Same(t, before, c.older)
 				bytes += rowBytes(c.id, c.row)
 				count++
 				hand = hand || s.hand == c
 			}
 			require.Same(t, before, s.newest)
-			require.Len(t, s.cells, count)
+			require.Len(t, s.cells[kv], count)
 			require.Equal(t, bytes, s.bytes)
 			require.LessOrEqual(t, s.bytes, budget)
 			require.True(t, hand, "the hand is on a cell that is here")

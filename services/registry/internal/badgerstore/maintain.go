@@ -99,7 +99,7 @@ func (s *Store) Purge(ctx context.Context) (int, error) {
 		if !ok {
 			return errors.New("view of a foreign store")
 		}
-		it := v.txn.NewIterator(badger.IteratorOptions{PrefetchSize: prefetch})
+		it := v.txn().NewIterator(badger.IteratorOptions{PrefetchSize: prefetch})
 		defer it.Close()
 		for it.Rewind(); it.Valid() && ctx.Err() == nil; it.Next() {
 			item := it.Item()

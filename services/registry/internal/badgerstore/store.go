@@ -56,7 +56,7 @@ type Store struct {
 	gate   sync.RWMutex
 	closed bool
 	// dirty is an empty map for the next batch, nil when there is none.
-	dirty map[rowID]*change
+	dirty byRow[*change]
 	// encoded is a buffer for the next batch's rows.
 	encoded []byte
 	// unsynced is about how much was written since the last Sync began; syncDue is told when that is too much.
@@ -225,9 +225,9 @@ func (s *Store) ViewAt(index uint64, fn func(record.Reader) error) error {
 }
 
 func (s *Store) viewAt(index uint64, fn func(record.Reader) error) error {
-	txn := s.db.NewTransactionAt(index, false)
-	defer txn.Discard()
-	return fn(&view{txn: txn, index: index, rows: s.rows, oldest: s.Oldest, floor: s.Oldest()})
+	v := &view{db: s.db, index: index, rows: s.rows, oldest: s.Oldest, floor: s.Oldest()}
+	defer v.discard()
+	return fn(v)
 }
 
 var errClosed = errors.New("store is closed")

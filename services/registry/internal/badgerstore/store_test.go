@@ -52,7 +52,7 @@ func step(t *testing.T, s *Store, first, last uint64, commit bool) {
 		require.NoError(t, b.Commit())
 		return
 	}
-	b.base.txn.Discard()
+	b.base.discard()
 	require.NoError(t, b.write())
 }
 

@@ -12,9 +12,11 @@ import (
 
 // view is the state as of one index.
 type view struct {
-	txn   *badger.Txn
+	db    *badger.DB
 	index uint64
-	rows  *rowCache
+	// reading is the transaction that reads the files; nil as long as the cache knew everything.
+	reading *badger.Txn
+	rows    *rowCache
 	// floor is the index after which every version of every row was known when the view began.
 	floor uint64
 	// oldest answers the oldest index that can be read now.
@@ -30,6 +32,20 @@ func (v *view) lost() error {
 }
 
 var _ record.Reader = (*view)(nil)
+
+func (v *view) txn() *badger.Txn {
+	if v.reading == nil {
+		v.reading = v.db.NewTransactionAt(v.index, false)
+	}
+	return v.reading
+}
+
+// discard ends the view. It may be called twice.
+func (v *view) discard() {
+	if v.reading != nil {
+		v.reading.Discard()
+	}
+}
 
 func (v *view) Index() uint64 { return v.index }
 
@@ -51,7 +67,7 @@ func (v *view) Get(table registryv1.Table, key string) (*registryv1.Record, erro
 
 // find looks a row up in the files; nil when it is not there.
 func (v *view) find(id rowID) (r *registryv1.Record, err error) {
-	item, err := v.txn.Get(rowKey(id.table, id.key))
+	item, err := v.txn().Get(rowKey(id.table, id.key))
 	if errors.Is(err, badger.ErrKeyNotFound) {
 		return nil, nil
 	}
@@ -72,7 +88,7 @@ const prefetch = 64
 
 func (v *view) Scan(table registryv1.Table, o record.ScanOptions, fn func(*registryv1.Record) bool) error {
 	prefix := rowKey(table, o.Prefix)
-	it := v.txn.NewIterator(badger.IteratorOptions{
+	it := v.txn().NewIterator(badger.IteratorOptions{
 		PrefetchValues: false, // Values live in the tree: prefetching only copies them twice.
 		PrefetchSize:   prefetch,
 		Prefix:         prefix,
@@ -105,7 +121,7 @@ func (v *view) Scan(table registryv1.Table, o record.ScanOptions, fn func(*regis
 // History implements record.Reader. Compaction takes the versions at or below the floor when it comes to
 // it, so they are left out even while they are there: servers answer alike.
 func (v *view) History(table registryv1.Table, key string, fn func(*registryv1.Record) bool) (uint64, error) {
-	it := v.txn.NewKeyIterator(rowKey(table, key), badger.IteratorOptions{AllVersions: true})
+	it := v.txn().NewKeyIterator(rowKey(table, key), badger.IteratorOptions{AllVersions: true})
 	defer it.Close()
 	if err := v.lost(); err != nil {
 		return 0, err

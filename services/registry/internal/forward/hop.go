@@ -23,7 +23,13 @@ type hops struct {
 	named bool
 }
 
+// passesOn is the service whose marks count: only registries pass calls on.
+const passesOn = "registry"
+
 func hopsOf(ctx context.Context) hops {
+	if rpc.CallerFrom(ctx).Peer.Service != passesOn {
+		return hops{}
+	}
 	first := func(key string) string {
 		if values := metadata.ValueFromIncomingContext(ctx, key); len(values) > 0 {
 			return values[0]

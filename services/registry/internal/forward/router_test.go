@@ -17,6 +17,8 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"konsul.dev/pkg/fault"
+	"konsul.dev/pkg/identity"
+	"konsul.dev/pkg/rpc"
 	registryv1 "konsul.dev/proto/gen/konsul/registry/v1"
 	"konsul.dev/services/registry/internal/fsm"
 )
@@ -176,11 +178,18 @@ func (w *world) do(ctx context.Context, t *testing.T, r *Router, method string, 
 	return err
 }
 
+// calledBy answers the context of a call by a service.
+func calledBy(ctx context.Context, service string, md metadata.MD) context.Context {
+	ctx = metadata.NewIncomingContext(ctx, md)
+	return rpc.WithCaller(ctx, rpc.Caller{Peer: identity.ID{Kind: identity.KindService, Service: service}})
+}
+
 func TestCallsGoWhereTheyBelong(t *testing.T) {
 	stale, linear := registryv1.ReadMode_READ_MODE_STALE, registryv1.ReadMode_READ_MODE_LINEARIZABLE
-	from := func(key string) context.Context {
-		return metadata.NewIncomingContext(context.Background(), metadata.Pairs(key, "x", "authorization", "Bearer secret"))
+	by := func(service, key string) context.Context {
+		return calledBy(context.Background(), service, metadata.Pairs(key, "x", "authorization", "Bearer secret"))
 	}
+	from := func(key string) context.Context { return by("registry", key) }
 	for name, c := range map[string]struct {
 		leader string
 		ctx    context.Context
@@ -189,26 +198,27 @@ func TestCallsGoWhereTheyBelong(t *testing.T) {
 		want   []string
 		reason string
 	}{
-		"default read on the leader":      {"s1", nil, "/get", &registryv1.GetRequest{}, []string{"here"}, ""},
-		"default read on a follower":      {"s2", nil, "/get", &registryv1.GetRequest{}, []string{"ask s2", "s2"}, ""},
-		"blocking read on a follower":     {"s2", nil, "/get", &registryv1.GetRequest{Index: 3}, []string{"s2"}, ""},
-		"proposal on a follower":          {"s2", nil, "/propose", &registryv1.SetRequest{}, []string{"here"}, ""},
-		"stale read on a follower":        {"s2", nil, "/get", &registryv1.GetRequest{ReadMode: stale}, []string{"here"}, ""},
-		"stale read without a leader":     {"", nil, "/get", &registryv1.GetRequest{ReadMode: stale}, []string{"here"}, ""},
-		"linearizable read":               {"s1", nil, "/get", &registryv1.GetRequest{ReadMode: linear}, []string{"here"}, ""},
-		"own datacenter by name":          {"s1", nil, "/get", &registryv1.GetRequest{Datacenter: "dc1"}, []string{"here"}, ""},
-		"own datacenter as local":         {"s1", nil, "/get", &registryv1.GetRequest{Datacenter: "local"}, []string{"here"}, ""},
-		"other datacenter":                {"s1", nil, "/get", &registryv1.GetRequest{Datacenter: "dc2"}, []string{"dc2"}, ""},
-		"stale read of other datacenter":  {"s1", nil, "/get", &registryv1.GetRequest{Datacenter: "dc2", ReadMode: stale}, []string{"dc2"}, ""},
-		"unknown datacenter":              {"s1", nil, "/get", &registryv1.GetRequest{Datacenter: "dc9"}, nil, ReasonUnknownDatacenter},
-		"global write":                    {"s1", nil, "/set", &registryv1.SetRequest{Scope: registryv1.Scope_SCOPE_GLOBAL, Datacenter: "dc2"}, []string{"dc0"}, ""},
-		"local write on a follower":       {"s2", nil, "/set", &registryv1.SetRequest{}, []string{"s2"}, ""},
-		"anywhere":                        {"s2", nil, "/status", &registryv1.ClusterStatusRequest{}, []string{"here"}, ""},
-		"second hop between datacenters":  {"s1", from(hopDatacenter), "/get", &registryv1.GetRequest{Datacenter: "dc2"}, nil, ReasonForwardingLoop},
-		"global write sent to no primary": {"s1", from(hopDatacenter), "/set", &registryv1.SetRequest{Scope: registryv1.Scope_SCOPE_GLOBAL}, nil, ReasonForwardingLoop},
-		"from a datacenter to the leader": {"s2", from(hopDatacenter), "/get", &registryv1.GetRequest{}, []string{"ask s2", "s2"}, ""},
-		"second hop to a leader":          {"s2", from(hopServer), "/get", &registryv1.GetRequest{}, nil, fault.ReasonNoLeader},
-		"not routed":                      {"", nil, "/other", &registryv1.GetRequest{}, []string{"here"}, ""},
+		"default read on the leader":                {"s1", nil, "/get", &registryv1.GetRequest{}, []string{"here"}, ""},
+		"default read on a follower":                {"s2", nil, "/get", &registryv1.GetRequest{}, []string{"ask s2", "s2"}, ""},
+		"blocking read on a follower":               {"s2", nil, "/get", &registryv1.GetRequest{Index: 3}, []string{"s2"}, ""},
+		"proposal on a follower":                    {"s2", nil, "/propose", &registryv1.SetRequest{}, []string{"here"}, ""},
+		"stale read on a follower":                  {"s2", nil, "/get", &registryv1.GetRequest{ReadMode: stale}, []string{"here"}, ""},
+		"stale read without a leader":               {"", nil, "/get", &registryv1.GetRequest{ReadMode: stale}, []string{"here"}, ""},
+		"linearizable read":                         {"s1", nil, "/get", &registryv1.GetRequest{ReadMode: linear}, []string{"here"}, ""},
+		"own datacenter by name":                    {"s1", nil, "/get", &registryv1.GetRequest{Datacenter: "dc1"}, []string{"here"}, ""},
+		"own datacenter as local":                   {"s1", nil, "/get", &registryv1.GetRequest{Datacenter: "local"}, []string{"here"}, ""},
+		"other datacenter":                          {"s1", nil, "/get", &registryv1.GetRequest{Datacenter: "dc2"}, []string{"dc2"}, ""},
+		"stale read of other datacenter":            {"s1", nil, "/get", &registryv1.GetRequest{Datacenter: "dc2", ReadMode: stale}, []string{"dc2"}, ""},
+		"unknown datacenter":                        {"s1", nil, "/get", &registryv1.GetRequest{Datacenter: "dc9"}, nil, ReasonUnknownDatacenter},
+		"global write":                              {"s1", nil, "/set", &registryv1.SetRequest{Scope: registryv1.Scope_SCOPE_GLOBAL, Datacenter: "dc2"}, []string{"dc0"}, ""},
+		"local write on a follower":                 {"s2", nil, "/set", &registryv1.SetRequest{}, []string{"s2"}, ""},
+		"anywhere":                                  {"s2", nil, "/status", &registryv1.ClusterStatusRequest{}, []string{"here"}, ""},
+		"second hop between datacenters":            {"s1", from(hopDatacenter), "/get", &registryv1.GetRequest{Datacenter: "dc2"}, nil, ReasonForwardingLoop},
+		"global write sent to no primary":           {"s1", from(hopDatacenter), "/set", &registryv1.SetRequest{Scope: registryv1.Scope_SCOPE_GLOBAL}, nil, ReasonForwardingLoop},
+		"from a datacenter to the leader":           {"s2", from(hopDatacenter), "/get", &registryv1.GetRequest{}, []string{"ask s2", "s2"}, ""},
+		"second hop to a leader":                    {"s2", from(hopServer), "/get", &registryv1.GetRequest{}, nil, fault.ReasonNoLeader},
+		"marks of a service that passes nothing on": {"s1", by("gateway", hopDatacenter), "/get", &registryv1.GetRequest{Datacenter: "dc2"}, []string{"dc2"}, ""},
+		"not routed":                                {"", nil, "/other", &registryv1.GetRequest{}, []string{"here"}, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := &world{leader: c.leader, confirmed: 1}
@@ -221,7 +231,7 @@ func TestCallsGoWhereTheyBelong(t *testing.T) {
 			require.Equal(t, c.want, w.calls)
 			if c.ctx != nil && len(w.md) > 0 {
 				require.Equal(t, []string{"Bearer secret"}, w.md.Get("authorization"), "the token travels along")
-				require.NotEmpty(t, w.md.Get(hopServer))
+				require.Equal(t, slices.Contains(c.want, "s2"), len(w.md.Get(hopServer)) > 0)
 				require.NotEmpty(t, w.md.Get(hopDatacenter))
 			}
 		})
@@ -323,7 +333,7 @@ func TestOnlyIDsOfCallersAreSigned(t *testing.T) {
 	for id, signed := range map[string]bool{"": false, "mine": true} {
 		w := &world{leader: "s2"}
 		require.NoError(t, w.do(t.Context(), t, newRouter(t, w), "/set", &registryv1.SetRequest{RequestId: id}))
-		passed := digest(metadata.NewIncomingContext(t.Context(), w.md), "the one it got")
+		passed := digest(calledBy(t.Context(), "registry", w.md), "the one it got")
 		require.Equal(t, signed, passed != 0, "passed on with id %q", id)
 	}
 }
