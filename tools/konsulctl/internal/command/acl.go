@@ -114,8 +114,8 @@ func (a *app) aclExplain() *cobra.Command {
 		Long: `Say whether a token may do something, and which rules decide. Without --token it is about the token the command
 itself carries, about which every token may ask; asking about others takes operator:read on acl.
 
-TOKEN is an accessor id, "anonymous" for requests without a token, or a secret: "@FILE" names a file that holds
-it and "-" is standard input, so that it stays out of process lists and shell histories.
+TOKEN is an accessor id, "anonymous" for requests without a token, or a secret. "@FILE" names a file that holds
+the secret and "-" is standard input: so it stays out of process lists and shell histories.
 
 RESOURCE is kv, service, node, intention, federation, operator, backup or agent, ACCESS list, read, write or
 delete. A KV key may have its scope in front, local/KEY or global/KEY; a bare one is written and deleted
@@ -145,7 +145,7 @@ locally, and read in whichever scope the token may. JSON is that of POST /api/v1
 			})
 		},
 	}
-	cmd.Flags().StringVar(&token, "token", "", "accessor id, anonymous, @FILE with a secret, or - for a secret on standard input")
+	cmd.Flags().StringVar(&token, "token", "", "accessor id, anonymous, or a secret; better @FILE with the secret, or - for standard input")
 	a.datacenterFlag(cmd, &datacenter, "datacenter to ask (default: the gateway's)")
 	mode.add(cmd)
 	return cmd
@@ -168,8 +168,7 @@ func (a *app) whose(token string, request *registryv1.ExplainRequest) error {
 	case isAccessor(token):
 		request.AccessorId = token
 	default:
-		// It may be a secret: it must not be repeated.
-		return fault.Invalid("--token", "is no accessor id").WithRemedy("give an accessor id; or a secret as @FILE or - for standard input")
+		request.Secret = token
 	}
 	return nil
 }

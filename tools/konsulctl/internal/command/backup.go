@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"math"
 	"os"
 	"path/filepath"
 	"slices"
@@ -258,42 +259,61 @@ func tablesOf(seal backup.Seal) []string {
 	return slices.Compact(tables)
 }
 
+// backupFiles are files that are named as arguments, or with --file as those to restore have to be.
+type backupFiles []string
+
+func (f *backupFiles) flag(cmd *cobra.Command, what string) {
+	cmd.Flags().StringArrayVar((*[]string)(f), "file", nil, what)
+}
+
+// args takes at most so many files in all, and asks for one.
+func (f *backupFiles) args(most int) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		*f = append(*f, args...)
+		switch files := *f; {
+		case len(files) == 0:
+			return usage(cmd, errors.New("FILE is missing"))
+		case len(files) > most:
+			return usage(cmd, fmt.Errorf("too many files from %q on", files[most]))
+		}
+		return nil
+	}
+}
+
 func (a *app) backupInspect() *cobra.Command {
 	var identity string
+	var files backupFiles
 	cmd := &cobra.Command{
 		Use: "inspect FILE", Short: "Show what a backup is of and how much is in it",
 		Long: `Show the manifest of a backup and how many rows of each table it holds. It reads and checks the whole file, and needs no
 server.`,
 		Example: "  konsulctl backup inspect backup-us-east.tar.gz\n  konsulctl backup inspect backup.tar.gz.age --identity key.txt -o json",
-		Args:    exactly("FILE"),
-		RunE: func(_ *cobra.Command, args []string) error {
-			m, seal, encrypted, err := verifyBackup(args[0], identity)
+		Args:    files.args(1),
+		RunE: func(*cobra.Command, []string) error {
+			m, seal, encrypted, err := verifyBackup(files[0], identity)
 			if err != nil {
 				return err
 			}
-			return a.printBackup(args[0], m, seal, encrypted)
+			return a.printBackup(files[0], m, seal, encrypted)
 		},
 	}
+	files.flag(cmd, "the backup, instead of FILE")
 	cmd.Flags().StringVar(&identity, "identity", "", "file with the age identity of an encrypted backup")
 	return cmd
 }
 
 func (a *app) backupVerify() *cobra.Command {
 	var identity string
+	var files backupFiles
 	cmd := &cobra.Command{
 		Use: "verify FILE...", Short: "Check that backups are whole",
 		Long: `Read backups to their end and check every checksum. Several files are checked as a chain too: a full backup and the increments
 on it, in order. It needs no server. Exit code 1 says that one of them is damaged or does not belong.`,
 		Example: "  konsulctl backup verify backup-us-east.tar.gz\n  konsulctl backup verify sunday.tar.gz monday.tar.gz",
-		Args: func(cmd *cobra.Command, args []string) error {
-			if len(args) == 0 {
-				return usage(cmd, errors.New("FILE is missing"))
-			}
-			return nil
-		},
-		RunE: func(_ *cobra.Command, args []string) error {
-			chain, documents := make([]backup.Manifest, len(args)), make([]backupDocument, len(args))
-			for i, path := range args {
+		Args:    files.args(math.MaxInt),
+		RunE: func(*cobra.Command, []string) error {
+			chain, documents := make([]backup.Manifest, len(files)), make([]backupDocument, len(files))
+			for i, path := range files {
 				m, seal, encrypted, err := verifyBackup(path, identity)
 				if err != nil {
 					return err
@@ -301,7 +321,7 @@ on it, in order. It needs no server. Exit code 1 says that one of them is damage
 				chain[i], documents[i] = m, backupDocument{path, encrypted, m, seal}
 			}
 			// One file alone may well be an increment.
-			if len(args) > 1 {
+			if len(files) > 1 {
 				if err := backup.CheckChain(chain); err != nil {
 					return err
 				}
@@ -313,16 +333,17 @@ on it, in order. It needs no server. Exit code 1 says that one of them is damage
 			})
 		},
 	}
+	files.flag(cmd, "a backup, instead of FILE; repeatable")
 	cmd.Flags().StringVar(&identity, "identity", "", "file with the age identity of encrypted backups")
 	return cmd
 }
 
 func (a *app) backupRestore() *cobra.Command {
-	var files []string
+	var files backupFiles
 	var datacenter, identity string
 	var dryRun bool
 	cmd := &cobra.Command{
-		Use: "restore", Short: "Replace a datacenter's registry by a backup",
+		Use: "restore FILE...", Short: "Replace a datacenter's registry by a backup",
 		Long: `Replace everything a datacenter's registry holds by a backup. Give an increment's base and the increments before it too, oldest
 first. The files are checked here and again by the registry before anything changes.
 
@@ -335,11 +356,8 @@ Tokens are the backup's again; the initial management token and the one used for
 		Example: `  konsulctl backup restore --file backup-us-east.tar.gz
   konsulctl backup restore --file backup-us-east.tar.gz --datacenter us-east-new
   konsulctl backup restore --file sunday.tar.gz --file monday.tar.gz --dry-run`,
-		Args: exactly(),
+		Args: files.args(math.MaxInt),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if len(files) == 0 {
-				return fault.Invalid("--file", "is missing").WithRemedy("name the backup to restore")
-			}
 			var chain []backup.Manifest
 			for _, path := range files {
 				m, _, _, err := verifyBackup(path, identity)
@@ -363,8 +381,8 @@ Tokens are the backup's again; the initial management token and the one used for
 			})
 		},
 	}
+	files.flag(cmd, "a backup, instead of FILE; give increments after their base")
 	flags := cmd.Flags()
-	flags.StringArrayVar(&files, "file", nil, "backup to restore; give increments after their base")
 	flags.StringVar(&identity, "identity", "", "file with the age identity of encrypted backups")
 	flags.BoolVar(&dryRun, "dry-run", false, "check everything, change nothing")
 	a.datacenterFlag(cmd, &datacenter, "datacenter to restore into (default: the gateway's, which must be the backup's)")

@@ -123,6 +123,8 @@ func TestWhatKonsulctlSaysOfBackups(t *testing.T) {
 		"backup-inspect":            "backup inspect sunday.tar.gz",
 		"backup-inspect-encrypted":  "backup inspect monday.tar.gz.age --identity key.txt",
 		"backup-verify":             "backup verify sunday.tar.gz",
+		"backup-verify-file":        "backup verify --file sunday.tar.gz",
+		"error-backup-two":          "backup inspect sunday.tar.gz --file monday.tar.gz.age",
 		"backup-verify-chain":       "backup verify sunday.tar.gz monday.tar.gz.age --identity key.txt",
 		"backup-restore":            "backup restore --file sunday.tar.gz",
 		"backup-restore-elsewhere":  "backup restore --file sunday.tar.gz --datacenter us-east-new",

@@ -90,7 +90,6 @@ func TestWhatKonsulctlSays(t *testing.T) {
 		"acl-explain-nothing":      "acl explain --token anonymous operator write raft",
 		"error-last-management":    "acl token delete last",
 		"error-rule":               "acl policy create web --rule kv",
-		"error-explain-token":      "acl explain --token not-an-accessor-but-a-secret kv read x",
 		"error-not-found":          "kv get missing",
 		"error-already-exists":     "datacenter token create --datacenter us-west",
 		"error-cas":                "kv set --cas 3 k v",
