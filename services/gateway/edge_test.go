@@ -104,7 +104,7 @@ func TestKVCarriesRawBytes(t *testing.T) {
 					require.Equal(t, http.StatusOK, saved.status, "%s %s: %s", path, kind, saved.body)
 					require.Equal(t, "43", saved.header.Get("X-Konsul-Index"))
 					require.Contains(t, saved.header.Get("Content-Type"), "application/json")
-					for _, how := range []struct{ query, accept string }{{"?raw", ""}, {"?raw=true&read_mode=READ_MODE_STALE", ""}, {"", "text/html, application/octet-stream;q=0.9"}} {
+					for _, how := range []struct{ query, accept string }{{"?raw", ""}, {"?raw=true&read_mode=READ_MODE_STALE", ""}, {"?raw&read_mode=stale", ""}, {"", "text/html, application/octet-stream;q=0.9"}} {
 						got := client.do(t, http.MethodGet, "/api/v1/kv/"+path+how.query, nil, "Accept", how.accept)
 						require.Equal(t, http.StatusOK, got.status, got.body)
 						require.Equal(t, value, got.body, "%s %s", path, kind)
@@ -167,13 +167,31 @@ func TestErrorsSayWhatToDo(t *testing.T) {
 		"lost race":     {http.MethodPut, "/api/v1/kv/k?cas=3", strings.NewReader("x"), nil, http.StatusConflict, map[string]any{"reason": "CAS_MISMATCH", "field": "cas"}},
 		"no leader":     {http.MethodGet, "/api/v1/cluster/status", nil, nil, http.StatusServiceUnavailable, map[string]any{"code": "Unavailable", "reason": "NO_LEADER"}},
 		"nobody there":  {http.MethodGet, "/api/v1/replication/status", nil, nil, http.StatusServiceUnavailable, map[string]any{"code": "Unavailable"}},
-		"misspelt":      {http.MethodPut, "/api/v1/kv/k?cass=3", strings.NewReader("x"), nil, http.StatusBadRequest, map[string]any{"reason": "INVALID_ARGUMENT"}},
-		"malformed":     {http.MethodGet, "/api/v1/kv/k?index=soon", nil, nil, http.StatusBadRequest, map[string]any{"reason": "INVALID_ARGUMENT"}},
+		"misspelt": {http.MethodPut, "/api/v1/kv/k?cass=3", strings.NewReader("x"), nil, http.StatusBadRequest, map[string]any{
+			"reason": "INVALID_ARGUMENT", "field": "cass", "remedy": "see /openapi.json",
+		}},
+		"strange name": {http.MethodGet, "/api/v1/kv/k?%1f%22=3", nil, nil, http.StatusBadRequest, map[string]any{"reason": "INVALID_ARGUMENT", "field": "\x1f\""}},
+		"no number": {http.MethodGet, "/api/v1/kv/k?index=soon", nil, nil, http.StatusBadRequest, map[string]any{
+			"reason": "INVALID_ARGUMENT", "field": "index", "remedy": "write a whole number, 0 or more",
+		}},
+		"no duration": {http.MethodGet, "/api/v1/kv/k?index=1&wait=long", nil, nil, http.StatusBadRequest, map[string]any{
+			"field": "wait", "remedy": "write a number and a unit, such as 30s or 5m",
+		}},
+		"no such word": {http.MethodGet, "/api/v1/kv/k?read_mode=fresh", nil, nil, http.StatusBadRequest, map[string]any{
+			"field": "read_mode", "remedy": "use one of default, stale, linearizable",
+		}},
+		"no truth": {http.MethodGet, "/api/v1/kv?keys_only=maybe", nil, nil, http.StatusBadRequest, map[string]any{
+			"field": "keys_only", "remedy": "write true or false",
+		}},
+		"given twice": {http.MethodGet, "/api/v1/kv/k?read_mode=stale&readMode=stale", nil, nil, http.StatusBadRequest, map[string]any{"field": "query"}},
+		"no JSON": {http.MethodPost, "/api/v1/txn", strings.NewReader("{"), []string{"Content-Type", "application/json"}, http.StatusBadRequest, map[string]any{
+			"reason": "INVALID_ARGUMENT", "field": "body", "remedy": "see /openapi.json",
+		}},
 		"unknown field": {
 			http.MethodPut, "/api/v1/catalog/services", strings.NewReader(`{"nodes":{}}`),
 			[]string{"Content-Type", "application/json"},
 			http.StatusBadRequest,
-			map[string]any{"code": "InvalidArgument"},
+			map[string]any{"code": "InvalidArgument", "field": "body"},
 		},
 		"too large":          {http.MethodPut, "/api/v1/kv/k", strings.NewReader(long), nil, http.StatusRequestEntityTooLarge, map[string]any{"reason": "BODY_TOO_LARGE", "field": "body"}},
 		"too large, chunked": {http.MethodPut, "/api/v1/kv/k", io.MultiReader(strings.NewReader(long)), nil, http.StatusRequestEntityTooLarge, map[string]any{"reason": "BODY_TOO_LARGE"}},

@@ -61,6 +61,9 @@ func refuse(w http.ResponseWriter, err error) {
 
 func refuseWith(w http.ResponseWriter, httpStatus int, err error) {
 	st := rpc.ToStatus(err)
+	if f, ok := malformed(st.Message()); ok {
+		st = rpc.ToStatus(f)
+	}
 	body := problem{Code: st.Code().String(), Message: st.Message()}
 	if f, ok := fault.As(rpc.FromStatus(st.Err())); ok {
 		body.Reason, body.Field, body.Remedy, body.Meta = f.Reason(), f.Field(), f.Remedy(), f.Meta()
@@ -69,7 +72,7 @@ func refuseWith(w http.ResponseWriter, httpStatus int, err error) {
 		}
 	}
 	if st.Code() == codes.InvalidArgument && body.Reason == "" {
-		body.Reason = fault.ReasonInvalidArgument // grpc-gateway's own, about a parameter or the body
+		body.Reason = fault.ReasonInvalidArgument // grpc-gateway's own, about a part of the path
 	}
 	if index := body.Meta["index"]; index != "" {
 		w.Header().Set(indexHeader, index)
