@@ -1,7 +1,8 @@
 package restedge
 
 import (
-	"errors"
+	"bytes"
+	"encoding/json"
 	"fmt"
 	"io"
 	"mime"
@@ -9,6 +10,7 @@ import (
 
 	"github.com/grpc-ecosystem/grpc-gateway/v2/runtime"
 	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/proto"
 
 	registryv1 "konsul.dev/proto/gen/konsul/registry/v1"
 )
@@ -28,11 +30,21 @@ func jsonMarshaler() bodies {
 
 // NewDecoder implements runtime.Marshaler.
 func (m bodies) NewDecoder(r io.Reader) runtime.Decoder {
-	decoder := m.JSONPb.NewDecoder(r)
 	return runtime.DecoderFunc(func(v any) error {
-		err := decoder.Decode(v)
-		if err == nil || errors.Is(err, io.EOF) {
-			return err // An empty body is nobody's mistake.
+		text, err := io.ReadAll(r)
+		if err != nil {
+			return fmt.Errorf("read body: %w", err)
+		}
+		if len(text) == 0 {
+			return io.EOF // An empty body is nobody's mistake.
+		}
+		if err = m.JSONPb.NewDecoder(bytes.NewReader(text)).Decode(v); err == nil {
+			return nil
+		}
+		if message, ok := v.(proto.Message); ok && json.Valid(text) { // Which also bounds how deep it goes.
+			if err = spelled(message, text); err == nil {
+				return nil
+			}
 		}
 		return malformedError{"body", err.Error(), docRemedy}
 	})

@@ -35,7 +35,10 @@ func (queryParser) Parse(target proto.Message, values url.Values, filter *utilit
 		case field.Kind() == protoreflect.BoolKind && len(given) == 1 && given[0] == "":
 			given = []string{"true"}
 		case field.Kind() == protoreflect.EnumKind:
-			given = inFull(field.Enum(), given)
+			given = slices.Clone(given)
+			for i, text := range given {
+				given[i] = inFull(field.Enum(), text)
+			}
 		}
 		checked[name] = given
 	}
@@ -62,13 +65,7 @@ func leaf(d protoreflect.MessageDescriptor, name string) protoreflect.FieldDescr
 	}
 	var field protoreflect.FieldDescriptor
 	for part := range strings.SplitSeq(name, ".") {
-		if d == nil {
-			return nil
-		}
-		if field = d.Fields().ByName(protoreflect.Name(part)); field == nil {
-			field = d.Fields().ByJSONName(part)
-		}
-		if field == nil {
+		if field = child(d, part); field == nil {
 			return nil
 		}
 		d = field.Message()
@@ -79,36 +76,6 @@ func leaf(d protoreflect.MessageDescriptor, name string) protoreflect.FieldDescr
 	return field
 }
 
-// inFull answers the names of values as the contract has them. What it does not know stays as it is.
-func inFull(d protoreflect.EnumDescriptor, given []string) []string {
-	out := slices.Clone(given)
-	for i, text := range out {
-		for _, full := range names(d) {
-			if strings.EqualFold(text, brief(d, full)) {
-				out[i] = full
-			}
-		}
-	}
-	return out
-}
-
-// names answers the names of an enum's values but for the one that says nothing.
-func names(d protoreflect.EnumDescriptor) []string {
-	var out []string
-	for i := range d.Values().Len() {
-		if v := d.Values().Get(i); v.Number() != 0 {
-			out = append(out, string(v.Name()))
-		}
-	}
-	return out
-}
-
-// brief answers the name of a value without what all values of its enum begin with.
-func brief(d protoreflect.EnumDescriptor, full string) string {
-	unspecified := string(d.Values().ByNumber(0).Name())
-	return strings.ToLower(strings.TrimPrefix(full, strings.TrimSuffix(unspecified, "UNSPECIFIED")))
-}
-
 func wrong(given []string) string { return fmt.Sprintf("%q cannot be read", strings.Join(given, ", ")) }
 
 // form says how a parameter is written.
@@ -117,7 +84,7 @@ func form(field protoreflect.FieldDescriptor) string {
 	case protoreflect.BoolKind:
 		return "write true or false"
 	case protoreflect.EnumKind:
-		all := names(field.Enum())
+		all := words(field.Enum())
 		for i, full := range all {
 			all[i] = brief(field.Enum(), full)
 		}
