@@ -44,12 +44,13 @@ func (a *app) backupCreate() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "create", Short: "Back up a datacenter's registry",
 		Long: `Write the state of a datacenter's registry, as it is at one index, to a file. The file gets its name when it is whole
-and has been checked.
+and has been checked. With --file - it goes to standard output: look at the exit code, or verify it where it arrives.
 
 With --base only what changed since that backup is written; restoring takes both. The registry remembers deletions for
 about 65,000 changes: a base from before that is refused, and a full backup is what helps.`,
 		Example: `  konsulctl backup create --file backup-us-east.tar.gz
   konsulctl backup create --file monday.tar.gz --base sunday.tar.gz
+  konsulctl backup create --file - | ssh vault 'cat > backup-us-east.tar.gz'
   konsulctl backup create --file backup.tar.gz.age --recipient age1ql3z7hjy54pw3hyww5ayyfg7zqgvc7w3j2elw8zmrj2kg5sfn9aqmcac8p`,
 		Args: exactly(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -77,12 +78,16 @@ about 65,000 changes: a base from before that is refused, and a full backup is w
 				if err != nil {
 					return err
 				}
+				if file == standard {
+					a.note("backup %s of %s at index %d, sha256 %s", m.ID, m.Datacenter, m.Index, seal.SHA256)
+					return nil
+				}
 				return a.printBackup(file, m, seal, len(to) > 0)
 			})
 		},
 	}
 	flags := cmd.Flags()
-	flags.StringVar(&file, "file", "", "file to write")
+	flags.StringVar(&file, "file", "", "file to write, - for standard output")
 	flags.StringVar(&base, "base", "", "write only what changed since the backup in this file")
 	flags.StringArrayVar(&recipients, "recipient", nil, "encrypt for this age public key; may be given again")
 	flags.StringVar(&identity, "identity", "", "file with the age identity, if the base is encrypted")
@@ -110,8 +115,14 @@ func (r *received) Read(p []byte) (int, error) {
 	return n, nil
 }
 
-// writeBackup lays a backup down under its name once it is whole. It checks what comes in while it writes.
+// standard stands for standard output where a file is named.
+const standard = "-"
+
+// writeBackup lays a backup down under its name once it is whole.
 func (a *app) writeBackup(path string, to []age.Recipient, src io.Reader) (m backup.Manifest, seal backup.Seal, err error) {
+	if path == standard {
+		return a.copyBackup(a.Out, to, src)
+	}
 	part, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+".part-*")
 	if err != nil {
 		if at := (*fs.PathError)(nil); errors.As(err, &at) {
@@ -124,7 +135,21 @@ func (a *app) writeBackup(path string, to []age.Recipient, src io.Reader) (m bac
 			err = errors.Join(err, ignoreClosed(part.Close()), os.Remove(part.Name()))
 		}
 	}()
-	sealed, err := backup.Encrypt(part, to)
+	if m, seal, err = a.copyBackup(part, to, src); err != nil {
+		return m, seal, err
+	}
+	if err = errors.Join(part.Sync(), part.Close()); err != nil {
+		return m, seal, fmt.Errorf("write %s: %w", path, err)
+	}
+	if err = os.Rename(part.Name(), path); err != nil {
+		return m, seal, fmt.Errorf("name %s: %w", path, err)
+	}
+	return m, seal, nil
+}
+
+// copyBackup writes a backup, encrypted if need be, and checks it while it does.
+func (a *app) copyBackup(w io.Writer, to []age.Recipient, src io.Reader) (m backup.Manifest, seal backup.Seal, err error) {
+	sealed, err := backup.Encrypt(w, to)
 	if err != nil {
 		return m, seal, err
 	}
@@ -133,11 +158,8 @@ func (a *app) writeBackup(path string, to []age.Recipient, src io.Reader) (m bac
 		return m, seal, err
 	}
 	p.end()
-	if err = errors.Join(sealed.Close(), part.Sync(), part.Close()); err != nil {
-		return m, seal, fmt.Errorf("write %s: %w", path, err)
-	}
-	if err = os.Rename(part.Name(), path); err != nil {
-		return m, seal, fmt.Errorf("name %s: %w", path, err)
+	if err = sealed.Close(); err != nil {
+		return m, seal, fmt.Errorf("write the backup: %w", err)
 	}
 	return m, seal, nil
 }

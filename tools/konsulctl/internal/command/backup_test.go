@@ -169,6 +169,12 @@ func TestABackupArrivesWholeAndIsSentWhole(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, os.FileMode(0o600), info.Mode(), "it holds what only few may read")
 
+	r = ctl(t, gateway, "", "backup", "create", "--file", "-", "--datacenter", "us-west")
+	require.Zero(t, r.code, r.stderr)
+	require.Equal(t, string(made), r.stdout)
+	require.Contains(t, r.stderr, "backup b1 of us-west at index 41")
+	require.NoFileExists(t, "-")
+
 	require.Zero(t, ctl(t, gateway, "", "backup", "create", "--file", "next.tar.gz", "--base", "new.tar.gz").code)
 	base := konsultest.Last[*registryv1.CreateBackupRequest](gateway).GetBase()
 	same(t, &registryv1.BackupBase{Id: "b1", Index: 41, FederationId: "6f1d", DatacenterId: "id-2"}, base)
