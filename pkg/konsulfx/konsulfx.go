@@ -12,12 +12,14 @@ import (
 	"os"
 	"time"
 
+	sdktrace "go.opentelemetry.io/otel/sdk/trace"
 	"go.uber.org/fx"
 	"go.uber.org/fx/fxevent"
 
 	"konsul.dev/pkg/clock"
 	"konsul.dev/pkg/config"
 	"konsul.dev/pkg/obs"
+	"konsul.dev/pkg/obs/otlp"
 	"konsul.dev/pkg/ops"
 )
 
@@ -36,10 +38,14 @@ func base(name string, cfg config.Base, logs io.Writer) fx.Option {
 		fx.Provide(
 			clock.System,
 			func(lc fx.Lifecycle) (*obs.Telemetry, error) {
-				telemetry, err := obs.New(context.Background(), cfg.Telemetry, name, cfg.Server.Datacenter, logs)
-				if err != nil {
-					return nil, err
+				var exporter sdktrace.SpanExporter
+				if cfg.Telemetry.OTLPEndpoint != "" {
+					var err error
+					if exporter, err = otlp.Exporter(context.Background(), cfg.Telemetry); err != nil {
+						return nil, err
+					}
 				}
+				telemetry := obs.New(cfg.Telemetry, name, cfg.Server.Datacenter, logs, exporter)
 				lc.Append(fx.StopHook(telemetry.Shutdown))
 				return telemetry, nil
 			},

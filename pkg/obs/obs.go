@@ -7,14 +7,12 @@ package obs
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"log/slog"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"go.opentelemetry.io/otel/attribute"
-	"go.opentelemetry.io/otel/exporters/otlp/otlptrace/otlptracegrpc"
 	"go.opentelemetry.io/otel/propagation"
 	"go.opentelemetry.io/otel/sdk/resource"
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
@@ -83,9 +81,9 @@ type Telemetry struct {
 	shutdown func(context.Context) error
 }
 
-// New makes the telemetry of one process. service names it, e.g. "konsul-registry"; logs go to out.
-// Call Shutdown at the end, so that the last spans leave.
-func New(ctx context.Context, cfg Config, service, datacenter string, out io.Writer) (*Telemetry, error) {
+// New makes the telemetry of one process. service names it, e.g. "konsul-registry"; logs go to out, and spans to
+// exporter (see package otlp), or nowhere if it is nil. Call Shutdown at the end, so that the last spans leave.
+func New(cfg Config, service, datacenter string, out io.Writer, exporter sdktrace.SpanExporter) *Telemetry {
 	t := &Telemetry{
 		Log:        newLogger(cfg, out).With(KeyDatacenter, datacenter),
 		Metrics:    prometheus.NewRegistry(),
@@ -94,16 +92,8 @@ func New(ctx context.Context, cfg Config, service, datacenter string, out io.Wri
 		shutdown:   func(context.Context) error { return nil },
 	}
 	t.Metrics.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	if cfg.OTLPEndpoint == "" {
-		return t, nil
-	}
-	options := []otlptracegrpc.Option{otlptracegrpc.WithEndpoint(cfg.OTLPEndpoint)}
-	if cfg.OTLPInsecure {
-		options = append(options, otlptracegrpc.WithInsecure())
-	}
-	exporter, err := otlptracegrpc.New(ctx, options...)
-	if err != nil {
-		return nil, fmt.Errorf("open OTLP exporter to %q: %w", cfg.OTLPEndpoint, err)
+	if exporter == nil {
+		return t
 	}
 	provider := sdktrace.NewTracerProvider(
 		sdktrace.WithBatcher(exporter),
@@ -114,7 +104,7 @@ func New(ctx context.Context, cfg Config, service, datacenter string, out io.Wri
 		)),
 	)
 	t.Tracer, t.shutdown = provider, provider.Shutdown
-	return t, nil
+	return t
 }
 
 // Discard answers telemetry for tests: it logs nowhere, and its metrics are its own.

@@ -14,8 +14,7 @@ import (
 
 func TestLogLinesCarryDatacenterServiceAndTrace(t *testing.T) {
 	var out bytes.Buffer
-	telemetry, err := obs.New(t.Context(), obs.DefaultConfig(), "konsul-test", "us-east", &out)
-	require.NoError(t, err)
+	telemetry := obs.New(obs.DefaultConfig(), "konsul-test", "us-east", &out, nil)
 	provider := sdktrace.NewTracerProvider()
 	ctx, span := provider.Tracer("test").Start(context.Background(), "op")
 	defer span.End()

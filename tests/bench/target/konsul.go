@@ -51,10 +51,7 @@ func Serve(ctx context.Context, spec ServeSpec, control io.Reader) error {
 	for _, m := range spec.Members {
 		cfg.Registry.Servers = append(cfg.Registry.Servers, registry.Server{ID: m.ID, RaftAddress: m.Raft, Address: m.Address})
 	}
-	telemetry, err := obs.New(ctx, cfg.Telemetry, "konsul-registry", datacenter, os.Stderr)
-	if err != nil {
-		return fmt.Errorf("make telemetry: %w", err)
-	}
+	telemetry := obs.New(cfg.Telemetry, "konsul-registry", datacenter, os.Stderr, nil)
 	failed := make(chan error, 1)
 	service, err := registry.New(cfg, registry.Deps{
 		Telemetry: telemetry, Clock: clock.System(), Version: "bench", Identity: source, Fail: func(err error) { failed <- err },

@@ -53,10 +53,7 @@ func serveSpec(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	telemetry, err := obs.New(ctx, registry.DefaultConfig().Telemetry, "konsul-registry", datacenter, os.Stderr)
-	if err != nil {
-		return fmt.Errorf("make telemetry: %w", err)
-	}
+	telemetry := obs.New(registry.DefaultConfig().Telemetry, "konsul-registry", datacenter, os.Stderr, nil)
 	var delay atomic.Int64
 	failed := make(chan error, 1)
 	service, err := registry.New(s.config(), registry.Deps{
