@@ -125,7 +125,7 @@ func (c *KVClient) Set(ctx context.Context, key string, value []byte, opts *SetO
 	}
 	answer, err := c.api.Set(ctx, &registryv1.SetRequest{
 		Key: key, Value: value, Scope: scope, Datacenter: c.cfg.datacenter(opts.Datacenter),
-		Cas: opts.CAS, Flags: opts.Flags, Meta: opts.Meta, Lease: opts.Lease, Fence: opts.Fence.proto(), RequestId: newRequestID(),
+		Cas: opts.CAS, Flags: opts.Flags, Meta: opts.Meta, Lease: opts.Lease, Fence: opts.Fence.proto(), RequestId: requestID(ctx),
 	})
 	if err != nil {
 		return nil, err
@@ -157,7 +157,7 @@ func (c *KVClient) Delete(ctx context.Context, key string, opts *DeleteOptions) 
 	}
 	answer, err := c.api.Delete(ctx, &registryv1.DeleteRequest{
 		Key: key, Scope: scope, Datacenter: c.cfg.datacenter(opts.Datacenter),
-		Cas: opts.CAS, Recurse: opts.Recurse, Fence: opts.Fence.proto(), RequestId: newRequestID(),
+		Cas: opts.CAS, Recurse: opts.Recurse, Fence: opts.Fence.proto(), RequestId: requestID(ctx),
 	})
 	if err != nil {
 		return 0, err

@@ -37,7 +37,7 @@ func (c *LeaseClient) Grant(ctx context.Context, ttl time.Duration, opts *LeaseO
 		opts = &LeaseOptions{}
 	}
 	answer, err := c.api.Grant(ctx, &registryv1.GrantLeaseRequest{
-		Id: opts.ID, Name: opts.Name, Ttl: durationpb.New(ttl), Datacenter: c.cfg.datacenter(opts.Datacenter), RequestId: newRequestID(),
+		Id: opts.ID, Name: opts.Name, Ttl: durationpb.New(ttl), Datacenter: c.cfg.datacenter(opts.Datacenter), RequestId: requestID(ctx),
 	})
 	return answer.GetLease().GetId(), err
 }
@@ -50,7 +50,7 @@ func (c *LeaseClient) KeepAlive(ctx context.Context, id, datacenter string) erro
 
 // Revoke ends a lease: its keys are deleted, its locks are lost.
 func (c *LeaseClient) Revoke(ctx context.Context, id, datacenter string) error {
-	_, err := c.api.Revoke(ctx, &registryv1.RevokeLeaseRequest{Id: id, Datacenter: c.cfg.datacenter(datacenter), RequestId: newRequestID()})
+	_, err := c.api.Revoke(ctx, &registryv1.RevokeLeaseRequest{Id: id, Datacenter: c.cfg.datacenter(datacenter), RequestId: requestID(ctx)})
 	return err
 }
 

@@ -86,7 +86,7 @@ func (l *Lock) Err() error { return l.lease.Err() }
 // Release gives the lock back; others need not wait for its delay then.
 func (l *Lock) Release(ctx context.Context) error {
 	_, err := l.client.api.Release(ctx, &registryv1.ReleaseLockRequest{
-		Name: l.Name, Token: l.Token, Datacenter: l.client.cfg.datacenter(l.datacenter), RequestId: newRequestID(),
+		Name: l.Name, Token: l.Token, Datacenter: l.client.cfg.datacenter(l.datacenter), RequestId: requestID(ctx),
 	})
 	return errors.Join(err, l.lease.Close(ctx))
 }

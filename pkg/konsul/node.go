@@ -57,7 +57,7 @@ type NodesClient struct {
 func (c *NodesClient) Register(ctx context.Context, r *NodeRegistration) error {
 	request := &registryv1.RegisterNodeRequest{
 		Node:       &registryv1.Node{Name: r.Name, Address: r.Address, Meta: r.Meta},
-		Datacenter: c.cfg.datacenter(r.Datacenter), RequestId: newRequestID(),
+		Datacenter: c.cfg.datacenter(r.Datacenter), RequestId: requestID(ctx),
 	}
 	if r.LivenessTTL != 0 {
 		request.Node.LivenessTtl = durationpb.New(r.LivenessTTL)
@@ -117,7 +117,7 @@ func (c *NodesClient) Deregister(ctx context.Context, name string, opts *WriteOp
 		opts = &WriteOptions{}
 	}
 	_, err := c.api.DeregisterNode(ctx, &registryv1.DeregisterNodeRequest{
-		Node: name, Datacenter: c.cfg.datacenter(opts.Datacenter), RequestId: newRequestID(),
+		Node: name, Datacenter: c.cfg.datacenter(opts.Datacenter), RequestId: requestID(ctx),
 	})
 	return err
 }
@@ -129,7 +129,7 @@ func (c *NodesClient) Heartbeat(ctx context.Context, nodes []string, opts *Write
 		opts = &WriteOptions{}
 	}
 	answer, err := c.api.Heartbeat(ctx, &registryv1.HeartbeatRequest{
-		Nodes: nodes, Datacenter: c.cfg.datacenter(opts.Datacenter), RequestId: newRequestID(),
+		Nodes: nodes, Datacenter: c.cfg.datacenter(opts.Datacenter), RequestId: requestID(ctx),
 	})
 	if err != nil || len(answer.GetUnknown()) == 0 {
 		return err
@@ -152,7 +152,7 @@ func maintain(ctx context.Context, api registryv1.CatalogServiceClient, cfg Conf
 	if opts == nil {
 		opts = &WriteOptions{}
 	}
-	request.Datacenter, request.RequestId = cfg.datacenter(opts.Datacenter), newRequestID()
+	request.Datacenter, request.RequestId = cfg.datacenter(opts.Datacenter), requestID(ctx)
 	_, err := api.SetMaintenance(ctx, request)
 	return err
 }
@@ -171,7 +171,7 @@ func (c *ServiceClient) Report(ctx context.Context, reports []CheckReport, opts 
 	if opts == nil {
 		opts = &WriteOptions{}
 	}
-	request := &registryv1.UpdateChecksRequest{Datacenter: c.cfg.datacenter(opts.Datacenter), RequestId: newRequestID()}
+	request := &registryv1.UpdateChecksRequest{Datacenter: c.cfg.datacenter(opts.Datacenter), RequestId: requestID(ctx)}
 	for _, r := range reports {
 		status, ok := r.Status.Proto()
 		if !ok || r.Status == StatusUnknown {

@@ -61,7 +61,7 @@ func (c *ServiceClient) Register(ctx context.Context, r *Registration) error {
 	}
 	_, err = c.api.Catalog.Register(ctx, &registryv1.RegisterRequest{
 		Node: &registryv1.Node{Name: node, Address: address}, Service: service.GetService(), Checks: service.GetChecks(),
-		Datacenter: c.cfg.datacenter(r.Datacenter), RequestId: newRequestID(),
+		Datacenter: c.cfg.datacenter(r.Datacenter), RequestId: requestID(ctx),
 	})
 	return err
 }
@@ -111,7 +111,7 @@ func (c *ServiceClient) Deregister(ctx context.Context, id string, opts *WriteOp
 		opts = &WriteOptions{}
 	}
 	_, err := c.api.Catalog.Deregister(ctx, &registryv1.DeregisterRequest{
-		ServiceId: id, Datacenter: c.cfg.datacenter(opts.Datacenter), RequestId: newRequestID(),
+		ServiceId: id, Datacenter: c.cfg.datacenter(opts.Datacenter), RequestId: requestID(ctx),
 	})
 	return err
 }
@@ -136,7 +136,7 @@ type FailoverTarget struct {
 // SetFailoverPolicy creates or replaces a service's failover policy.
 func (c *ServiceClient) SetFailoverPolicy(ctx context.Context, policy *FailoverPolicy) error {
 	request := &registryv1.SetFailoverPolicyRequest{
-		Policy: &registryv1.FailoverPolicy{Service: policy.Service}, RequestId: newRequestID(),
+		Policy: &registryv1.FailoverPolicy{Service: policy.Service}, RequestId: requestID(ctx),
 	}
 	for _, t := range policy.Failover {
 		request.Policy.Failover = append(request.Policy.Failover, &registryv1.FailoverTarget{Datacenter: t.Datacenter, Targets: t.Targets})

@@ -54,7 +54,7 @@ func newTransport(conn grpc.ClientConnInterface, cfg Config) transport {
 
 // Invoke implements grpc.ClientConnInterface.
 func (r *retrying) Invoke(ctx context.Context, method string, args, reply any, opts ...grpc.CallOption) error {
-	request := withRequestID(args)
+	request := withRequestID(ctx, args)
 	timeout := r.timeout + wait(request)
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
@@ -103,7 +103,7 @@ const requestIDField = protoreflect.Name("request_id")
 
 // withRequestID answers the request with a request id if its kind has one. The caller's message is
 // left alone: used for a second write, it must not look like a repetition of the first.
-func withRequestID(args any) any {
+func withRequestID(ctx context.Context, args any) any {
 	message, ok := args.(proto.Message)
 	if !ok {
 		return args
@@ -113,11 +113,27 @@ func withRequestID(args any) any {
 		return args
 	}
 	request := proto.Clone(message)
-	request.ProtoReflect().Set(field, protoreflect.ValueOfString(newRequestID()))
+	request.ProtoReflect().Set(field, protoreflect.ValueOfString(requestID(ctx)))
 	return request
 }
 
-func newRequestID() string { return uuid.NewString() }
+type requestIDKey struct{}
+
+// WithRequestID has the write that is made with the context carry a request id of the caller's, of up to 128 characters. Whoever may have
+// to repeat a write after the program has ended writes the id down first: the registry does it once, and answers a repetition as the first time. The
+// same id with another write is refused (AlreadyExists, REQUEST_ID_REUSED), so a context is for one write. Without it, and for an empty id, every write
+// gets an id of its own, which its repetitions by this package share.
+func WithRequestID(ctx context.Context, id string) context.Context {
+	return context.WithValue(ctx, requestIDKey{}, id)
+}
+
+// requestID answers the id for a write.
+func requestID(ctx context.Context) string {
+	if id, _ := ctx.Value(requestIDKey{}).(string); id != "" {
+		return id
+	}
+	return uuid.NewString()
+}
 
 // wait answers how long the registry may hold a blocking read, or somebody who waits for a lock.
 func wait(request any) time.Duration {

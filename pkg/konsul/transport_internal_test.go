@@ -133,6 +133,27 @@ func TestRepeatedWriteKeepsItsRequestIDAndANewOneGetsAnother(t *testing.T) {
 	})
 }
 
+func TestAWriteCarriesTheIDOfItsContext(t *testing.T) {
+	s := &script{outcomes: []error{nil}}
+	conn := newTransport(s, Config{Timeout: time.Minute})
+	id := func() string {
+		return s.seen[len(s.seen)-1].(interface{ GetRequestId() string }).GetRequestId()
+	}
+	client := &KVClient{api: registryv1.NewKVServiceClient(conn)}
+	_, err := client.Delete(WithRequestID(t.Context(), "mine"), "k", nil)
+	require.NoError(t, err)
+	require.Equal(t, "mine", id())
+	_, err = registryv1.NewKVServiceClient(conn).Txn(WithRequestID(t.Context(), "mine too"), &registryv1.TxnRequest{})
+	require.NoError(t, err)
+	require.Equal(t, "mine too", id())
+	_, err = registryv1.NewKVServiceClient(conn).Txn(WithRequestID(t.Context(), "mine"), &registryv1.TxnRequest{RequestId: "the message's"})
+	require.NoError(t, err)
+	require.Equal(t, "the message's", id())
+	_, err = client.Delete(WithRequestID(t.Context(), ""), "k", nil)
+	require.NoError(t, err)
+	require.Len(t, id(), 36)
+}
+
 func TestRetriesEnd(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &script{outcomes: []error{ours(fault.Unavailable, fault.ReasonNoLeader)}}

@@ -135,7 +135,7 @@ type OpResult struct {
 
 // Txn carries out a transaction. That a comparison does not hold is no error.
 func (c *KVClient) Txn(ctx context.Context, txn Txn) (*TxnResult, error) {
-	request := &registryv1.TxnRequest{Datacenter: c.cfg.datacenter(txn.Datacenter), RequestId: newRequestID()}
+	request := &registryv1.TxnRequest{Datacenter: c.cfg.datacenter(txn.Datacenter), RequestId: requestID(ctx)}
 	if txn.Global {
 		request.Scope = registryv1.Scope_SCOPE_GLOBAL
 	}

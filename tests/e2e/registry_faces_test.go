@@ -93,14 +93,32 @@ func (f faces) transactions(t *testing.T) {
 	require.Equal(t, "one", f.value(t, "txn/c"))
 
 	for _, write := range [][]string{
-		{"kv", "set", "txn/d", "one"}, {"kv", "txn", "--set", "txn/d=two"}, {"kv", "delete", "txn/d"},
+		{"kv", "set", "txn/d", "one"},
+		{"kv", "txn", "--set", "txn/d=two"},
+		{"kv", "delete", "txn/d"},
+		{"lease", "grant", "30s", "--id", "faces-once"},
+		{"lease", "revoke", "faces-once"},
+		{"node", "register", "faces-once", "--address", "10.0.0.9"},
+		{"maintenance", "enable", "--node", "faces-once"},
+		{"maintenance", "disable", "--node", "faces-once"},
+		{"service", "register", "--name", "faces-once", "--address", "10.0.0.9", "--check", "http=critical"},
+		{"check", "pass", "http", "--instance", "faces-once"},
+		{"check", "deregister", "http", "--instance", "faces-once"},
+		{"service", "deregister", "faces-once"},
+		{"node", "deregister", "faces-once"},
+		{"acl", "policy", "create", "faces-once", "--rule", "kv read"},
+		{"acl", "policy", "update", "faces-once", "--description", "once"},
+		{"acl", "role", "create", "faces-once", "--policy", "faces-once"},
+		{"acl", "role", "delete", "faces-once"},
+		{"acl", "policy", "delete", "faces-once"},
+		{"operator", "autopilot", "set-config", "--max-trailing-logs", "500"},
 	} {
-		line := slices.Concat(write, []string{"--request-id", "faces-" + strings.Join(write[:2], "-"), "-o", "json"})
+		line := slices.Concat(write, []string{"--request-id", "faces-" + strings.Join(write[:3], "-"), "-o", "json"})
 		did, repeated := f.CTL(t, line...), f.CTL(t, line...)
 		require.Zero(t, did.Code, did.Stderr)
 		require.Equal(t, did.Stdout, repeated.Stdout, "done once, answered twice")
 	}
-	other := f.CTL(t, "kv", "set", "--request-id", "faces-kv-set", "txn/d", "three")
+	other := f.CTL(t, "kv", "set", "--request-id", "faces-kv-set-txn/d", "txn/d", "three")
 	require.NotZero(t, other.Code)
 	require.Contains(t, other.Stderr, "was used for something else")
 	f.refused(t, http.StatusNotFound, http.MethodGet, "/api/v1/kv/txn/d", "")

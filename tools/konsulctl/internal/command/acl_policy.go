@@ -168,6 +168,7 @@ func (a *app) policyPut(fresh bool) *cobra.Command {
 			})
 		},
 	}
+	a.requestIDFlag(cmd)
 	flags := cmd.Flags()
 	flags.StringVarP(&file, "file", "f", "", "file of YAML or JSON; - for standard input")
 	flags.StringVar(&description, "description", "", "what it is for")
@@ -267,5 +268,6 @@ then what it grants. Tokens keep the name: a new policy of that name is theirs a
 		},
 	}
 	cmd.Flags().BoolVar(&force, "force", false, "also while roles or tokens have it")
+	a.requestIDFlag(cmd)
 	return cmd
 }

@@ -62,6 +62,7 @@ func (a *app) rolePut(fresh bool) *cobra.Command {
 			})
 		},
 	}
+	a.requestIDFlag(cmd)
 	flags := cmd.Flags()
 	flags.StringVar(&description, "description", "", "what it is for")
 	flags.StringSliceVar(&policies, "policy", nil, "a policy it has (repeatable)")
@@ -146,5 +147,6 @@ it grants. Tokens keep the name: a new role of that name is theirs again.`,
 		},
 	}
 	cmd.Flags().BoolVar(&force, "force", false, "also while tokens have it")
+	a.requestIDFlag(cmd)
 	return cmd
 }

@@ -272,5 +272,6 @@ file or a bootstrap reset lets anyone in again.`,
 	}
 	cmd.Flags().BoolVar(&force, "force", false, "also the last management token")
 	a.datacenterFlag(cmd, &datacenter, "datacenter of a local token (default: the gateway's)")
+	a.requestIDFlag(cmd)
 	return cmd
 }

@@ -114,6 +114,7 @@ func (a *app) reporting(cmd *cobra.Command, status func() string) *cobra.Command
 	about.add(cmd)
 	cmd.Flags().StringVar(&text, "note", "", "what the check said")
 	a.datacenterFlag(cmd, &datacenter, "datacenter of the check (default: the gateway's)")
+	a.requestIDFlag(cmd)
 	return cmd
 }
 
@@ -140,6 +141,7 @@ func (a *app) checkDeregister() *cobra.Command {
 	}
 	about.add(cmd)
 	a.datacenterFlag(cmd, &datacenter, "datacenter of the check (default: the gateway's)")
+	a.requestIDFlag(cmd)
 	return cmd
 }
 
@@ -181,6 +183,7 @@ func (a *app) maintenanceSwitch(verb string, on bool) *cobra.Command {
 		cmd.Flags().StringVar(&reason, "reason", "", "what to tell whoever wonders")
 	}
 	a.datacenterFlag(cmd, &datacenter, "datacenter of the instance or node (default: the gateway's)")
+	a.requestIDFlag(cmd)
 	return cmd
 }
 

@@ -31,9 +31,9 @@ func atIndexFlag(cmd *cobra.Command, into *uint64) {
 	cmd.Flags().Uint64Var(into, atIndexName, 0, "the state as of this index, as far back as registry.retention says; 0: the latest")
 }
 
-// requestIDFlag adds --request-id.
-func requestIDFlag(cmd *cobra.Command, into *string) {
-	cmd.Flags().StringVar(into, "request-id", "", "the write's id: made again with the same one, a write is done once (default: a new one)")
+// requestIDFlag adds --request-id to a command that writes once.
+func (a *app) requestIDFlag(cmd *cobra.Command) {
+	cmd.Flags().StringVar(&a.requestID, "request-id", "", "the write's id: made again with the same one, a write is done once (default: a new one)")
 }
 
 // named answers the datacenter to put into a request: empty stands for that of the gateway.

@@ -96,7 +96,7 @@ func (a *app) kvSet() *cobra.Command {
 	var datacenter string
 	var scope scopeFlags
 	var cas, keep uint64
-	var lease, requestID string
+	var lease string
 	var meta map[string]string
 	var fence fenceFlag
 	cmd := &cobra.Command{
@@ -124,7 +124,7 @@ outcome is answered. The same id with another write is refused.`,
 			}
 			request := &registryv1.SetRequest{
 				Key: args[0], Value: value, Scope: scope.scope(), Datacenter: named(datacenter), Flags: keep,
-				Lease: lease, Meta: meta, Fence: fence.Fence, RequestId: requestID,
+				Lease: lease, Meta: meta, Fence: fence.Fence,
 			}
 			if cmd.Flags().Changed("cas") {
 				request.Cas = proto.Uint64(cas)
@@ -147,7 +147,7 @@ outcome is answered. The same id with another write is refused.`,
 	cmd.Flags().Uint64Var(&keep, "flags", 0, "a number to keep with the value, for your own use")
 	cmd.Flags().StringToStringVar(&meta, "meta", nil, "NAME=VALUE to keep with the value, for your own use; repeatable")
 	cmd.Flags().StringVar(&lease, "lease", "", "delete the key when this lease ends")
-	requestIDFlag(cmd, &requestID)
+	a.requestIDFlag(cmd)
 	fence.add(cmd)
 	return cmd
 }
@@ -256,7 +256,6 @@ func (a *app) kvDelete() *cobra.Command {
 	var datacenter string
 	var scope scopeFlags
 	var cas uint64
-	var requestID string
 	var recurse bool
 	var fence fenceFlag
 	cmd := &cobra.Command{
@@ -267,7 +266,7 @@ With --cas the key is deleted only if its index is the one given; otherwise it f
 		Example: "  konsulctl kv delete config/app/version\n  konsulctl kv delete --global --recurse config/feature_flags/\n  konsulctl kv delete --fence jobs/nightly=1042 jobs/nightly/state",
 		Args:    exactly("KEY"), ValidArgsFunction: a.completeKeys,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			request := &registryv1.DeleteRequest{Key: args[0], Scope: scope.scope(), Datacenter: named(datacenter), Recurse: recurse, Fence: fence.Fence, RequestId: requestID}
+			request := &registryv1.DeleteRequest{Key: args[0], Scope: scope.scope(), Datacenter: named(datacenter), Recurse: recurse, Fence: fence.Fence}
 			if cmd.Flags().Changed("cas") {
 				request.Cas = proto.Uint64(cas)
 			}
@@ -286,7 +285,7 @@ With --cas the key is deleted only if its index is the one given; otherwise it f
 	a.datacenterFlag(cmd, &datacenter, "datacenter to delete in (default: the gateway's)")
 	cmd.Flags().Uint64Var(&cas, "cas", 0, "delete only if the key's index is this")
 	cmd.Flags().BoolVar(&recurse, "recurse", false, "delete every key that begins with KEY")
-	requestIDFlag(cmd, &requestID)
+	a.requestIDFlag(cmd)
 	cmd.MarkFlagsMutuallyExclusive("cas", "recurse")
 	fence.add(cmd)
 	return cmd

@@ -54,6 +54,7 @@ it may use the lease. JSON is that of POST /api/v1/lease.`,
 	cmd.Flags().StringVar(&id, "id", "", "id to give it (default: the registry chooses)")
 	cmd.Flags().StringVar(&name, "name", "", "local key that says who may use it")
 	a.datacenterFlag(cmd, &datacenter, "datacenter of the lease (default: the gateway's)")
+	a.requestIDFlag(cmd)
 	return cmd
 }
 
@@ -113,6 +114,7 @@ func (a *app) leaseRevoke() *cobra.Command {
 		},
 	}
 	a.datacenterFlag(cmd, &datacenter, "datacenter of the lease (default: the gateway's)")
+	a.requestIDFlag(cmd)
 	return cmd
 }
 

@@ -81,6 +81,7 @@ func (a *app) lockRelease() *cobra.Command {
 	cmd.Flags().Uint64Var(&token, "token", 0, "token that acquiring it answered")
 	must(cmd.MarkFlagRequired("token"))
 	a.datacenterFlag(cmd, &datacenter, "datacenter of the lock (default: the gateway's)")
+	a.requestIDFlag(cmd)
 	return cmd
 }
 

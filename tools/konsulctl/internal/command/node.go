@@ -138,6 +138,7 @@ came for so long, all its instances are critical, and after registry.catalog.rea
 	cmd.Flags().DurationVar(&ttl, "liveness-ttl", 0, "how long the node may be silent (default: for ever)")
 	a.datacenterFlag(cmd, &datacenter, "datacenter to register in (default: the gateway's)")
 	must(cmd.MarkFlagRequired("address"))
+	a.requestIDFlag(cmd)
 	return cmd
 }
 
@@ -161,6 +162,7 @@ func (a *app) nodeDeregister() *cobra.Command {
 		},
 	}
 	a.datacenterFlag(cmd, &datacenter, "datacenter to deregister from (default: the gateway's)")
+	a.requestIDFlag(cmd)
 	return cmd
 }
 

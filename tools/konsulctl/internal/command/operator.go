@@ -292,5 +292,6 @@ func (a *app) autopilotSet() *cobra.Command {
 	flags.Uint64Var(&trailing, "max-trailing-logs", 0, "a server whose log is further behind is not healthy")
 	flags.DurationVar(&stable, "server-stabilization-time", 0, "how long a new server must be healthy before it gets a vote")
 	flags.Uint64Var(&cas, "cas", 0, "only if the settings were last changed at this index, as get-config says")
+	a.requestIDFlag(cmd)
 	return cmd
 }

@@ -69,6 +69,7 @@ An instance without checks counts as passing.`,
 		cmd.MarkFlagsMutuallyExclusive("file", flag)
 	}
 	must(cmd.MarkFlagFilename("file", "yaml", "yml"))
+	a.requestIDFlag(cmd)
 	return cmd
 }
 
@@ -82,6 +83,9 @@ func (a *app) register(ctx context.Context, api konsul.API, request *registryv1.
 		g.Line("registered %s (%s) in %s", s.GetId(), s.GetName(), answer.GetMeta().GetDatacenter())
 	}); err != nil || policy == nil {
 		return err
+	}
+	if a.requestID != "" { // One id is for one write.
+		ctx = konsul.WithRequestID(ctx, a.requestID+"/failover")
 	}
 	if _, err := api.Catalog.SetFailoverPolicy(ctx, &registryv1.SetFailoverPolicyRequest{Policy: policy}); err != nil {
 		return fmt.Errorf("the instance is registered, but the failover policy was not set: %w", err)

@@ -59,6 +59,8 @@ type app struct {
 	addr, tokenFile, caFile string
 	timeout                 time.Duration
 	format                  output.Format
+	// requestID is that of the command's write; empty: a new one.
+	requestID string
 	// tokenless says that the command can do without a token.
 	tokenless bool
 	// started tells errors of a command from errors of its command line.
@@ -160,7 +162,7 @@ func (a *app) call(cmd *cobra.Command, do func(ctx context.Context, api konsul.A
 		return err
 	}
 	defer func() { err = errors.Join(err, client.Close()) }()
-	return do(cmd.Context(), client.API())
+	return do(konsul.WithRequestID(cmd.Context(), a.requestID), client.API())
 }
 
 func (a *app) client(timeout time.Duration) (*konsul.Client, error) {

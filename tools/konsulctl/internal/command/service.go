@@ -303,6 +303,7 @@ take the definition away from it first.`,
 		},
 	}
 	a.datacenterFlag(cmd, &datacenter, "datacenter to deregister from (default: the gateway's)")
+	a.requestIDFlag(cmd)
 	return cmd
 }
 

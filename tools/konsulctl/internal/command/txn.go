@@ -1,6 +1,7 @@
 package command
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -19,7 +20,7 @@ import (
 )
 
 func (a *app) kvTxn() *cobra.Command {
-	var datacenter, file, requestID string
+	var datacenter, file string
 	var global bool
 	request := &registryv1.TxnRequest{}
 	cmd := &cobra.Command{
@@ -52,9 +53,7 @@ index (the index of the last change) or created (the index of the first), and OP
 			if datacenter != "" {
 				request.Datacenter = named(datacenter)
 			}
-			if requestID != "" {
-				request.RequestId = requestID
-			}
+			request.RequestId = cmp.Or(a.requestID, request.GetRequestId())
 			return a.call(cmd, func(ctx context.Context, api konsul.API) error {
 				answer, err := api.KV.Txn(ctx, request)
 				if err != nil {
@@ -90,7 +89,7 @@ index (the index of the last change) or created (the index of the first), and OP
 	}
 	flags.StringVar(&file, "file", "", "file with the transaction as JSON")
 	flags.BoolVar(&global, "global", false, "keys without a scope are global")
-	requestIDFlag(cmd, &requestID)
+	a.requestIDFlag(cmd)
 	a.datacenterFlag(cmd, &datacenter, "datacenter to carry it out in (default: the gateway's)")
 	for _, name := range []string{"if", "if-held", "get", "set", "delete", "delete-prefix", "else-get", "else-set", "else-delete", "else-delete-prefix"} {
 		cmd.MarkFlagsMutuallyExclusive("file", name)
