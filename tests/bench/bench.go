@@ -38,6 +38,8 @@ type Options struct {
 	Plaintext bool
 	// Self is this program. EtcdPath is etcd's; empty: etcd is left out.
 	Self, EtcdPath string
+	// Rival is another build of this program, whose servers are measured by turns with ours; empty: there is none.
+	Rival string
 	// Dir is where servers keep their data, on the disk to measure; it is removed at the end.
 	Dir string
 	// Keep leaves the data and the servers' logs in Dir.
@@ -69,7 +71,12 @@ type bench struct {
 type clusterKey struct {
 	kind      target.Kind
 	plaintext bool
+	// rival says that it is of the other build.
+	rival bool
 }
+
+func secure(kind target.Kind) clusterKey { return clusterKey{kind: kind} }
+func plain(kind target.Kind) clusterKey  { return clusterKey{kind: kind, plaintext: true} }
 
 // Run measures and prints.
 func Run(ctx context.Context, o Options) (err error) {
@@ -107,12 +114,11 @@ func (b *bench) stop() error {
 }
 
 // cluster answers a running target that holds every key.
-func (b *bench) cluster(ctx context.Context, kind target.Kind, plaintext bool) (*target.Cluster, error) {
-	key := clusterKey{kind, plaintext}
+func (b *bench) cluster(ctx context.Context, key clusterKey) (*target.Cluster, error) {
 	if c := b.clusters[key]; c != nil {
 		return c, nil
 	}
-	c, err := b.prepare(kind, plaintext)
+	c, err := b.prepare(key)
 	if err != nil {
 		return nil, err
 	}
@@ -125,10 +131,14 @@ func (b *bench) cluster(ctx context.Context, kind target.Kind, plaintext bool) (
 }
 
 // prepare lays out a cluster with nothing in it.
-func (b *bench) prepare(kind target.Kind, plaintext bool) (*target.Cluster, error) {
+func (b *bench) prepare(key clusterKey) (*target.Cluster, error) {
 	b.made++
-	return target.Prepare(kind, target.Options{
-		Dir: filepath.Join(b.Dir, fmt.Sprintf("%s-%d", kind, b.made)), Self: b.Self, EtcdPath: b.EtcdPath, Plaintext: plaintext, Profiles: b.Profiles,
+	self := b.Self
+	if key.rival {
+		self = b.Rival
+	}
+	return target.Prepare(key.kind, target.Options{
+		Dir: filepath.Join(b.Dir, fmt.Sprintf("%s-%d", key.kind, b.made)), Self: self, EtcdPath: b.EtcdPath, Plaintext: key.plaintext, Profiles: b.Profiles,
 	})
 }
 

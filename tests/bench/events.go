@@ -13,15 +13,16 @@ import (
 
 // contender is a cluster under the name of a series.
 type contender struct {
-	series    string
-	kind      target.Kind
-	plaintext bool
+	series string
+	clusterKey
 }
 
 // contenders are the clusters of this run that replicate, by turns.
 func (b *bench) contenders() []contender {
 	var out []contender
-	for _, c := range []contender{{ours, target.Konsul, false}, {theirs, target.Etcd, false}, {theirs + plaintext, target.Etcd, true}} {
+	for _, c := range []contender{
+		{ours, secure(target.Konsul)}, {theirs, secure(target.Etcd)}, {theirs + plaintext, plain(target.Etcd)},
+	} {
 		if b.runs(c.kind, c.plaintext) {
 			out = append(out, c)
 		}
@@ -40,7 +41,7 @@ func watch(ctx context.Context, b *bench) error {
 	const watchers, writes = 1000, 100
 	for range b.Rounds {
 		for _, who := range b.contenders() {
-			cluster, err := b.cluster(ctx, who.kind, who.plaintext)
+			cluster, err := b.cluster(ctx, who.clusterKey)
 			if err != nil {
 				return err
 			}
@@ -69,7 +70,7 @@ const (
 func failover(ctx context.Context, b *bench) error {
 	for range b.Times {
 		for _, who := range b.contenders() {
-			cluster, err := b.cluster(ctx, who.kind, who.plaintext)
+			cluster, err := b.cluster(ctx, who.clusterKey)
 			if err != nil {
 				return err
 			}
@@ -115,7 +116,7 @@ func (b *bench) killLeader(ctx context.Context, c *target.Cluster) (time.Duratio
 func start(ctx context.Context, b *bench) error {
 	for range b.Times {
 		for _, who := range b.contenders() {
-			cluster, err := b.prepare(who.kind, who.plaintext)
+			cluster, err := b.prepare(who.clusterKey)
 			if err != nil {
 				return err
 			}
@@ -147,7 +148,7 @@ func (b *bench) toFirstWrite(ctx context.Context, c *target.Cluster) (time.Durat
 // elections keeps our cluster under load and fails if it elected meanwhile.
 func elections(ctx context.Context, b *bench) error {
 	const clients = 64
-	cluster, err := b.cluster(ctx, target.Konsul, false)
+	cluster, err := b.cluster(ctx, secure(target.Konsul))
 	if err != nil {
 		return err
 	}

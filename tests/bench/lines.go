@@ -59,38 +59,38 @@ func rateLines() []rates {
 	many := []int{64, 256}
 	return []rates{
 		{name: "puts", series: []series{
-			{ours, target.Konsul, false, load.Put},
-			{theirs, target.Etcd, false, load.Put},
-			{limit, target.Limit, false, load.Put},
-			{theirs + plaintext, target.Etcd, true, load.Put},
-			{limit + plaintext, target.Limit, true, load.Put},
+			{ours, secure(target.Konsul), load.Put},
+			{theirs, secure(target.Etcd), load.Put},
+			{limit, secure(target.Limit), load.Put},
+			{theirs + plaintext, plain(target.Etcd), load.Put},
+			{limit + plaintext, plain(target.Limit), load.Put},
 		}},
 		{name: "gets", series: []series{
-			{oursStale, target.Konsul, false, load.GetStale},
-			{theirsSerial, target.Etcd, false, load.GetStale},
-			{limit, target.Limit, false, load.GetStale},
-			{oursDefault, target.Konsul, false, load.GetDefault},
-			{oursLinear, target.Konsul, false, load.GetLinearizable},
-			{theirsLinear, target.Etcd, false, load.GetLinearizable},
-			{theirsSerial + plaintext, target.Etcd, true, load.GetStale},
-			{theirsLinear + plaintext, target.Etcd, true, load.GetLinearizable},
-			{limit + plaintext, target.Limit, true, load.GetStale},
+			{oursStale, secure(target.Konsul), load.GetStale},
+			{theirsSerial, secure(target.Etcd), load.GetStale},
+			{limit, secure(target.Limit), load.GetStale},
+			{oursDefault, secure(target.Konsul), load.GetDefault},
+			{oursLinear, secure(target.Konsul), load.GetLinearizable},
+			{theirsLinear, secure(target.Etcd), load.GetLinearizable},
+			{theirsSerial + plaintext, plain(target.Etcd), load.GetStale},
+			{theirsLinear + plaintext, plain(target.Etcd), load.GetLinearizable},
+			{limit + plaintext, plain(target.Limit), load.GetStale},
 		}},
 		{name: "sdk-puts", clients: many, series: []series{
-			{ours, target.Konsul, false, load.SDKPut},
-			{theirs, target.Etcd, false, load.Put},
-			{theirs + plaintext, target.Etcd, true, load.Put},
+			{ours, secure(target.Konsul), load.SDKPut},
+			{theirs, secure(target.Etcd), load.Put},
+			{theirs + plaintext, plain(target.Etcd), load.Put},
 		}},
 		{name: "sdk-gets", clients: many, series: []series{
-			{ours, target.Konsul, false, load.SDKGet},
-			{theirs, target.Etcd, false, load.GetLinearizable},
-			{theirs + plaintext, target.Etcd, true, load.GetLinearizable},
+			{ours, secure(target.Konsul), load.SDKGet},
+			{theirs, secure(target.Etcd), load.GetLinearizable},
+			{theirs + plaintext, plain(target.Etcd), load.GetLinearizable},
 		}},
 		healthLine(100), healthLine(1000),
 		{name: "register", clients: []int{1, 16, 64}, series: []series{
-			{ours, target.Konsul, false, load.RegisterNode},
-			{theirs, target.Etcd, false, load.RegisterNode},
-			{theirs + plaintext, target.Etcd, true, load.RegisterNode},
+			{ours, secure(target.Konsul), load.RegisterNode},
+			{theirs, secure(target.Etcd), load.RegisterNode},
+			{theirs + plaintext, plain(target.Etcd), load.RegisterNode},
 		}},
 	}
 }
@@ -98,11 +98,11 @@ func rateLines() []rates {
 // healthLine asks for all instances of a service, etcd for as many records of the same size.
 func healthLine(instances int) rates {
 	return rates{name: fmt.Sprintf("health-%d", instances), clients: []int{1, 16, 64}, instances: instances, series: []series{
-		{oursStale, target.Konsul, false, load.HealthStale},
-		{theirsSerial, target.Etcd, false, load.HealthStale},
-		{oursDefault, target.Konsul, false, load.HealthDefault},
-		{theirsLinear, target.Etcd, false, load.HealthLinearizable},
-		{theirsSerial + plaintext, target.Etcd, true, load.HealthStale},
-		{theirsLinear + plaintext, target.Etcd, true, load.HealthLinearizable},
+		{oursStale, secure(target.Konsul), load.HealthStale},
+		{theirsSerial, secure(target.Etcd), load.HealthStale},
+		{oursDefault, secure(target.Konsul), load.HealthDefault},
+		{theirsLinear, secure(target.Etcd), load.HealthLinearizable},
+		{theirsSerial + plaintext, plain(target.Etcd), load.HealthStale},
+		{theirsLinear + plaintext, plain(target.Etcd), load.HealthLinearizable},
 	}}
 }

@@ -13,6 +13,7 @@ const (
 	theirsSerial = "etcd serializable"
 	theirsLinear = "etcd linearizable"
 	plaintext    = " plaintext"
+	rival        = " rival"
 )
 
 // promises are the floors and goals of the registry, as its purpose states them: nobody lowers one without

@@ -13,10 +13,22 @@ import (
 
 // series is one column of a line: an operation against a target.
 type series struct {
-	name      string
-	kind      target.Kind
-	plaintext bool
-	op        load.Op
+	name string
+	clusterKey
+	op load.Op
+}
+
+// besideRival answers the series with one of the other build behind each of ours.
+func besideRival(all []series) []series {
+	var out []series
+	for _, s := range all {
+		out = append(out, s)
+		if s.kind == target.Konsul {
+			s.name, s.rival = s.name+rival, true
+			out = append(out, s)
+		}
+	}
+	return out
 }
 
 // rates is a line about operations per second with a number of clients.
@@ -31,6 +43,9 @@ type rates struct {
 
 // run measures, for every number of clients, all series in turns, several times.
 func (l rates) run(ctx context.Context, b *bench) error {
+	if b.Rival != "" {
+		l.series = besideRival(l.series)
+	}
 	for _, clients := range b.Clients {
 		if len(l.clients) > 0 && !slices.Contains(l.clients, clients) {
 			continue
@@ -55,14 +70,14 @@ func (b *bench) runs(kind target.Kind, plaintext bool) bool {
 }
 
 func (l rates) measure(ctx context.Context, b *bench, s series, clients, round int) error {
-	cluster, err := b.cluster(ctx, s.kind, s.plaintext)
+	cluster, err := b.cluster(ctx, s.clusterKey)
 	if err != nil {
 		return err
 	}
 	if err := b.register(ctx, cluster, l.instances); err != nil {
 		return err
 	}
-	stop, err := b.profile(cluster, s.kind, fmt.Sprintf("%s-%s-%d-round%d", l.name, s.op, clients, round+1))
+	stop, err := b.profile(cluster, s.kind, fmt.Sprintf("%s-%s-%s-%d-round%d", l.name, s.name, s.op, clients, round+1))
 	if err != nil {
 		return err
 	}

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 
 	"konsul.dev/tests/bench/load"
 	"konsul.dev/tests/bench/report"
@@ -17,6 +19,8 @@ const (
 	scaleInstances = "scale-100k-instances"
 	scaleKeys      = "scale-1m-keys"
 	restarted      = " restart"
+	backedUp       = " backup"
+	restored       = " restore"
 )
 
 func scaleLines() []line {
@@ -41,7 +45,7 @@ func scaleLines() []line {
 }
 
 func (b *bench) grow(ctx context.Context, who contender, line string, spec load.FillSpec, restart bool) (err error) {
-	c, err := b.prepare(who.kind, who.plaintext)
+	c, err := b.prepare(who.clusterKey)
 	if err != nil {
 		return err
 	}
@@ -63,6 +67,9 @@ func (b *bench) grow(ctx context.Context, who contender, line string, spec load.
 	if !restart {
 		return nil
 	}
+	if err := b.save(ctx, c, who, line); err != nil {
+		return err
+	}
 	if err := c.Stop(); err != nil {
 		return err
 	}
@@ -71,6 +78,27 @@ func (b *bench) grow(ctx context.Context, who contender, line string, spec load.
 		return err
 	}
 	return b.noteSize(line+restarted, who.series, c, again.Seconds())
+}
+
+// save measures a backup of a cluster and, for ours, what restoring it takes: etcd's restore is a program of its own that makes new members.
+func (b *bench) save(ctx context.Context, c *target.Cluster, who contender, line string) error {
+	path := filepath.Join(b.Dir, "backup")
+	note := func(line string, m load.Moved) {
+		b.note(line, who.series, report.Sample{report.Seconds: m.Seconds, report.Memory: float64(m.Peak), report.Disk: float64(m.Bytes)})
+	}
+	made, err := load.Backup(ctx, c.Access(), path)
+	if err != nil {
+		return err
+	}
+	note(line+backedUp, made)
+	if who.kind == target.Konsul {
+		back, err := load.Restore(ctx, c.Access(), path)
+		if err != nil {
+			return err
+		}
+		note(line+restored, back)
+	}
+	return os.Remove(path)
 }
 
 func (b *bench) noteSize(line, series string, c *target.Cluster, seconds float64) error {

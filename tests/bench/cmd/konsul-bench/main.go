@@ -9,6 +9,7 @@ import (
 	"flag"
 	"fmt"
 	"os"
+	"os/exec"
 	"os/signal"
 	"path/filepath"
 	"strconv"
@@ -85,6 +86,7 @@ func measure(ctx context.Context, args []string) error {
 	flags.DurationVar(&o.Soak, "soak", time.Hour, "how long elections keeps our cluster under load")
 	flags.BoolVar(&o.Plaintext, "plaintext", true, "measure etcd and the limit without TLS too")
 	flags.StringVar(&o.EtcdPath, "etcd", ".tools/etcd", "etcd's program; empty: leave etcd out")
+	flags.StringVar(&o.Rival, "rival", "", "another build of this `program`: rates of its servers are measured by turns with ours")
 	flags.StringVar(&o.Dir, "dir", "", "a `folder` on the disk to measure; default: where temporary files go")
 	flags.BoolVar(&o.Keep, "keep", false, "leave the data and the servers' logs behind")
 	flags.StringVar(&o.Profiles, "cpuprofile", "", "write CPU and heap profiles of our servers into this `folder`")
@@ -103,6 +105,11 @@ func measure(ctx context.Context, args []string) error {
 		}
 		if err := os.MkdirAll(o.Profiles, 0o755); err != nil {
 			return fmt.Errorf("make a folder for profiles: %w", err)
+		}
+	}
+	if o.Rival != "" {
+		if o.Rival, err = exec.LookPath(o.Rival); err != nil {
+			return fmt.Errorf("find the rival: %w", err)
 		}
 	}
 	if o.EtcdPath != "" {
