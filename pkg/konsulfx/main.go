@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/signal"
 	"runtime/debug"
+	"strings"
 	"syscall"
 	"time"
 
@@ -61,6 +62,9 @@ func Main[C any, P interface {
 	*C
 	config.Loadable
 }](name string, defaults func() C, module func(C) fx.Option, commands ...Command[C]) {
+	if len(os.Args) < 2 || strings.HasPrefix(os.Args[1], "-") { // Words are soon done.
+		SetTimerSlack()
+	}
 	SetGC()
 	os.Exit(run[C, P](name, os.Args[1:], defaults, module, os.Stdout, os.Stderr, commands...))
 }

@@ -39,6 +39,7 @@ const drainLimit = 10 * time.Second
 // Serve runs one registry server with its shipped defaults until ctx or control ends. Lines on control
 // start and stop CPU profiles.
 func Serve(ctx context.Context, spec ServeSpec, control io.Reader) error {
+	konsulfx.SetTimerSlack()
 	konsulfx.SetGC()
 	source, err := spec.Credentials.source()
 	if err != nil {
