@@ -217,6 +217,7 @@ func forServices() api.Rules {
 	return api.Rules{
 		registryv1.ProposalService_Propose_FullMethodName:         closed,
 		registryv1.ProposalService_ReadIndex_FullMethodName:       closed,
+		registryv1.ProposalService_Ask_FullMethodName:             closed,
 		registryv1.ProposalService_RecallReadLease_FullMethodName: closed,
 		registryv1.MemberService_Greet_FullMethodName:             closed,
 		registryv1.MemberService_Join_FullMethodName:              closed,

@@ -2,13 +2,20 @@ package api
 
 import (
 	"context"
+	"errors"
+	"io"
 
+	"google.golang.org/grpc"
 	"google.golang.org/protobuf/types/known/durationpb"
 
+	"konsul.dev/pkg/fault"
 	"konsul.dev/pkg/rpc"
 	registryv1 "konsul.dev/proto/gen/konsul/registry/v1"
 	"konsul.dev/services/registry/internal/fsm"
 )
+
+// ReasonUnknownQuestion says that a server asked its leader what that is too old to know.
+const ReasonUnknownQuestion = "UNKNOWN_QUESTION"
 
 type proposalService struct {
 	registryv1.UnimplementedProposalServiceServer
@@ -66,6 +73,39 @@ func (s *proposalService) ReadIndex(ctx context.Context, req *registryv1.ReadInd
 		resp.Lease = &registryv1.ReadLease{Term: lease.Term, Number: lease.Number, Lasts: durationpb.New(lease.Lasts)}
 	}
 	return resp, nil
+}
+
+// Ask answers one question after the other.
+func (s *proposalService) Ask(stream grpc.BidiStreamingServer[registryv1.AskRequest, registryv1.AskResponse]) error {
+	for {
+		req, err := stream.Recv()
+		if errors.Is(err, io.EOF) || stream.Context().Err() != nil {
+			return nil // The asker needs no more answers.
+		}
+		if err != nil {
+			return err
+		}
+		resp, err := s.answer(stream.Context(), req)
+		if err != nil {
+			return err
+		}
+		if err := stream.Send(resp); err != nil {
+			return err
+		}
+	}
+}
+
+func (s *proposalService) answer(ctx context.Context, req *registryv1.AskRequest) (*registryv1.AskResponse, error) {
+	switch question := req.GetQuestion().(type) {
+	case *registryv1.AskRequest_Propose:
+		resp, err := s.Propose(ctx, question.Propose)
+		return &registryv1.AskResponse{Answer: &registryv1.AskResponse_Propose{Propose: resp}}, err
+	case *registryv1.AskRequest_ReadIndex:
+		resp, err := s.ReadIndex(ctx, question.ReadIndex)
+		return &registryv1.AskResponse{Answer: &registryv1.AskResponse_ReadIndex{ReadIndex: resp}}, err
+	default:
+		return nil, fault.New(fault.Unimplemented, ReasonUnknownQuestion, "this server does not know what is asked").WithRemedy("upgrade it")
+	}
 }
 
 // RecallReadLease gives back what the leader let this server read under.

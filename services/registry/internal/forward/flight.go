@@ -72,6 +72,7 @@ func (r *Router) Run(ctx context.Context) error {
 		leader := r.Leadership.LeaderID()
 		if leader != last {
 			r.flights.strand(leader)
+			r.lines.forget()
 			last = leader
 		}
 	}

@@ -2,7 +2,6 @@ package forward
 
 import (
 	"context"
-	"errors"
 	"time"
 
 	"google.golang.org/grpc/status"
@@ -16,7 +15,7 @@ import (
 )
 
 const (
-	// tripTimeout bounds a call to the leader that carries other calls. Callers have deadlines of their own.
+	// tripTimeout bounds a question to the leader that carries other calls. Callers have deadlines of their own.
 	tripTimeout = 10 * time.Second
 	// tripsToLeader is how many batches of proposals may be on their way to the leader at once.
 	tripsToLeader = 1
@@ -165,8 +164,8 @@ func (r *Router) carry(leader string, batch []proposal) {
 	for i, p := range batch {
 		req.Proposals[i] = &registryv1.Proposal{Command: p.Command, Claims: p.Claims, Version: p.Version}
 	}
-	resp := &registryv1.ProposeResponse{}
-	err := r.trip(leader, registryv1.ProposalService_Propose_FullMethodName, req, resp)
+	answer, err := r.ask(leader, &registryv1.AskRequest{Question: &registryv1.AskRequest_Propose{Propose: req}})
+	resp := answer.GetPropose()
 	if err == nil && len(resp.GetOutcomes()) != len(batch) {
 		err = fault.New(fault.Unknown, fault.ReasonOutcomeUnknown, "the leader answered %d of %d proposals", len(resp.GetOutcomes()), len(batch))
 	}
@@ -181,23 +180,6 @@ func (r *Router) carry(leader string, batch []proposal) {
 		}
 		p.reply <- outcome
 	}
-}
-
-// trip calls the leader on behalf of many callers.
-func (r *Router) trip(leader, method string, req, resp any) error {
-	conn, err := r.Connections.Server(leader)
-	if err != nil {
-		return err
-	}
-	ctx, cancel := context.WithTimeout(context.Background(), tripTimeout)
-	defer cancel()
-	ctx, end := r.flights.begin(ctx, leader)
-	defer end()
-	err = conn.Invoke(ctx, method, req, resp)
-	if err != nil && errors.Is(context.Cause(ctx), errLeaderMoved) {
-		return errLeaderMoved
-	}
-	return err
 }
 
 // Confirm answers an index at or above that of every write acknowledged before the call, by the leader's
@@ -231,10 +213,11 @@ func (r *Router) confirmed(ctx context.Context, linearizable bool) (uint64, erro
 		if leader == "" || leader == r.ServerID {
 			return 0, errLeaderMoved
 		}
-		resp, asked := &registryv1.ReadIndexResponse{}, time.Now()
-		err := r.trip(leader, registryv1.ProposalService_ReadIndex_FullMethodName, &registryv1.ReadIndexRequest{
+		asked := time.Now()
+		answer, err := r.ask(leader, &registryv1.AskRequest{Question: &registryv1.AskRequest_ReadIndex{ReadIndex: &registryv1.ReadIndexRequest{
 			Linearizable: linearizable, Server: r.ServerID, Lease: !linearizable,
-		}, resp)
+		}}})
+		resp := answer.GetReadIndex()
 		if err == nil {
 			r.reading.take(resp.GetLease(), resp.GetIndex(), asked)
 		}

@@ -88,6 +88,7 @@ type Router struct {
 	// patience is leaderWait.
 	patience time.Duration
 	flights  flights
+	lines    *lines
 	// leased and verified are the questions for a read index, by what the leader must do before it answers.
 	leased, verified coalesce.Rounds[uint64]
 	reading          readLeases
@@ -101,7 +102,7 @@ const leaderWait = 5 * time.Second
 
 // New answers a router; its Run must run.
 func New(p Params) *Router {
-	return &Router{Params: p, patience: leaderWait, flights: newFlights(), queues: map[string]*coalesce.Queue[proposal]{}}
+	return &Router{Params: p, patience: leaderWait, flights: newFlights(), lines: newLines(), queues: map[string]*coalesce.Queue[proposal]{}}
 }
 
 // Unary is the router as an interceptor. It goes behind the one that admits callers.

@@ -2,8 +2,8 @@ package forward
 
 import (
 	"context"
-	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"slices"
@@ -41,6 +41,9 @@ type world struct {
 	// lease is what the leader gives to who asks for one.
 	lease    *registryv1.ReadLease
 	proposed []int
+	// streams counts those that were opened. A broken one carries nothing more; an old server has none.
+	streams     int
+	broken, old bool
 }
 
 func (w *world) ProposeAll(_ context.Context, proposals []fsm.Proposal) []fsm.Outcome {
@@ -141,8 +144,42 @@ func (w *world) nextError() error {
 	return err
 }
 
-func (conn) NewStream(context.Context, *grpc.StreamDesc, string, ...grpc.CallOption) (grpc.ClientStream, error) {
-	return nil, errors.New("not used")
+func (c conn) NewStream(ctx context.Context, _ *grpc.StreamDesc, _ string, _ ...grpc.CallOption) (grpc.ClientStream, error) {
+	c.w.streams++
+	return &stream{conn: c, ctx: ctx}, nil
+}
+
+// stream answers each question as a call would be.
+type stream struct {
+	grpc.ClientStream
+	conn
+	//nolint:containedctx // as in grpc
+	ctx   context.Context
+	asked *registryv1.AskRequest
+}
+
+func (s *stream) SendMsg(m any) error {
+	if s.w.broken {
+		s.w.broken = false
+		return io.EOF
+	}
+	s.asked = m.(*registryv1.AskRequest)
+	return nil
+}
+
+func (s *stream) RecvMsg(m any) error {
+	if s.w.old {
+		return fault.New(fault.Unimplemented, "", "unknown method Ask")
+	}
+	resp := m.(*registryv1.AskResponse)
+	if asked := s.asked.GetReadIndex(); asked != nil {
+		answer := &registryv1.ReadIndexResponse{}
+		resp.Answer = &registryv1.AskResponse_ReadIndex{ReadIndex: answer}
+		return s.Invoke(s.ctx, "", asked, answer)
+	}
+	answer := &registryv1.ProposeResponse{}
+	resp.Answer = &registryv1.AskResponse_Propose{Propose: answer}
+	return s.Invoke(s.ctx, "", s.asked.GetPropose(), answer)
 }
 
 func newRouter(t *testing.T, w *world) *Router {

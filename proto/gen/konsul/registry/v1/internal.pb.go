@@ -77,7 +77,7 @@ func (x Comparison_Operator) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Comparison_Operator.Descriptor instead.
 func (Comparison_Operator) EnumDescriptor() ([]byte, []int) {
-	return file_konsul_registry_v1_internal_proto_rawDescGZIP(), []int{32, 0}
+	return file_konsul_registry_v1_internal_proto_rawDescGZIP(), []int{34, 0}
 }
 
 type PutJoinTokenRequest struct {
@@ -824,6 +824,170 @@ func (x *ReadIndexResponse) GetLease() *ReadLease {
 	return nil
 }
 
+type AskRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Types that are valid to be assigned to Question:
+	//
+	//	*AskRequest_Propose
+	//	*AskRequest_ReadIndex
+	Question      isAskRequest_Question `protobuf_oneof:"question"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AskRequest) Reset() {
+	*x = AskRequest{}
+	mi := &file_konsul_registry_v1_internal_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AskRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AskRequest) ProtoMessage() {}
+
+func (x *AskRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_konsul_registry_v1_internal_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AskRequest.ProtoReflect.Descriptor instead.
+func (*AskRequest) Descriptor() ([]byte, []int) {
+	return file_konsul_registry_v1_internal_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *AskRequest) GetQuestion() isAskRequest_Question {
+	if x != nil {
+		return x.Question
+	}
+	return nil
+}
+
+func (x *AskRequest) GetPropose() *ProposeRequest {
+	if x != nil {
+		if x, ok := x.Question.(*AskRequest_Propose); ok {
+			return x.Propose
+		}
+	}
+	return nil
+}
+
+func (x *AskRequest) GetReadIndex() *ReadIndexRequest {
+	if x != nil {
+		if x, ok := x.Question.(*AskRequest_ReadIndex); ok {
+			return x.ReadIndex
+		}
+	}
+	return nil
+}
+
+type isAskRequest_Question interface {
+	isAskRequest_Question()
+}
+
+type AskRequest_Propose struct {
+	Propose *ProposeRequest `protobuf:"bytes,1,opt,name=propose,proto3,oneof"`
+}
+
+type AskRequest_ReadIndex struct {
+	ReadIndex *ReadIndexRequest `protobuf:"bytes,2,opt,name=read_index,json=readIndex,proto3,oneof"`
+}
+
+func (*AskRequest_Propose) isAskRequest_Question() {}
+
+func (*AskRequest_ReadIndex) isAskRequest_Question() {}
+
+type AskResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Types that are valid to be assigned to Answer:
+	//
+	//	*AskResponse_Propose
+	//	*AskResponse_ReadIndex
+	Answer        isAskResponse_Answer `protobuf_oneof:"answer"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AskResponse) Reset() {
+	*x = AskResponse{}
+	mi := &file_konsul_registry_v1_internal_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AskResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AskResponse) ProtoMessage() {}
+
+func (x *AskResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_konsul_registry_v1_internal_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AskResponse.ProtoReflect.Descriptor instead.
+func (*AskResponse) Descriptor() ([]byte, []int) {
+	return file_konsul_registry_v1_internal_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *AskResponse) GetAnswer() isAskResponse_Answer {
+	if x != nil {
+		return x.Answer
+	}
+	return nil
+}
+
+func (x *AskResponse) GetPropose() *ProposeResponse {
+	if x != nil {
+		if x, ok := x.Answer.(*AskResponse_Propose); ok {
+			return x.Propose
+		}
+	}
+	return nil
+}
+
+func (x *AskResponse) GetReadIndex() *ReadIndexResponse {
+	if x != nil {
+		if x, ok := x.Answer.(*AskResponse_ReadIndex); ok {
+			return x.ReadIndex
+		}
+	}
+	return nil
+}
+
+type isAskResponse_Answer interface {
+	isAskResponse_Answer()
+}
+
+type AskResponse_Propose struct {
+	Propose *ProposeResponse `protobuf:"bytes,1,opt,name=propose,proto3,oneof"`
+}
+
+type AskResponse_ReadIndex struct {
+	ReadIndex *ReadIndexResponse `protobuf:"bytes,2,opt,name=read_index,json=readIndex,proto3,oneof"`
+}
+
+func (*AskResponse_Propose) isAskResponse_Answer() {}
+
+func (*AskResponse_ReadIndex) isAskResponse_Answer() {}
+
 // ReadLease is the leader's promise to change nothing while it lasts, but for taking it back.
 type ReadLease struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -838,7 +1002,7 @@ type ReadLease struct {
 
 func (x *ReadLease) Reset() {
 	*x = ReadLease{}
-	mi := &file_konsul_registry_v1_internal_proto_msgTypes[14]
+	mi := &file_konsul_registry_v1_internal_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -850,7 +1014,7 @@ func (x *ReadLease) String() string {
 func (*ReadLease) ProtoMessage() {}
 
 func (x *ReadLease) ProtoReflect() protoreflect.Message {
-	mi := &file_konsul_registry_v1_internal_proto_msgTypes[14]
+	mi := &file_konsul_registry_v1_internal_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -863,7 +1027,7 @@ func (x *ReadLease) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadLease.ProtoReflect.Descriptor instead.
 func (*ReadLease) Descriptor() ([]byte, []int) {
-	return file_konsul_registry_v1_internal_proto_rawDescGZIP(), []int{14}
+	return file_konsul_registry_v1_internal_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *ReadLease) GetTerm() uint64 {
@@ -897,7 +1061,7 @@ type RecallReadLeaseRequest struct {
 
 func (x *RecallReadLeaseRequest) Reset() {
 	*x = RecallReadLeaseRequest{}
-	mi := &file_konsul_registry_v1_internal_proto_msgTypes[15]
+	mi := &file_konsul_registry_v1_internal_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -909,7 +1073,7 @@ func (x *RecallReadLeaseRequest) String() string {
 func (*RecallReadLeaseRequest) ProtoMessage() {}
 
 func (x *RecallReadLeaseRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_konsul_registry_v1_internal_proto_msgTypes[15]
+	mi := &file_konsul_registry_v1_internal_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -922,7 +1086,7 @@ func (x *RecallReadLeaseRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RecallReadLeaseRequest.ProtoReflect.Descriptor instead.
 func (*RecallReadLeaseRequest) Descriptor() ([]byte, []int) {
-	return file_konsul_registry_v1_internal_proto_rawDescGZIP(), []int{15}
+	return file_konsul_registry_v1_internal_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *RecallReadLeaseRequest) GetTerm() uint64 {
@@ -947,7 +1111,7 @@ type RecallReadLeaseResponse struct {
 
 func (x *RecallReadLeaseResponse) Reset() {
 	*x = RecallReadLeaseResponse{}
-	mi := &file_konsul_registry_v1_internal_proto_msgTypes[16]
+	mi := &file_konsul_registry_v1_internal_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -959,7 +1123,7 @@ func (x *RecallReadLeaseResponse) String() string {
 func (*RecallReadLeaseResponse) ProtoMessage() {}
 
 func (x *RecallReadLeaseResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_konsul_registry_v1_internal_proto_msgTypes[16]
+	mi := &file_konsul_registry_v1_internal_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -972,7 +1136,7 @@ func (x *RecallReadLeaseResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RecallReadLeaseResponse.ProtoReflect.Descriptor instead.
 func (*RecallReadLeaseResponse) Descriptor() ([]byte, []int) {
-	return file_konsul_registry_v1_internal_proto_rawDescGZIP(), []int{16}
+	return file_konsul_registry_v1_internal_proto_rawDescGZIP(), []int{18}
 }
 
 type GreetRequest struct {
@@ -983,7 +1147,7 @@ type GreetRequest struct {
 
 func (x *GreetRequest) Reset() {
 	*x = GreetRequest{}
-	mi := &file_konsul_registry_v1_internal_proto_msgTypes[17]
+	mi := &file_konsul_registry_v1_internal_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -995,7 +1159,7 @@ func (x *GreetRequest) String() string {
 func (*GreetRequest) ProtoMessage() {}
 
 func (x *GreetRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_konsul_registry_v1_internal_proto_msgTypes[17]
+	mi := &file_konsul_registry_v1_internal_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1008,7 +1172,7 @@ func (x *GreetRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GreetRequest.ProtoReflect.Descriptor instead.
 func (*GreetRequest) Descriptor() ([]byte, []int) {
-	return file_konsul_registry_v1_internal_proto_rawDescGZIP(), []int{17}
+	return file_konsul_registry_v1_internal_proto_rawDescGZIP(), []int{19}
 }
 
 type GreetResponse struct {
@@ -1030,7 +1194,7 @@ type GreetResponse struct {
 
 func (x *GreetResponse) Reset() {
 	*x = GreetResponse{}
-	mi := &file_konsul_registry_v1_internal_proto_msgTypes[18]
+	mi := &file_konsul_registry_v1_internal_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1042,7 +1206,7 @@ func (x *GreetResponse) String() string {
 func (*GreetResponse) ProtoMessage() {}
 
 func (x *GreetResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_konsul_registry_v1_internal_proto_msgTypes[18]
+	mi := &file_konsul_registry_v1_internal_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1055,7 +1219,7 @@ func (x *GreetResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GreetResponse.ProtoReflect.Descriptor instead.
 func (*GreetResponse) Descriptor() ([]byte, []int) {
-	return file_konsul_registry_v1_internal_proto_rawDescGZIP(), []int{18}
+	return file_konsul_registry_v1_internal_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *GreetResponse) GetSelf() *Member {
@@ -1113,7 +1277,7 @@ type JoinRequest struct {
 
 func (x *JoinRequest) Reset() {
 	*x = JoinRequest{}
-	mi := &file_konsul_registry_v1_internal_proto_msgTypes[19]
+	mi := &file_konsul_registry_v1_internal_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1125,7 +1289,7 @@ func (x *JoinRequest) String() string {
 func (*JoinRequest) ProtoMessage() {}
 
 func (x *JoinRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_konsul_registry_v1_internal_proto_msgTypes[19]
+	mi := &file_konsul_registry_v1_internal_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1138,7 +1302,7 @@ func (x *JoinRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JoinRequest.ProtoReflect.Descriptor instead.
 func (*JoinRequest) Descriptor() ([]byte, []int) {
-	return file_konsul_registry_v1_internal_proto_rawDescGZIP(), []int{19}
+	return file_konsul_registry_v1_internal_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *JoinRequest) GetMember() *Member {
@@ -1180,7 +1344,7 @@ type JoinResponse struct {
 
 func (x *JoinResponse) Reset() {
 	*x = JoinResponse{}
-	mi := &file_konsul_registry_v1_internal_proto_msgTypes[20]
+	mi := &file_konsul_registry_v1_internal_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1192,7 +1356,7 @@ func (x *JoinResponse) String() string {
 func (*JoinResponse) ProtoMessage() {}
 
 func (x *JoinResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_konsul_registry_v1_internal_proto_msgTypes[20]
+	mi := &file_konsul_registry_v1_internal_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1205,7 +1369,7 @@ func (x *JoinResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JoinResponse.ProtoReflect.Descriptor instead.
 func (*JoinResponse) Descriptor() ([]byte, []int) {
-	return file_konsul_registry_v1_internal_proto_rawDescGZIP(), []int{20}
+	return file_konsul_registry_v1_internal_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *JoinResponse) GetGeneration() uint64 {
@@ -1232,7 +1396,7 @@ type AnnounceRequest struct {
 
 func (x *AnnounceRequest) Reset() {
 	*x = AnnounceRequest{}
-	mi := &file_konsul_registry_v1_internal_proto_msgTypes[21]
+	mi := &file_konsul_registry_v1_internal_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1244,7 +1408,7 @@ func (x *AnnounceRequest) String() string {
 func (*AnnounceRequest) ProtoMessage() {}
 
 func (x *AnnounceRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_konsul_registry_v1_internal_proto_msgTypes[21]
+	mi := &file_konsul_registry_v1_internal_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1257,7 +1421,7 @@ func (x *AnnounceRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AnnounceRequest.ProtoReflect.Descriptor instead.
 func (*AnnounceRequest) Descriptor() ([]byte, []int) {
-	return file_konsul_registry_v1_internal_proto_rawDescGZIP(), []int{21}
+	return file_konsul_registry_v1_internal_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *AnnounceRequest) GetMember() *Member {
@@ -1282,7 +1446,7 @@ type AnnounceResponse struct {
 
 func (x *AnnounceResponse) Reset() {
 	*x = AnnounceResponse{}
-	mi := &file_konsul_registry_v1_internal_proto_msgTypes[22]
+	mi := &file_konsul_registry_v1_internal_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1294,7 +1458,7 @@ func (x *AnnounceResponse) String() string {
 func (*AnnounceResponse) ProtoMessage() {}
 
 func (x *AnnounceResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_konsul_registry_v1_internal_proto_msgTypes[22]
+	mi := &file_konsul_registry_v1_internal_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1307,7 +1471,7 @@ func (x *AnnounceResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AnnounceResponse.ProtoReflect.Descriptor instead.
 func (*AnnounceResponse) Descriptor() ([]byte, []int) {
-	return file_konsul_registry_v1_internal_proto_rawDescGZIP(), []int{22}
+	return file_konsul_registry_v1_internal_proto_rawDescGZIP(), []int{24}
 }
 
 type AdmitRequest struct {
@@ -1320,7 +1484,7 @@ type AdmitRequest struct {
 
 func (x *AdmitRequest) Reset() {
 	*x = AdmitRequest{}
-	mi := &file_konsul_registry_v1_internal_proto_msgTypes[23]
+	mi := &file_konsul_registry_v1_internal_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1332,7 +1496,7 @@ func (x *AdmitRequest) String() string {
 func (*AdmitRequest) ProtoMessage() {}
 
 func (x *AdmitRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_konsul_registry_v1_internal_proto_msgTypes[23]
+	mi := &file_konsul_registry_v1_internal_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1345,7 +1509,7 @@ func (x *AdmitRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AdmitRequest.ProtoReflect.Descriptor instead.
 func (*AdmitRequest) Descriptor() ([]byte, []int) {
-	return file_konsul_registry_v1_internal_proto_rawDescGZIP(), []int{23}
+	return file_konsul_registry_v1_internal_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *AdmitRequest) GetGeneration() uint64 {
@@ -1370,7 +1534,7 @@ type AdmitResponse struct {
 
 func (x *AdmitResponse) Reset() {
 	*x = AdmitResponse{}
-	mi := &file_konsul_registry_v1_internal_proto_msgTypes[24]
+	mi := &file_konsul_registry_v1_internal_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1382,7 +1546,7 @@ func (x *AdmitResponse) String() string {
 func (*AdmitResponse) ProtoMessage() {}
 
 func (x *AdmitResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_konsul_registry_v1_internal_proto_msgTypes[24]
+	mi := &file_konsul_registry_v1_internal_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1395,7 +1559,7 @@ func (x *AdmitResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AdmitResponse.ProtoReflect.Descriptor instead.
 func (*AdmitResponse) Descriptor() ([]byte, []int) {
-	return file_konsul_registry_v1_internal_proto_rawDescGZIP(), []int{24}
+	return file_konsul_registry_v1_internal_proto_rawDescGZIP(), []int{26}
 }
 
 // Command is one entry of the Raft log. It is versioned: a server that does not know a kind stops rather than skips it.
@@ -1429,7 +1593,7 @@ type Command struct {
 
 func (x *Command) Reset() {
 	*x = Command{}
-	mi := &file_konsul_registry_v1_internal_proto_msgTypes[25]
+	mi := &file_konsul_registry_v1_internal_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1441,7 +1605,7 @@ func (x *Command) String() string {
 func (*Command) ProtoMessage() {}
 
 func (x *Command) ProtoReflect() protoreflect.Message {
-	mi := &file_konsul_registry_v1_internal_proto_msgTypes[25]
+	mi := &file_konsul_registry_v1_internal_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1454,7 +1618,7 @@ func (x *Command) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Command.ProtoReflect.Descriptor instead.
 func (*Command) Descriptor() ([]byte, []int) {
-	return file_konsul_registry_v1_internal_proto_rawDescGZIP(), []int{25}
+	return file_konsul_registry_v1_internal_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *Command) GetTime() *timestamppb.Timestamp {
@@ -1547,7 +1711,7 @@ type Operation struct {
 
 func (x *Operation) Reset() {
 	*x = Operation{}
-	mi := &file_konsul_registry_v1_internal_proto_msgTypes[26]
+	mi := &file_konsul_registry_v1_internal_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1559,7 +1723,7 @@ func (x *Operation) String() string {
 func (*Operation) ProtoMessage() {}
 
 func (x *Operation) ProtoReflect() protoreflect.Message {
-	mi := &file_konsul_registry_v1_internal_proto_msgTypes[26]
+	mi := &file_konsul_registry_v1_internal_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1572,7 +1736,7 @@ func (x *Operation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Operation.ProtoReflect.Descriptor instead.
 func (*Operation) Descriptor() ([]byte, []int) {
-	return file_konsul_registry_v1_internal_proto_rawDescGZIP(), []int{26}
+	return file_konsul_registry_v1_internal_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *Operation) GetOp() isOperation_Op {
@@ -1726,7 +1890,7 @@ type DeleteBelow struct {
 
 func (x *DeleteBelow) Reset() {
 	*x = DeleteBelow{}
-	mi := &file_konsul_registry_v1_internal_proto_msgTypes[27]
+	mi := &file_konsul_registry_v1_internal_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1738,7 +1902,7 @@ func (x *DeleteBelow) String() string {
 func (*DeleteBelow) ProtoMessage() {}
 
 func (x *DeleteBelow) ProtoReflect() protoreflect.Message {
-	mi := &file_konsul_registry_v1_internal_proto_msgTypes[27]
+	mi := &file_konsul_registry_v1_internal_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1751,7 +1915,7 @@ func (x *DeleteBelow) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteBelow.ProtoReflect.Descriptor instead.
 func (*DeleteBelow) Descriptor() ([]byte, []int) {
-	return file_konsul_registry_v1_internal_proto_rawDescGZIP(), []int{27}
+	return file_konsul_registry_v1_internal_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *DeleteBelow) GetPrefix() *RecordKey {
@@ -1784,7 +1948,7 @@ type EndLease struct {
 
 func (x *EndLease) Reset() {
 	*x = EndLease{}
-	mi := &file_konsul_registry_v1_internal_proto_msgTypes[28]
+	mi := &file_konsul_registry_v1_internal_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1796,7 +1960,7 @@ func (x *EndLease) String() string {
 func (*EndLease) ProtoMessage() {}
 
 func (x *EndLease) ProtoReflect() protoreflect.Message {
-	mi := &file_konsul_registry_v1_internal_proto_msgTypes[28]
+	mi := &file_konsul_registry_v1_internal_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1809,7 +1973,7 @@ func (x *EndLease) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EndLease.ProtoReflect.Descriptor instead.
 func (*EndLease) Descriptor() ([]byte, []int) {
-	return file_konsul_registry_v1_internal_proto_rawDescGZIP(), []int{28}
+	return file_konsul_registry_v1_internal_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *EndLease) GetId() string {
@@ -1831,7 +1995,7 @@ type AcquireLock struct {
 
 func (x *AcquireLock) Reset() {
 	*x = AcquireLock{}
-	mi := &file_konsul_registry_v1_internal_proto_msgTypes[29]
+	mi := &file_konsul_registry_v1_internal_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1843,7 +2007,7 @@ func (x *AcquireLock) String() string {
 func (*AcquireLock) ProtoMessage() {}
 
 func (x *AcquireLock) ProtoReflect() protoreflect.Message {
-	mi := &file_konsul_registry_v1_internal_proto_msgTypes[29]
+	mi := &file_konsul_registry_v1_internal_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1856,7 +2020,7 @@ func (x *AcquireLock) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AcquireLock.ProtoReflect.Descriptor instead.
 func (*AcquireLock) Descriptor() ([]byte, []int) {
-	return file_konsul_registry_v1_internal_proto_rawDescGZIP(), []int{29}
+	return file_konsul_registry_v1_internal_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *AcquireLock) GetName() string {
@@ -1897,7 +2061,7 @@ type RecordKey struct {
 
 func (x *RecordKey) Reset() {
 	*x = RecordKey{}
-	mi := &file_konsul_registry_v1_internal_proto_msgTypes[30]
+	mi := &file_konsul_registry_v1_internal_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1909,7 +2073,7 @@ func (x *RecordKey) String() string {
 func (*RecordKey) ProtoMessage() {}
 
 func (x *RecordKey) ProtoReflect() protoreflect.Message {
-	mi := &file_konsul_registry_v1_internal_proto_msgTypes[30]
+	mi := &file_konsul_registry_v1_internal_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1922,7 +2086,7 @@ func (x *RecordKey) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RecordKey.ProtoReflect.Descriptor instead.
 func (*RecordKey) Descriptor() ([]byte, []int) {
-	return file_konsul_registry_v1_internal_proto_rawDescGZIP(), []int{30}
+	return file_konsul_registry_v1_internal_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *RecordKey) GetTable() Table {
@@ -1957,7 +2121,7 @@ type Condition struct {
 
 func (x *Condition) Reset() {
 	*x = Condition{}
-	mi := &file_konsul_registry_v1_internal_proto_msgTypes[31]
+	mi := &file_konsul_registry_v1_internal_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1969,7 +2133,7 @@ func (x *Condition) String() string {
 func (*Condition) ProtoMessage() {}
 
 func (x *Condition) ProtoReflect() protoreflect.Message {
-	mi := &file_konsul_registry_v1_internal_proto_msgTypes[31]
+	mi := &file_konsul_registry_v1_internal_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1982,7 +2146,7 @@ func (x *Condition) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Condition.ProtoReflect.Descriptor instead.
 func (*Condition) Descriptor() ([]byte, []int) {
-	return file_konsul_registry_v1_internal_proto_rawDescGZIP(), []int{31}
+	return file_konsul_registry_v1_internal_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *Condition) GetRow() *RecordKey {
@@ -2042,7 +2206,7 @@ type Comparison struct {
 
 func (x *Comparison) Reset() {
 	*x = Comparison{}
-	mi := &file_konsul_registry_v1_internal_proto_msgTypes[32]
+	mi := &file_konsul_registry_v1_internal_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2054,7 +2218,7 @@ func (x *Comparison) String() string {
 func (*Comparison) ProtoMessage() {}
 
 func (x *Comparison) ProtoReflect() protoreflect.Message {
-	mi := &file_konsul_registry_v1_internal_proto_msgTypes[32]
+	mi := &file_konsul_registry_v1_internal_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2067,7 +2231,7 @@ func (x *Comparison) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Comparison.ProtoReflect.Descriptor instead.
 func (*Comparison) Descriptor() ([]byte, []int) {
-	return file_konsul_registry_v1_internal_proto_rawDescGZIP(), []int{32}
+	return file_konsul_registry_v1_internal_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *Comparison) GetOperator() Comparison_Operator {
@@ -2217,7 +2381,7 @@ type CommandResult struct {
 
 func (x *CommandResult) Reset() {
 	*x = CommandResult{}
-	mi := &file_konsul_registry_v1_internal_proto_msgTypes[33]
+	mi := &file_konsul_registry_v1_internal_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2229,7 +2393,7 @@ func (x *CommandResult) String() string {
 func (*CommandResult) ProtoMessage() {}
 
 func (x *CommandResult) ProtoReflect() protoreflect.Message {
-	mi := &file_konsul_registry_v1_internal_proto_msgTypes[33]
+	mi := &file_konsul_registry_v1_internal_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2242,7 +2406,7 @@ func (x *CommandResult) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CommandResult.ProtoReflect.Descriptor instead.
 func (*CommandResult) Descriptor() ([]byte, []int) {
-	return file_konsul_registry_v1_internal_proto_rawDescGZIP(), []int{33}
+	return file_konsul_registry_v1_internal_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *CommandResult) GetIndex() uint64 {
@@ -2306,7 +2470,7 @@ type OperationOutcome struct {
 
 func (x *OperationOutcome) Reset() {
 	*x = OperationOutcome{}
-	mi := &file_konsul_registry_v1_internal_proto_msgTypes[34]
+	mi := &file_konsul_registry_v1_internal_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2318,7 +2482,7 @@ func (x *OperationOutcome) String() string {
 func (*OperationOutcome) ProtoMessage() {}
 
 func (x *OperationOutcome) ProtoReflect() protoreflect.Message {
-	mi := &file_konsul_registry_v1_internal_proto_msgTypes[34]
+	mi := &file_konsul_registry_v1_internal_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2331,7 +2495,7 @@ func (x *OperationOutcome) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OperationOutcome.ProtoReflect.Descriptor instead.
 func (*OperationOutcome) Descriptor() ([]byte, []int) {
-	return file_konsul_registry_v1_internal_proto_rawDescGZIP(), []int{34}
+	return file_konsul_registry_v1_internal_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *OperationOutcome) GetRow() *Record {
@@ -2358,7 +2522,7 @@ type RequestOutcomes struct {
 
 func (x *RequestOutcomes) Reset() {
 	*x = RequestOutcomes{}
-	mi := &file_konsul_registry_v1_internal_proto_msgTypes[35]
+	mi := &file_konsul_registry_v1_internal_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2370,7 +2534,7 @@ func (x *RequestOutcomes) String() string {
 func (*RequestOutcomes) ProtoMessage() {}
 
 func (x *RequestOutcomes) ProtoReflect() protoreflect.Message {
-	mi := &file_konsul_registry_v1_internal_proto_msgTypes[35]
+	mi := &file_konsul_registry_v1_internal_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2383,7 +2547,7 @@ func (x *RequestOutcomes) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RequestOutcomes.ProtoReflect.Descriptor instead.
 func (*RequestOutcomes) Descriptor() ([]byte, []int) {
-	return file_konsul_registry_v1_internal_proto_rawDescGZIP(), []int{35}
+	return file_konsul_registry_v1_internal_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *RequestOutcomes) GetOutcomes() []*RequestOutcome {
@@ -2414,7 +2578,7 @@ type RequestOutcome struct {
 
 func (x *RequestOutcome) Reset() {
 	*x = RequestOutcome{}
-	mi := &file_konsul_registry_v1_internal_proto_msgTypes[36]
+	mi := &file_konsul_registry_v1_internal_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2426,7 +2590,7 @@ func (x *RequestOutcome) String() string {
 func (*RequestOutcome) ProtoMessage() {}
 
 func (x *RequestOutcome) ProtoReflect() protoreflect.Message {
-	mi := &file_konsul_registry_v1_internal_proto_msgTypes[36]
+	mi := &file_konsul_registry_v1_internal_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2439,7 +2603,7 @@ func (x *RequestOutcome) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RequestOutcome.ProtoReflect.Descriptor instead.
 func (*RequestOutcome) Descriptor() ([]byte, []int) {
-	return file_konsul_registry_v1_internal_proto_rawDescGZIP(), []int{36}
+	return file_konsul_registry_v1_internal_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *RequestOutcome) GetRequestId() string {
@@ -2504,7 +2668,7 @@ type SnapshotHeader struct {
 
 func (x *SnapshotHeader) Reset() {
 	*x = SnapshotHeader{}
-	mi := &file_konsul_registry_v1_internal_proto_msgTypes[37]
+	mi := &file_konsul_registry_v1_internal_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2516,7 +2680,7 @@ func (x *SnapshotHeader) String() string {
 func (*SnapshotHeader) ProtoMessage() {}
 
 func (x *SnapshotHeader) ProtoReflect() protoreflect.Message {
-	mi := &file_konsul_registry_v1_internal_proto_msgTypes[37]
+	mi := &file_konsul_registry_v1_internal_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2529,7 +2693,7 @@ func (x *SnapshotHeader) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotHeader.ProtoReflect.Descriptor instead.
 func (*SnapshotHeader) Descriptor() ([]byte, []int) {
-	return file_konsul_registry_v1_internal_proto_rawDescGZIP(), []int{37}
+	return file_konsul_registry_v1_internal_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *SnapshotHeader) GetIndex() uint64 {
@@ -2602,7 +2766,19 @@ const file_konsul_registry_v1_internal_proto_rawDesc = "" +
 	"\x11ReadIndexResponse\x12\x14\n" +
 	"\x05index\x18\x01 \x01(\x04R\x05index\x12\x12\n" +
 	"\x04term\x18\x02 \x01(\x04R\x04term\x123\n" +
-	"\x05lease\x18\x03 \x01(\v2\x1d.konsul.registry.v1.ReadLeaseR\x05lease\"h\n" +
+	"\x05lease\x18\x03 \x01(\v2\x1d.konsul.registry.v1.ReadLeaseR\x05lease\"\x9f\x01\n" +
+	"\n" +
+	"AskRequest\x12>\n" +
+	"\apropose\x18\x01 \x01(\v2\".konsul.registry.v1.ProposeRequestH\x00R\apropose\x12E\n" +
+	"\n" +
+	"read_index\x18\x02 \x01(\v2$.konsul.registry.v1.ReadIndexRequestH\x00R\treadIndexB\n" +
+	"\n" +
+	"\bquestion\"\xa0\x01\n" +
+	"\vAskResponse\x12?\n" +
+	"\apropose\x18\x01 \x01(\v2#.konsul.registry.v1.ProposeResponseH\x00R\apropose\x12F\n" +
+	"\n" +
+	"read_index\x18\x02 \x01(\v2%.konsul.registry.v1.ReadIndexResponseH\x00R\treadIndexB\b\n" +
+	"\x06answer\"h\n" +
 	"\tReadLease\x12\x12\n" +
 	"\x04term\x18\x01 \x01(\x04R\x04term\x12\x16\n" +
 	"\x06number\x18\x02 \x01(\x04R\x06number\x12/\n" +
@@ -2742,10 +2918,11 @@ const file_konsul_registry_v1_internal_proto_rawDesc = "" +
 	"\fPutJoinToken\x12'.konsul.registry.v1.PutJoinTokenRequest\x1a(.konsul.registry.v1.PutJoinTokenResponse\x12j\n" +
 	"\x0fAdmitDatacenter\x12*.konsul.registry.v1.AdmitDatacenterRequest\x1a+.konsul.registry.v1.AdmitDatacenterResponse\x12a\n" +
 	"\fGetJoinToken\x12'.konsul.registry.v1.GetJoinTokenRequest\x1a(.konsul.registry.v1.GetJoinTokenResponse\x12a\n" +
-	"\fPublishRoots\x12'.konsul.registry.v1.PublishRootsRequest\x1a(.konsul.registry.v1.PublishRootsResponse2\xab\x02\n" +
+	"\fPublishRoots\x12'.konsul.registry.v1.PublishRootsRequest\x1a(.konsul.registry.v1.PublishRootsResponse2\xf7\x02\n" +
 	"\x0fProposalService\x12R\n" +
 	"\aPropose\x12\".konsul.registry.v1.ProposeRequest\x1a#.konsul.registry.v1.ProposeResponse\x12X\n" +
-	"\tReadIndex\x12$.konsul.registry.v1.ReadIndexRequest\x1a%.konsul.registry.v1.ReadIndexResponse\x12j\n" +
+	"\tReadIndex\x12$.konsul.registry.v1.ReadIndexRequest\x1a%.konsul.registry.v1.ReadIndexResponse\x12J\n" +
+	"\x03Ask\x12\x1e.konsul.registry.v1.AskRequest\x1a\x1f.konsul.registry.v1.AskResponse(\x010\x01\x12j\n" +
 	"\x0fRecallReadLease\x12*.konsul.registry.v1.RecallReadLeaseRequest\x1a+.konsul.registry.v1.RecallReadLeaseResponse2\xcd\x02\n" +
 	"\rMemberService\x12L\n" +
 	"\x05Greet\x12 .konsul.registry.v1.GreetRequest\x1a!.konsul.registry.v1.GreetResponse\x12I\n" +
@@ -2767,7 +2944,7 @@ func file_konsul_registry_v1_internal_proto_rawDescGZIP() []byte {
 }
 
 var file_konsul_registry_v1_internal_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_konsul_registry_v1_internal_proto_msgTypes = make([]protoimpl.MessageInfo, 38)
+var file_konsul_registry_v1_internal_proto_msgTypes = make([]protoimpl.MessageInfo, 40)
 var file_konsul_registry_v1_internal_proto_goTypes = []any{
 	(Comparison_Operator)(0),        // 0: konsul.registry.v1.Comparison.Operator
 	(*PutJoinTokenRequest)(nil),     // 1: konsul.registry.v1.PutJoinTokenRequest
@@ -2784,108 +2961,116 @@ var file_konsul_registry_v1_internal_proto_goTypes = []any{
 	(*ProposalOutcome)(nil),         // 12: konsul.registry.v1.ProposalOutcome
 	(*ReadIndexRequest)(nil),        // 13: konsul.registry.v1.ReadIndexRequest
 	(*ReadIndexResponse)(nil),       // 14: konsul.registry.v1.ReadIndexResponse
-	(*ReadLease)(nil),               // 15: konsul.registry.v1.ReadLease
-	(*RecallReadLeaseRequest)(nil),  // 16: konsul.registry.v1.RecallReadLeaseRequest
-	(*RecallReadLeaseResponse)(nil), // 17: konsul.registry.v1.RecallReadLeaseResponse
-	(*GreetRequest)(nil),            // 18: konsul.registry.v1.GreetRequest
-	(*GreetResponse)(nil),           // 19: konsul.registry.v1.GreetResponse
-	(*JoinRequest)(nil),             // 20: konsul.registry.v1.JoinRequest
-	(*JoinResponse)(nil),            // 21: konsul.registry.v1.JoinResponse
-	(*AnnounceRequest)(nil),         // 22: konsul.registry.v1.AnnounceRequest
-	(*AnnounceResponse)(nil),        // 23: konsul.registry.v1.AnnounceResponse
-	(*AdmitRequest)(nil),            // 24: konsul.registry.v1.AdmitRequest
-	(*AdmitResponse)(nil),           // 25: konsul.registry.v1.AdmitResponse
-	(*Command)(nil),                 // 26: konsul.registry.v1.Command
-	(*Operation)(nil),               // 27: konsul.registry.v1.Operation
-	(*DeleteBelow)(nil),             // 28: konsul.registry.v1.DeleteBelow
-	(*EndLease)(nil),                // 29: konsul.registry.v1.EndLease
-	(*AcquireLock)(nil),             // 30: konsul.registry.v1.AcquireLock
-	(*RecordKey)(nil),               // 31: konsul.registry.v1.RecordKey
-	(*Condition)(nil),               // 32: konsul.registry.v1.Condition
-	(*Comparison)(nil),              // 33: konsul.registry.v1.Comparison
-	(*CommandResult)(nil),           // 34: konsul.registry.v1.CommandResult
-	(*OperationOutcome)(nil),        // 35: konsul.registry.v1.OperationOutcome
-	(*RequestOutcomes)(nil),         // 36: konsul.registry.v1.RequestOutcomes
-	(*RequestOutcome)(nil),          // 37: konsul.registry.v1.RequestOutcome
-	(*SnapshotHeader)(nil),          // 38: konsul.registry.v1.SnapshotHeader
-	(*JoinToken)(nil),               // 39: konsul.registry.v1.JoinToken
-	(*v1.Datacenter)(nil),           // 40: konsul.federation.v1.Datacenter
-	(*CARoot)(nil),                  // 41: konsul.registry.v1.CARoot
-	(*status.Status)(nil),           // 42: google.rpc.Status
-	(*durationpb.Duration)(nil),     // 43: google.protobuf.Duration
-	(*Member)(nil),                  // 44: konsul.registry.v1.Member
-	(*timestamppb.Timestamp)(nil),   // 45: google.protobuf.Timestamp
-	(*Record)(nil),                  // 46: konsul.registry.v1.Record
-	(Table)(0),                      // 47: konsul.registry.v1.Table
+	(*AskRequest)(nil),              // 15: konsul.registry.v1.AskRequest
+	(*AskResponse)(nil),             // 16: konsul.registry.v1.AskResponse
+	(*ReadLease)(nil),               // 17: konsul.registry.v1.ReadLease
+	(*RecallReadLeaseRequest)(nil),  // 18: konsul.registry.v1.RecallReadLeaseRequest
+	(*RecallReadLeaseResponse)(nil), // 19: konsul.registry.v1.RecallReadLeaseResponse
+	(*GreetRequest)(nil),            // 20: konsul.registry.v1.GreetRequest
+	(*GreetResponse)(nil),           // 21: konsul.registry.v1.GreetResponse
+	(*JoinRequest)(nil),             // 22: konsul.registry.v1.JoinRequest
+	(*JoinResponse)(nil),            // 23: konsul.registry.v1.JoinResponse
+	(*AnnounceRequest)(nil),         // 24: konsul.registry.v1.AnnounceRequest
+	(*AnnounceResponse)(nil),        // 25: konsul.registry.v1.AnnounceResponse
+	(*AdmitRequest)(nil),            // 26: konsul.registry.v1.AdmitRequest
+	(*AdmitResponse)(nil),           // 27: konsul.registry.v1.AdmitResponse
+	(*Command)(nil),                 // 28: konsul.registry.v1.Command
+	(*Operation)(nil),               // 29: konsul.registry.v1.Operation
+	(*DeleteBelow)(nil),             // 30: konsul.registry.v1.DeleteBelow
+	(*EndLease)(nil),                // 31: konsul.registry.v1.EndLease
+	(*AcquireLock)(nil),             // 32: konsul.registry.v1.AcquireLock
+	(*RecordKey)(nil),               // 33: konsul.registry.v1.RecordKey
+	(*Condition)(nil),               // 34: konsul.registry.v1.Condition
+	(*Comparison)(nil),              // 35: konsul.registry.v1.Comparison
+	(*CommandResult)(nil),           // 36: konsul.registry.v1.CommandResult
+	(*OperationOutcome)(nil),        // 37: konsul.registry.v1.OperationOutcome
+	(*RequestOutcomes)(nil),         // 38: konsul.registry.v1.RequestOutcomes
+	(*RequestOutcome)(nil),          // 39: konsul.registry.v1.RequestOutcome
+	(*SnapshotHeader)(nil),          // 40: konsul.registry.v1.SnapshotHeader
+	(*JoinToken)(nil),               // 41: konsul.registry.v1.JoinToken
+	(*v1.Datacenter)(nil),           // 42: konsul.federation.v1.Datacenter
+	(*CARoot)(nil),                  // 43: konsul.registry.v1.CARoot
+	(*status.Status)(nil),           // 44: google.rpc.Status
+	(*durationpb.Duration)(nil),     // 45: google.protobuf.Duration
+	(*Member)(nil),                  // 46: konsul.registry.v1.Member
+	(*timestamppb.Timestamp)(nil),   // 47: google.protobuf.Timestamp
+	(*Record)(nil),                  // 48: konsul.registry.v1.Record
+	(Table)(0),                      // 49: konsul.registry.v1.Table
 }
 var file_konsul_registry_v1_internal_proto_depIdxs = []int32{
-	39, // 0: konsul.registry.v1.PutJoinTokenRequest.token:type_name -> konsul.registry.v1.JoinToken
-	39, // 1: konsul.registry.v1.GetJoinTokenResponse.token:type_name -> konsul.registry.v1.JoinToken
-	40, // 2: konsul.registry.v1.AdmitDatacenterRequest.datacenter:type_name -> konsul.federation.v1.Datacenter
-	41, // 3: konsul.registry.v1.PublishRootsRequest.roots:type_name -> konsul.registry.v1.CARoot
+	41, // 0: konsul.registry.v1.PutJoinTokenRequest.token:type_name -> konsul.registry.v1.JoinToken
+	41, // 1: konsul.registry.v1.GetJoinTokenResponse.token:type_name -> konsul.registry.v1.JoinToken
+	42, // 2: konsul.registry.v1.AdmitDatacenterRequest.datacenter:type_name -> konsul.federation.v1.Datacenter
+	43, // 3: konsul.registry.v1.PublishRootsRequest.roots:type_name -> konsul.registry.v1.CARoot
 	9,  // 4: konsul.registry.v1.ProposeRequest.proposals:type_name -> konsul.registry.v1.Proposal
 	12, // 5: konsul.registry.v1.ProposeResponse.outcomes:type_name -> konsul.registry.v1.ProposalOutcome
-	34, // 6: konsul.registry.v1.ProposalOutcome.result:type_name -> konsul.registry.v1.CommandResult
-	42, // 7: konsul.registry.v1.ProposalOutcome.status:type_name -> google.rpc.Status
-	15, // 8: konsul.registry.v1.ReadIndexResponse.lease:type_name -> konsul.registry.v1.ReadLease
-	43, // 9: konsul.registry.v1.ReadLease.lasts:type_name -> google.protobuf.Duration
-	44, // 10: konsul.registry.v1.GreetResponse.self:type_name -> konsul.registry.v1.Member
-	44, // 11: konsul.registry.v1.GreetResponse.met:type_name -> konsul.registry.v1.Member
-	44, // 12: konsul.registry.v1.JoinRequest.member:type_name -> konsul.registry.v1.Member
-	44, // 13: konsul.registry.v1.JoinResponse.members:type_name -> konsul.registry.v1.Member
-	44, // 14: konsul.registry.v1.AnnounceRequest.member:type_name -> konsul.registry.v1.Member
-	44, // 15: konsul.registry.v1.AdmitRequest.members:type_name -> konsul.registry.v1.Member
-	45, // 16: konsul.registry.v1.Command.time:type_name -> google.protobuf.Timestamp
-	27, // 17: konsul.registry.v1.Command.operations:type_name -> konsul.registry.v1.Operation
-	32, // 18: konsul.registry.v1.Command.conditions:type_name -> konsul.registry.v1.Condition
-	27, // 19: konsul.registry.v1.Command.otherwise:type_name -> konsul.registry.v1.Operation
-	46, // 20: konsul.registry.v1.Operation.put:type_name -> konsul.registry.v1.Record
-	31, // 21: konsul.registry.v1.Operation.delete:type_name -> konsul.registry.v1.RecordKey
-	31, // 22: konsul.registry.v1.Operation.delete_prefix:type_name -> konsul.registry.v1.RecordKey
-	46, // 23: konsul.registry.v1.Operation.replicate:type_name -> konsul.registry.v1.Record
-	31, // 24: konsul.registry.v1.Operation.get:type_name -> konsul.registry.v1.RecordKey
-	28, // 25: konsul.registry.v1.Operation.delete_below:type_name -> konsul.registry.v1.DeleteBelow
-	29, // 26: konsul.registry.v1.Operation.end_lease:type_name -> konsul.registry.v1.EndLease
-	30, // 27: konsul.registry.v1.Operation.acquire_lock:type_name -> konsul.registry.v1.AcquireLock
-	31, // 28: konsul.registry.v1.DeleteBelow.prefix:type_name -> konsul.registry.v1.RecordKey
-	43, // 29: konsul.registry.v1.AcquireLock.delay:type_name -> google.protobuf.Duration
-	47, // 30: konsul.registry.v1.RecordKey.table:type_name -> konsul.registry.v1.Table
-	31, // 31: konsul.registry.v1.Condition.row:type_name -> konsul.registry.v1.RecordKey
-	33, // 32: konsul.registry.v1.Condition.comparison:type_name -> konsul.registry.v1.Comparison
-	0,  // 33: konsul.registry.v1.Comparison.operator:type_name -> konsul.registry.v1.Comparison.Operator
-	31, // 34: konsul.registry.v1.CommandResult.failed_row:type_name -> konsul.registry.v1.RecordKey
-	46, // 35: konsul.registry.v1.CommandResult.written:type_name -> konsul.registry.v1.Record
-	35, // 36: konsul.registry.v1.CommandResult.outcomes:type_name -> konsul.registry.v1.OperationOutcome
-	46, // 37: konsul.registry.v1.OperationOutcome.row:type_name -> konsul.registry.v1.Record
-	37, // 38: konsul.registry.v1.RequestOutcomes.outcomes:type_name -> konsul.registry.v1.RequestOutcome
-	34, // 39: konsul.registry.v1.RequestOutcome.result:type_name -> konsul.registry.v1.CommandResult
-	1,  // 40: konsul.registry.v1.TrustService.PutJoinToken:input_type -> konsul.registry.v1.PutJoinTokenRequest
-	5,  // 41: konsul.registry.v1.TrustService.AdmitDatacenter:input_type -> konsul.registry.v1.AdmitDatacenterRequest
-	3,  // 42: konsul.registry.v1.TrustService.GetJoinToken:input_type -> konsul.registry.v1.GetJoinTokenRequest
-	7,  // 43: konsul.registry.v1.TrustService.PublishRoots:input_type -> konsul.registry.v1.PublishRootsRequest
-	10, // 44: konsul.registry.v1.ProposalService.Propose:input_type -> konsul.registry.v1.ProposeRequest
-	13, // 45: konsul.registry.v1.ProposalService.ReadIndex:input_type -> konsul.registry.v1.ReadIndexRequest
-	16, // 46: konsul.registry.v1.ProposalService.RecallReadLease:input_type -> konsul.registry.v1.RecallReadLeaseRequest
-	18, // 47: konsul.registry.v1.MemberService.Greet:input_type -> konsul.registry.v1.GreetRequest
-	20, // 48: konsul.registry.v1.MemberService.Join:input_type -> konsul.registry.v1.JoinRequest
-	22, // 49: konsul.registry.v1.MemberService.Announce:input_type -> konsul.registry.v1.AnnounceRequest
-	24, // 50: konsul.registry.v1.MemberService.Admit:input_type -> konsul.registry.v1.AdmitRequest
-	2,  // 51: konsul.registry.v1.TrustService.PutJoinToken:output_type -> konsul.registry.v1.PutJoinTokenResponse
-	6,  // 52: konsul.registry.v1.TrustService.AdmitDatacenter:output_type -> konsul.registry.v1.AdmitDatacenterResponse
-	4,  // 53: konsul.registry.v1.TrustService.GetJoinToken:output_type -> konsul.registry.v1.GetJoinTokenResponse
-	8,  // 54: konsul.registry.v1.TrustService.PublishRoots:output_type -> konsul.registry.v1.PublishRootsResponse
-	11, // 55: konsul.registry.v1.ProposalService.Propose:output_type -> konsul.registry.v1.ProposeResponse
-	14, // 56: konsul.registry.v1.ProposalService.ReadIndex:output_type -> konsul.registry.v1.ReadIndexResponse
-	17, // 57: konsul.registry.v1.ProposalService.RecallReadLease:output_type -> konsul.registry.v1.RecallReadLeaseResponse
-	19, // 58: konsul.registry.v1.MemberService.Greet:output_type -> konsul.registry.v1.GreetResponse
-	21, // 59: konsul.registry.v1.MemberService.Join:output_type -> konsul.registry.v1.JoinResponse
-	23, // 60: konsul.registry.v1.MemberService.Announce:output_type -> konsul.registry.v1.AnnounceResponse
-	25, // 61: konsul.registry.v1.MemberService.Admit:output_type -> konsul.registry.v1.AdmitResponse
-	51, // [51:62] is the sub-list for method output_type
-	40, // [40:51] is the sub-list for method input_type
-	40, // [40:40] is the sub-list for extension type_name
-	40, // [40:40] is the sub-list for extension extendee
-	0,  // [0:40] is the sub-list for field type_name
+	36, // 6: konsul.registry.v1.ProposalOutcome.result:type_name -> konsul.registry.v1.CommandResult
+	44, // 7: konsul.registry.v1.ProposalOutcome.status:type_name -> google.rpc.Status
+	17, // 8: konsul.registry.v1.ReadIndexResponse.lease:type_name -> konsul.registry.v1.ReadLease
+	10, // 9: konsul.registry.v1.AskRequest.propose:type_name -> konsul.registry.v1.ProposeRequest
+	13, // 10: konsul.registry.v1.AskRequest.read_index:type_name -> konsul.registry.v1.ReadIndexRequest
+	11, // 11: konsul.registry.v1.AskResponse.propose:type_name -> konsul.registry.v1.ProposeResponse
+	14, // 12: konsul.registry.v1.AskResponse.read_index:type_name -> konsul.registry.v1.ReadIndexResponse
+	45, // 13: konsul.registry.v1.ReadLease.lasts:type_name -> google.protobuf.Duration
+	46, // 14: konsul.registry.v1.GreetResponse.self:type_name -> konsul.registry.v1.Member
+	46, // 15: konsul.registry.v1.GreetResponse.met:type_name -> konsul.registry.v1.Member
+	46, // 16: konsul.registry.v1.JoinRequest.member:type_name -> konsul.registry.v1.Member
+	46, // 17: konsul.registry.v1.JoinResponse.members:type_name -> konsul.registry.v1.Member
+	46, // 18: konsul.registry.v1.AnnounceRequest.member:type_name -> konsul.registry.v1.Member
+	46, // 19: konsul.registry.v1.AdmitRequest.members:type_name -> konsul.registry.v1.Member
+	47, // 20: konsul.registry.v1.Command.time:type_name -> google.protobuf.Timestamp
+	29, // 21: konsul.registry.v1.Command.operations:type_name -> konsul.registry.v1.Operation
+	34, // 22: konsul.registry.v1.Command.conditions:type_name -> konsul.registry.v1.Condition
+	29, // 23: konsul.registry.v1.Command.otherwise:type_name -> konsul.registry.v1.Operation
+	48, // 24: konsul.registry.v1.Operation.put:type_name -> konsul.registry.v1.Record
+	33, // 25: konsul.registry.v1.Operation.delete:type_name -> konsul.registry.v1.RecordKey
+	33, // 26: konsul.registry.v1.Operation.delete_prefix:type_name -> konsul.registry.v1.RecordKey
+	48, // 27: konsul.registry.v1.Operation.replicate:type_name -> konsul.registry.v1.Record
+	33, // 28: konsul.registry.v1.Operation.get:type_name -> konsul.registry.v1.RecordKey
+	30, // 29: konsul.registry.v1.Operation.delete_below:type_name -> konsul.registry.v1.DeleteBelow
+	31, // 30: konsul.registry.v1.Operation.end_lease:type_name -> konsul.registry.v1.EndLease
+	32, // 31: konsul.registry.v1.Operation.acquire_lock:type_name -> konsul.registry.v1.AcquireLock
+	33, // 32: konsul.registry.v1.DeleteBelow.prefix:type_name -> konsul.registry.v1.RecordKey
+	45, // 33: konsul.registry.v1.AcquireLock.delay:type_name -> google.protobuf.Duration
+	49, // 34: konsul.registry.v1.RecordKey.table:type_name -> konsul.registry.v1.Table
+	33, // 35: konsul.registry.v1.Condition.row:type_name -> konsul.registry.v1.RecordKey
+	35, // 36: konsul.registry.v1.Condition.comparison:type_name -> konsul.registry.v1.Comparison
+	0,  // 37: konsul.registry.v1.Comparison.operator:type_name -> konsul.registry.v1.Comparison.Operator
+	33, // 38: konsul.registry.v1.CommandResult.failed_row:type_name -> konsul.registry.v1.RecordKey
+	48, // 39: konsul.registry.v1.CommandResult.written:type_name -> konsul.registry.v1.Record
+	37, // 40: konsul.registry.v1.CommandResult.outcomes:type_name -> konsul.registry.v1.OperationOutcome
+	48, // 41: konsul.registry.v1.OperationOutcome.row:type_name -> konsul.registry.v1.Record
+	39, // 42: konsul.registry.v1.RequestOutcomes.outcomes:type_name -> konsul.registry.v1.RequestOutcome
+	36, // 43: konsul.registry.v1.RequestOutcome.result:type_name -> konsul.registry.v1.CommandResult
+	1,  // 44: konsul.registry.v1.TrustService.PutJoinToken:input_type -> konsul.registry.v1.PutJoinTokenRequest
+	5,  // 45: konsul.registry.v1.TrustService.AdmitDatacenter:input_type -> konsul.registry.v1.AdmitDatacenterRequest
+	3,  // 46: konsul.registry.v1.TrustService.GetJoinToken:input_type -> konsul.registry.v1.GetJoinTokenRequest
+	7,  // 47: konsul.registry.v1.TrustService.PublishRoots:input_type -> konsul.registry.v1.PublishRootsRequest
+	10, // 48: konsul.registry.v1.ProposalService.Propose:input_type -> konsul.registry.v1.ProposeRequest
+	13, // 49: konsul.registry.v1.ProposalService.ReadIndex:input_type -> konsul.registry.v1.ReadIndexRequest
+	15, // 50: konsul.registry.v1.ProposalService.Ask:input_type -> konsul.registry.v1.AskRequest
+	18, // 51: konsul.registry.v1.ProposalService.RecallReadLease:input_type -> konsul.registry.v1.RecallReadLeaseRequest
+	20, // 52: konsul.registry.v1.MemberService.Greet:input_type -> konsul.registry.v1.GreetRequest
+	22, // 53: konsul.registry.v1.MemberService.Join:input_type -> konsul.registry.v1.JoinRequest
+	24, // 54: konsul.registry.v1.MemberService.Announce:input_type -> konsul.registry.v1.AnnounceRequest
+	26, // 55: konsul.registry.v1.MemberService.Admit:input_type -> konsul.registry.v1.AdmitRequest
+	2,  // 56: konsul.registry.v1.TrustService.PutJoinToken:output_type -> konsul.registry.v1.PutJoinTokenResponse
+	6,  // 57: konsul.registry.v1.TrustService.AdmitDatacenter:output_type -> konsul.registry.v1.AdmitDatacenterResponse
+	4,  // 58: konsul.registry.v1.TrustService.GetJoinToken:output_type -> konsul.registry.v1.GetJoinTokenResponse
+	8,  // 59: konsul.registry.v1.TrustService.PublishRoots:output_type -> konsul.registry.v1.PublishRootsResponse
+	11, // 60: konsul.registry.v1.ProposalService.Propose:output_type -> konsul.registry.v1.ProposeResponse
+	14, // 61: konsul.registry.v1.ProposalService.ReadIndex:output_type -> konsul.registry.v1.ReadIndexResponse
+	16, // 62: konsul.registry.v1.ProposalService.Ask:output_type -> konsul.registry.v1.AskResponse
+	19, // 63: konsul.registry.v1.ProposalService.RecallReadLease:output_type -> konsul.registry.v1.RecallReadLeaseResponse
+	21, // 64: konsul.registry.v1.MemberService.Greet:output_type -> konsul.registry.v1.GreetResponse
+	23, // 65: konsul.registry.v1.MemberService.Join:output_type -> konsul.registry.v1.JoinResponse
+	25, // 66: konsul.registry.v1.MemberService.Announce:output_type -> konsul.registry.v1.AnnounceResponse
+	27, // 67: konsul.registry.v1.MemberService.Admit:output_type -> konsul.registry.v1.AdmitResponse
+	56, // [56:68] is the sub-list for method output_type
+	44, // [44:56] is the sub-list for method input_type
+	44, // [44:44] is the sub-list for extension type_name
+	44, // [44:44] is the sub-list for extension extendee
+	0,  // [0:44] is the sub-list for field type_name
 }
 
 func init() { file_konsul_registry_v1_internal_proto_init() }
@@ -2898,7 +3083,15 @@ func file_konsul_registry_v1_internal_proto_init() {
 		(*ProposalOutcome_Result)(nil),
 		(*ProposalOutcome_Status)(nil),
 	}
-	file_konsul_registry_v1_internal_proto_msgTypes[26].OneofWrappers = []any{
+	file_konsul_registry_v1_internal_proto_msgTypes[14].OneofWrappers = []any{
+		(*AskRequest_Propose)(nil),
+		(*AskRequest_ReadIndex)(nil),
+	}
+	file_konsul_registry_v1_internal_proto_msgTypes[15].OneofWrappers = []any{
+		(*AskResponse_Propose)(nil),
+		(*AskResponse_ReadIndex)(nil),
+	}
+	file_konsul_registry_v1_internal_proto_msgTypes[28].OneofWrappers = []any{
 		(*Operation_Put)(nil),
 		(*Operation_Delete)(nil),
 		(*Operation_DeletePrefix)(nil),
@@ -2908,7 +3101,7 @@ func file_konsul_registry_v1_internal_proto_init() {
 		(*Operation_EndLease)(nil),
 		(*Operation_AcquireLock)(nil),
 	}
-	file_konsul_registry_v1_internal_proto_msgTypes[32].OneofWrappers = []any{
+	file_konsul_registry_v1_internal_proto_msgTypes[34].OneofWrappers = []any{
 		(*Comparison_ModifyIndex)(nil),
 		(*Comparison_CreateIndex)(nil),
 		(*Comparison_Version)(nil),
@@ -2923,7 +3116,7 @@ func file_konsul_registry_v1_internal_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_konsul_registry_v1_internal_proto_rawDesc), len(file_konsul_registry_v1_internal_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   38,
+			NumMessages:   40,
 			NumExtensions: 0,
 			NumServices:   3,
 		},

@@ -251,6 +251,7 @@ var TrustService_ServiceDesc = grpc.ServiceDesc{
 const (
 	ProposalService_Propose_FullMethodName         = "/konsul.registry.v1.ProposalService/Propose"
 	ProposalService_ReadIndex_FullMethodName       = "/konsul.registry.v1.ProposalService/ReadIndex"
+	ProposalService_Ask_FullMethodName             = "/konsul.registry.v1.ProposalService/Ask"
 	ProposalService_RecallReadLease_FullMethodName = "/konsul.registry.v1.ProposalService/RecallReadLease"
 )
 
@@ -265,6 +266,9 @@ type ProposalServiceClient interface {
 	// ReadIndex answers an index at or above that of every write acknowledged before the call: a server that has applied
 	// it may answer reads for the cluster. NO_LEADER when the asked server does not lead.
 	ReadIndex(ctx context.Context, in *ReadIndexRequest, opts ...grpc.CallOption) (*ReadIndexResponse, error)
+	// Ask is Propose and ReadIndex on one stream, one question after the other: what a call costs beside its messages is
+	// paid once. The first error ends the stream.
+	Ask(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[AskRequest, AskResponse], error)
 	// RecallReadLease takes a read lease back, which the leader does before it writes. Once it is answered, the asked server
 	// reads no more under the lease, or an earlier one.
 	RecallReadLease(ctx context.Context, in *RecallReadLeaseRequest, opts ...grpc.CallOption) (*RecallReadLeaseResponse, error)
@@ -298,6 +302,19 @@ func (c *proposalServiceClient) ReadIndex(ctx context.Context, in *ReadIndexRequ
 	return out, nil
 }
 
+func (c *proposalServiceClient) Ask(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[AskRequest, AskResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &ProposalService_ServiceDesc.Streams[0], ProposalService_Ask_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[AskRequest, AskResponse]{ClientStream: stream}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type ProposalService_AskClient = grpc.BidiStreamingClient[AskRequest, AskResponse]
+
 func (c *proposalServiceClient) RecallReadLease(ctx context.Context, in *RecallReadLeaseRequest, opts ...grpc.CallOption) (*RecallReadLeaseResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(RecallReadLeaseResponse)
@@ -319,6 +336,9 @@ type ProposalServiceServer interface {
 	// ReadIndex answers an index at or above that of every write acknowledged before the call: a server that has applied
 	// it may answer reads for the cluster. NO_LEADER when the asked server does not lead.
 	ReadIndex(context.Context, *ReadIndexRequest) (*ReadIndexResponse, error)
+	// Ask is Propose and ReadIndex on one stream, one question after the other: what a call costs beside its messages is
+	// paid once. The first error ends the stream.
+	Ask(grpc.BidiStreamingServer[AskRequest, AskResponse]) error
 	// RecallReadLease takes a read lease back, which the leader does before it writes. Once it is answered, the asked server
 	// reads no more under the lease, or an earlier one.
 	RecallReadLease(context.Context, *RecallReadLeaseRequest) (*RecallReadLeaseResponse, error)
@@ -337,6 +357,9 @@ func (UnimplementedProposalServiceServer) Propose(context.Context, *ProposeReque
 }
 func (UnimplementedProposalServiceServer) ReadIndex(context.Context, *ReadIndexRequest) (*ReadIndexResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ReadIndex not implemented")
+}
+func (UnimplementedProposalServiceServer) Ask(grpc.BidiStreamingServer[AskRequest, AskResponse]) error {
+	return status.Error(codes.Unimplemented, "method Ask not implemented")
 }
 func (UnimplementedProposalServiceServer) RecallReadLease(context.Context, *RecallReadLeaseRequest) (*RecallReadLeaseResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method RecallReadLease not implemented")
@@ -398,6 +421,13 @@ func _ProposalService_ReadIndex_Handler(srv interface{}, ctx context.Context, de
 	return interceptor(ctx, in, info, handler)
 }
 
+func _ProposalService_Ask_Handler(srv interface{}, stream grpc.ServerStream) error {
+	return srv.(ProposalServiceServer).Ask(&grpc.GenericServerStream[AskRequest, AskResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type ProposalService_AskServer = grpc.BidiStreamingServer[AskRequest, AskResponse]
+
 func _ProposalService_RecallReadLease_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(RecallReadLeaseRequest)
 	if err := dec(in); err != nil {
@@ -436,7 +466,14 @@ var ProposalService_ServiceDesc = grpc.ServiceDesc{
 			Handler:    _ProposalService_RecallReadLease_Handler,
 		},
 	},
-	Streams:  []grpc.StreamDesc{},
+	Streams: []grpc.StreamDesc{
+		{
+			StreamName:    "Ask",
+			Handler:       _ProposalService_Ask_Handler,
+			ServerStreams: true,
+			ClientStreams: true,
+		},
+	},
 	Metadata: "konsul/registry/v1/internal.proto",
 }
 

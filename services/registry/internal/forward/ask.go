@@ -1,0 +1,170 @@
+package forward
+
+import (
+	"context"
+	"errors"
+	"io"
+	"sync"
+	"time"
+
+	"google.golang.org/grpc"
+
+	"konsul.dev/pkg/fault"
+	registryv1 "konsul.dev/proto/gen/konsul/registry/v1"
+)
+
+// lines are streams to leaders that are open and not in use. What a server brings to its leader goes over one that is kept
+// for the next time: a call's headers, contexts and checks cost more than a small proposal does.
+type lines struct {
+	mu   sync.Mutex
+	idle map[string][]*line
+	// without are leaders of an older version, which take calls only.
+	without map[string]bool
+}
+
+// line is a stream to one server that carries one question at a time.
+type line struct {
+	stream grpc.BidiStreamingClient[registryv1.AskRequest, registryv1.AskResponse]
+	// ctx is the stream's.
+	ctx context.Context //nolint:containedctx // it is how a stream is ended
+	// end gives it up.
+	end func()
+}
+
+func newLines() *lines { return &lines{idle: map[string][]*line{}, without: map[string]bool{}} }
+
+// take answers an open line to a server, nil if there is none.
+func (l *lines) take(server string) *line {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for {
+		n := len(l.idle[server])
+		if n == 0 {
+			return nil
+		}
+		last := l.idle[server][n-1]
+		l.idle[server] = l.idle[server][:n-1]
+		if last.ctx.Err() == nil {
+			return last
+		}
+		last.end()
+	}
+}
+
+func (l *lines) keep(server string, open *line) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.idle[server] = append(l.idle[server], open)
+}
+
+// takesCalls notes that a server knows no lines.
+func (l *lines) takesCalls(server string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.without[server] = true
+}
+
+func (l *lines) missing(server string) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.without[server]
+}
+
+// forget gives up what is open, since somebody else leads now, and who is old may have been upgraded.
+func (l *lines) forget() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, open := range l.idle {
+		for _, line := range open {
+			line.end()
+		}
+	}
+	clear(l.idle)
+	clear(l.without)
+}
+
+// ask asks a leader on behalf of many callers.
+func (r *Router) ask(leader string, req *registryv1.AskRequest) (*registryv1.AskResponse, error) {
+	conn, err := r.Connections.Server(leader)
+	if err != nil {
+		return nil, err
+	}
+	client := registryv1.NewProposalServiceClient(conn)
+	if r.lines.missing(leader) {
+		return r.call(leader, client, req)
+	}
+	// One that was kept may have broken since: then nothing was sent.
+	if kept := r.lines.take(leader); kept != nil {
+		if kept.stream.Send(req) == nil {
+			return r.hear(leader, kept)
+		}
+		kept.end()
+	}
+	fresh, err := r.open(leader, client)
+	if err != nil {
+		return nil, err
+	}
+	if err := fresh.stream.Send(req); err != nil && !errors.Is(err, io.EOF) {
+		fresh.end()
+		return nil, err
+	}
+	resp, err := r.hear(leader, fresh) // A stream that has ended already says why.
+	if fault.CodeOf(err) == fault.Unimplemented {
+		r.lines.takesCalls(leader)
+		return r.call(leader, client, req)
+	}
+	return resp, err
+}
+
+func (r *Router) open(leader string, client registryv1.ProposalServiceClient) (*line, error) {
+	ctx, end := r.flights.begin(context.Background(), leader)
+	stream, err := client.Ask(ctx)
+	if err != nil {
+		end()
+		return nil, moved(ctx, err)
+	}
+	return &line{stream: stream, ctx: ctx, end: end}, nil
+}
+
+// hear waits for the answer, and keeps the line or gives it up.
+func (r *Router) hear(leader string, l *line) (*registryv1.AskResponse, error) {
+	limit := time.AfterFunc(tripTimeout, l.end)
+	resp, err := l.stream.Recv()
+	inTime := limit.Stop()
+	if err == nil && inTime {
+		r.lines.keep(leader, l)
+		return resp, nil
+	}
+	l.end()
+	switch {
+	case err == nil:
+		return resp, nil
+	case !inTime:
+		return nil, fault.New(fault.DeadlineExceeded, "", "%s did not answer within %v", leader, tripTimeout).Wrap(err)
+	case errors.Is(err, io.EOF):
+		return nil, fault.New(fault.Unavailable, "", "%s ended the stream", leader)
+	}
+	return nil, moved(l.ctx, err)
+}
+
+// moved answers the error of a question whose leader leads no more.
+func moved(ctx context.Context, err error) error {
+	if err != nil && errors.Is(context.Cause(ctx), errLeaderMoved) {
+		return errLeaderMoved
+	}
+	return err
+}
+
+// call asks a leader that knows no lines.
+func (r *Router) call(leader string, client registryv1.ProposalServiceClient, req *registryv1.AskRequest) (*registryv1.AskResponse, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), tripTimeout)
+	defer cancel()
+	ctx, end := r.flights.begin(ctx, leader)
+	defer end()
+	if propose := req.GetPropose(); propose != nil {
+		resp, err := client.Propose(ctx, propose)
+		return &registryv1.AskResponse{Answer: &registryv1.AskResponse_Propose{Propose: resp}}, moved(ctx, err)
+	}
+	resp, err := client.ReadIndex(ctx, req.GetReadIndex())
+	return &registryv1.AskResponse{Answer: &registryv1.AskResponse_ReadIndex{ReadIndex: resp}}, moved(ctx, err)
+}
