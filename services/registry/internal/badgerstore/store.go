@@ -38,7 +38,7 @@ type Options struct {
 
 // DefaultOptions suits a registry of up to some millions of rows.
 func DefaultOptions(dir string, log *slog.Logger) Options {
-	return Options{Dir: dir, Log: log, Retention: 1 << 16, RetentionBytes: 16 << 20, MemTableBytes: 15 << 18, RowCacheBytes: 16 << 20, BootID: BootID()}
+	return Options{Dir: dir, Log: log, Retention: 1 << 16, RetentionBytes: 8 << 20, MemTableBytes: 15 << 18, RowCacheBytes: 16 << 20, BootID: BootID()}
 }
 
 // Store is the state on disk. Reads are safe for concurrent use; Begin to Commit and Restore belong to one goroutine.
@@ -103,7 +103,7 @@ const tableBytes = 4<<20 - 1
 
 // topTables is how many tables of level 0 start a compaction; at twice as many, writes wait for it. Most of what is written is overwritten
 // soon, and fewer and larger compactions copy less of the rest: measured under registrations, with a first level of 10 MiB
-// every other second had a third of the rate. Level 0 stays in memory: 12 were no faster once the window was 16 MiB.
+// every other second had a third of the rate. Level 0 stays in memory: 12 were no faster once the window was small.
 const topTables = 6
 
 // dataBlock is the size of a table's block. The outcomes of a large entry fit one: what does not fit is copied into buffers of twice the size until it

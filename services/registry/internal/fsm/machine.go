@@ -109,7 +109,7 @@ func knownOperation(operation *registryv1.Operation) bool {
 type Machine struct{ memory memory }
 
 // New answers a machine over an empty state.
-func New() *Machine { return &Machine{memory: memory{rows: map[requestKey]uint64{}}} }
+func New() *Machine { return &Machine{memory: memory{requests: newLedger()}} }
 
 // Load makes the machine ready to go on from a stored state.
 func (m *Machine) Load(r record.Reader) error { return m.memory.load(r) }

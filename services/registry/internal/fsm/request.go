@@ -1,6 +1,7 @@
 package fsm
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
@@ -32,11 +33,10 @@ const requests = registryv1.Table_TABLE_REQUEST
 // memory knows where the outcome of each remembered request is. It holds nothing that the rows of
 // TABLE_REQUEST do not say, and exists so that a new request costs no look into the store.
 type memory struct {
-	mu   sync.RWMutex
-	rows map[requestKey]uint64
-	// order has the entries, keys their requests, oldest first. There are many and none holds a pointer: the collector need not look.
+	mu       sync.RWMutex
+	requests ledger
+	// order has the entries, oldest first. There are many and none holds a pointer: the collector need not look.
 	order []remembered
-	keys  []requestKey
 
 	// one, indexes and encoded are what outcomes are written down in, one after the other; only remember uses them.
 	one     registryv1.RequestOutcome
@@ -44,15 +44,11 @@ type memory struct {
 	encoded []byte
 }
 
-// requestKey stands for a request id. Ids are UUIDs as a rule; others are hashed. A row holds the ids
-// themselves, so two that fell on one key would be told apart.
-type requestKey [16]byte
-
-// remembered is an entry with so many requests.
+// remembered is an entry of the log, and the number of its first request.
 type remembered struct {
 	index    uint64
 	unixNano int64
-	requests int
+	first    uint64
 }
 
 // answered is a command with a request id and what it was answered.
@@ -76,17 +72,17 @@ func rowOf(index uint64) string { return fmt.Sprintf("%016x", index) }
 func (m *memory) load(r record.Reader) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.rows, m.order, m.keys = map[requestKey]uint64{}, nil, nil
+	m.requests, m.order = newLedger(), nil
 	var failure error
 	err := r.Scan(requests, record.ScanOptions{}, func(row *registryv1.Record) bool {
 		outcomes := &registryv1.RequestOutcomes{}
 		if failure = proto.Unmarshal(row.GetValue(), outcomes); failure != nil {
 			return false
 		}
+		m.note(row.GetModifyIndex(), row.GetOriginTime())
 		for _, o := range outcomes.GetOutcomes() {
-			m.add(row.GetModifyIndex(), keyOf(idOf(o)))
+			m.requests.add(keyOf(idOf(o)))
 		}
-		m.note(row.GetModifyIndex(), row.GetOriginTime(), len(outcomes.GetOutcomes()))
 		return true
 	})
 	if err == nil {
@@ -98,22 +94,24 @@ func (m *memory) load(r record.Reader) error {
 	return nil
 }
 
-// add remembers a request of an entry. It runs under mu.
-func (m *memory) add(index uint64, key requestKey) {
-	m.rows[key] = index
-	m.keys = append(m.keys, key)
+// note remembers an entry, whose requests are added next. It runs under mu.
+func (m *memory) note(index uint64, at *timestamppb.Timestamp) {
+	m.order = append(m.order, remembered{index, at.AsTime().UnixNano(), m.requests.next()})
 }
 
-// note remembers an entry whose requests have been added. It runs under mu.
-func (m *memory) note(index uint64, at *timestamppb.Timestamp, requests int) {
-	m.order = append(m.order, remembered{index, at.AsTime().UnixNano(), requests})
-}
-
+// find answers the index of the entry with a request.
 func (m *memory) find(key requestKey) (uint64, bool) {
 	m.mu.RLock()
 	defer m.mu.RUnlock()
-	index, ok := m.rows[key]
-	return index, ok
+	number, ok := m.requests.find(key)
+	if !ok {
+		return 0, false
+	}
+	at, exact := slices.BinarySearchFunc(m.order, number, func(r remembered, number uint64) int { return cmp.Compare(r.first, number) })
+	if !exact {
+		at--
+	}
+	return m.order[at].index, true
 }
 
 // recall answers the outcome of a request that was applied before, nil if it was not.
@@ -265,10 +263,10 @@ func (m *memory) remember(tx Tx, index uint64, at *timestamppb.Timestamp, done [
 		return fmt.Errorf("outcomes of entry %d: %w", index, err)
 	}
 	m.mu.Lock()
+	m.note(index, at)
 	for i := range done {
-		m.add(index, done[i].key)
+		m.requests.add(done[i].key)
 	}
-	m.note(index, at, len(done))
 	m.mu.Unlock()
 	return tx.Put(&registryv1.Record{
 		Table: requests, Key: rowOf(index), Value: value,
@@ -282,17 +280,16 @@ func (m *memory) forget(tx Tx, now *timestamppb.Timestamp) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for range forgetRows {
-		if len(m.order) == 0 || len(m.keys) <= RequestsKept && m.order[0].unixNano >= horizon {
+		if len(m.order) == 0 || m.requests.count <= RequestsKept && m.order[0].unixNano >= horizon {
 			return nil
 		}
 		oldest := m.order[0]
-		forgotten := m.keys[:oldest.requests]
-		m.order, m.keys = m.order[1:], m.keys[oldest.requests:]
-		for _, key := range forgotten {
-			if m.rows[key] == oldest.index {
-				delete(m.rows, key)
-			}
+		m.order = m.order[1:]
+		end := m.requests.next()
+		if len(m.order) > 0 {
+			end = m.order[0].first
 		}
+		m.requests.forget(int(end - oldest.first)) //nolint:gosec // a count of requests in memory
 		if err := tx.Drop(requests, rowOf(oldest.index)); err != nil {
 			return err
 		}
