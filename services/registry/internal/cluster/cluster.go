@@ -187,7 +187,7 @@ func (c *Cluster) enter(ctx context.Context) error {
 			following = true
 		case member.Join:
 			// The one who founds it has just done so, and this server is among the founders.
-			if following && c.counted(answers) {
+			if following && counted(c.Own.GetId(), answers) {
 				break
 			}
 			if err := c.join(ctx, answers); err != nil {
@@ -236,10 +236,12 @@ func (c *Cluster) found(founders []*registryv1.Member) error {
 	return nil
 }
 
-// counted says whether a cluster that answered counts this server among its members.
-func (c *Cluster) counted(answers map[string]*registryv1.GreetResponse) bool {
+// counted says whether a cluster that answered counts a server among its members, or may do so: who has just founded one has state a
+// moment before it knows its members. Were a founder to join then, it would lose its vote until autopilot gives it another.
+func counted(id string, answers map[string]*registryv1.GreetResponse) bool {
 	for _, answer := range answers {
-		if slices.Contains(answer.GetMembers(), c.Own.GetId()) {
+		justFounded := answer != nil && !answer.GetFresh() && len(answer.GetMembers()) == 0
+		if justFounded || slices.Contains(answer.GetMembers(), id) {
 			return true
 		}
 	}

@@ -93,22 +93,16 @@ func (r *Router) ask(leader string, req *registryv1.AskRequest) (*registryv1.Ask
 	if r.lines.missing(leader) {
 		return r.call(leader, client, req)
 	}
-	// One that was kept may have broken since: then nothing was sent.
 	if kept := r.lines.take(leader); kept != nil {
-		if kept.stream.Send(req) == nil {
-			return r.hear(leader, kept)
-		}
-		kept.end()
+		if resp, sent, err := r.exchange(leader, kept, req); sent {
+			return resp, err
+		} // It broke while nobody used it.
 	}
 	fresh, err := r.open(leader, client)
 	if err != nil {
 		return nil, err
 	}
-	if err := fresh.stream.Send(req); err != nil && !errors.Is(err, io.EOF) {
-		fresh.end()
-		return nil, err
-	}
-	resp, err := r.hear(leader, fresh) // A stream that has ended already says why.
+	resp, _, err := r.exchange(leader, fresh, req)
 	if fault.CodeOf(err) == fault.Unimplemented {
 		r.lines.takesCalls(leader)
 		return r.call(leader, client, req)
@@ -126,25 +120,29 @@ func (r *Router) open(leader string, client registryv1.ProposalServiceClient) (*
 	return &line{stream: stream, ctx: ctx, end: end}, nil
 }
 
-// hear waits for the answer, and keeps the line or gives it up.
-func (r *Router) hear(leader string, l *line) (*registryv1.AskResponse, error) {
+// exchange sends a question and waits for the answer, then keeps the line or gives it up. Unless it was sent, nothing was done.
+func (r *Router) exchange(leader string, l *line, req *registryv1.AskRequest) (resp *registryv1.AskResponse, sent bool, err error) {
 	limit := time.AfterFunc(tripTimeout, l.end)
-	resp, err := l.stream.Recv()
+	err = l.stream.Send(req)
+	sent = err == nil
+	if sent || errors.Is(err, io.EOF) { // A stream that has ended says why when its answer is asked for.
+		resp, err = l.stream.Recv()
+	}
 	inTime := limit.Stop()
-	if err == nil && inTime {
+	switch {
+	case err == nil && inTime:
 		r.lines.keep(leader, l)
-		return resp, nil
+		return resp, sent, nil
+	case err == nil:
+	case !inTime:
+		sent, err = true, fault.New(fault.DeadlineExceeded, "", "%s did not answer within %v", leader, tripTimeout).Wrap(err)
+	case errors.Is(err, io.EOF):
+		err = fault.New(fault.Unavailable, "", "%s ended the stream", leader)
+	default:
+		err = moved(l.ctx, err)
 	}
 	l.end()
-	switch {
-	case err == nil:
-		return resp, nil
-	case !inTime:
-		return nil, fault.New(fault.DeadlineExceeded, "", "%s did not answer within %v", leader, tripTimeout).Wrap(err)
-	case errors.Is(err, io.EOF):
-		return nil, fault.New(fault.Unavailable, "", "%s ended the stream", leader)
-	}
-	return nil, moved(l.ctx, err)
+	return resp, sent, err
 }
 
 // moved answers the error of a question whose leader leads no more.

@@ -63,5 +63,5 @@ func TestLedgerTakesNoMoreThanItsKeysNeed(t *testing.T) {
 	}
 	require.Equal(t, RequestsKept, l.count)
 	require.LessOrEqual(t, len(l.chunks), RequestsKept/chunkKeys+1)
-	require.Equal(t, 2*RequestsKept, len(l.slots))
+	require.LessOrEqual(t, len(l.slots), 2*RequestsKept)
 }

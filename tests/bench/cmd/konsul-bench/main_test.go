@@ -66,7 +66,7 @@ func TestEveryUsualLineIsMeasured(t *testing.T) {
 	require.NoError(t, err)
 	require.Empty(t, left, "the data is removed")
 	for _, kind := range []string{"pprof", "heap.pprof"} {
-		profiles, err := filepath.Glob(filepath.Join(o.Profiles, "puts-put-64-round1-server-?."+kind))
+		profiles, err := filepath.Glob(filepath.Join(o.Profiles, "puts-konsul-put-64-round1-server-?."+kind))
 		require.NoError(t, err)
 		require.Len(t, profiles, 3)
 	}
