@@ -2,12 +2,10 @@ package badgerstore
 
 import (
 	"cmp"
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
 
-	"github.com/dgraph-io/badger/v4"
 	"google.golang.org/protobuf/proto"
 
 	registryv1 "konsul.dev/proto/gen/konsul/registry/v1"
@@ -41,7 +39,7 @@ func (s *Store) Begin() *Batch {
 	}
 	return &Batch{
 		s: s, last: applied, dirty: dirty,
-		base: &view{db: s.db, index: applied, rows: s.rows, oldest: s.Oldest},
+		base: &view{db: s.db, index: applied, tail: s.tail.layer(), rows: s.rows, oldest: s.Oldest},
 	}
 }
 
@@ -74,33 +72,28 @@ func (b *Batch) Discard() {
 const (
 	// usualRows is up to how many rows of a batch its maps are worth keeping.
 	usualRows = 512
-	// usualBytes is up to how large the buffer is worth keeping in which rows are encoded.
+	// usualBytes is up to how large the buffer is worth keeping in which rows are encoded one by one.
 	usualBytes = 256 << 10
 )
 
-// Commit writes the batch and makes it visible.
-func (b *Batch) Commit() error {
+// Commit takes the batch in and makes it visible. It waits for the files when they are far behind.
+func (b *Batch) Commit() (err error) {
 	b.base.discard()
-	// First, for the floor is written with the applied index: nothing may be let go that a restart thinks is there.
-	written := b.bytes()
-	b.s.window.add(b.last, written)
+	b.s.window.add(b.last, b.bytes())
 	b.s.opts.Step.At(steps.Applying)
-	err := badger.ErrTxnTooBig
-	if b.oneIndex() {
-		err = b.writeWhole(written)
-	}
-	if errors.Is(err, badger.ErrTxnTooBig) {
-		err = b.writeParts()
+	if b.s.encoded, err = b.s.tail.add(b.last, b.order, b.s.encoded); err == nil {
+		err = b.s.reached.note(b.last) // Before anybody sees it.
 	}
 	if err != nil {
 		return fmt.Errorf("write batch up to index %d: %w", b.last, err)
 	}
+	if cap(b.s.encoded) > usualBytes {
+		b.s.encoded = nil
+	}
 	b.s.opts.Step.At(steps.Applied)
 	b.s.rows.commit(b.last, b.order)
 	b.s.applied.Store(b.last)
-	b.s.discard()
-	b.s.wrote(written)
-	return nil
+	return b.s.spill()
 }
 
 // bytes is about what the batch adds to the store.
@@ -114,85 +107,6 @@ func (b *Batch) bytes() uint64 {
 
 // rowOnDisk is about what a row occupies beside its key and value.
 const rowOnDisk = 100
-
-func (b *Batch) oneIndex() bool {
-	return !slices.ContainsFunc(b.order, func(c *change) bool { return c.index != b.last })
-}
-
-// writeWhole writes rows of one index with the applied index as one transaction, which Badger replays as a
-// whole or not at all. Most batches are like that: the leader lets one entry go at a time. Size is about how many bytes they take.
-func (b *Batch) writeWhole(size uint64) error {
-	txn := b.s.db.NewTransactionAt(b.last, true)
-	defer txn.Discard()
-	// Badger copies what it is given by the end of the transaction.
-	encoded := slices.Grow(b.s.encoded[:0], int(size)) //nolint:gosec // what fits into memory
-	defer func() {
-		if cap(encoded) <= usualBytes {
-			b.s.encoded = encoded
-		}
-	}()
-	for _, c := range b.order {
-		key := len(encoded)
-		encoded = appendRowKey(encoded, c.id.table, c.id.key)
-		if c.row == nil {
-			if err := txn.Delete(encoded[key:]); err != nil {
-				return err
-			}
-			continue
-		}
-		value := len(encoded)
-		var err error
-		if encoded, err = appendRow(encoded, c.row); err != nil {
-			return err
-		}
-		if err := txn.SetEntry(entryOf(c.row, encoded[key:value:value], encoded[value:])); err != nil {
-			return err
-		}
-	}
-	if err := txn.Set(appliedKey(), encodeApplied(b.last, b.s.window.floor.Load())); err != nil {
-		return err
-	}
-	return txn.CommitAt(b.last, nil)
-}
-
-// writeParts writes rows of any size and number, each at its own index. Badger may split them, so only
-// when all are there may the store say that it has applied them.
-func (b *Batch) writeParts() error {
-	if err := b.write(); err != nil {
-		return err
-	}
-	b.s.opts.Step.At(steps.AppliedRows)
-	txn := b.s.db.NewTransactionAt(b.last, true)
-	defer txn.Discard()
-	if err := txn.Set(appliedKey(), encodeApplied(b.last, b.s.window.floor.Load())); err != nil {
-		return err
-	}
-	return txn.CommitAt(b.last, nil)
-}
-
-func (b *Batch) write() error {
-	if len(b.order) == 0 {
-		return nil
-	}
-	wb := b.s.db.NewManagedWriteBatch()
-	defer wb.Cancel()
-	for _, c := range b.order {
-		if c.row == nil {
-			if err := wb.DeleteAt(rowKey(c.id.table, c.id.key), c.index); err != nil {
-				return err
-			}
-			continue
-		}
-		entry, err := rowEntry(c.row)
-		if err != nil {
-			return err
-		}
-		if err := wb.SetEntryAt(entry, c.index); err != nil {
-			return err
-		}
-	}
-	return wb.Flush()
-}
 
 // Tx is the part of a batch that belongs to one command.
 type Tx struct {

@@ -78,7 +78,7 @@ func TestCachedRowsAreThoseOfTheReadersIndex(t *testing.T) {
 
 func TestTheCacheForgetsDroppedRowsAndReplacedState(t *testing.T) {
 	s := mustOpen(t, testOptions(t.TempDir()))
-	step(t, s, 1, 2, true)
+	step(t, s, 1, 2)
 	find := func(key string) error {
 		return s.View(func(r record.Reader) error {
 			got, err := r.Get(kv, key)
@@ -95,7 +95,7 @@ func TestTheCacheForgetsDroppedRowsAndReplacedState(t *testing.T) {
 	require.Error(t, find("row-1"))
 
 	other := mustOpen(t, testOptions(t.TempDir()))
-	step(t, other, 1, 1, true)
+	step(t, other, 1, 1)
 	restoreFrom(t, other, s)
 	require.NoError(t, find("row-1"))
 	require.Error(t, find("row-2"))
@@ -104,7 +104,7 @@ func TestTheCacheForgetsDroppedRowsAndReplacedState(t *testing.T) {
 // What is not there is remembered as well, until it is.
 func TestTheCacheKnowsThatThereIsNoRow(t *testing.T) {
 	s := mustOpen(t, testOptions(t.TempDir()))
-	step(t, s, 1, 1, true)
+	step(t, s, 1, 1)
 	find := func() (found bool) {
 		require.NoError(t, s.View(func(r record.Reader) error {
 			got, err := r.Get(kv, "later")

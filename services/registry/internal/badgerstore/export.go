@@ -20,7 +20,7 @@ var errReplaced = fault.New(fault.Aborted, ReasonReplaced, "the state was replac
 type Export struct {
 	s     *Store
 	txn   *badger.Txn
-	it    *badger.Iterator
+	rows  *cursor
 	index uint64
 	since uint64
 	stop  <-chan struct{}
@@ -36,12 +36,11 @@ func (s *Store) Export(since uint64) (*Export, error) {
 		s.gate.RUnlock()
 		return nil, errClosed
 	}
-	// The iterator holds on to the files as they are here and now: what is discarded later is still there for it.
+	// The cursor holds on to the files as they are here and now: what is discarded later is still there for it.
 	index := s.applied.Load()
+	tail := s.tail.layer()
 	txn := s.db.NewTransactionAt(index, false)
-	it := txn.NewIterator(badger.IteratorOptions{PrefetchSize: prefetch, SinceTs: since})
-	it.Rewind()
-	return &Export{s: s, txn: txn, it: it, index: index, since: since, stop: stop}, nil
+	return &Export{s: s, txn: txn, rows: newCursor(txn, tail, nil, nil, since), index: index, since: since, stop: stop}, nil
 }
 
 // Index is the index whose state it is.
@@ -52,25 +51,19 @@ func (e *Export) Replaced() <-chan struct{} { return e.stop }
 
 // Next answers the next row or tombstone, nil after the last one.
 func (e *Export) Next() (*registryv1.Record, error) {
-	for ; e.it.Valid(); e.it.Next() {
+	for e.rows.next() {
 		select {
 		case <-e.stop:
 			return nil, errReplaced
 		default:
 		}
-		item := e.it.Item()
-		if item.Key()[0] == metaTable || e.since == 0 && tombstone(item) {
+		if e.rows.key[0] == metaTable || e.since == 0 && e.rows.tombstone {
 			continue
 		}
-		var row *registryv1.Record
-		err := item.Value(func(value []byte) (err error) {
-			row, err = decodeRow(value, false)
-			return err
-		})
+		row, err := e.rows.row(false)
 		if err != nil {
 			return nil, fmt.Errorf("export row: %w", err)
 		}
-		e.it.Next()
 		return row, nil
 	}
 	return nil, nil
@@ -82,7 +75,7 @@ func (e *Export) Close() {
 		return
 	}
 	e.done = true
-	e.it.Close()
+	e.rows.close()
 	e.txn.Discard()
 	e.s.gate.RUnlock()
 }

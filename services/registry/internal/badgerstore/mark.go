@@ -7,16 +7,16 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"strings"
 )
 
 // mark is what the store must know before it can trust its files. It lives beside them, in a file
 // that is replaced whole.
 type mark struct {
-	// BootID is the run of the machine in which the files were last written.
-	BootID string `json:"boot_id"`
-	// Synced is the index up to which everything survives a power failure.
+	// Synced is the index up to which everything is in the files, and survives a power failure. What they hold above it is leftovers.
 	Synced uint64 `json:"synced"`
+	// Floor is the index up to and including which old versions and tombstones may be gone; missing in the marks of earlier
+	// versions, which kept everything above Synced.
+	Floor *uint64 `json:"floor"`
 	// Oldest is the index of the last restore.
 	Oldest uint64 `json:"oldest"`
 }
@@ -66,13 +66,4 @@ func syncFile(path string) error {
 		return fmt.Errorf("open for sync: %w", err)
 	}
 	return errors.Join(f.Sync(), f.Close())
-}
-
-// BootID names this run of the machine, empty where that is not known.
-func BootID() string {
-	b, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
-	if err != nil {
-		return ""
-	}
-	return strings.TrimSpace(string(b))
 }

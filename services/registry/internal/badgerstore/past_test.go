@@ -22,14 +22,14 @@ func compact(t *testing.T, s *Store) {
 	t.Helper()
 	_, err := s.Sync()
 	require.NoError(t, err)
-	require.NoError(t, s.db.Close())
+	die(t, s)
 	merging, err := badger.OpenManaged(badgerOptions(s.opts).WithCompactL0OnClose(true))
 	require.NoError(t, err)
-	merging.SetDiscardTs(min(s.Watermark(), s.synced.Load()))
+	merging.SetDiscardTs(s.kept.Load())
 	require.NoError(t, merging.Close())
 	reopened, err := Open(s.opts)
 	require.NoError(t, err)
-	s.db, s.rows = reopened.db, reopened.rows
+	s.db, s.rows, s.reached, s.closed = reopened.db, reopened.rows, reopened.reached, false
 }
 
 // commit writes one row at an index; an empty value deletes it.
@@ -127,7 +127,7 @@ func TestIndexesOutsideTheWindowAreRefusedByName(t *testing.T) {
 
 func TestARestoredStoreShowsNothingOlderThanItsSnapshot(t *testing.T) {
 	source := mustOpen(t, testOptions(t.TempDir()))
-	step(t, source, 1, 7, true)
+	step(t, source, 1, 7)
 	var snapshot bytes.Buffer
 	require.NoError(t, source.WriteSnapshot(7, &snapshot))
 	s := mustOpen(t, testOptions(t.TempDir()))

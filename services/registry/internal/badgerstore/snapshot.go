@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math"
 	"slices"
 
 	"github.com/dgraph-io/badger/v4"
@@ -38,27 +37,23 @@ func (s *Store) WriteSnapshot(index uint64, w io.Writer) error {
 	if _, err := protodelim.MarshalTo(out, header); err != nil {
 		return fmt.Errorf("write snapshot header: %w", err)
 	}
+	tail := s.tail.layer()
 	txn := s.db.NewTransactionAt(index, false)
 	defer txn.Discard()
-	it := txn.NewIterator(badger.IteratorOptions{PrefetchSize: prefetch})
-	defer it.Close()
-	// From here on the iterator holds on to the files; what was let go before is not in them.
+	c := newCursor(txn, tail, nil, nil, 0)
+	defer c.close()
+	// From here on the cursor holds on to the files; what was let go before is not in them.
 	if oldest := s.Oldest(); index < oldest {
 		return record.Compacted(index, oldest)
 	}
-	for it.Rewind(); it.Valid(); it.Next() {
-		item := it.Item()
-		if item.Key()[0] == metaTable || tombstone(item) && item.Version() <= keep {
+	for c.next() {
+		if c.key[0] == metaTable || c.tombstone && c.version <= keep {
 			continue
 		}
-		err := item.Value(func(value []byte) error {
-			r, err := decodeRow(value, false)
-			if err != nil {
-				return err
-			}
+		r, err := c.row(false)
+		if err == nil {
 			_, err = protodelim.MarshalTo(out, r)
-			return err
-		})
+		}
 		if err != nil {
 			return fmt.Errorf("write snapshot row: %w", err)
 		}
@@ -88,10 +83,13 @@ func (s *Store) Restore(r io.Reader) error {
 	}
 	s.opts.Step.At(steps.Restoring)
 	// From here on the files are worth nothing until the end.
+	s.void = true
 	if err := writeMark(s.opts.Dir, mark{}); err != nil {
 		return err
 	}
 	s.opts.Step.At(steps.RestoreVoid)
+	s.synced.Store(0)
+	s.kept.Store(0)
 	s.db.SetDiscardTs(0)
 	if err := s.db.DropAll(); err != nil {
 		return fmt.Errorf("empty the store: %w", err)
@@ -102,22 +100,18 @@ func (s *Store) Restore(r io.Reader) error {
 	}
 	s.opts.Step.At(steps.RestoreRows)
 	index := header.GetIndex()
-	txn := s.db.NewTransactionAt(math.MaxUint64, true)
-	defer txn.Discard()
-	if err := txn.Set(appliedKey(), encodeApplied(index, header.GetWatermark())); err != nil {
-		return fmt.Errorf("write applied index: %w", err)
-	}
-	if err := txn.CommitAt(max(index, 1), nil); err != nil {
-		return fmt.Errorf("commit applied index: %w", err)
-	}
-	s.opts.Step.At(steps.RestoreIndex)
 	s.rows.clear(index)
+	s.tail.clear(index)
 	s.window.begin(header.GetWatermark())
 	s.oldest.Store(index)
 	s.applied.Store(index)
-	if _, err := s.sync(); err != nil {
+	if err := s.reached.note(index); err != nil {
 		return err
 	}
+	if err := s.settle(index, header.GetWatermark()); err != nil {
+		return err
+	}
+	s.void = false
 	s.opts.Step.At(steps.Restored)
 	return nil
 }
@@ -186,10 +180,16 @@ func rowEntry(row *registryv1.Record) (*badger.Entry, error) {
 
 func entryOf(row *registryv1.Record, key, value []byte) *badger.Entry {
 	entry := badger.NewEntry(key, value)
-	if row.GetDeleted() {
-		entry.UserMeta = tombstoneMeta
-	}
+	entry.UserMeta = metaOf(row)
 	return entry
+}
+
+// metaOf answers the mark that a row is stored with.
+func metaOf(row *registryv1.Record) byte {
+	if row.GetDeleted() {
+		return tombstoneMeta
+	}
+	return 0
 }
 
 // appendRow appends a row as it is stored.

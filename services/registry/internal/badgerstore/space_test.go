@@ -80,7 +80,7 @@ func TestDeletedRowsLeaveNothingBehind(t *testing.T) {
 
 func TestSyncKeepsOutOfARestore(t *testing.T) {
 	s := mustOpen(t, testOptions(t.TempDir()))
-	step(t, s, 1, 3, true)
+	step(t, s, 1, 3)
 	s.gate.Lock() // As Restore holds it.
 	synced := make(chan struct{})
 	go func() {

@@ -4,9 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"math"
 	"os"
-	"path/filepath"
 	"sync"
 	"sync/atomic"
 
@@ -30,15 +28,15 @@ type Options struct {
 	MemTableBytes int64
 	// RowCacheBytes is the size of the cache of decoded rows.
 	RowCacheBytes int64
-	// BootID names this run of the machine; empty: unknown, and nothing past the last Sync is trusted.
-	BootID string
+	// TailBytes is about how much is kept in memory before it goes into the files; writes wait at twice as much.
+	TailBytes int64
 	// Step, if set, is told of what is done to the files.
 	Step steps.Hook
 }
 
 // DefaultOptions suits a registry of up to some millions of rows.
 func DefaultOptions(dir string, log *slog.Logger) Options {
-	return Options{Dir: dir, Log: log, Retention: 1 << 16, RetentionBytes: 8 << 20, MemTableBytes: 15 << 18, RowCacheBytes: 16 << 20, BootID: BootID()}
+	return Options{Dir: dir, Log: log, Retention: 1 << 16, RetentionBytes: 8 << 20, MemTableBytes: 15 << 18, RowCacheBytes: 16 << 20, TailBytes: 16 << 20}
 }
 
 // Store is the state on disk. Reads are safe for concurrent use; Begin to Commit and Restore belong to one goroutine.
@@ -46,26 +44,33 @@ type Store struct {
 	opts    Options
 	db      *badger.DB
 	rows    *rowCache
+	tail    *tail
 	window  window
 	applied atomic.Uint64
-	synced  atomic.Uint64
+	// synced is the index of the last flush, kept the watermark that it wrote down: the files hold the state as of the first,
+	// and all versions between.
+	synced, kept atomic.Uint64
+	// reached is what a next run of this server is told; before is what the last one told this one.
+	reached reached
+	before  uint64
 	// oldest is the index of the last restore: nothing older is here as of its own index.
 	oldest atomic.Uint64
 
 	// gate keeps readers out while Restore replaces everything under them.
 	gate   sync.RWMutex
 	closed bool
+	// void says that a restore was cut short: what is here is nothing to keep.
+	void bool
 	// dirty is an empty map for the next batch, nil when there is none.
 	dirty byRow[*change]
 	// encoded is a buffer for the next batch's rows.
 	encoded []byte
-	// unsynced is about how much was written since the last Sync began; syncDue is told when that is too much.
-	unsynced atomic.Uint64
-	syncDue  chan struct{}
+	// flushDue is told when the tail is full.
+	flushDue chan struct{}
 	// writing counts the snapshots that are being written.
 	writing atomic.Int32
-	// syncing is held by whoever syncs, behind gate.
-	syncing sync.Mutex
+	// flushing is held by whoever flushes, behind gate.
+	flushing sync.Mutex
 
 	// purged is the watermark of the last purge; for Maintain alone.
 	purged uint64
@@ -87,13 +92,12 @@ func Open(opts Options) (*Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open badger in %q: %w", opts.Dir, err)
 	}
-	s := &Store{opts: opts, db: db, syncDue: make(chan struct{}, 1)}
+	s := &Store{opts: opts, db: db, flushDue: make(chan struct{}, 1), tail: newTail(opts.TailBytes / tailSegments)}
 	s.window.limit = opts.RetentionBytes
 	if err := s.recover(); err != nil {
 		return nil, errors.Join(err, db.Close())
 	}
 	s.rows = newRowCache(opts.RowCacheBytes, s.applied.Load())
-	s.discard()
 	return s, nil
 }
 
@@ -136,47 +140,32 @@ func badgerOptions(opts Options) badger.Options {
 	return o
 }
 
-// recover decides how far the files can be trusted.
+// recover finds out what the files hold.
 func (s *Store) recover() error {
 	mark, err := readMark(s.opts.Dir)
 	if err != nil {
 		return err
 	}
-	s.synced.Store(mark.Synced)
-	s.oldest.Store(mark.Oldest)
-	s.applied.Store(mark.Synced)
-	// How far the window had moved when the machine died is not known; nothing above the last Sync was let go.
-	floor := mark.Synced
-	if s.opts.BootID != "" && mark.BootID == s.opts.BootID {
-		applied, last, err := s.readApplied()
-		if err != nil {
-			return err
-		}
-		floor = last
-		s.applied.Store(max(applied, mark.Synced))
+	if s.reached, s.before, err = openReached(s.opts.Dir); err != nil {
+		return err
 	}
+	floor := mark.Synced
+	if mark.Floor != nil {
+		floor = *mark.Floor
+	}
+	s.applied.Store(mark.Synced)
+	s.synced.Store(mark.Synced)
+	s.kept.Store(floor)
+	s.oldest.Store(mark.Oldest)
 	s.window.begin(floor)
-	mark.BootID = s.opts.BootID
-	return writeMark(s.opts.Dir, mark)
+	s.tail.clear(mark.Synced)
+	s.db.SetDiscardTs(floor)
+	return nil
 }
 
-// readApplied answers the applied index and the window's floor at that time.
-func (s *Store) readApplied() (index, floor uint64, err error) {
-	txn := s.db.NewTransactionAt(math.MaxUint64, false)
-	defer txn.Discard()
-	item, err := txn.Get(appliedKey())
-	if errors.Is(err, badger.ErrKeyNotFound) {
-		return 0, 0, nil
-	}
-	if err != nil {
-		return 0, 0, fmt.Errorf("read applied index: %w", err)
-	}
-	err = item.Value(func(value []byte) error {
-		index, floor, err = decodeApplied(value)
-		return err
-	})
-	return index, floor, err
-}
+// Reached answers the highest index that anybody may have seen of this store before it was opened. Whoever has the log must apply it up to
+// there before the store is shown again; where the log ends before that, the machine lost power, and nothing more was certain.
+func (s *Store) Reached() uint64 { return max(s.before, s.synced.Load()) }
 
 // Applied is the index of the last command whose changes are here and visible.
 func (s *Store) Applied() uint64 { return s.applied.Load() }
@@ -225,58 +214,14 @@ func (s *Store) ViewAt(index uint64, fn func(record.Reader) error) error {
 }
 
 func (s *Store) viewAt(index uint64, fn func(record.Reader) error) error {
-	v := &view{db: s.db, index: index, rows: s.rows, oldest: s.Oldest, floor: s.Oldest()}
+	v := &view{db: s.db, index: index, tail: s.tail.layer(), rows: s.rows, oldest: s.Oldest, floor: s.Oldest()}
 	defer v.discard()
 	return fn(v)
 }
 
 var errClosed = errors.New("store is closed")
 
-// Sync makes everything applied so far survive a power failure, and answers up to which index.
-func (s *Store) Sync() (uint64, error) {
-	// Not while Restore replaces the files: until its end they must not be trusted.
-	s.gate.RLock()
-	defer s.gate.RUnlock()
-	if s.closed {
-		return 0, errClosed
-	}
-	return s.sync()
-}
-
-func (s *Store) sync() (uint64, error) {
-	// One at a time: what one has said to be synced, another that began earlier must not take back.
-	s.syncing.Lock()
-	defer s.syncing.Unlock()
-	s.unsynced.Store(0)
-	index := s.applied.Load()
-	s.opts.Step.At(steps.Syncing)
-	if err := s.db.Sync(); err != nil {
-		return 0, fmt.Errorf("sync badger: %w", err)
-	}
-	// Sync covers the memtable in use; one that is full and waits for its flush has its own log.
-	logs, err := filepath.Glob(filepath.Join(s.opts.Dir, "*.mem"))
-	if err != nil {
-		return 0, fmt.Errorf("list memtable logs: %w", err)
-	}
-	for _, path := range append(logs, s.opts.Dir) {
-		if err := syncFile(path); err != nil {
-			return 0, err
-		}
-	}
-	s.opts.Step.At(steps.SyncedFiles)
-	if err := writeMark(s.opts.Dir, mark{BootID: s.opts.BootID, Synced: index, Oldest: s.oldest.Load()}); err != nil {
-		return 0, err
-	}
-	s.opts.Step.At(steps.Synced)
-	s.synced.Store(index)
-	s.discard()
-	return index, nil
-}
-
-// discard lets compaction drop versions that neither a reader of the past nor a replay needs.
-func (s *Store) discard() { s.db.SetDiscardTs(min(s.Watermark(), s.synced.Load())) }
-
-// Close syncs and closes the store. Reads after it fail.
+// Close flushes and closes the store. Reads after it fail.
 func (s *Store) Close() error {
 	s.gate.Lock()
 	defer s.gate.Unlock()
@@ -284,8 +229,11 @@ func (s *Store) Close() error {
 		return nil
 	}
 	s.closed = true
-	_, err := s.sync()
-	return errors.Join(err, s.db.Close())
+	var err error
+	if !s.void {
+		err = s.flush(s.applied.Load())
+	}
+	return errors.Join(err, s.db.Close(), s.reached.file.Close())
 }
 
 var _ record.Store = (*Store)(nil)

@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	"github.com/dgraph-io/badger/v4"
+	"github.com/dgraph-io/badger/v4/y"
 
 	registryv1 "konsul.dev/proto/gen/konsul/registry/v1"
 	"konsul.dev/services/registry/internal/record"
@@ -16,7 +17,9 @@ type view struct {
 	index uint64
 	// reading is the transaction that reads the files; nil as long as the cache knew everything.
 	reading *badger.Txn
-	rows    *rowCache
+	// tail is what is not in the files.
+	tail *layer
+	rows *rowCache
 	// floor is the index after which every version of every row was known when the view began.
 	floor uint64
 	// oldest answers the oldest index that can be read now.
@@ -65,9 +68,16 @@ func (v *view) Get(table registryv1.Table, key string) (*registryv1.Record, erro
 	return r, nil
 }
 
-// find looks a row up in the files; nil when it is not there.
+// find looks a row up in the tail and the files; nil when it is not there.
 func (v *view) find(id rowID) (r *registryv1.Record, err error) {
-	item, err := v.txn().Get(rowKey(id.table, id.key))
+	key := appendVersionKey(make([]byte, 0, 1+len(id.key)+8), id, v.index)
+	if version, ok := v.tail.find(key); ok {
+		if version.Meta == droppedMeta {
+			return nil, nil
+		}
+		return decodeRow(version.Value, false)
+	}
+	item, err := v.txn().Get(y.ParseKey(key))
 	if errors.Is(err, badger.ErrKeyNotFound) {
 		return nil, nil
 	}
@@ -87,27 +97,17 @@ func (v *view) find(id rowID) (r *registryv1.Record, err error) {
 const prefetch = 64
 
 func (v *view) Scan(table registryv1.Table, o record.ScanOptions, fn func(*registryv1.Record) bool) error {
-	prefix := rowKey(table, o.Prefix)
-	it := v.txn().NewIterator(badger.IteratorOptions{
-		PrefetchValues: false, // Values live in the tree: prefetching only copies them twice.
-		PrefetchSize:   prefetch,
-		Prefix:         prefix,
-		SinceTs:        o.Since,
-	})
-	defer it.Close()
+	c := newCursor(v.txn(), v.tail, rowKey(table, o.Prefix), rowKey(table, max(o.From, o.Prefix)), o.Since)
+	defer c.close()
 	// It holds on to the files from here on.
 	if err := v.lost(); err != nil {
 		return err
 	}
-	for it.Seek(rowKey(table, max(o.From, o.Prefix))); it.Valid(); it.Next() {
-		if tombstone(it.Item()) && !o.Deleted {
+	for c.next() {
+		if c.tombstone && !o.Deleted {
 			continue
 		}
-		var r *registryv1.Record
-		err := it.Item().Value(func(value []byte) (err error) {
-			r, err = decodeRow(value, o.KeysOnly)
-			return err
-		})
+		r, err := c.row(o.KeysOnly)
 		if err != nil {
 			return fmt.Errorf("scan %s: %w", table, err)
 		}
@@ -126,24 +126,69 @@ func (v *view) History(table registryv1.Table, key string, fn func(*registryv1.R
 	if err := v.lost(); err != nil {
 		return 0, err
 	}
-	first := true
-	for it.Rewind(); it.Valid(); it.Next() {
-		item := it.Item()
-		if item.IsDeletedOrExpired() || item.Version() <= v.floor && !first {
-			break // What was dropped without a trace begins anew.
-		}
-		first = false
-		var r *registryv1.Record
-		err := item.Value(func(value []byte) (err error) {
-			r, err = decodeRow(value, false)
-			return err
-		})
-		if err != nil {
-			return 0, fmt.Errorf("read the history of a %s row: %w", table, err)
-		}
-		if !fn(r) {
-			break
-		}
+	h := historian{floor: v.floor, fn: fn}
+	err := h.tail(v.tail, rowID{table, key}, v.index)
+	if err == nil {
+		err = h.files(it)
+	}
+	if err != nil {
+		return 0, fmt.Errorf("read the history of a %s row: %w", table, err)
 	}
 	return v.floor, nil
+}
+
+// historian goes through the versions of a row, the newest first.
+type historian struct {
+	floor uint64
+	fn    func(*registryv1.Record) bool
+	// last is the version it came to, 0 before the first one; done says that there are no more to be had.
+	last uint64
+	done bool
+}
+
+func (h *historian) tail(above *layer, id rowID, index uint64) error {
+	it := above.versions()
+	if it == nil {
+		return nil
+	}
+	defer func() { _ = it.Close() }()
+	first := appendVersionKey(nil, id, index)
+	for it.Seek(first); !h.done && it.Valid() && y.SameKey(first, it.Key()); it.Next() {
+		version, value := y.ParseTs(it.Key()), it.Value()
+		if version <= above.above {
+			break
+		}
+		if err := h.take(version, value.Meta == droppedMeta, value.Value); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (h *historian) files(it *badger.Iterator) error {
+	for it.Rewind(); !h.done && it.Valid(); it.Next() {
+		item := it.Item()
+		if h.last != 0 && item.Version() >= h.last {
+			continue // What was in the tail when it was looked at has been written to the files since.
+		}
+		err := item.Value(func(value []byte) error { return h.take(item.Version(), item.IsDeletedOrExpired(), value) })
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// take shows one version. What was dropped without a trace begins anew.
+func (h *historian) take(version uint64, dropped bool, value []byte) error {
+	if dropped || version <= h.floor && h.last != 0 {
+		h.done = true
+		return nil
+	}
+	h.last = version
+	r, err := decodeRow(value, false)
+	if err == nil {
+		h.done = !h.fn(r)
+	}
+	return err
 }

@@ -44,27 +44,52 @@ func TestTheWindowIsBoundedByWhatWasWritten(t *testing.T) {
 	s, err = Open(options)
 	require.NoError(t, err)
 	require.GreaterOrEqual(t, s.Watermark(), watermark, "what was let go does not come back with a restart")
-	require.NoError(t, s.Close())
+	fill(t, s, 301, 310, 64<<10)
+	watermark = s.kept.Load()
+	die(t, s)
 
-	options.BootID = "boot-2"
 	s = mustOpen(t, options)
-	require.GreaterOrEqual(t, s.Watermark(), watermark, "nor with a crash of the machine")
+	require.GreaterOrEqual(t, s.Watermark(), watermark, "nor with a crash")
 }
 
-// Nothing above the last Sync is let go, so a store that is written fast is synced often.
-func TestWhatIsWrittenIsSyncedBeforeTheWindowIsFull(t *testing.T) {
+// A tail that is full goes into the files, and what was overwritten since goes nowhere.
+func TestAFullTailIsFlushed(t *testing.T) {
 	options := testOptions(t.TempDir())
-	options.RetentionBytes = 1 << 20
+	options.RetentionBytes, options.TailBytes = 1<<20, 2<<20
 	s := mustOpen(t, options)
 	ctx, cancel := context.WithCancel(t.Context())
 	maintained := make(chan error, 1)
 	go func() { maintained <- s.Maintain(ctx) }()
-	fill(t, s, 1, 7, 64<<10)
-	require.Zero(t, s.synced.Load(), "half of it is not written yet")
-	fill(t, s, 8, 9, 64<<10)
+	fill(t, s, 1, 30, 64<<10)
+	require.Zero(t, s.synced.Load(), "it is not full yet")
+	fill(t, s, 31, 33, 64<<10)
 	require.Eventually(t, func() bool { return s.synced.Load() >= 8 }, time.Minute, time.Millisecond)
+	require.LessOrEqual(t, s.synced.Load(), s.Watermark())
+	require.Less(t, s.tail.bytes.Load(), options.TailBytes)
+	require.Equal(t, 1, stored(s, "row-1"))
 	cancel()
 	require.NoError(t, <-maintained)
+}
+
+// Whoever writes faster than the files take it waits for them; a window that is larger than the tail is kept in the files.
+func TestTheTailIsBounded(t *testing.T) {
+	options := testOptions(t.TempDir())
+	options.RetentionBytes, options.TailBytes = 64<<20, 1<<20
+	s := mustOpen(t, options)
+	for last := uint64(40); last <= 400; last += 40 {
+		fill(t, s, last-39, last, 64<<10)
+		require.Less(t, s.tail.bytes.Load(), 2*options.TailBytes)
+	}
+	require.Zero(t, s.Watermark())
+	for index := uint64(1); index <= 400; index++ {
+		require.NoError(t, s.ViewAt(index, func(r record.Reader) error {
+			got, err := r.Get(kv, fmt.Sprintf("row-%d", index%4))
+			require.Equal(t, index, got.GetModifyIndex())
+			return err
+		}))
+	}
+	indexes, _ := history(t, s, "row-1")
+	require.Len(t, indexes, 100)
 }
 
 // A reader that takes longer than the window lasts hears so, instead of being answered with what compaction left.

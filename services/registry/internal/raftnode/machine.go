@@ -108,6 +108,36 @@ func (m *machine) apply(logs []*raft.Log, responses []any) error {
 	return nil
 }
 
+// catchUpEntries is how many entries are applied as one batch at start.
+const catchUpEntries = 64
+
+// catchUp applies again, before anybody may read, what an earlier run of this server had applied and not put into the store's files: all of it was
+// committed, and readers of this server must not go back in time, even while there is no leader to say so again.
+func (m *machine) catchUp(logs raft.LogStore, reached uint64) error {
+	last, err := logs.LastIndex()
+	if err != nil {
+		return fmt.Errorf("read last log index: %w", err)
+	}
+	for index, end := m.store.Applied()+1, min(reached, last); index <= end; {
+		batch := make([]*raft.Log, 0, catchUpEntries)
+		for ; index <= end && len(batch) < catchUpEntries; index++ {
+			entry := &raft.Log{}
+			if err := logs.GetLog(index, entry); errors.Is(err, raft.ErrLogNotFound) {
+				end = index - 1 // The log goes on further up; a leader says how.
+				break
+			} else if err != nil {
+				return fmt.Errorf("read entry %d of the log: %w", index, err)
+			}
+			batch = append(batch, entry)
+		}
+		m.ApplyBatch(batch)
+		if err := m.failure(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // Snapshot marks the applied state; Persist writes it while entries go on being applied.
 func (m *machine) Snapshot() (raft.FSMSnapshot, error) {
 	if err := m.failure(); err != nil {

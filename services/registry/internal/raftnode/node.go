@@ -140,6 +140,11 @@ func (n *Node) open(p Params, notify chan<- bool) error {
 		return err
 	}
 	sm := &machine{store: p.Store, fsm: p.Machine, sink: p.Sink, metrics: p.Metrics, fatal: p.Fatal, step: p.Step, applied: n.herald.applied}
+	if !restore {
+		if err := sm.catchUp(n.logs, p.Store.Reached()); err != nil {
+			return err
+		}
+	}
 	watched := &snapshotStore{SnapshotStore: snapshots, applied: p.Store.Applied, hangUp: n.network.hangUp, log: p.Log}
 	n.early.network = newTransport(n.network, p.Log)
 	n.raft, err = raft.NewRaft(raftConfig(p.Config, p.Log, notify, restore), sm, cache, n.logs, watched, n.early)

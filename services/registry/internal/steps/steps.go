@@ -15,19 +15,19 @@ const (
 	// Truncated: they are gone.
 	Truncated = "truncate/done"
 
-	// Applying: a batch is about to be written.
+	// Applying: a batch is about to be taken in.
 	Applying = "apply/begin"
-	// AppliedRows: its rows are written, the applied index is not; not for batches that are one transaction with it.
-	AppliedRows = "apply/rows"
-	// Applied: the applied index is written, nobody has heard of it.
+	// Applied: it is, nobody has heard of it.
 	Applied = "apply/done"
 
-	// Syncing: a sync begins.
-	Syncing = "sync/begin"
-	// SyncedFiles: the files are synced, the mark does not say so.
-	SyncedFiles = "sync/files"
-	// Synced: the mark says so.
-	Synced = "sync/done"
+	// Flushing: what was applied is about to go into the files.
+	Flushing = "flush/begin"
+	// Flushed: it is there, not synced.
+	Flushed = "flush/rows"
+	// FlushedFiles: the files are synced, the mark does not say so.
+	FlushedFiles = "flush/files"
+	// FlushedMark: the mark says so.
+	FlushedMark = "flush/done"
 
 	// Snapshotting: the store is synced, nothing of the snapshot is written.
 	Snapshotting = "snapshot/begin"
@@ -44,8 +44,6 @@ const (
 	RestoreEmpty = "restore/empty"
 	// RestoreRows: the new rows are written.
 	RestoreRows = "restore/rows"
-	// RestoreIndex: the applied index is written, nothing is synced.
-	RestoreIndex = "restore/index"
 	// Restored: all is synced and marked.
 	Restored = "restore/done"
 )
@@ -53,8 +51,8 @@ const (
 // All lists the steps, in the order above.
 func All() []string {
 	return []string{
-		Appending, Appended, Truncating, Truncated, Applying, AppliedRows, Applied, Syncing, SyncedFiles, Synced,
-		Snapshotting, SnapshotRows, Snapshotted, Restoring, RestoreVoid, RestoreEmpty, RestoreRows, RestoreIndex, Restored,
+		Appending, Appended, Truncating, Truncated, Applying, Applied, Flushing, Flushed, FlushedFiles, FlushedMark,
+		Snapshotting, SnapshotRows, Snapshotted, Restoring, RestoreVoid, RestoreEmpty, RestoreRows, Restored,
 	}
 }
 

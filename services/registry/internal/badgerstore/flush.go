@@ -1,0 +1,150 @@
+package badgerstore
+
+import (
+	"bytes"
+	"fmt"
+	"path/filepath"
+
+	"github.com/dgraph-io/badger/v4"
+	"github.com/dgraph-io/badger/v4/y"
+
+	"konsul.dev/services/registry/internal/steps"
+)
+
+const (
+	// tailSegments is how many segments a full tail has.
+	tailSegments = 8
+	// tailLimit is how many times as full it may become until writes wait for the files.
+	tailLimit = 2
+	// worthFlushing is the part of a full tail that must have fallen out of the window for a flush of no more than that.
+	worthFlushing = 4
+)
+
+// Sync puts everything applied so far into the files, so that it survives a power failure without the log, and answers up to which
+// index.
+func (s *Store) Sync() (uint64, error) {
+	// Not while Restore replaces the files: until its end they must not be trusted.
+	s.gate.RLock()
+	defer s.gate.RUnlock()
+	if s.closed {
+		return 0, errClosed
+	}
+	index := s.applied.Load()
+	return index, s.flush(index)
+}
+
+// spill has the tail flushed when it is full, and waits for that when it is more than full.
+func (s *Store) spill() error {
+	full := s.tail.bytes.Load()
+	if full < s.opts.TailBytes {
+		return nil
+	}
+	if full >= tailLimit*s.opts.TailBytes {
+		return s.shorten()
+	}
+	select {
+	case s.flushDue <- struct{}{}:
+	default: // It is going to be.
+	}
+	return nil
+}
+
+// shorten flushes what has fallen out of the window, of which only the latest versions need be written; if that is not much, because the window is
+// larger than the tail, about half of the tail.
+func (s *Store) shorten() error {
+	s.gate.RLock()
+	defer s.gate.RUnlock()
+	if s.closed {
+		return errClosed
+	}
+	size, index := s.tail.below(s.Watermark())
+	if size < s.opts.TailBytes/worthFlushing {
+		index = s.tail.middle()
+	}
+	if index == 0 {
+		index = s.applied.Load()
+	}
+	return s.flush(index)
+}
+
+// flush makes the files hold the state as of an applied index, and every version since the watermark up to there, on disk for sure.
+func (s *Store) flush(index uint64) error {
+	// One at a time: what one has said to be in the files, another that began earlier must not take back.
+	s.flushing.Lock()
+	defer s.flushing.Unlock()
+	index = max(index, s.synced.Load())
+	floor := max(s.kept.Load(), min(index, s.Watermark()))
+	if index == s.synced.Load() && floor == s.kept.Load() {
+		return nil
+	}
+	s.opts.Step.At(steps.Flushing)
+	if err := s.write(index, floor); err != nil {
+		return fmt.Errorf("write the state as of index %d: %w", index, err)
+	}
+	s.opts.Step.At(steps.Flushed)
+	if err := s.settle(index, floor); err != nil {
+		return err
+	}
+	s.tail.release(index)
+	return nil
+}
+
+// write writes the versions up to an index, but of those up to the floor only the last one of each row. Badger may split what it is given
+// into several transactions; nobody relies on what is there before settle has said so.
+func (s *Store) write(index, floor uint64) error {
+	it := s.tail.layer().versions()
+	if it == nil {
+		return nil
+	}
+	defer func() { _ = it.Close() }()
+	wb := s.db.NewManagedWriteBatch()
+	defer wb.Cancel()
+	var above []byte // the row whose last version up to the floor is written
+	for it.Rewind(); it.Valid(); it.Next() {
+		key, version := y.ParseKey(it.Key()), y.ParseTs(it.Key())
+		if version > index || version <= s.synced.Load() || bytes.Equal(key, above) {
+			continue
+		}
+		if version <= floor {
+			above = key
+		}
+		if err := put(wb, key, version, it.Value()); err != nil {
+			return err
+		}
+	}
+	return wb.Flush()
+}
+
+func put(wb *badger.WriteBatch, key []byte, version uint64, value y.ValueStruct) error {
+	if value.Meta == droppedMeta {
+		return wb.DeleteAt(key, version)
+	}
+	return wb.SetEntryAt(&badger.Entry{Key: key, Value: value.Value, UserMeta: value.UserMeta}, version)
+}
+
+// settle makes sure that what the files hold is on disk, and says of it that it is the state as of an index. From then on compaction may
+// drop the versions below the floor that a later one up to the floor stands above.
+func (s *Store) settle(index, floor uint64) error {
+	if err := s.db.Sync(); err != nil {
+		return fmt.Errorf("sync badger: %w", err)
+	}
+	// Sync covers the memtable in use; one that is full and waits for its flush has its own log.
+	logs, err := filepath.Glob(filepath.Join(s.opts.Dir, "*.mem"))
+	if err != nil {
+		return fmt.Errorf("list memtable logs: %w", err)
+	}
+	for _, path := range append(logs, s.opts.Dir) {
+		if err := syncFile(path); err != nil {
+			return err
+		}
+	}
+	s.opts.Step.At(steps.FlushedFiles)
+	if err := writeMark(s.opts.Dir, mark{Synced: index, Floor: &floor, Oldest: s.oldest.Load()}); err != nil {
+		return err
+	}
+	s.opts.Step.At(steps.FlushedMark)
+	s.synced.Store(index)
+	s.kept.Store(floor)
+	s.db.SetDiscardTs(floor)
+	return nil
+}
