@@ -22,6 +22,9 @@ type Store struct {
 	MemtableBytes int64 `koanf:"memtable_bytes"`
 	// RowCacheBytes is the size of the cache of decoded rows.
 	RowCacheBytes int64 `koanf:"row_cache_bytes"`
+	// TailBytes is about how much of what was applied is kept in memory before it goes into the files, at most twice as much. A process that was
+	// killed applies it again at its next start.
+	TailBytes int64 `koanf:"tail_bytes"`
 }
 
 // limits of the store's settings.
@@ -32,18 +35,20 @@ const (
 	leastMemtable  = 1 << 20
 	mostMemtable   = 256 << 20
 	leastCache     = 1 << 20
+	leastTail      = 1 << 20
+	mostTail       = 1 << 30
 	rowFrame       = 32 << 10 // more than a row holds beside its value
 )
 
 func defaultStore() (Retention, Store) {
 	o := badgerstore.DefaultOptions("", nil)
-	return Retention{Indexes: o.Retention, Bytes: o.RetentionBytes}, Store{MemtableBytes: o.MemTableBytes, RowCacheBytes: o.RowCacheBytes}
+	return Retention{Indexes: o.Retention, Bytes: o.RetentionBytes}, Store{MemtableBytes: o.MemTableBytes, RowCacheBytes: o.RowCacheBytes, TailBytes: o.TailBytes}
 }
 
 func (s Settings) storeOptions(dir string, log *slog.Logger) badgerstore.Options {
 	o := badgerstore.DefaultOptions(dir, log)
 	o.Retention, o.RetentionBytes = s.Retention.Indexes, s.Retention.Bytes
-	o.MemTableBytes, o.RowCacheBytes = s.Store.MemtableBytes, s.Store.RowCacheBytes
+	o.MemTableBytes, o.RowCacheBytes, o.TailBytes = s.Store.MemtableBytes, s.Store.RowCacheBytes, s.Store.TailBytes
 	return o
 }
 
@@ -64,6 +69,10 @@ func (s Settings) validateStore() error {
 	}
 	if n := s.Store.RowCacheBytes; n < leastCache {
 		errs = append(errs, fault.Invalid("registry.store.row_cache_bytes", "%d is less than %d", n, leastCache))
+	}
+	if n := s.Store.TailBytes; n < leastTail || n > mostTail {
+		errs = append(errs, fault.Invalid("registry.store.tail_bytes", "%d is not between %d and %d", n, leastTail, mostTail).
+			WithRemedy("twice registry.retention.bytes lets rows that are overwritten soon never reach the disk; more takes more memory, and a longer start after a crash"))
 	}
 	return errors.Join(errs...)
 }

@@ -3,6 +3,7 @@ package badgerstore
 import (
 	"bytes"
 	"fmt"
+	"math/rand/v2"
 	"path/filepath"
 
 	"github.com/dgraph-io/badger/v4"
@@ -16,8 +17,12 @@ const (
 	tailSegments = 8
 	// tailLimit is how many times as full it may become until writes wait for the files.
 	tailLimit = 2
+	// flushBytes is about how much goes into the files at once.
+	flushBytes = 64 << 10
 	// worthFlushing is the part of a full tail that must have fallen out of the window for a flush of no more than that.
-	worthFlushing = 4
+	worthFlushing = 8
+	// spread is the part of a full tail by which servers differ in what they call full.
+	spread = 4
 )
 
 // Sync puts everything applied so far into the files, so that it survives a power failure without the log, and answers up to which
@@ -33,13 +38,15 @@ func (s *Store) Sync() (uint64, error) {
 	return index, s.flush(index)
 }
 
+// isFull says whether a flush is due.
+func (s *Store) isFull() bool { return s.tail.bytes.Load() >= s.full.Load() }
+
 // spill has the tail flushed when it is full, and waits for that when it is more than full.
 func (s *Store) spill() error {
-	full := s.tail.bytes.Load()
-	if full < s.opts.TailBytes {
+	if !s.isFull() {
 		return nil
 	}
-	if full >= tailLimit*s.opts.TailBytes {
+	if s.tail.bytes.Load() >= tailLimit*s.opts.TailBytes {
 		return s.shorten()
 	}
 	select {
@@ -86,33 +93,45 @@ func (s *Store) flush(index uint64) error {
 		return err
 	}
 	s.tail.release(index)
+	s.draw()
 	return nil
 }
 
-// write writes the versions up to an index, but of those up to the floor only the last one of each row. Badger may split what it is given
-// into several transactions; nobody relies on what is there before settle has said so.
+// draw decides how much makes the tail full next time. Servers of one cluster write the same, and would all be busy with their files at the same
+// moment.
+func (s *Store) draw() { s.full.Store(s.opts.TailBytes + rand.Int64N(s.opts.TailBytes/spread)) }
+
+// write writes the versions up to an index, but of those up to the floor only the last one of each row, in many small transactions: nobody
+// relies on what is there before settle has said so, and memtables stay of the size that tables are built for.
 func (s *Store) write(index, floor uint64) error {
 	it := s.tail.layer().versions()
 	if it == nil {
 		return nil
 	}
 	defer func() { _ = it.Close() }()
-	wb := s.db.NewManagedWriteBatch()
-	defer wb.Cancel()
+	it.Rewind()
 	var above []byte // the row whose last version up to the floor is written
-	for it.Rewind(); it.Valid(); it.Next() {
-		key, version := y.ParseKey(it.Key()), y.ParseTs(it.Key())
-		if version > index || version <= s.synced.Load() || bytes.Equal(key, above) {
-			continue
+	for it.Valid() {
+		wb := s.db.NewManagedWriteBatch()
+		for bytesIn := 0; bytesIn < flushBytes && it.Valid(); it.Next() {
+			key, version, value := y.ParseKey(it.Key()), y.ParseTs(it.Key()), it.Value()
+			if version > index || version <= s.synced.Load() || bytes.Equal(key, above) {
+				continue
+			}
+			if version <= floor {
+				above = key
+			}
+			if err := put(wb, key, version, value); err != nil {
+				wb.Cancel()
+				return err
+			}
+			bytesIn += len(key) + len(value.Value)
 		}
-		if version <= floor {
-			above = key
-		}
-		if err := put(wb, key, version, it.Value()); err != nil {
+		if err := wb.Flush(); err != nil {
 			return err
 		}
 	}
-	return wb.Flush()
+	return nil
 }
 
 func put(wb *badger.WriteBatch, key []byte, version uint64, value y.ValueStruct) error {

@@ -22,7 +22,9 @@ func (s *Store) Maintain(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case <-s.flushDue:
-			err = s.shorten()
+			if s.isFull() { // It was told so during the last flush, too.
+				err = s.shorten()
+			}
 		case <-ticker.C:
 			err = s.reclaim(ctx)
 		}

@@ -65,8 +65,9 @@ type Store struct {
 	dirty byRow[*change]
 	// encoded is a buffer for the next batch's rows.
 	encoded []byte
-	// flushDue is told when the tail is full.
+	// flushDue is told when the tail is full, which it is with so many bytes.
 	flushDue chan struct{}
+	full     atomic.Int64
 	// writing counts the snapshots that are being written.
 	writing atomic.Int32
 	// flushing is held by whoever flushes, behind gate.
@@ -94,6 +95,7 @@ func Open(opts Options) (*Store, error) {
 	}
 	s := &Store{opts: opts, db: db, flushDue: make(chan struct{}, 1), tail: newTail(opts.TailBytes / tailSegments)}
 	s.window.limit = opts.RetentionBytes
+	s.draw()
 	if err := s.recover(); err != nil {
 		return nil, errors.Join(err, db.Close())
 	}
@@ -107,7 +109,7 @@ const tableBytes = 4<<20 - 1
 
 // topTables is how many tables of level 0 start a compaction; at twice as many, writes wait for it. Most of what is written is overwritten
 // soon, and fewer and larger compactions copy less of the rest: measured under registrations, with a first level of 10 MiB
-// every other second had a third of the rate. Level 0 stays in memory: 12 were no faster once the window was small.
+// every other second had a third of the rate. Level 0 stays in memory: 12 were no faster.
 const topTables = 6
 
 // dataBlock is the size of a table's block. The outcomes of a large entry fit one: what does not fit is copied into buffers of twice the size until it
@@ -126,7 +128,7 @@ func badgerOptions(opts Options) badger.Options {
 		WithNumVersionsToKeep(1).
 		WithMetricsEnabled(false).
 		WithMemTableSize(opts.MemTableBytes).
-		WithNumMemtables(3).
+		WithNumMemtables(2).
 		WithBaseTableSize(tableBytes).
 		WithNumCompactors(2).
 		WithNumLevelZeroTables(topTables).WithNumLevelZeroTablesStall(2 * topTables).WithBaseLevelSize(64 << 20).
@@ -170,8 +172,8 @@ func (s *Store) Reached() uint64 { return max(s.before, s.synced.Load()) }
 // Applied is the index of the last command whose changes are here and visible.
 func (s *Store) Applied() uint64 { return s.applied.Load() }
 
-// Watermark answers the index up to and including which tombstones and old versions may be gone. It
-// never goes back, and servers of one cluster need not agree on it.
+// Watermark answers the index up to and including which tombstones and old versions may be gone. It never goes back as
+// long as the store is open, and servers of one cluster need not agree on it.
 func (s *Store) Watermark() uint64 {
 	applied := s.applied.Load()
 	return max(s.window.floor.Load(), applied-min(applied, s.opts.Retention))

@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"fmt"
 	"log/slog"
+	"os"
+	"path/filepath"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -113,6 +115,28 @@ func TestWhatWasNotFlushedIsAppliedAgain(t *testing.T) {
 	closed := mustOpen(t, o)
 	require.EqualValues(t, 9, closed.Applied(), "whoever closes it leaves nothing to be applied again")
 	require.Empty(t, cmp.Diff(before, contents(t, closed), protocmp.Transform()))
+}
+
+// Earlier versions wrote each batch into the files, and let nothing go that was not synced.
+func TestAFolderOfTheVersionBeforeIsTakenOverAsOfItsLastSync(t *testing.T) {
+	o := testOptions(t.TempDir())
+	s := mustOpen(t, o)
+	step(t, s, 1, 5)
+	_, err := s.Sync()
+	require.NoError(t, err)
+	step(t, s, 6, 9)
+	before := contents(t, s)
+	require.NoError(t, s.write(9, 0))
+	die(t, s)
+	require.NoError(t, os.Remove(filepath.Join(o.Dir, reachedFile)))
+	require.NoError(t, os.WriteFile(filepath.Join(o.Dir, markFile), []byte(`{"boot_id":"a-b-c","synced":5,"oldest":2}`), 0o600))
+
+	taken := mustOpen(t, o)
+	require.EqualValues(t, 5, taken.Applied())
+	require.EqualValues(t, 5, taken.Reached())
+	require.EqualValues(t, 5, taken.Oldest())
+	step(t, taken, 6, 9)
+	require.Empty(t, cmp.Diff(before, contents(t, taken), protocmp.Transform()))
 }
 
 func TestRestoreReplacesEverything(t *testing.T) {
