@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -24,6 +25,10 @@ type machine struct {
 	step    steps.Hook
 	// applied, if set, hears of the last entry of each batch.
 	applied func(index, term uint64)
+	// first, if set, answers the first index of the log.
+	first func() (uint64, error)
+	// snapshots is how many of this server's own snapshots are on their way, which end with the log being shortened.
+	snapshots atomic.Int32
 
 	mu     sync.Mutex
 	broken error
@@ -143,7 +148,8 @@ func (m *machine) Snapshot() (raft.FSMSnapshot, error) {
 	if err := m.failure(); err != nil {
 		return nil, err
 	}
-	return &snapshot{store: m.store, index: m.store.Applied(), step: m.step}, nil
+	m.snapshots.Add(1)
+	return &snapshot{store: m.store, index: m.store.Applied(), step: m.step, release: func() { m.snapshots.Add(-1) }}, nil
 }
 
 // Restore replaces the state by a snapshot, at start or when the leader sent one.
@@ -151,10 +157,8 @@ func (m *machine) Restore(r io.ReadCloser) error {
 	if err := m.failure(); err != nil {
 		return err
 	}
-	// A leader may send what is here already: going back to it would show readers the past. The library applies
-	// what came since again, which is skipped.
 	if index, known := indexOf(r); known && index <= m.store.Applied() {
-		return nil
+		return m.pass(index)
 	}
 	start := time.Now()
 	if err := m.store.Restore(r); err != nil {
@@ -170,10 +174,31 @@ func (m *machine) Restore(r io.ReadCloser) error {
 	return nil
 }
 
+// errPast refuses a snapshot of the past. It leaves the machine as it is.
+var errPast = errors.New("the snapshot is older than this server's log: it has more than that")
+
+// pass deals with a snapshot of what is here already, such as a leader sends that has not heard how far this server is, or means another one that
+// had this server's address before. Going back to it would show readers the past, so it is left alone. Of one that is not refused the library
+// takes the index all the same, and applies what came since again, which is skipped; it panics when the log does not have that any more.
+func (m *machine) pass(index uint64) error {
+	if m.first == nil {
+		return nil
+	}
+	first, err := m.first()
+	if err != nil {
+		return fmt.Errorf("read first log index: %w", err)
+	}
+	if first > index+1 || m.snapshots.Load() > 0 {
+		return errPast
+	}
+	return nil
+}
+
 type snapshot struct {
-	store *badgerstore.Store
-	index uint64
-	step  steps.Hook
+	store   *badgerstore.Store
+	index   uint64
+	step    steps.Hook
+	release func()
 }
 
 // Persist syncs the store first: once the snapshot is there Raft forgets the log before it.
@@ -194,4 +219,5 @@ func (s *snapshot) Persist(sink raft.SnapshotSink) error {
 	return nil
 }
 
-func (s *snapshot) Release() {}
+// Release follows when the log has been shortened, or will not be.
+func (s *snapshot) Release() { s.release() }

@@ -114,3 +114,24 @@ func TestASnapshotOfThePastChangesNothing(t *testing.T) {
 	require.NoError(t, m.Restore(opened{io.NopCloser(bytes.NewReader(buffer.Bytes())), 9}))
 	require.EqualValues(t, 2, m.store.Applied(), "an operator restores what was, at an index that is new")
 }
+
+// A leader that sends a snapshot to a server which is gone reaches the one that has its address now. Once that one had shortened its log behind the
+// snapshot's index, it went back to that index, and died looking for the next entry.
+func TestASnapshotOlderThanTheLogIsRefused(t *testing.T) {
+	m, _, failures := newMachine(t)
+	first := uint64(1)
+	m.first = func() (uint64, error) { return first, nil }
+	m.ApplyBatch([]*raft.Log{entry(t, 1, "a"), entry(t, 2, "b"), entry(t, 3, "c")})
+	old := func() error { return m.Restore(opened{io.NopCloser(bytes.NewReader(nil)), 2}) }
+	require.NoError(t, old())
+	own, err := m.Snapshot()
+	require.NoError(t, err)
+	require.ErrorIs(t, old(), errPast, "the log may be shortened at any moment")
+	own.Release()
+	require.NoError(t, old())
+	first = 3
+	require.NoError(t, old(), "what comes next is there")
+	first = 4
+	require.ErrorIs(t, old(), errPast)
+	require.Empty(t, *failures, "it goes on as it is")
+}

@@ -139,7 +139,7 @@ func (n *Node) open(p Params, notify chan<- bool) error {
 	if err := p.Store.View(p.Machine.Load); err != nil {
 		return err
 	}
-	sm := &machine{store: p.Store, fsm: p.Machine, sink: p.Sink, metrics: p.Metrics, fatal: p.Fatal, step: p.Step, applied: n.herald.applied}
+	sm := &machine{store: p.Store, fsm: p.Machine, sink: p.Sink, metrics: p.Metrics, fatal: p.Fatal, step: p.Step, applied: n.herald.applied, first: n.logs.FirstIndex}
 	if !restore {
 		if err := sm.catchUp(n.logs, p.Store.Reached()); err != nil {
 			return err
