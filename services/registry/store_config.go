@@ -72,7 +72,7 @@ func (s Settings) validateStore() error {
 	}
 	if n := s.Store.TailBytes; n < leastTail || n > mostTail {
 		errs = append(errs, fault.Invalid("registry.store.tail_bytes", "%d is not between %d and %d", n, leastTail, mostTail).
-			WithRemedy("twice registry.retention.bytes lets rows that are overwritten soon never reach the disk; more takes more memory, and a longer start after a crash"))
+			WithRemedy("three times registry.retention.bytes lets rows that are overwritten soon never reach the disk; more takes more memory, and a longer start after a crash"))
 	}
 	return errors.Join(errs...)
 }

@@ -36,7 +36,7 @@ type Options struct {
 
 // DefaultOptions suits a registry of up to some millions of rows.
 func DefaultOptions(dir string, log *slog.Logger) Options {
-	return Options{Dir: dir, Log: log, Retention: 1 << 16, RetentionBytes: 8 << 20, MemTableBytes: 15 << 18, RowCacheBytes: 16 << 20, TailBytes: 16 << 20}
+	return Options{Dir: dir, Log: log, Retention: 1 << 16, RetentionBytes: 8 << 20, MemTableBytes: 15 << 18, RowCacheBytes: 16 << 20, TailBytes: 24 << 20}
 }
 
 // Store is the state on disk. Reads are safe for concurrent use; Begin to Commit and Restore belong to one goroutine.
