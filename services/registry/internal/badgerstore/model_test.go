@@ -158,20 +158,18 @@ func TestTheStoreAgreesWithAModelOfAllStates(t *testing.T) {
 				_, err := s.Purge(t.Context())
 				require.NoError(t, err)
 			},
-			"kill": func(t *rapid.T) {
+			"end and begin anew": func(t *rapid.T) {
+				switch rapid.SampledFrom([]string{"close", "kill", "kill in a flush"}).Draw(t, "how") {
+				case "close":
+					require.NoError(t, s.Close())
+					reopen()
+					return
+				case "kill in a flush":
+					index := rapid.Uint64Range(s.synced.Load(), s.Applied()).Draw(t, "up to")
+					require.NoError(t, s.write(index, min(index, s.Watermark())))
+				}
 				require.NoError(t, s.db.Close())
 				require.NoError(t, s.reached.file.Close())
-				reopen()
-			},
-			"kill in a flush": func(t *rapid.T) {
-				index := rapid.Uint64Range(s.synced.Load(), s.Applied()).Draw(t, "up to")
-				require.NoError(t, s.write(index, min(index, s.Watermark())))
-				require.NoError(t, s.db.Close())
-				require.NoError(t, s.reached.file.Close())
-				reopen()
-			},
-			"close": func(t *rapid.T) {
-				require.NoError(t, s.Close())
 				reopen()
 			},
 			"export": func(t *rapid.T) {

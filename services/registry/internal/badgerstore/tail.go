@@ -40,6 +40,7 @@ type layer struct {
 // segment holds the versions of a span of indexes: of each of them all versions, or none.
 type segment struct {
 	rows *skl.Skiplist
+	keys filter
 	room int64
 	// last is the highest index that is here.
 	last atomic.Uint64
@@ -79,6 +80,7 @@ func (t *tail) add(last uint64, changes []*change, buffer []byte) ([]byte, error
 			}
 			version = y.ValueStruct{Value: buffer[key:], UserMeta: metaOf(c.row)}
 		}
+		s.keys.add(hashOf(y.ParseKey(buffer[:key])))
 		s.rows.Put(buffer[:key], version)
 	}
 	t.bytes.Add(s.rows.MemSize() - before)
@@ -95,7 +97,7 @@ func (t *tail) segment(room int64) *segment {
 	// A list's arena has a node of its own, and none may end closer to the arena's end than the largest node is long.
 	const spare = int64(2*skl.MaxNodeSize + 64)
 	size := max(t.segmentBytes, room+spare)
-	s := &segment{rows: skl.NewSkiplist(size), room: size - int64(skl.MaxNodeSize)}
+	s := &segment{rows: skl.NewSkiplist(size), keys: newFilter(size), room: size - int64(skl.MaxNodeSize)}
 	t.now.Store(&layer{now.above, append(slices.Clip(all), s)})
 	return s
 }
@@ -158,7 +160,11 @@ func (l *layer) versions() y.Iterator {
 
 // find answers the version of a row that stands as of the index in its key, and whether it is here.
 func (l *layer) find(versionKey []byte) (y.ValueStruct, bool) {
+	hash := hashOf(y.ParseKey(versionKey))
 	for _, s := range slices.Backward(l.segments) {
+		if !s.keys.may(hash) {
+			continue
+		}
 		if v := s.rows.Get(versionKey); v.Version > 0 {
 			return v, v.Version > l.above
 		}
