@@ -10,7 +10,7 @@ import (
 func TestAFilterKnowsEveryKeyAndHardlyAnyOther(t *testing.T) {
 	const size, rowBytes = 3 << 20, 400
 	f := newFilter(size)
-	key := func(kind string, n int) uint64 { return hashOf(fmt.Appendf(nil, "local/%s/%08d", kind, n)) }
+	key := func(kind string, n int) uint32 { return hashOf(fmt.Appendf(nil, "local/%s/%08d", kind, n)) }
 	for n := range size / rowBytes {
 		f.add(key("there", n))
 	}
