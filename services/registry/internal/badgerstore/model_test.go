@@ -128,6 +128,7 @@ func dir(t *rapid.T) string {
 func TestTheStoreAgreesWithAModelOfAllStates(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		o := testOptions(dir(t))
+		o.MemTableBytes = 1 << 20 // It is opened a thousand times.
 		o.RowCacheBytes = rapid.SampledFrom([]int64{0, 1 << 20}).Draw(t, "cache")
 		o.Retention = rapid.SampledFrom([]uint64{3, 12, 1000}).Draw(t, "retention")
 		o.TailBytes = rapid.SampledFrom([]int64{2 << 10, 16 << 10, 1 << 20}).Draw(t, "tail")
