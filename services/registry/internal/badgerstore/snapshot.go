@@ -175,13 +175,9 @@ func rowEntry(row *registryv1.Record) (*badger.Entry, error) {
 	if err != nil {
 		return nil, err
 	}
-	return entryOf(row, rowKey(row.GetTable(), row.GetKey()), value), nil
-}
-
-func entryOf(row *registryv1.Record, key, value []byte) *badger.Entry {
-	entry := badger.NewEntry(key, value)
+	entry := badger.NewEntry(rowKey(row.GetTable(), row.GetKey()), value)
 	entry.UserMeta = metaOf(row)
-	return entry
+	return entry, nil
 }
 
 // metaOf answers the mark that a row is stored with.

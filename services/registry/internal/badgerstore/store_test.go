@@ -93,15 +93,21 @@ func TestReplayOverLeftoversOfACutFlushGivesTheSameState(t *testing.T) {
 	require.Empty(t, cmp.Diff(contents(t, want), contents(t, again), protocmp.Transform()))
 }
 
-func TestWhatWasNotFlushedIsAppliedAgain(t *testing.T) {
-	o := testOptions(t.TempDir())
+// halfFlushed opens a store with nine commands, five of which are in the files, and answers what it holds.
+func halfFlushed(t *testing.T, o Options) (*Store, []*registryv1.Record) {
+	t.Helper()
 	s := mustOpen(t, o)
 	step(t, s, 1, 5)
 	synced, err := s.Sync()
 	require.NoError(t, err)
 	require.EqualValues(t, 5, synced)
 	step(t, s, 6, 9)
-	before := contents(t, s)
+	return s, contents(t, s)
+}
+
+func TestWhatWasNotFlushedIsAppliedAgain(t *testing.T) {
+	o := testOptions(t.TempDir())
+	s, before := halfFlushed(t, o)
 	die(t, s)
 
 	after, err := Open(o)
@@ -120,12 +126,7 @@ func TestWhatWasNotFlushedIsAppliedAgain(t *testing.T) {
 // Earlier versions wrote each batch into the files, and let nothing go that was not synced.
 func TestAFolderOfTheVersionBeforeIsTakenOverAsOfItsLastSync(t *testing.T) {
 	o := testOptions(t.TempDir())
-	s := mustOpen(t, o)
-	step(t, s, 1, 5)
-	_, err := s.Sync()
-	require.NoError(t, err)
-	step(t, s, 6, 9)
-	before := contents(t, s)
+	s, before := halfFlushed(t, o)
 	require.NoError(t, s.write(9, 0))
 	die(t, s)
 	require.NoError(t, os.Remove(filepath.Join(o.Dir, reachedFile)))
