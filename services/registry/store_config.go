@@ -22,8 +22,8 @@ type Store struct {
 	MemtableBytes int64 `koanf:"memtable_bytes"`
 	// RowCacheBytes is the size of the cache of decoded rows.
 	RowCacheBytes int64 `koanf:"row_cache_bytes"`
-	// TailBytes is about how much of what was applied is kept in memory before it goes into the files, at most twice as much. A process that was
-	// killed applies it again at its next start.
+	// TailBytes is about how much of what was applied is kept beside the files before it goes into them, at most twice as much: a sixth of it in memory, the rest in the page
+	// cache. A process that was killed applies it again at its next start.
 	TailBytes int64 `koanf:"tail_bytes"`
 }
 
@@ -72,7 +72,7 @@ func (s Settings) validateStore() error {
 	}
 	if n := s.Store.TailBytes; n < leastTail || n > mostTail {
 		errs = append(errs, fault.Invalid("registry.store.tail_bytes", "%d is not between %d and %d", n, leastTail, mostTail).
-			WithRemedy("three times registry.retention.bytes lets rows that are overwritten soon never reach the disk; more takes more memory, and a longer start after a crash"))
+			WithRemedy("three times registry.retention.bytes lets rows that are overwritten soon never reach the disk; more takes more room, and a longer start after a crash"))
 	}
 	return errors.Join(errs...)
 }

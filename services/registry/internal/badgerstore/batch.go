@@ -69,26 +69,19 @@ func (b *Batch) Discard() {
 	}
 }
 
-const (
-	// usualRows is up to how many rows of a batch its maps are worth keeping.
-	usualRows = 512
-	// usualBytes is up to how large the buffer is worth keeping in which rows are encoded one by one.
-	usualBytes = 256 << 10
-)
+// usualRows is up to how many rows of a batch its maps are worth keeping.
+const usualRows = 512
 
 // Commit takes the batch in and makes it visible. It waits for the files when they are far behind.
 func (b *Batch) Commit() (err error) {
 	b.base.discard()
 	b.s.window.add(b.last, b.bytes())
 	b.s.opts.Step.At(steps.Applying)
-	if b.s.encoded, err = b.s.tail.add(b.last, b.order, b.s.encoded); err == nil {
+	if err = b.s.tail.add(b.last, b.order); err == nil {
 		err = b.s.reached.note(b.last) // Before anybody sees it.
 	}
 	if err != nil {
 		return fmt.Errorf("write batch up to index %d: %w", b.last, err)
-	}
-	if cap(b.s.encoded) > usualBytes {
-		b.s.encoded = nil
 	}
 	b.s.opts.Step.At(steps.Applied)
 	b.s.rows.commit(b.last, b.order)

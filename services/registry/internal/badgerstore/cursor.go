@@ -4,7 +4,6 @@ import (
 	"bytes"
 
 	"github.com/dgraph-io/badger/v4"
-	"github.com/dgraph-io/badger/v4/y"
 
 	registryv1 "konsul.dev/proto/gen/konsul/registry/v1"
 )
@@ -33,11 +32,11 @@ func newCursor(txn *badger.Txn, above *layer, prefix, from []byte, since uint64)
 			Prefix:         prefix,
 			SinceTs:        since,
 		}),
-		tail:  standing{versions: above.versions(), above: above.above, index: txn.ReadTs(), prefix: prefix},
+		tail:  standing{rows: above.newMerge(from), above: above.above, index: txn.ReadTs(), prefix: prefix},
 		since: since,
 	}
 	c.files.Seek(from)
-	c.tail.seek(from)
+	c.tail.settle()
 	return c
 }
 
@@ -57,8 +56,8 @@ func (c *cursor) next() bool {
 			c.key, c.version, c.tombstone, c.inTail = item.Key(), item.Version(), tombstone(item), false
 			return true
 		}
-		c.key, c.version, c.tombstone, c.inTail = c.tail.key, c.tail.version, c.tail.value.UserMeta == tombstoneMeta, true
-		if c.tail.value.Meta != droppedMeta && c.version > c.since {
+		c.key, c.version, c.tombstone, c.inTail = c.tail.rows.key, c.tail.place.index, c.tail.tombstone, true
+		if !c.tail.dropped && c.version > c.since {
 			return true
 		}
 		c.leave()
@@ -73,7 +72,7 @@ func (c *cursor) order() int {
 	case !c.files.Valid():
 		return -1
 	default:
-		return bytes.Compare(c.tail.key, c.files.Item().Key())
+		return bytes.Compare(c.tail.rows.key, c.files.Item().Key())
 	}
 }
 
@@ -91,62 +90,43 @@ func (c *cursor) leave() {
 // row answers the row it stands on; it is the caller's.
 func (c *cursor) row(keysOnly bool) (r *registryv1.Record, err error) {
 	if c.inTail {
-		return decodeRow(c.tail.value.Value, keysOnly)
+		return c.tail.row(keysOnly)
 	}
 	err = c.files.Item().Value(func(value []byte) (err error) {
-		r, err = decodeRow(value, keysOnly)
+		r, err = decodeRow(bytes.Clone(value), keysOnly)
 		return err
 	})
 	return r, err
 }
 
-func (c *cursor) close() {
-	c.files.Close()
-	if c.tail.versions != nil {
-		_ = c.tail.versions.Close() // Lists in memory have nothing to fail with.
-	}
-}
+func (c *cursor) close() { c.files.Close() }
 
 // standing goes over the rows of the tail, each in the version that stands as of an index.
 type standing struct {
-	versions y.Iterator // nil when the tail is empty
-	prefix   []byte
+	rows   *merge
+	prefix []byte
 	// index is that index; what is at or below above is in the files.
 	index, above uint64
 
-	valid   bool
-	key     []byte
-	version uint64
-	value   y.ValueStruct
-}
-
-func (s *standing) seek(key []byte) {
-	if s.versions == nil {
-		return
-	}
-	s.versions.Seek(y.KeyWithTs(key, s.index))
-	s.settle()
+	valid bool
+	place
 }
 
 func (s *standing) next() {
-	s.versions.Next()
+	s.rows.next()
 	s.settle()
 }
 
-// settle moves on to the next row's version.
+// settle moves on to a row that has such a version, if it does not stand on one.
 func (s *standing) settle() {
-	for ; s.versions.Valid(); s.versions.Next() {
-		versioned := s.versions.Key()
-		key := y.ParseKey(versioned)
-		if !bytes.HasPrefix(key, s.prefix) {
+	for ; bytes.HasPrefix(s.rows.key, s.prefix) && s.rows.key != nil; s.rows.next() {
+		for v := range s.rows.versions(s.index) {
+			if s.valid = v.index > s.above; s.valid {
+				s.place = v
+				return
+			}
 			break
 		}
-		version := y.ParseTs(versioned)
-		if version > s.index || version <= s.above || s.key != nil && bytes.Equal(key, s.key) {
-			continue
-		}
-		s.valid, s.key, s.version, s.value = true, key, version, s.versions.Value()
-		return
 	}
 	s.valid = false
 }

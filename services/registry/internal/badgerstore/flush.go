@@ -1,13 +1,11 @@
 package badgerstore
 
 import (
-	"bytes"
 	"fmt"
 	"math/rand/v2"
 	"path/filepath"
 
 	"github.com/dgraph-io/badger/v4"
-	"github.com/dgraph-io/badger/v4/y"
 
 	"konsul.dev/services/registry/internal/steps"
 )
@@ -104,42 +102,59 @@ func (s *Store) draw() { s.full.Store(s.opts.TailBytes + rand.Int64N(s.opts.Tail
 // write writes the versions up to an index, but of those up to the floor only the last one of each row, in many small transactions: nobody
 // relies on what is there before settle has said so, and memtables stay of the size that tables are built for.
 func (s *Store) write(index, floor uint64) error {
-	it := s.tail.layer().versions()
-	if it == nil {
-		return nil
-	}
-	defer func() { _ = it.Close() }()
-	it.Rewind()
-	var above []byte // the row whose last version up to the floor is written
-	for it.Valid() {
-		wb := s.db.NewManagedWriteBatch()
-		for bytesIn := 0; bytesIn < flushBytes && it.Valid(); it.Next() {
-			key, version, value := y.ParseKey(it.Key()), y.ParseTs(it.Key()), it.Value()
-			if version > index || version <= s.synced.Load() || bytes.Equal(key, above) {
-				continue
+	out := s.newWriter()
+	defer out.cancel()
+	for rows := s.tail.layer().newMerge(nil); rows.key != nil; rows.next() {
+		for v := range rows.versions(index) {
+			if v.index <= s.synced.Load() {
+				break
 			}
-			if version <= floor {
-				above = key
-			}
-			if err := put(wb, key, version, value); err != nil {
-				wb.Cancel()
+			if err := out.put(rows.key, v); err != nil {
 				return err
 			}
-			bytesIn += len(key) + len(value.Value)
-		}
-		if err := wb.Flush(); err != nil {
-			return err
+			if v.index <= floor {
+				break
+			}
 		}
 	}
-	return nil
+	return out.flush()
 }
 
-func put(wb *badger.WriteBatch, key []byte, version uint64, value y.ValueStruct) error {
-	if value.Meta == droppedMeta {
-		return wb.DeleteAt(key, version)
-	}
-	return wb.SetEntryAt(&badger.Entry{Key: key, Value: value.Value, UserMeta: value.UserMeta}, version)
+// writer writes to the files in transactions of about flushBytes.
+type writer struct {
+	db    *badger.DB
+	batch *badger.WriteBatch
+	bytes int
 }
+
+func (s *Store) newWriter() *writer { return &writer{db: s.db, batch: s.db.NewManagedWriteBatch()} }
+
+func (w *writer) put(key []byte, v place) error {
+	if w.bytes >= flushBytes {
+		if err := w.flush(); err != nil {
+			return err
+		}
+		w.batch, w.bytes = w.db.NewManagedWriteBatch(), 0
+	}
+	w.bytes += len(key) + int(v.size)
+	if v.dropped {
+		return w.batch.DeleteAt(key, v.index)
+	}
+	value, err := v.value()
+	if err != nil {
+		return err
+	}
+	entry := &badger.Entry{Key: key, Value: value}
+	if v.tombstone {
+		entry.UserMeta = tombstoneMeta
+	}
+	return w.batch.SetEntryAt(entry, v.index)
+}
+
+func (w *writer) flush() error { return w.batch.Flush() }
+
+// cancel ends a writer that was not flushed; it does no harm to one that was.
+func (w *writer) cancel() { w.batch.Cancel() }
 
 // settle makes sure that what the files hold is on disk, and says of it that it is the state as of an index. From then on compaction may
 // drop the versions below the floor that a later one up to the floor stands above.

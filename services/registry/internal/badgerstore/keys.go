@@ -1,7 +1,6 @@
 package badgerstore
 
 import (
-	"bytes"
 	"fmt"
 
 	registryv1 "konsul.dev/proto/gen/konsul/registry/v1"
@@ -25,9 +24,10 @@ func checkTable(table registryv1.Table) error {
 	return nil
 }
 
+// decodeRow decodes a row. Its text is that of value, which must not change any more.
 func decodeRow(value []byte, keysOnly bool) (*registryv1.Record, error) {
 	r := &registryv1.Record{}
-	if err := r.UnmarshalVTUnsafe(bytes.Clone(value)); err != nil {
+	if err := r.UnmarshalVTUnsafe(value); err != nil {
 		return nil, fmt.Errorf("decode row: %w", err)
 	}
 	if keysOnly {

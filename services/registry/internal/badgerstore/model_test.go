@@ -15,15 +15,15 @@ import (
 	"konsul.dev/services/registry/internal/record"
 )
 
-// version is what the model knows of a row: what was written last, and when; dropped rows it does not know.
-type version struct {
+// known is what the model knows of a row: what was written last, and when; dropped rows it does not know.
+type known struct {
 	value string // empty: a tombstone
 	index uint64
 }
 
 // everything keeps every state there ever was, and the changes that led there, as the Raft log does.
 type everything struct {
-	states  []map[string]version
+	states  []map[string]known
 	entries []map[string]*registryv1.Record // nil: dropped
 }
 
@@ -60,16 +60,16 @@ func (e *everything) next(t *rapid.T) uint64 {
 		}
 		value := strings.Repeat(fmt.Sprint(index), rapid.IntRange(1, 40).Draw(t, "length"))
 		entry[key] = &registryv1.Record{Value: []byte(value)}
-		state[key] = version{value, index}
+		state[key] = known{value, index}
 	}
 	e.entries, e.states = append(e.entries, entry), append(e.states, state)
 	return index
 }
 
 // above answers the rows of a state that have a prefix and were written after an index.
-func (e *everything) above(at, since uint64, prefix string) map[string]version {
+func (e *everything) above(at, since uint64, prefix string) map[string]known {
 	out := maps.Clone(e.states[at])
-	maps.DeleteFunc(out, func(key string, v version) bool { return v.index <= since || !strings.HasPrefix(key, prefix) })
+	maps.DeleteFunc(out, func(key string, v known) bool { return v.index <= since || !strings.HasPrefix(key, prefix) })
 	return out
 }
 
@@ -78,9 +78,9 @@ func (e *everything) check(t *rapid.T, s *Store, at uint64) {
 	since := rapid.Uint64Range(0, at).Draw(t, "since")
 	prefix := rapid.SampledFrom([]string{"", "a", "a/", "b", "d"}).Draw(t, "prefix")
 	require.NoError(t, s.ViewAt(at, func(r record.Reader) error {
-		got := map[string]version{}
+		got := map[string]known{}
 		err := r.Scan(kv, record.ScanOptions{Prefix: prefix, Since: since}, func(row *registryv1.Record) bool {
-			got[row.GetKey()] = version{string(row.GetValue()), row.GetModifyIndex()}
+			got[row.GetKey()] = known{string(row.GetValue()), row.GetModifyIndex()}
 			return true
 		})
 		require.NoError(t, err)
@@ -135,7 +135,7 @@ func TestTheStoreAgreesWithAModelOfAllStates(t *testing.T) {
 		s, err := Open(o)
 		require.NoError(t, err)
 		defer func() { require.NoError(t, s.Close()) }()
-		e := &everything{states: []map[string]version{{}}, entries: []map[string]*registryv1.Record{nil}}
+		e := &everything{states: []map[string]known{{}}, entries: []map[string]*registryv1.Record{nil}}
 		reopen := func() {
 			s, err = Open(o)
 			require.NoError(t, err)
@@ -179,14 +179,14 @@ func TestTheStoreAgreesWithAModelOfAllStates(t *testing.T) {
 				require.NoError(t, err)
 				defer export.Close()
 				require.NoError(t, s.shorten()) // What it reads moves to the files meanwhile.
-				got := map[string]version{}
+				got := map[string]known{}
 				for {
 					row, err := export.Next()
 					require.NoError(t, err)
 					if row == nil {
 						break
 					}
-					got[row.GetKey()] = version{string(row.GetValue()), row.GetModifyIndex()}
+					got[row.GetKey()] = known{string(row.GetValue()), row.GetModifyIndex()}
 				}
 				require.Equal(t, e.above(export.Index(), since, ""), got)
 			},

@@ -28,7 +28,7 @@ type Options struct {
 	MemTableBytes int64
 	// RowCacheBytes is the size of the cache of decoded rows.
 	RowCacheBytes int64
-	// TailBytes is about how much is kept in memory before it goes into the files; writes wait at twice as much.
+	// TailBytes is about how much is kept beside the files before it goes into them; writes wait at twice as much.
 	TailBytes int64
 	// Step, if set, is told of what is done to the files.
 	Step steps.Hook
@@ -63,8 +63,6 @@ type Store struct {
 	void bool
 	// dirty is an empty map for the next batch, nil when there is none.
 	dirty byRow[*change]
-	// encoded is a buffer for the next batch's rows.
-	encoded []byte
 	// flushDue is told when the tail is full, which it is with so many bytes.
 	flushDue chan struct{}
 	full     atomic.Int64
@@ -89,11 +87,14 @@ func Open(opts Options) (*Store, error) {
 	if err := os.MkdirAll(opts.Dir, 0o700); err != nil {
 		return nil, fmt.Errorf("make store folder: %w", err)
 	}
+	if err := removeSwapFiles(opts.Dir); err != nil {
+		return nil, err
+	}
 	db, err := badger.OpenManaged(badgerOptions(opts))
 	if err != nil {
 		return nil, fmt.Errorf("open badger in %q: %w", opts.Dir, err)
 	}
-	s := &Store{opts: opts, db: db, flushDue: make(chan struct{}, 1), tail: newTail(opts.TailBytes / tailSegments)}
+	s := &Store{opts: opts, db: db, flushDue: make(chan struct{}, 1), tail: newTail(opts.Dir, opts.TailBytes/tailSegments)}
 	s.window.limit = opts.RetentionBytes
 	s.draw()
 	if err := s.recover(); err != nil {

@@ -1,11 +1,11 @@
 package badgerstore
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 
 	"github.com/dgraph-io/badger/v4"
-	"github.com/dgraph-io/badger/v4/y"
 
 	registryv1 "konsul.dev/proto/gen/konsul/registry/v1"
 	"konsul.dev/services/registry/internal/record"
@@ -70,20 +70,17 @@ func (v *view) Get(table registryv1.Table, key string) (*registryv1.Record, erro
 
 // find looks a row up in the tail and the files; nil when it is not there.
 func (v *view) find(id rowID) (r *registryv1.Record, err error) {
-	key := appendVersionKey(make([]byte, 0, 1+len(id.key)+8), id, v.index)
-	if version, ok := v.tail.find(key); ok {
-		if version.Meta == droppedMeta {
-			return nil, nil
-		}
-		return decodeRow(version.Value, false)
+	key := rowKey(id.table, id.key)
+	if version, ok := v.tail.find(key, v.index); ok {
+		return version.row(false)
 	}
-	item, err := v.txn().Get(y.ParseKey(key))
+	item, err := v.txn().Get(key)
 	if errors.Is(err, badger.ErrKeyNotFound) {
 		return nil, nil
 	}
 	if err == nil {
 		err = item.Value(func(value []byte) (err error) {
-			r, err = decodeRow(value, false)
+			r, err = decodeRow(bytes.Clone(value), false)
 			return err
 		})
 	}
@@ -127,7 +124,7 @@ func (v *view) History(table registryv1.Table, key string, fn func(*registryv1.R
 		return 0, err
 	}
 	h := historian{floor: v.floor, fn: fn}
-	err := h.tail(v.tail, rowID{table, key}, v.index)
+	err := h.tail(v.tail, rowKey(table, key), v.index)
 	if err == nil {
 		err = h.files(it)
 	}
@@ -146,20 +143,14 @@ type historian struct {
 	done bool
 }
 
-func (h *historian) tail(above *layer, id rowID, index uint64) error {
-	it := above.versions()
-	if it == nil {
-		return nil
-	}
-	defer func() { _ = it.Close() }()
-	first := appendVersionKey(nil, id, index)
-	for it.Seek(first); !h.done && it.Valid() && y.SameKey(first, it.Key()); it.Next() {
-		version, value := y.ParseTs(it.Key()), it.Value()
-		if version <= above.above {
-			break
-		}
-		if err := h.take(version, value.Meta == droppedMeta, value.Value); err != nil {
+func (h *historian) tail(above *layer, key []byte, index uint64) error {
+	for v := range above.versions(key, index) {
+		row, err := v.row(false)
+		if err != nil {
 			return err
+		}
+		if h.take(v.index, row); h.done {
+			return nil
 		}
 	}
 	return nil
@@ -171,24 +162,27 @@ func (h *historian) files(it *badger.Iterator) error {
 		if h.last != 0 && item.Version() >= h.last {
 			continue // What was in the tail when it was looked at has been written to the files since.
 		}
-		err := item.Value(func(value []byte) error { return h.take(item.Version(), item.IsDeletedOrExpired(), value) })
-		if err != nil {
-			return err
+		var row *registryv1.Record
+		if !item.IsDeletedOrExpired() {
+			value, err := item.ValueCopy(nil)
+			if err == nil {
+				row, err = decodeRow(value, false)
+			}
+			if err != nil {
+				return fmt.Errorf("read version %d: %w", item.Version(), err)
+			}
 		}
+		h.take(item.Version(), row)
 	}
 	return nil
 }
 
-// take shows one version. What was dropped without a trace begins anew.
-func (h *historian) take(version uint64, dropped bool, value []byte) error {
-	if dropped || version <= h.floor && h.last != 0 {
+// take shows one version. What was dropped without a trace, nil, begins anew.
+func (h *historian) take(version uint64, row *registryv1.Record) {
+	if row == nil || version <= h.floor && h.last != 0 {
 		h.done = true
-		return nil
+		return
 	}
 	h.last = version
-	r, err := decodeRow(value, false)
-	if err == nil {
-		h.done = !h.fn(r)
-	}
-	return err
+	h.done = !h.fn(row)
 }
