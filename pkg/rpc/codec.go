@@ -2,6 +2,7 @@ package rpc
 
 import (
 	"fmt"
+	"sync"
 
 	"google.golang.org/grpc/encoding"
 	protocodec "google.golang.org/grpc/encoding/proto"
@@ -19,19 +20,24 @@ const bigTail = 8 << 10
 // Responses may carry fields encoded before, where a message keeps those it does not know: they are sent as they stand,
 // without being copied, for encoded messages may be put together. Whoever fills them in must not change them afterwards.
 //
-// Messages with encoders of their own (tools/dev/gen/fast.yaml) are encoded and decoded by those. They do not check that
-// strings are UTF-8, so only messages between a datacenter's servers have them.
-type codec struct{ encoding.CodecV2 }
+// Messages with encoders of their own (tools/dev/gen/fast.yaml) are encoded and decoded by those. They do not check what they
+// decode as protobuf's own decoder does, so the codec does that first.
+type codec struct {
+	encoding.CodecV2
+	// forms has the *form of each type that was decoded, by its name.
+	forms *sync.Map
+}
 
 // fast is a message with encoders of its own.
 type fast interface {
+	proto.Message
 	SizeVT() int
 	MarshalToSizedBufferVT(data []byte) (int, error)
 	UnmarshalVTUnsafe(data []byte) error
 	Reset()
 }
 
-func newCodec() codec { return codec{encoding.GetCodecV2(protocodec.Name)} }
+func newCodec() codec { return codec{encoding.GetCodecV2(protocodec.Name), &sync.Map{}} }
 
 // Marshal implements encoding.CodecV2.
 func (c codec) Marshal(v any) (mem.BufferSlice, error) {
@@ -79,7 +85,12 @@ func (c codec) Unmarshal(data mem.BufferSlice, v any) error {
 	}
 	m.Reset()
 	// The message refers to its text, so it gets one of its own: one copy instead of one for each field.
-	if err := m.UnmarshalVTUnsafe(data.Materialize()); err != nil {
+	raw := data.Materialize()
+	err := c.formOf(m.ProtoReflect().Descriptor()).check(raw, 0)
+	if err == nil {
+		err = m.UnmarshalVTUnsafe(raw)
+	}
+	if err != nil {
 		return fmt.Errorf("decode %T: %w", m, err)
 	}
 	return nil

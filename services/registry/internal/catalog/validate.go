@@ -118,21 +118,32 @@ func (r rules) checks(list string, checks []*registryv1.Check, of owner) error {
 	if len(checks) > maxChecks {
 		return fault.Invalid(list, "are %d; at most %d are allowed", len(checks), maxChecks)
 	}
+	if len(checks) == 0 {
+		return nil
+	}
 	var errs []error
 	seen := map[string]bool{}
 	for i, c := range checks {
-		field := fmt.Sprintf("%s[%d]", list, i)
-		errs = append(errs, r.identifier(field+".id", c.GetId()), status(field+".status", c.GetStatus(), true), output(field+".output", c.GetOutput()), ttl(field+".ttl", c.GetTtl()))
+		if r.check("", c, of) != nil { // Names of fields are made when they are needed.
+			errs = append(errs, r.check(fmt.Sprintf("%s[%d]", list, i), c, of))
+		}
 		if seen[c.GetId()] {
-			errs = append(errs, fault.Invalid(field+".id", "%q is there twice", c.GetId()))
+			errs = append(errs, fault.Invalid(fmt.Sprintf("%s[%d].id", list, i), "%q is there twice", c.GetId()))
 		}
 		seen[c.GetId()] = true
-		if c.GetServiceId() != "" && c.GetServiceId() != of.service {
-			errs = append(errs, fault.Invalid(field+".service_id", "%q is not the service of this registration, %q", c.GetServiceId(), of.service).WithRemedy("leave it out"))
-		}
-		if c.GetNode() != "" && c.GetNode() != of.node {
-			errs = append(errs, fault.Invalid(field+".node", "%q is not whose check this is", c.GetNode()).WithRemedy("leave it out"))
-		}
+	}
+	return errors.Join(errs...)
+}
+
+func (r rules) check(field string, c *registryv1.Check, of owner) error {
+	errs := []error{
+		r.identifier(field+".id", c.GetId()), status(field+".status", c.GetStatus(), true), output(field+".output", c.GetOutput()), ttl(field+".ttl", c.GetTtl()),
+	}
+	if c.GetServiceId() != "" && c.GetServiceId() != of.service {
+		errs = append(errs, fault.Invalid(field+".service_id", "%q is not the service of this registration, %q", c.GetServiceId(), of.service).WithRemedy("leave it out"))
+	}
+	if c.GetNode() != "" && c.GetNode() != of.node {
+		errs = append(errs, fault.Invalid(field+".node", "%q is not whose check this is", c.GetNode()).WithRemedy("leave it out"))
 	}
 	return errors.Join(errs...)
 }

@@ -2,6 +2,8 @@ package catalog
 
 import (
 	"errors"
+	"maps"
+	"slices"
 	"unicode/utf8"
 
 	"google.golang.org/protobuf/encoding/protowire"
@@ -21,15 +23,28 @@ const (
 	createdNode     protowire.Number = 4
 	modifiedNode    protowire.Number = 5
 	livenessOfNode  protowire.Number = 6
+	metaOfNode      protowire.Number = 3
+	idOfService     protowire.Number = 1
 	nameOfService   protowire.Number = 2
 	nodeOfService   protowire.Number = 3
 	addressOf       protowire.Number = 4
+	portOfService   protowire.Number = 5
 	tagsOfService   protowire.Number = 6
+	metaOfService   protowire.Number = 7
 	createdService  protowire.Number = 8
 	modifiedService protowire.Number = 9
-	statusOfCheck   protowire.Number = 4
-	modifiedCheck   protowire.Number = 6
-	ttlOfCheck      protowire.Number = 8
+
+	weightsOfService  protowire.Number = 10
+	passingOfWeights  protowire.Number = 1
+	warningOfWeights  protowire.Number = 2
+	keyOfEntry        protowire.Number = 1
+	valueOfEntry      protowire.Number = 2
+	secondsOfDuration protowire.Number = 1
+	nanosOfDuration   protowire.Number = 2
+
+	statusOfCheck protowire.Number = 4
+	modifiedCheck protowire.Number = 6
+	ttlOfCheck    protowire.Number = 8
 
 	// Those of QueryServiceResponse and ServiceInstance.
 	instancesField  protowire.Number = 1
@@ -221,6 +236,53 @@ func (i *instance) append(out []byte, datacenter string) []byte {
 	out = appendText(out, datacenterField, datacenter)
 	for _, c := range i.node.checks {
 		out = appendMessage(out, nodeChecksField, c.append)
+	}
+	return out
+}
+
+// appendNode appends a node's row, its meta in order: the same bytes for the same node.
+func appendNode(out []byte, n *registryv1.Node) []byte {
+	out = slices.Grow(out, n.SizeVT())
+	out = appendText(out, nameOfNode, n.GetName())
+	out = appendText(out, addressOfNode, n.GetAddress())
+	out = appendTexts(out, metaOfNode, n.GetMeta())
+	if ttl := n.GetLivenessTtl(); ttl != nil {
+		out = appendMessage(out, livenessOfNode, func(out []byte) []byte {
+			out = appendNumber(out, secondsOfDuration, uint64(ttl.GetSeconds())) //nolint:gosec // as protobuf writes it
+			return appendNumber(out, nanosOfDuration, uint64(ttl.GetNanos()))    //nolint:gosec // as protobuf writes it
+		})
+	}
+	return append(out, n.ProtoReflect().GetUnknown()...)
+}
+
+// appendService appends an instance's row, its meta in order: the same bytes for the same instance.
+func appendService(out []byte, s *registryv1.Service) []byte {
+	out = slices.Grow(out, s.SizeVT())
+	out = appendText(out, idOfService, s.GetId())
+	out = appendText(out, nameOfService, s.GetName())
+	out = appendText(out, nodeOfService, s.GetNode())
+	out = appendText(out, addressOf, s.GetAddress())
+	out = appendNumber(out, portOfService, uint64(s.GetPort()))
+	for _, tag := range s.GetTags() {
+		out = protowire.AppendString(protowire.AppendTag(out, tagsOfService, protowire.BytesType), tag)
+	}
+	out = appendTexts(out, metaOfService, s.GetMeta())
+	if w := s.GetWeights(); w != nil {
+		out = appendMessage(out, weightsOfService, func(out []byte) []byte {
+			return appendNumber(appendNumber(out, passingOfWeights, uint64(w.GetPassing())), warningOfWeights, uint64(w.GetWarning()))
+		})
+	}
+	return append(out, s.ProtoReflect().GetUnknown()...)
+}
+
+// appendTexts appends a map of texts, by its keys' order.
+func appendTexts(out []byte, field protowire.Number, texts map[string]string) []byte {
+	for _, key := range slices.Sorted(maps.Keys(texts)) {
+		out = appendMessage(out, field, func(out []byte) []byte {
+			// Entries have both, empty or not.
+			out = protowire.AppendString(protowire.AppendTag(out, keyOfEntry, protowire.BytesType), key)
+			return protowire.AppendString(protowire.AppendTag(out, valueOfEntry, protowire.BytesType), texts[key])
+		})
 	}
 	return out
 }

@@ -73,15 +73,11 @@ func (p *plan) done() (*Plan, error) {
 }
 
 func (p *plan) put(table registryv1.Table, key string, m proto.Message) {
-	p.putValue(table, key, p.encode(table, m))
-}
-
-func (p *plan) encode(table registryv1.Table, m proto.Message) []byte {
 	value, err := proto.MarshalOptions{Deterministic: true}.Marshal(m)
 	if err != nil {
 		p.err = errors.Join(p.err, fmt.Errorf("encode %s: %w", table, err))
 	}
-	return value
+	p.putValue(table, key, value)
 }
 
 func (p *plan) putValue(table registryv1.Table, key string, value []byte) {
@@ -178,11 +174,11 @@ func (w *Writer) complete(req *registryv1.RegisterNodeRequest, prefix func(i int
 		service := at(s.GetService(), s.GetService().GetAddress())
 		service.CreateIndex, service.ModifyIndex = 0, 0
 		service.Id, service.Node = cmp.Or(service.GetId(), service.GetName()), cmp.Or(service.GetNode(), r.node.GetName())
-		faulty := func(prefix string) error {
-			return errors.Join(w.rules.service(prefix+"service", service, r.node.GetName()), w.rules.checks(prefix+"checks", s.GetChecks(), owner{service: service.GetId()}))
+		faulty := func(field, list string) error {
+			return errors.Join(w.rules.service(field, service, r.node.GetName()), w.rules.checks(list, s.GetChecks(), owner{service: service.GetId()}))
 		}
-		if faulty("") != nil {
-			errs = append(errs, faulty(prefix(i))) // Names of fields are made when they are needed.
+		if faulty("", "") != nil { // Names of fields are made when they are needed.
+			errs = append(errs, faulty(prefix(i)+"service", prefix(i)+"checks"))
 		}
 		if seen[service.GetId()] {
 			errs = append(errs, fault.Invalid(prefix(i)+"service.id", "%q is there twice", service.GetId()).WithRemedy("give each instance an id of its own"))
@@ -206,7 +202,7 @@ func unindexed(n *registryv1.Node) *registryv1.Node {
 func (p *plan) register(r registration) {
 	name := r.node.GetName()
 	have := p.v.nodeRow(name)
-	if value := p.encode(registryv1.Table_TABLE_NODE, r.node); have.says(value) {
+	if value := appendNode(nil, r.node); have.says(value) {
 		// Who deregisters the node at the same time must not leave what is registered here without it.
 		p.unchanged(registryv1.Table_TABLE_NODE, name, have.modified)
 	} else {
@@ -225,7 +221,7 @@ func (p *plan) register(r registration) {
 func (p *plan) registerService(s serviceRegistration) {
 	id := s.service.GetId()
 	have := p.v.serviceRow(id)
-	if value := p.encode(registryv1.Table_TABLE_SERVICE, s.service); !have.says(value) {
+	if value := appendService(nil, s.service); !have.says(value) {
 		p.putValue(registryv1.Table_TABLE_SERVICE, id, value)
 	}
 	p.registerChecks(owner{service: id}, have.checks, s.checks, false)

@@ -1,0 +1,105 @@
+package rpc
+
+import (
+	"fmt"
+	"unicode/utf8"
+
+	"google.golang.org/protobuf/encoding/protowire"
+	"google.golang.org/protobuf/reflect/protoreflect"
+)
+
+// form is what encoded messages of one type must be like: protobuf, as far down as there are messages, and all text in
+// them UTF-8 (protobuf.dev, "Encoding"). What has the form, decoders without reflection and those with it read alike.
+type form struct {
+	// fields has, by its number, each field that is a text or a message, and nil between them.
+	fields []*formField
+}
+
+type formField struct {
+	name protoreflect.FullName
+	// in is nil for a text, else the form of the field's messages.
+	in *form
+}
+
+// formOf answers the form of a type. Safe for concurrent use.
+func (c codec) formOf(m protoreflect.MessageDescriptor) *form {
+	if known, ok := c.forms.Load(m.FullName()); ok {
+		return known.(*form) //nolint:forcetypeassert // nothing else is stored
+	}
+	known, _ := c.forms.LoadOrStore(m.FullName(), newForm(m, map[protoreflect.FullName]*form{}))
+	return known.(*form) //nolint:forcetypeassert // nothing else is stored
+}
+
+// newForm answers the form of a type. Those that were made are in seen, for types may be made of themselves.
+func newForm(m protoreflect.MessageDescriptor, seen map[protoreflect.FullName]*form) *form {
+	if known, ok := seen[m.FullName()]; ok {
+		return known
+	}
+	out := &form{}
+	seen[m.FullName()] = out
+	for i := range m.Fields().Len() {
+		f := m.Fields().Get(i)
+		found := &formField{name: f.FullName()}
+		switch f.Kind() { //nolint:exhaustive // others have any form
+		case protoreflect.StringKind:
+		case protoreflect.MessageKind:
+			found.in = newForm(f.Message(), seen)
+		default:
+			continue
+		}
+		for len(out.fields) <= int(f.Number()) {
+			out.fields = append(out.fields, nil)
+		}
+		out.fields[f.Number()] = found
+	}
+	return out
+}
+
+// mostNested is how deep messages may lie in each other; protobuf's own decoder takes 10,000.
+const mostNested = 100
+
+// check answers an error for a message that has another form.
+func (t *form) check(raw []byte, depth int) error {
+	if depth > mostNested {
+		return fmt.Errorf("messages lie in each other more than %d deep", mostNested)
+	}
+	for len(raw) > 0 {
+		number, kind, n := protowire.ConsumeTag(raw)
+		if n < 0 {
+			return fmt.Errorf("no field: %w", protowire.ParseError(n))
+		}
+		if number > protowire.MaxValidNumber {
+			return fmt.Errorf("field %d: there is no such number", number)
+		}
+		raw = raw[n:]
+		var f *formField
+		if int(number) < len(t.fields) {
+			f = t.fields[number]
+		}
+		if kind != protowire.BytesType {
+			if f != nil {
+				return fmt.Errorf("field %s is of another type", f.name) // Some fast decoders would take it for what it is not.
+			}
+			if n = protowire.ConsumeFieldValue(number, kind, raw); n < 0 {
+				return fmt.Errorf("field %d: %w", number, protowire.ParseError(n))
+			}
+			raw = raw[n:]
+			continue
+		}
+		content, n := protowire.ConsumeBytes(raw)
+		if n < 0 {
+			return fmt.Errorf("field %d: %w", number, protowire.ParseError(n))
+		}
+		raw = raw[n:]
+		switch {
+		case f == nil:
+		case f.in != nil:
+			if err := f.in.check(content, depth+1); err != nil {
+				return err
+			}
+		case !utf8.Valid(content):
+			return fmt.Errorf("field %s is not UTF-8", f.name)
+		}
+	}
+	return nil
+}
