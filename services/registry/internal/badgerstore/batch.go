@@ -21,6 +21,7 @@ type Batch struct {
 	last  uint64
 	dirty byRow[*change]
 	order []*change
+	spare []change
 }
 
 // change is one version of a row; row is nil when it was dropped.
@@ -138,9 +139,21 @@ func (t *Tx) record(id rowID, row *registryv1.Record) {
 		c.row = row // Written twice by one command: only the last one counts.
 		return
 	}
-	c := &change{id: id, index: t.index, row: row}
+	c := t.b.fresh()
+	*c = change{id: id, index: t.index, row: row}
 	t.b.dirty.set(id, c)
 	t.b.order = append(t.b.order, c)
+}
+
+// fresh answers a change that is not in use. They are made by the dozen.
+func (b *Batch) fresh() *change {
+	const dozens = 64
+	if len(b.spare) == 0 {
+		b.spare = make([]change, dozens)
+	}
+	c := &b.spare[0]
+	b.spare = b.spare[1:]
+	return c
 }
 
 // Scan merges what is stored with what the batch has written.

@@ -2,8 +2,10 @@ package badgerstore
 
 import (
 	"bytes"
+	"fmt"
 	"hash/maphash"
 	"iter"
+	"os"
 	"slices"
 	"sort"
 	"sync"
@@ -66,9 +68,9 @@ type place struct {
 // segmentSpills is into how many parts a segment is written to its file.
 const segmentSpills = 12
 
-// newSegment answers an empty segment that is about to become like the one before it, if there is one.
-func newSegment(dir string, spillBytes int, before *segment) *segment {
-	s := &segment{rows: swap{dir: dir, spillBytes: spillBytes}}
+// newSegment answers an empty segment with a swap, which is about to become like the one before it, if there is one.
+func newSegment(rows swap, before *segment) *segment {
+	s := &segment{rows: rows}
 	if before == nil {
 		s.numbers = map[uint64]uint32{}
 		return s
@@ -101,7 +103,6 @@ func (s *segment) add(last uint64, changes []*change, seed maphash.Seed) error {
 		s.newest[n] = uint32(len(s.versions)) //nolint:gosec // segments have fewer
 	}
 	s.bytes.Add(s.rows.size() + int64(len(s.text)) - before + versionBytes*int64(len(changes)))
-	s.rows.spill()
 	return nil
 }
 
@@ -138,12 +139,13 @@ func (s *segment) lookup(hash uint64, key []byte) (uint32, bool) {
 	return 0, false
 }
 
-// seal says that nothing is going to be added.
-func (s *segment) seal() {
+// seal says that nothing is going to be added, and answers a buffer for the next segment.
+func (s *segment) seal() []byte {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.rows.flush()
-	s.sealed.Store(true)
+	spare := s.rows.end()
+	s.sealed.Store(true) // From here on nobody asks for mu.
+	return spare
 }
 
 // reading runs fn while nothing is added.
@@ -209,9 +211,16 @@ func (p place) row(keysOnly bool) (*registryv1.Record, error) {
 
 // value answers the encoded row of a version. It is the caller's.
 func (p place) value() ([]byte, error) {
-	var rows swap
-	p.in.reading(func() { rows = p.in.rows })
-	return rows.read(p.at, int(p.size))
+	var file *os.File
+	value := make([]byte, p.size)
+	p.in.reading(func() { file = p.in.rows.copy(value, p.at) })
+	if file == nil {
+		return value, nil
+	}
+	if _, err := file.ReadAt(value, p.at); err != nil {
+		return nil, fmt.Errorf("read a row of the tail: %w", err)
+	}
+	return value, nil
 }
 
 // order is the keys of a segment in their order, as far as there were keys when it was made.

@@ -1,7 +1,6 @@
 package badgerstore
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"os"
@@ -13,14 +12,15 @@ import (
 // swap is a sequence of encoded rows that only grows. Its beginning lies in a file without a name, which nobody syncs: it is the page cache that holds it, and
 // gives the memory to others when they need it, and in most cases it is gone before the disk has heard of it. The file goes when nobody refers to it any more.
 //
-// One goroutine appends; a copy can be read at the same time as far as it went when it was made.
+// One goroutine appends, and nobody reads meanwhile what is in memory.
 type swap struct {
-	dir        string
-	spillBytes int
+	dir string
+	// spillBytes is about how much is written at once; at due it is tried the next time.
+	spillBytes, due int
 
 	file    *os.File
 	written int64
-	// buffer is what follows what is written. What is in it does not change.
+	// buffer is what follows what is written.
 	buffer []byte
 }
 
@@ -30,50 +30,56 @@ const swapFiles = "tail-*"
 // size is where the next row comes.
 func (s *swap) size() int64 { return s.written + int64(len(s.buffer)) }
 
+// append appends a row, and writes what is in memory to the file if it is much.
 func (s *swap) append(row *registryv1.Record) (err error) {
 	if s.buffer == nil {
 		s.buffer = make([]byte, 0, s.spillBytes+s.spillBytes/8)
 	}
-	s.buffer, err = appendRow(s.buffer, row)
-	return err
-}
-
-// spill writes what is in memory to the file, if it is much.
-func (s *swap) spill() {
-	if len(s.buffer) >= s.spillBytes {
+	if s.buffer, err = appendRow(s.buffer, row); err == nil && len(s.buffer) >= max(s.due, s.spillBytes) {
 		s.flush()
 	}
+	return err
 }
 
 // flush writes what is in memory to the file. What cannot be written stays where it is: nothing is lost but room.
 func (s *swap) flush() {
-	if len(s.buffer) == 0 {
+	if err := s.write(); err != nil {
+		s.due = 2 * len(s.buffer) // A disk that is full will be for a while.
 		return
 	}
-	if s.file == nil {
-		file, err := swapFile(s.dir)
-		if err != nil {
-			return
-		}
-		s.file = file
-	}
-	if _, err := s.file.WriteAt(s.buffer, s.written); err != nil {
-		return
-	}
-	s.written, s.buffer = s.size(), nil
+	s.written, s.buffer, s.due = s.size(), s.buffer[:0], 0
 }
 
-// read answers a copy of what lies at a place.
-func (s *swap) read(at int64, size int) ([]byte, error) {
-	if at >= s.written {
-		start := int(at - s.written)
-		return bytes.Clone(s.buffer[start : start+size]), nil
+func (s *swap) write() (err error) {
+	if len(s.buffer) == 0 {
+		return nil
 	}
-	out := make([]byte, size)
-	if _, err := s.file.ReadAt(out, at); err != nil {
-		return nil, fmt.Errorf("read a row of the tail: %w", err)
+	if s.file == nil {
+		if s.file, err = swapFile(s.dir); err != nil {
+			return err
+		}
 	}
-	return out, nil
+	if _, err := s.file.WriteAt(s.buffer, s.written); err != nil {
+		return fmt.Errorf("write rows of the tail: %w", err)
+	}
+	return nil
+}
+
+// end writes what is in memory to the file, if that is possible, and answers a buffer for another swap.
+func (s *swap) end() (spare []byte) {
+	if s.flush(); len(s.buffer) == 0 && cap(s.buffer) <= 2*s.spillBytes {
+		spare, s.buffer = s.buffer, nil
+	}
+	return spare
+}
+
+// copy copies what lies at a place if that is in memory, or else answers the file where it lies.
+func (s *swap) copy(out []byte, at int64) *os.File {
+	if at < s.written {
+		return s.file
+	}
+	copy(out, s.buffer[at-s.written:])
+	return nil
 }
 
 // swapFile answers an open file without a name.

@@ -1,12 +1,19 @@
 package badgerstore
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
+	"golang.org/x/sync/errgroup"
+
+	"konsul.dev/pkg/fault"
+	registryv1 "konsul.dev/proto/gen/konsul/registry/v1"
+	"konsul.dev/services/registry/internal/record"
 )
 
 // rowPlace is where a row of the test is.
@@ -22,7 +29,6 @@ func appendRows(t *testing.T, s *swap, n int) []rowPlace {
 	for i := range n {
 		at := s.size()
 		require.NoError(t, s.append(row(fmt.Sprint(i), fmt.Sprintf("%0*d", 1+i%90, i), 1)))
-		s.spill()
 		all = append(all, rowPlace{at, int(s.size() - at)})
 	}
 	return all
@@ -31,8 +37,11 @@ func appendRows(t *testing.T, s *swap, n int) []rowPlace {
 func requireRows(t *testing.T, s swap, all []rowPlace) {
 	t.Helper()
 	for i, at := range all {
-		value, err := s.read(at.at, at.size)
-		require.NoError(t, err)
+		value := make([]byte, at.size)
+		if file := s.copy(value, at.at); file != nil {
+			_, err := file.ReadAt(value, at.at)
+			require.NoError(t, err)
+		}
 		got, err := decodeRow(value, false)
 		require.NoError(t, err)
 		require.Equal(t, fmt.Sprint(i), got.GetKey())
@@ -46,14 +55,12 @@ func TestRowsComeBackFromMemoryAndFromTheFile(t *testing.T) {
 	all := appendRows(t, &s, 300)
 	require.NotNil(t, s.file)
 	require.Less(t, len(s.buffer), 1000)
-	early := s
+	requireRows(t, s, all)
 	more := appendRows(t, &s, 100)
-	requireRows(t, early, all)
 	requireRows(t, s, more)
-	s.flush()
+	require.NotNil(t, s.end())
 	require.Nil(t, s.buffer)
 	requireRows(t, s, all)
-	requireRows(t, early, all)
 	left, err := os.ReadDir(dir)
 	require.NoError(t, err)
 	require.Empty(t, left, "a process that is killed leaves nothing behind")
@@ -66,9 +73,10 @@ func TestRowsThatCannotBeWrittenStayInMemory(t *testing.T) {
 	all := appendRows(t, &s, 300)
 	require.Nil(t, s.file)
 	requireRows(t, s, all)
+	require.Nil(t, s.end(), "the buffer is in use")
 	require.NoError(t, os.Mkdir(dir, 0o700))
-	s.flush()
-	require.Nil(t, s.buffer)
+	appendRows(t, &s, 600)
+	require.NotNil(t, s.file, "it is tried again")
 	requireRows(t, s, all)
 }
 
@@ -78,4 +86,53 @@ func TestFilesThatAKilledProcessLeftAreRemoved(t *testing.T) {
 	require.NoError(t, os.WriteFile(left, []byte("rows"), 0o600))
 	mustOpen(t, options)
 	require.NoFileExists(t, left)
+}
+
+// Whoever reads while segments fill, are written to their files and let go sees rows as they were.
+func TestRowsAreWholeWhileTheyMove(t *testing.T) {
+	options := testOptions(t.TempDir())
+	options.RetentionBytes, options.TailBytes, options.RowCacheBytes = 64<<10, 256<<10, 0
+	s := mustOpen(t, options)
+	stop := make(chan struct{})
+	var readers errgroup.Group
+	for range 2 {
+		readers.Go(func() error {
+			for {
+				select {
+				case <-stop:
+					return nil
+				default:
+				}
+				err := s.View(func(r record.Reader) error {
+					check := func(row *registryv1.Record) bool {
+						return row == nil || strings.Count(string(row.GetValue()), fmt.Sprint(row.GetModifyIndex())+",") == 20
+					}
+					row, err := r.Get(kv, "row-3")
+					if err != nil || !check(row) {
+						return fmt.Errorf("row %v: %w", row, err)
+					}
+					whole := true
+					err = r.Scan(kv, record.ScanOptions{}, func(row *registryv1.Record) bool {
+						whole = check(row)
+						return whole
+					})
+					if err == nil && !whole {
+						err = errors.New("a scan found a broken row")
+					}
+					return err
+				})
+				if err != nil && fault.ReasonOf(err) != record.ReasonCompacted {
+					return err
+				}
+			}
+		})
+	}
+	for index := uint64(1); index <= 5000; index++ {
+		b := s.Begin()
+		require.NoError(t, b.At(index).Put(row(fmt.Sprintf("row-%d", index%40), strings.Repeat(fmt.Sprint(index)+",", 20), index)))
+		require.NoError(t, b.Commit())
+		b.Discard()
+	}
+	close(stop)
+	require.NoError(t, readers.Wait())
 }

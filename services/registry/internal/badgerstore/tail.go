@@ -20,6 +20,8 @@ type tail struct {
 
 	// mu is held by whoever changes which segments there are, or the last one of them.
 	mu sync.Mutex
+	// spare is a buffer for the next segment.
+	spare []byte
 	// now is what there is. What it points to does not change.
 	now atomic.Pointer[layer]
 	// bytes is what the segments hold.
@@ -54,14 +56,15 @@ func (t *tail) add(last uint64, changes []*change) error {
 	now := t.layer()
 	s := now.last()
 	if s == nil || s.sealed.Load() {
-		s = newSegment(t.dir, int(t.segmentBytes/segmentSpills), s)
+		s = newSegment(swap{dir: t.dir, spillBytes: int(t.segmentBytes / segmentSpills), buffer: t.spare}, s)
+		t.spare = nil
 		t.set(now.above, append(slices.Clip(now.segments), s))
 	}
 	before := s.bytes.Load()
 	err := s.add(last, changes, now.seed)
 	t.bytes.Add(s.bytes.Load() - before)
 	if s.bytes.Load() >= t.segmentBytes {
-		s.seal()
+		t.spare = s.seal()
 	}
 	return err
 }

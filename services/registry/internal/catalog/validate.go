@@ -94,24 +94,24 @@ func (r rules) node(n *registryv1.Node) error {
 }
 
 func (r rules) service(field string, s *registryv1.Service, node string) error {
-	var errs []error
-	errs = append(errs,
+	var badAddress, badPort, badNode error
+	if s.GetAddress() != "" {
+		badAddress = address(field+".address", s.GetAddress())
+	}
+	if s.GetPort() > maxPort {
+		badPort = fault.Invalid(field+".port", "%d is no port", s.GetPort()).WithRemedy("use 1 to 65535, or 0 for none")
+	}
+	if s.GetNode() != node {
+		badNode = fault.Invalid(field+".node", "%q is not the node of this registration, %q", s.GetNode(), node).WithRemedy("leave it out")
+	}
+	return errors.Join(
 		r.serviceName(field+".name", s.GetName()),
 		r.identifier(field+".id", s.GetId()),
 		meta(field+".meta", s.GetMeta()),
 		tags(field+".tags", s.GetTags()),
 		weigh(field+".weights", s.GetWeights()),
+		badAddress, badPort, badNode,
 	)
-	if s.GetAddress() != "" {
-		errs = append(errs, address(field+".address", s.GetAddress()))
-	}
-	if s.GetPort() > maxPort {
-		errs = append(errs, fault.Invalid(field+".port", "%d is no port", s.GetPort()).WithRemedy("use 1 to 65535, or 0 for none"))
-	}
-	if s.GetNode() != node {
-		errs = append(errs, fault.Invalid(field+".node", "%q is not the node of this registration, %q", s.GetNode(), node).WithRemedy("leave it out"))
-	}
-	return errors.Join(errs...)
 }
 
 func (r rules) checks(list string, checks []*registryv1.Check, of owner) error {

@@ -409,16 +409,6 @@ func (v *View) answer(i *instance, like *registryv1.ServiceInstance, keep bool) 
 	return out
 }
 
-// at answers a service with another address. The rest is shared, not copied.
-func at(s *registryv1.Service, address string) *registryv1.Service {
-	out := &registryv1.Service{
-		Id: s.GetId(), Name: s.GetName(), Node: s.GetNode(), Address: address, Port: s.GetPort(), Tags: s.GetTags(), Meta: s.GetMeta(),
-		CreateIndex: s.GetCreateIndex(), ModifyIndex: s.GetModifyIndex(), Weights: s.GetWeights(),
-	}
-	out.ProtoReflect().SetUnknown(s.ProtoReflect().GetUnknown())
-	return out
-}
-
 // worst answers what checks amount to.
 func worst(checks []*check) registryv1.HealthStatus {
 	status := passing

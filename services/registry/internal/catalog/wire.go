@@ -277,7 +277,10 @@ func appendService(out []byte, s *registryv1.Service) []byte {
 
 // appendTexts appends a map of texts, by its keys' order.
 func appendTexts(out []byte, field protowire.Number, texts map[string]string) []byte {
-	for _, key := range slices.Sorted(maps.Keys(texts)) {
+	var room [8]string
+	keys := slices.AppendSeq(room[:0], maps.Keys(texts))
+	slices.Sort(keys)
+	for _, key := range keys {
 		out = appendMessage(out, field, func(out []byte) []byte {
 			// Entries have both, empty or not.
 			out = protowire.AppendString(protowire.AppendTag(out, keyOfEntry, protowire.BytesType), key)

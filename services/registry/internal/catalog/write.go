@@ -156,14 +156,14 @@ type serviceRegistration struct {
 	checks  []*registryv1.Check
 }
 
-// complete fills defaults and checks everything, so that the caller hears of all that is wrong at once.
+// complete fills the request's defaults and checks everything, so that the caller hears of all that is wrong at once.
 // prefix stands in front of the fields of a service in what is said about them.
 func (w *Writer) complete(req *registryv1.RegisterNodeRequest, prefix func(i int) string) (registration, error) {
 	if n := len(req.GetServices()); n > w.maxServices {
 		return registration{}, fault.Invalid("services", "are %d; at most %d are allowed", n, w.maxServices).
 			WithRemedy("register them in several requests, or raise registry.catalog.max_services_per_request")
 	}
-	r := registration{node: unindexed(req.GetNode()), checks: req.GetChecks()}
+	r := registration{node: req.GetNode(), checks: req.GetChecks(), services: make([]serviceRegistration, 0, len(req.GetServices()))}
 	errs := []error{w.rules.node(r.node), w.rules.checks("checks", r.checks, owner{node: r.node.GetName()})}
 	seen := make(map[string]bool, len(req.GetServices()))
 	for i, s := range req.GetServices() {
@@ -171,8 +171,7 @@ func (w *Writer) complete(req *registryv1.RegisterNodeRequest, prefix func(i int
 			errs = append(errs, fault.Invalid(prefix(i)+"service", "is missing"))
 			continue
 		}
-		service := at(s.GetService(), s.GetService().GetAddress())
-		service.CreateIndex, service.ModifyIndex = 0, 0
+		service := s.GetService()
 		service.Id, service.Node = cmp.Or(service.GetId(), service.GetName()), cmp.Or(service.GetNode(), r.node.GetName())
 		faulty := func(field, list string) error {
 			return errors.Join(w.rules.service(field, service, r.node.GetName()), w.rules.checks(list, s.GetChecks(), owner{service: service.GetId()}))
@@ -187,16 +186,6 @@ func (w *Writer) complete(req *registryv1.RegisterNodeRequest, prefix func(i int
 		r.services = append(r.services, serviceRegistration{service, s.GetChecks()})
 	}
 	return r, errors.Join(errs...)
-}
-
-// unindexed answers a node as it is stored, nil for nil. What it refers to is shared, not copied.
-func unindexed(n *registryv1.Node) *registryv1.Node {
-	if n == nil {
-		return nil
-	}
-	out := &registryv1.Node{Name: n.GetName(), Address: n.GetAddress(), Meta: n.GetMeta(), LivenessTtl: n.GetLivenessTtl()}
-	out.ProtoReflect().SetUnknown(n.ProtoReflect().GetUnknown())
-	return out
 }
 
 func (p *plan) register(r registration) {

@@ -34,40 +34,73 @@ type Tx interface {
 // would keep the rest.
 const sharedBytes = 1 << 10
 
-// Decode reads a command off the Raft log. It does not refer to data.
+// Decode reads a command off the Raft log. What outlives the command does not refer to data, which must not change.
 func Decode(data []byte) (*registryv1.Command, error) {
-	cmd := &registryv1.Command{}
-	if err := cmd.UnmarshalVTUnsafe(bytes.Clone(data)); err != nil {
-		return nil, fmt.Errorf("decode command: %w", err)
+	large := len(data) > sharedBytes
+	if !large {
+		data = bytes.Clone(data)
 	}
-	if err := errors.Join(known(cmd), checkText(cmd)); err != nil {
+	cmd, err := decode(data)
+	if err == nil && large && !writesRowsOnly(cmd) {
+		cmd, err = decode(bytes.Clone(data))
+	}
+	if err == nil {
+		err = errors.Join(known(cmd), checkText(cmd))
+	}
+	if err != nil {
 		return nil, err
 	}
-	if len(data) > sharedBytes {
+	if large {
+		cmd.RequestId = strings.Clone(cmd.GetRequestId())
+		origin := ""
 		for _, operation := range slices.Concat(cmd.GetOperations(), cmd.GetOtherwise()) {
-			detach(operation.GetPut())
-			detach(operation.GetReplicate())
+			origin = detach(operation.GetPut(), origin)
+			origin = detach(operation.GetReplicate(), origin)
 		}
 	}
 	return cmd, nil
 }
 
-// detach makes a row one that refers to nothing but itself.
-func detach(r *registryv1.Record) {
-	if r == nil {
-		return
+func decode(data []byte) (*registryv1.Command, error) {
+	cmd := &registryv1.Command{}
+	if err := cmd.UnmarshalVTUnsafe(data); err != nil {
+		return nil, fmt.Errorf("decode command: %w", err)
 	}
-	r.Key, r.Value = strings.Clone(r.GetKey()), bytes.Clone(r.GetValue())
-	r.OriginDatacenter, r.Lease = strings.Clone(r.GetOriginDatacenter()), strings.Clone(r.GetLease())
-	r.ProtoReflect().SetUnknown(bytes.Clone(r.ProtoReflect().GetUnknown()))
+	return cmd, nil
+}
+
+// writesRowsOnly says whether rows are all that a command leaves behind.
+func writesRowsOnly(cmd *registryv1.Command) bool {
+	for _, operation := range cmd.GetOperations() {
+		if operation.GetPut() == nil && operation.GetReplicate() == nil {
+			return false
+		}
+	}
+	return len(cmd.GetOtherwise()) == 0
+}
+
+// detach makes a row one that refers to nothing but itself, and perhaps the origin of the row before. It answers the row's.
+func detach(r *registryv1.Record, origin string) string {
+	if r == nil {
+		return origin
+	}
+	r.Key, r.Value, r.Lease = strings.Clone(r.GetKey()), bytes.Clone(r.GetValue()), strings.Clone(r.GetLease())
+	if r.GetOriginDatacenter() != origin {
+		origin = strings.Clone(r.GetOriginDatacenter())
+	}
+	r.OriginDatacenter = origin
+	if unknown := r.ProtoReflect().GetUnknown(); len(unknown) > 0 {
+		r.ProtoReflect().SetUnknown(bytes.Clone(unknown))
+	}
 	meta := r.GetMeta()
 	if len(meta) == 0 {
-		return
+		return origin
 	}
 	r.Meta = make(map[string]string, len(meta))
 	for key, value := range meta {
 		r.Meta[strings.Clone(key)] = strings.Clone(value)
 	}
+	return origin
 }
 
 func known(cmd *registryv1.Command) error {
