@@ -136,7 +136,7 @@ func (w *writer) put(key []byte, v place) error {
 		}
 		w.batch, w.bytes = w.db.NewManagedWriteBatch(), 0
 	}
-	w.bytes += len(key) + int(v.size)
+	w.bytes += len(key) + v.size
 	if v.dropped {
 		return w.batch.DeleteAt(key, v.index)
 	}

@@ -27,60 +27,80 @@ type segment struct {
 	sealed atomic.Bool
 
 	mu sync.RWMutex
-	// numbers has the number of a key for its hash; keys of one hash are a chain.
-	numbers map[uint64]uint32
 	// text is all keys, one after the other, keys where each of them is there. Neither changes but at its end.
 	text []byte
 	keys []segmentKey
-	// newest has, by the number of a key, the number of its newest version, and versions all of them.
+	// slots finds keys: a table of one more than their numbers, 0 where there is none, by the end of their hashes or in the next free place
+	// (Knuth, "The Art of Computer Programming" 3, 6.4: linear probing).
+	slots []uint32
+	// newest has, by the number of a key, one more than the number of its newest version, and versions all of them.
 	newest   []uint32
-	versions []version
+	versions []segmentVersion
 	rows     swap
+	// first is the index that the versions' are counted from.
+	first uint64
 
 	sorting sync.Mutex
 	// order is the last order of keys that somebody asked for.
 	order atomic.Pointer[order]
 }
 
-// segmentKey says where a key's text is. same is one more than the number of an older key with the same hash; 0: there is none.
-type segmentKey struct{ at, size, same uint32 }
+// segmentKey says where a key's text is, and the beginning of its hash.
+type segmentKey struct{ at, size, hash uint32 }
 
-// version is one version of a row. Its encoded row has size bytes at a place of the swap; older is one more than the number of the row's version before, 0 when
-// there is none here.
-type version struct {
+// segmentVersion is one version of a row as it is kept. after is its index, counted from the segment's first. Its encoded row has size bytes at a
+// place of the swap; older is one more than the number of the row's version before, 0 when there is none here.
+type segmentVersion struct{ after, at, size, older uint32 }
+
+const (
+	// versionBytes is what a version takes in memory.
+	versionBytes = 16
+	// tombstones is added to the size of a tombstone's row. A row that was dropped without a trace has no bytes.
+	tombstones = 1 << 31
+	// mostIndexes is how many indexes a segment spans at the most.
+	mostIndexes = 1 << 31
+)
+
+// place is a version and the segment that has it.
+type place struct {
+	in        *segment
 	index     uint64
 	at        int64
-	size      uint32
+	size      int
 	older     uint32
 	dropped   bool // without a trace
 	tombstone bool
 }
 
-// versionBytes is what a version takes in memory.
-const versionBytes = 32
-
-// place is a version and the segment that has it.
-type place struct {
-	in *segment
-	version
+// place answers a version by one more than its number. It runs under mu.
+func (s *segment) place(number uint32) place {
+	v := s.versions[number-1]
+	size := v.size &^ tombstones
+	return place{s, s.first + uint64(v.after), int64(v.at), int(size), v.older, size == 0, v.size != size}
 }
 
 // segmentSpills is into how many parts a segment is written to its file.
 const segmentSpills = 12
 
-// newSegment answers an empty segment with a swap, which is about to become like the one before it, if there is one.
-func newSegment(rows swap, before *segment) *segment {
-	s := &segment{rows: rows}
-	if before == nil {
-		s.numbers = map[uint64]uint32{}
-		return s
+// newSegment answers an empty segment with a swap, whose indexes begin with first. It is about to become like the one before it, if there is one.
+func newSegment(rows swap, first uint64, before *segment) *segment {
+	s := &segment{rows: rows, first: first}
+	if before != nil {
+		s.text = make([]byte, 0, len(before.text))
+		s.keys = make([]segmentKey, 0, len(before.keys))
+		s.newest = make([]uint32, 0, len(before.newest))
+		s.versions = make([]segmentVersion, 0, len(before.versions))
 	}
-	s.numbers = make(map[uint64]uint32, len(before.keys))
-	s.text = make([]byte, 0, len(before.text))
-	s.keys = make([]segmentKey, 0, len(before.keys))
-	s.newest = make([]uint32, 0, len(before.newest))
-	s.versions = make([]version, 0, len(before.versions))
+	s.widen(len(before.known()))
 	return s
+}
+
+// known answers the keys, none of a segment that there is not.
+func (s *segment) known() []segmentKey {
+	if s == nil {
+		return nil
+	}
+	return s.keys
 }
 
 func (s *segment) add(last uint64, changes []*change, seed maphash.Seed) error {
@@ -89,13 +109,14 @@ func (s *segment) add(last uint64, changes []*change, seed maphash.Seed) error {
 	s.last.Store(last)
 	before := s.rows.size() + int64(len(s.text))
 	for _, c := range changes {
-		v := version{index: c.index, at: s.rows.size(), dropped: c.row == nil}
+		v := segmentVersion{after: uint32(c.index - s.first), at: uint32(s.rows.size())} //nolint:gosec // they span no more, and are far smaller
 		if c.row != nil {
-			v.tombstone = c.row.GetDeleted()
 			if err := s.rows.append(c.row); err != nil {
 				return err
 			}
-			v.size = uint32(s.rows.size() - v.at) //nolint:gosec // rows are far smaller
+			if v.size = uint32(s.rows.size()) - v.at; c.row.GetDeleted() { //nolint:gosec // rows are far smaller
+				v.size |= tombstones
+			}
 		}
 		n := s.number(c.id, seed)
 		v.older = s.newest[n]
@@ -111,32 +132,53 @@ func (s *segment) number(id rowID, seed maphash.Seed) uint32 {
 	start := len(s.text)
 	s.text = appendRowKey(s.text, id.table, id.key)
 	key := s.text[start:]
-	hash := maphash.Bytes(seed, key)
-	n, ok := s.lookup(hash, key)
+	hash := hashOf(seed, key)
+	slot, n, ok := s.lookup(hash, key)
 	if ok {
 		s.text = s.text[:start]
 		return n
 	}
-	fresh := segmentKey{at: uint32(start), size: uint32(len(key))} //nolint:gosec // segments are far smaller
-	if first, ok := s.numbers[hash]; ok {
-		fresh.same = first + 1
+	n = uint32(len(s.keys))                                                                    //nolint:gosec // segments have fewer
+	s.keys = append(s.keys, segmentKey{at: uint32(start), size: uint32(len(key)), hash: hash}) //nolint:gosec // segments are far smaller
+	s.newest = append(s.newest, 0)
+	if s.slots[slot] = n + 1; len(s.keys) > len(s.slots)/4*3 {
+		s.widen(len(s.slots))
 	}
-	n = uint32(len(s.keys)) //nolint:gosec // segments have fewer
-	s.keys, s.newest, s.numbers[hash] = append(s.keys, fresh), append(s.newest, 0), n
 	return n
 }
 
-// lookup answers the number of a key. It runs under mu.
-func (s *segment) lookup(hash uint64, key []byte) (uint32, bool) {
-	n, ok := s.numbers[hash]
-	for ok {
-		k := s.keys[n]
-		if bytes.Equal(s.text[k.at:k.at+k.size], key) {
-			return n, true
-		}
-		n, ok = k.same-1, k.same > 0
+// widen makes the table one for so many keys.
+func (s *segment) widen(keys int) {
+	const least = 64
+	size := least
+	for size/4*3 <= keys {
+		size *= 2
 	}
-	return 0, false
+	s.slots = make([]uint32, size)
+	for n, k := range s.keys {
+		slot := k.hash % uint32(size) //nolint:gosec // segments have fewer
+		for s.slots[slot] != 0 {
+			slot = (slot + 1) % uint32(size) //nolint:gosec // segments have fewer
+		}
+		s.slots[slot] = uint32(n) + 1 //nolint:gosec // segments have fewer
+	}
+}
+
+// lookup answers the slot and the number of a key, or else the slot where it belongs. It runs under mu.
+func (s *segment) lookup(hash uint32, key []byte) (slot, number uint32, ok bool) {
+	size := uint32(len(s.slots)) //nolint:gosec // segments have fewer
+	for slot = hash % size; s.slots[slot] != 0; slot = (slot + 1) % size {
+		n := s.slots[slot] - 1
+		if k := s.keys[n]; k.hash == hash && bytes.Equal(s.text[k.at:k.at+k.size], key) {
+			return slot, n, true
+		}
+	}
+	return slot, 0, false
+}
+
+// hashOf answers the hash of a key. The seed is the process's: nobody outside can make keys that collide.
+func hashOf(seed maphash.Seed, key []byte) uint32 {
+	return uint32(maphash.Bytes(seed, key)) //nolint:gosec // half of it does
 }
 
 // seal says that nothing is going to be added, and answers a buffer for the next segment.
@@ -158,10 +200,10 @@ func (s *segment) reading(fn func()) {
 }
 
 // find answers the version of a row that stands as of an index.
-func (s *segment) find(hash uint64, key []byte, index uint64) (v version, ok bool) {
+func (s *segment) find(hash uint32, key []byte, index uint64) (v place, ok bool) {
 	s.reading(func() {
 		var n uint32
-		if n, ok = s.lookup(hash, key); ok {
+		if _, n, ok = s.lookup(hash, key); ok {
 			v, ok = s.standing(n, index)
 		}
 	})
@@ -169,29 +211,27 @@ func (s *segment) find(hash uint64, key []byte, index uint64) (v version, ok boo
 }
 
 // standing answers the version of a key that stands as of an index. It runs under mu.
-func (s *segment) standing(number uint32, index uint64) (version, bool) {
-	for n := s.newest[number]; n > 0; {
-		v := s.versions[n-1]
-		if v.index <= index {
+func (s *segment) standing(number uint32, index uint64) (place, bool) {
+	for n := s.newest[number]; n > 0; n = s.versions[n-1].older {
+		if v := s.place(n); v.index <= index {
 			return v, true
 		}
-		n = v.older
 	}
-	return version{}, false
+	return place{}, false
 }
 
 // at is standing for whoever does not hold mu.
-func (s *segment) at(number uint32, index uint64) (v version, ok bool) {
+func (s *segment) at(number uint32, index uint64) (v place, ok bool) {
 	s.reading(func() { v, ok = s.standing(number, index) })
 	return v, ok
 }
 
 // from goes over a version, if there is one, and those of the same row that came before it, the newest first.
-func (s *segment) from(v version, ok bool) iter.Seq[place] {
+func (s *segment) from(v place, ok bool) iter.Seq[place] {
 	return func(yield func(place) bool) {
-		for ok && yield(place{s, v}) {
+		for ok && yield(v) {
 			if ok = v.older > 0; ok {
-				s.reading(func() { v = s.versions[v.older-1] })
+				s.reading(func() { v = s.place(v.older) })
 			}
 		}
 	}

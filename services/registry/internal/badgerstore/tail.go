@@ -51,12 +51,18 @@ func (t *tail) set(above uint64, segments []*segment) {
 
 // add takes in the versions of a batch that ends at an index. Readers as of earlier ones do not see them.
 func (t *tail) add(last uint64, changes []*change) error {
+	if len(changes) == 0 {
+		return nil
+	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	now := t.layer()
 	s := now.last()
+	if s != nil && last-s.first >= mostIndexes {
+		t.spare = s.seal()
+	}
 	if s == nil || s.sealed.Load() {
-		s = newSegment(swap{dir: t.dir, spillBytes: int(t.segmentBytes / segmentSpills), buffer: t.spare}, s)
+		s = newSegment(swap{dir: t.dir, spillBytes: int(t.segmentBytes / segmentSpills), buffer: t.spare}, changes[0].index, s)
 		t.spare = nil
 		t.set(now.above, append(slices.Clip(now.segments), s))
 	}
@@ -125,10 +131,10 @@ func (t *tail) below(index uint64) (bytes int64, last uint64) {
 
 // find answers the version of a row that stands as of an index, and whether it is here.
 func (l *layer) find(key []byte, index uint64) (place, bool) {
-	hash := maphash.Bytes(l.seed, key)
+	hash := hashOf(l.seed, key)
 	for _, s := range slices.Backward(l.segments) {
 		if v, ok := s.find(hash, key, index); ok {
-			return place{s, v}, v.index > l.above
+			return v, v.index > l.above
 		}
 	}
 	return place{}, false
@@ -136,7 +142,7 @@ func (l *layer) find(key []byte, index uint64) (place, bool) {
 
 // versions goes over the versions of a row that are only here, at or below an index, the newest first.
 func (l *layer) versions(key []byte, index uint64) iter.Seq[place] {
-	hash := maphash.Bytes(l.seed, key)
+	hash := hashOf(l.seed, key)
 	return func(yield func(place) bool) {
 		for _, s := range slices.Backward(l.segments) {
 			for v := range s.from(s.find(hash, key, index)) {

@@ -59,6 +59,8 @@ type plan struct {
 	v   *View
 	now time.Time
 	err error
+	// spare is what the next puts are made of.
+	spare []put
 }
 
 func (w *Writer) plan(v *View, requestID string, now time.Time) *plan {
@@ -81,10 +83,24 @@ func (p *plan) put(table registryv1.Table, key string, m proto.Message) {
 }
 
 func (p *plan) putValue(table registryv1.Table, key string, value []byte) {
-	p.Command.Operations = append(p.Command.Operations, &registryv1.Operation{Op: &registryv1.Operation_Put{Put: &registryv1.Record{
-		Table: table, Key: key, Value: value, OriginDatacenter: p.w.datacenter,
-	}}})
+	if len(p.spare) == 0 {
+		p.spare = make([]put, usualPuts)
+	}
+	fresh := &p.spare[0]
+	p.spare = p.spare[1:]
+	fresh.row.Table, fresh.row.Key, fresh.row.Value, fresh.row.OriginDatacenter = table, key, value, p.w.datacenter
+	fresh.kind.Put, fresh.operation.Op = &fresh.row, &fresh.kind
+	p.Command.Operations = append(p.Command.Operations, &fresh.operation)
 }
+
+// put is an operation with what it is made of, and usualPuts how many are made at once.
+type put struct {
+	operation registryv1.Operation
+	kind      registryv1.Operation_Put
+	row       registryv1.Record
+}
+
+const usualPuts = 12
 
 func (p *plan) delete(table registryv1.Table, key string) {
 	p.Command.Operations = append(p.Command.Operations, &registryv1.Operation{Op: &registryv1.Operation_Delete{
