@@ -10,7 +10,7 @@ import (
 )
 
 func TestSmallHeapsHaveTheLeastHeadroom(t *testing.T) {
-	require.EqualValues(t, 250, percentFor(0), "before the first collection nothing is known")
+	require.EqualValues(t, 200, percentFor(0), "before the first collection nothing is known")
 	require.EqualValues(t, 100, percentFor(leastHeadroom))
 	require.EqualValues(t, gcPercent, percentFor(1<<30))
 }
