@@ -31,6 +31,5 @@ func TestThePercentageFollowsWhatIsAlive(t *testing.T) {
 	}
 	follows(func(percent int64) bool { return percent == gcPercent })
 	runtime.KeepAlive(large)
-	large = nil
 	follows(func(percent int64) bool { return percent > 2*gcPercent })
 }

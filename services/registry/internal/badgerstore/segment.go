@@ -84,23 +84,16 @@ const segmentSpills = 12
 
 // newSegment answers an empty segment with a swap, whose indexes begin with first. It is about to become like the one before it, if there is one.
 func newSegment(rows swap, first uint64, before *segment) *segment {
-	s := &segment{rows: rows, first: first}
+	s, keys := &segment{rows: rows, first: first}, 0
 	if before != nil {
+		keys = len(before.keys)
 		s.text = make([]byte, 0, len(before.text))
-		s.keys = make([]segmentKey, 0, len(before.keys))
-		s.newest = make([]uint32, 0, len(before.newest))
+		s.keys = make([]segmentKey, 0, keys)
+		s.newest = make([]uint32, 0, keys)
 		s.versions = make([]segmentVersion, 0, len(before.versions))
 	}
-	s.widen(len(before.known()))
+	s.widen(keys)
 	return s
-}
-
-// known answers the keys, none of a segment that there is not.
-func (s *segment) known() []segmentKey {
-	if s == nil {
-		return nil
-	}
-	return s.keys
 }
 
 func (s *segment) add(last uint64, changes []*change, seed maphash.Seed) error {
