@@ -82,7 +82,10 @@ func step(t *rapid.T, w *world) {
 	case 6:
 		plan, _, err = w.w.Heartbeat(w.view, &registryv1.HeartbeatRequest{Nodes: []string{node}}, time.Unix(6, 0))
 	default:
-		plan, err = w.w.RegisterNode(w.view, anyRegistration(t, node, id), time.Unix(7, 0))
+		req := anyRegistration(t, node, id)
+		asked := proto.CloneOf(req)
+		plan, err = w.w.RegisterNode(w.view, req, time.Unix(7, 0))
+		require.Empty(t, cmp.Diff(asked, req, protocmp.Transform()), "another leader may be asked for it")
 	}
 	if err == nil {
 		w.do(plan)
@@ -111,6 +114,9 @@ func anyRegistration(t *rapid.T, node, id string) *registryv1.RegisterNodeReques
 		s := registration(node, id, rapid.SampledFrom(serviceNames).Draw(t, "name")).GetService()
 		if rapid.Bool().Draw(t, "own address") {
 			s.Address = "own"
+		}
+		if rapid.Bool().Draw(t, "defaults") {
+			s.Id, s.Node, s.CreateIndex = "", "", 3
 		}
 		r.Services = append(r.Services, &registryv1.ServiceRegistration{Service: s, Checks: checks()})
 	}

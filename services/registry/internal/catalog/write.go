@@ -146,7 +146,7 @@ func (w *Writer) Register(v *View, req *registryv1.RegisterRequest, now time.Tim
 	if err != nil || len(r.services) == 0 {
 		return done, nil, err
 	}
-	return done, r.services[0].service, nil
+	return done, proto.CloneOf(r.services[0].service), nil
 }
 
 // RegisterNode answers the plan of a registration of many instances.
@@ -172,7 +172,8 @@ type serviceRegistration struct {
 	checks  []*registryv1.Check
 }
 
-// complete fills the request's defaults and checks everything, so that the caller hears of all that is wrong at once.
+// complete fills defaults and checks everything, so that the caller hears of all that is wrong at once. The request stays as it is: whoever carries
+// it to another leader must ask for the same there.
 // prefix stands in front of the fields of a service in what is said about them.
 func (w *Writer) complete(req *registryv1.RegisterNodeRequest, prefix func(i int) string) (registration, error) {
 	if n := len(req.GetServices()); n > w.maxServices {
@@ -188,7 +189,10 @@ func (w *Writer) complete(req *registryv1.RegisterNodeRequest, prefix func(i int
 			continue
 		}
 		service := s.GetService()
-		service.Id, service.Node = cmp.Or(service.GetId(), service.GetName()), cmp.Or(service.GetNode(), r.node.GetName())
+		if service.GetId() == "" || service.GetNode() == "" {
+			service = proto.CloneOf(service)
+			service.Id, service.Node = cmp.Or(service.GetId(), service.GetName()), cmp.Or(service.GetNode(), r.node.GetName())
+		}
 		faulty := func(field, list string) error {
 			return errors.Join(w.rules.service(field, service, r.node.GetName()), w.rules.checks(list, s.GetChecks(), owner{service: service.GetId()}))
 		}
