@@ -41,6 +41,9 @@ func newCodec() codec { return codec{encoding.GetCodecV2(protocodec.Name), &sync
 
 // Marshal implements encoding.CodecV2.
 func (c codec) Marshal(v any) (mem.BufferSlice, error) {
+	if encoded, ok := v.(Encoded); ok {
+		return mem.BufferSlice{mem.SliceBuffer(encoded)}, nil
+	}
 	m, ok := v.(proto.Message)
 	if !ok {
 		return c.CodecV2.Marshal(v)
@@ -79,13 +82,28 @@ func marshalFast(m fast) (mem.BufferSlice, error) {
 
 // Unmarshal implements encoding.CodecV2.
 func (c codec) Unmarshal(data mem.BufferSlice, v any) error {
-	m, ok := v.(fast)
-	if !ok {
+	switch v := v.(type) {
+	case *Encoded:
+		*v = data.Materialize()
+		return nil
+	case fast:
+		// The message refers to its text, so it gets one of its own: one copy instead of one for each field.
+		return c.decodeFast(data.Materialize(), v)
+	default:
 		return c.CodecV2.Unmarshal(data, v)
 	}
+}
+
+// decode reads a message, which may refer to raw afterwards.
+func (c codec) decode(raw Encoded, v any) error {
+	if m, ok := v.(fast); ok {
+		return c.decodeFast(raw, m)
+	}
+	return c.CodecV2.Unmarshal(mem.BufferSlice{mem.SliceBuffer(raw)}, v)
+}
+
+func (c codec) decodeFast(raw []byte, m fast) error {
 	m.Reset()
-	// The message refers to its text, so it gets one of its own: one copy instead of one for each field.
-	raw := data.Materialize()
 	err := c.formOf(m.ProtoReflect().Descriptor()).check(raw, 0)
 	if err == nil {
 		err = m.UnmarshalVTUnsafe(raw)

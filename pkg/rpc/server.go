@@ -38,14 +38,27 @@ type ServerParams struct {
 	// Refused hears of every call that is turned away at the door; may be nil. It must not wait.
 	Refused   func(ctx context.Context, fullMethod string, err error)
 	Telemetry *obs.Telemetry
-	Options   []grpc.ServerOption
+	// Unary are interceptors behind the door, the first outermost.
+	Unary []grpc.UnaryServerInterceptor
+	// Relay passes calls on before they come to those; may be nil.
+	Relay   Relay
+	Options []grpc.ServerOption
 }
 
-// Server is a gRPC server with its health service.
+// Server is a gRPC server with its health service. Services are registered before it serves.
 type Server struct {
 	*grpc.Server
 	// Health is what the standard health service answers; "" is the whole server, and starts as NOT_SERVING.
 	Health *health.Server
+
+	codec codec
+	door  interceptor
+	inner grpc.UnaryServerInterceptor
+	relay Relay
+	// relayed has the methods that relay passes on.
+	relayed map[string]relayed
+	// traces says whether spans are made of calls.
+	traces bool
 }
 
 // NewServer makes a server that speaks mutual TLS, admits by its access table, recovers from
@@ -72,19 +85,23 @@ func NewServer(p ServerParams) (*Server, error) {
 	if !p.Telemetry.Traces() {
 		chain.propagator = p.Telemetry.Propagator
 	}
+	c := newCodec()
 	options := append([]grpc.ServerOption{
 		grpc.Creds(peerCredentials{credentials.NewTLS(p.Identity.ServerTLS(tlsOptions))}),
-		grpc.ChainUnaryInterceptor(chain.unary),
+		grpc.ChainUnaryInterceptor(append([]grpc.UnaryServerInterceptor{chain.unary}, p.Unary...)...),
 		grpc.ChainStreamInterceptor(chain.stream),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: keepaliveTime / 2, PermitWithoutStream: true}),
 		grpc.ConnectionTimeout(connectTimeout),
 		grpc.InitialWindowSize(streamWindow), grpc.InitialConnWindowSize(connWindow),
-		grpc.ForceServerCodecV2(newCodec()),
+		grpc.ForceServerCodecV2(c),
 		grpc.NumStreamWorkers(uint32(streamWorkers * runtime.GOMAXPROCS(0))), //nolint:gosec // a small number
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: keepaliveTime, Timeout: keepaliveTimeout}),
 	}, p.Options...)
 	options = append(serverTracing(p.Telemetry), options...)
-	s := &Server{Server: grpc.NewServer(options...), Health: health.NewServer()}
+	s := &Server{
+		Server: grpc.NewServer(options...), Health: health.NewServer(),
+		codec: c, door: chain, inner: inRow(p.Unary), relay: p.Relay, relayed: map[string]relayed{}, traces: p.Telemetry.Traces(),
+	}
 	s.Health.SetServingStatus("", healthv1.HealthCheckResponse_NOT_SERVING)
 	healthv1.RegisterHealthServer(s.Server, s.Health)
 	return s, nil

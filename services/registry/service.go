@@ -270,7 +270,7 @@ func (s *Service) serve(source identity.Source) error {
 	s.pool = forward.NewPool(source, s.deps.Telemetry, directory, s.cfg.Endpoints.Gateway)
 	router := forward.New(forward.Params{
 		ServerID: r.ID, Routes: routes(s.state.tokens), Leadership: s.node, Directory: s.state.federation,
-		Connections: s.pool, Metrics: crossing, Log: s.deps.Telemetry.Log, NewID: uuid.NewString,
+		Connections: s.pool, Metrics: crossing, Log: s.deps.Telemetry.Log, NewID: uuid.NewString, Propagator: s.deps.Telemetry.Propagator,
 		Admit: s.admit, Published: s.state.hub.Index, MaxInFlight: r.Raft.MaxInFlight, MaxInFlightBytes: r.Raft.MaxInFlightBytes,
 	})
 	s.group.Go("leader watch", router.Run)
@@ -284,11 +284,13 @@ func (s *Service) serve(source identity.Source) error {
 	guard := api.NewGuard(needs(s.state.catalog), s.audit)
 	s.server, err = rpc.NewServer(rpc.ServerParams{
 		Name: Name, Identity: source, Access: api.Access(), Tokens: s.core, Refused: guard.Refused, Telemetry: s.deps.Telemetry,
-		Options: []grpc.ServerOption{grpc.MaxRecvMsgSize(mostMessage), grpc.ChainUnaryInterceptor(guard.Unary, router.Unary, guard.Audited), grpc.ChainStreamInterceptor(guard.Stream)},
+		Unary: []grpc.UnaryServerInterceptor{guard.Unary, router.Unary, guard.Audited}, Relay: router,
+		Options: []grpc.ServerOption{grpc.MaxRecvMsgSize(mostMessage), grpc.ChainStreamInterceptor(guard.Stream)},
 	})
 	if err != nil {
 		return err
 	}
+	s.core.Calls = s.server
 	s.core.Register(s.server)
 	s.listener, err = net.Listen("tcp", r.Listen)
 	if err != nil {

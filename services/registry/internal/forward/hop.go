@@ -42,7 +42,11 @@ func hopsOf(ctx context.Context) hops {
 // outgoing answers a context for passing a call on: the user's token and the marks travel along.
 func outgoing(ctx context.Context, h hops) context.Context {
 	out := ctx
-	if token := rpc.Token(ctx); token != "" {
+	token := rpc.Token(ctx)
+	if token == "" && rpc.CallerFrom(ctx).Grant != nil {
+		token = rpc.AnonymousToken // Somebody without a token: without one, this server would act as itself.
+	}
+	if token != "" {
 		out = rpc.WithToken(out, token)
 	}
 	if h.datacenter != "" {

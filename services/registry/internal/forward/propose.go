@@ -19,7 +19,7 @@ const (
 	tripTimeout = 10 * time.Second
 	// tripsToLeader is how many batches of proposals may be on their way to the leader at once.
 	tripsToLeader = 1
-	tripProposals = 1024
+	tripItems     = 1024
 	tripBytes     = 2 << 20
 )
 
@@ -113,11 +113,9 @@ func (r *Router) proposeAt(ctx context.Context, leader string, proposals []fsm.P
 	for i, p := range proposals {
 		queued[i] = proposal{p, make(chan fsm.Outcome, 1)}
 	}
-	if !r.queue(leader).Add(queued...) {
-		refused := fault.New(fault.ResourceExhausted, ReasonQueueFull, "too many writes wait for the leader already").
-			WithRetryAfter(50 * time.Millisecond)
+	if !r.queuesTo(leader).proposals.Add(queued...) {
 		for i := range outcomes {
-			outcomes[i].Err = refused
+			outcomes[i].Err = queueFull()
 		}
 		return outcomes
 	}
@@ -125,33 +123,44 @@ func (r *Router) proposeAt(ctx context.Context, leader string, proposals []fsm.P
 		select {
 		case outcomes[i] = <-q.reply:
 		case <-ctx.Done():
-			outcomes[i].Err = fault.New(fault.Unknown, fault.ReasonOutcomeUnknown, "the write was proposed, its outcome is not known").
-				WithRemedy("retry with the same request_id").Wrap(context.Cause(ctx))
+			outcomes[i].Err = unknown(context.Cause(ctx))
 		}
 	}
 	return outcomes
 }
 
-// queue answers what waits to go to a leader.
-func (r *Router) queue(leader string) *coalesce.Queue[proposal] {
+func queueFull() error {
+	return fault.New(fault.ResourceExhausted, ReasonQueueFull, "too many writes wait for the leader already").WithRetryAfter(50 * time.Millisecond)
+}
+
+// queuesTo answers what waits to go to a leader.
+func (r *Router) queuesTo(leader string) queues {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	q := r.queues[leader]
-	if q == nil {
-		q = coalesce.NewQueue(coalesce.Params[proposal]{
-			Trips: tripsToLeader, Capacity: r.MaxInFlight,
-			MaxWeight: r.MaxInFlightBytes, Weigh: func(p proposal) int { return len(p.Command) }, Take: take, Do: func(batch []proposal) { r.carry(leader, batch) },
-		})
+	q, ok := r.queues[leader]
+	if !ok {
+		q = queues{
+			proposals: coalesce.NewQueue(coalesce.Params[proposal]{
+				Trips: tripsToLeader, Capacity: r.MaxInFlight, MaxWeight: r.MaxInFlightBytes,
+				Weigh: proposal.weight, Take: take[proposal], Do: func(batch []proposal) { r.carry(leader, batch) },
+			}),
+			calls: coalesce.NewQueue(coalesce.Params[relayed]{
+				Trips: relayTrips, Capacity: r.MaxInFlight, MaxWeight: r.MaxInFlightBytes,
+				Weigh: relayed.weight, Take: take[relayed], Do: func(batch []relayed) { r.carryCalls(leader, batch) },
+			}),
+		}
 		r.queues[leader] = q
 	}
 	return q
 }
 
-func take(waiting []proposal) int {
+func (p proposal) weight() int { return len(p.Command) }
+
+func take[T interface{ weight() int }](waiting []T) int {
 	size := 0
-	for n, p := range waiting {
-		size += len(p.Command)
-		if n == tripProposals || n > 0 && size > tripBytes {
+	for n, item := range waiting {
+		size += item.weight()
+		if n == tripItems || n > 0 && size > tripBytes {
 			return n
 		}
 	}

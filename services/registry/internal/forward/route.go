@@ -32,6 +32,9 @@ type Route struct {
 	Primary func(req any) bool
 	// Named says that requests with one id are told apart by other means: the id is made of what they are about, or a secret is made up for each.
 	Named bool
+	// Shared lets calls travel to the leader together: none takes longer there than its commit does. Only for a Write without
+	// KindOf, Primary and Named.
+	Shared bool
 	// Service names what is asked for, for metrics.
 	Service func(req any) string
 }

@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	"go.opentelemetry.io/otel/propagation"
 	"google.golang.org/grpc"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
@@ -15,6 +16,7 @@ import (
 	"konsul.dev/pkg/backoff"
 	"konsul.dev/pkg/coalesce"
 	"konsul.dev/pkg/fault"
+	"konsul.dev/pkg/rpc"
 	registryv1 "konsul.dev/proto/gen/konsul/registry/v1"
 	"konsul.dev/services/registry/internal/fsm"
 )
@@ -71,6 +73,8 @@ type Params struct {
 	Metrics     *Metrics
 	Log         *slog.Logger
 	NewID       func() string
+	// Propagator writes down the trace of a call that is passed on.
+	Propagator propagation.TextMapPropagator
 	// Admit refuses commands of a version that a member does not understand; so does the leader, unless it is
 	// the one.
 	Admit func(version uint32) error
@@ -93,8 +97,17 @@ type Router struct {
 	leased, verified coalesce.Rounds[uint64]
 	reading          readLeases
 
+	// shared says of each method whose calls share their way to the leader how its requests are read.
+	shared map[string]sharedFields
+
 	mu     sync.Mutex
-	queues map[string]*coalesce.Queue[proposal]
+	queues map[string]queues
+}
+
+// queues are what waits to go to a leader.
+type queues struct {
+	proposals *coalesce.Queue[proposal]
+	calls     *coalesce.Queue[relayed]
 }
 
 // leaderWait is how long a call waits for a leader: longer than an election, shorter than a caller's patience.
@@ -102,7 +115,7 @@ const leaderWait = 5 * time.Second
 
 // New answers a router; its Run must run.
 func New(p Params) *Router {
-	return &Router{Params: p, patience: leaderWait, flights: newFlights(), lines: newLines(), queues: map[string]*coalesce.Queue[proposal]{}}
+	return &Router{Params: p, patience: leaderWait, flights: newFlights(), lines: newLines(), shared: p.Routes.shared(), queues: map[string]queues{}}
 }
 
 // Unary is the router as an interceptor. It goes behind the one that admits callers.
@@ -138,9 +151,11 @@ func (r *Router) Unary(ctx context.Context, req any, info *grpc.UnaryServerInfo,
 
 // call is one request on its way.
 type call struct {
-	route   Route
-	method  string
-	req     any
+	route  Route
+	method string
+	req    any
+	// encoded is the request of a call that shares its way to the leader, and req nil.
+	encoded rpc.Encoded
 	hops    hops
 	handler grpc.UnaryHandler
 }
@@ -225,10 +240,15 @@ func honest(err error, sent bool) error {
 	}
 	switch fault.CodeOf(err) {
 	case fault.Unavailable, fault.ResourceExhausted:
-		return fault.New(fault.Unknown, fault.ReasonOutcomeUnknown, "the write was proposed, its outcome is not known").
-			WithRemedy("retry with the same request_id").Wrap(err)
+		return unknown(err)
 	}
 	return err
+}
+
+// unknown answers the error of a write that may or may not have been done.
+func unknown(cause error) error {
+	return fault.New(fault.Unknown, fault.ReasonOutcomeUnknown, "the write was proposed, its outcome is not known").
+		WithRemedy("retry with the same request_id").Wrap(cause)
 }
 
 func (r *Router) once(ctx context.Context, c call) (any, error) {
@@ -256,6 +276,9 @@ func (r *Router) once(ctx context.Context, c call) (any, error) {
 		if r.Published() >= index {
 			return c.handler(ctx, c.req)
 		}
+	}
+	if c.encoded != nil && !r.lines.lonely(leader) {
+		return r.relay(ctx, c, leader)
 	}
 	return r.toLeader(ctx, c, leader)
 }
@@ -286,10 +309,17 @@ func (r *Router) toLeader(ctx context.Context, c call, leader string) (any, erro
 	}
 	ctx, end := r.flights.begin(ctx, leader)
 	defer end()
-	reply := c.route.Reply()
-	err = conn.Invoke(outgoing(ctx, hops{datacenter: c.hops.datacenter, server: r.ServerID, named: c.hops.named}), c.method, c.req, reply)
+	out := outgoing(ctx, hops{datacenter: c.hops.datacenter, server: r.ServerID, named: c.hops.named})
+	var resp any
+	if c.encoded != nil {
+		var reply rpc.Encoded
+		err, resp = conn.Invoke(out, c.method, c.encoded, &reply), reply
+	} else {
+		reply := c.route.Reply()
+		err, resp = conn.Invoke(out, c.method, c.req, reply), reply
+	}
 	if err == nil {
-		return reply, nil
+		return resp, nil
 	}
 	if cause := context.Cause(ctx); errors.Is(cause, errLeaderMoved) {
 		return nil, errLeaderMoved

@@ -77,7 +77,7 @@ func (x Comparison_Operator) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Comparison_Operator.Descriptor instead.
 func (Comparison_Operator) EnumDescriptor() ([]byte, []int) {
-	return file_konsul_registry_v1_internal_proto_rawDescGZIP(), []int{34, 0}
+	return file_konsul_registry_v1_internal_proto_rawDescGZIP(), []int{38, 0}
 }
 
 type PutJoinTokenRequest struct {
@@ -830,6 +830,7 @@ type AskRequest struct {
 	//
 	//	*AskRequest_Propose
 	//	*AskRequest_ReadIndex
+	//	*AskRequest_Relay
 	Question      isAskRequest_Question `protobuf_oneof:"question"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -890,6 +891,15 @@ func (x *AskRequest) GetReadIndex() *ReadIndexRequest {
 	return nil
 }
 
+func (x *AskRequest) GetRelay() *RelayRequest {
+	if x != nil {
+		if x, ok := x.Question.(*AskRequest_Relay); ok {
+			return x.Relay
+		}
+	}
+	return nil
+}
+
 type isAskRequest_Question interface {
 	isAskRequest_Question()
 }
@@ -902,9 +912,15 @@ type AskRequest_ReadIndex struct {
 	ReadIndex *ReadIndexRequest `protobuf:"bytes,2,opt,name=read_index,json=readIndex,proto3,oneof"`
 }
 
+type AskRequest_Relay struct {
+	Relay *RelayRequest `protobuf:"bytes,3,opt,name=relay,proto3,oneof"`
+}
+
 func (*AskRequest_Propose) isAskRequest_Question() {}
 
 func (*AskRequest_ReadIndex) isAskRequest_Question() {}
+
+func (*AskRequest_Relay) isAskRequest_Question() {}
 
 type AskResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -912,6 +928,7 @@ type AskResponse struct {
 	//
 	//	*AskResponse_Propose
 	//	*AskResponse_ReadIndex
+	//	*AskResponse_Relay
 	Answer        isAskResponse_Answer `protobuf_oneof:"answer"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -972,6 +989,15 @@ func (x *AskResponse) GetReadIndex() *ReadIndexResponse {
 	return nil
 }
 
+func (x *AskResponse) GetRelay() *RelayResponse {
+	if x != nil {
+		if x, ok := x.Answer.(*AskResponse_Relay); ok {
+			return x.Relay
+		}
+	}
+	return nil
+}
+
 type isAskResponse_Answer interface {
 	isAskResponse_Answer()
 }
@@ -984,9 +1010,261 @@ type AskResponse_ReadIndex struct {
 	ReadIndex *ReadIndexResponse `protobuf:"bytes,2,opt,name=read_index,json=readIndex,proto3,oneof"`
 }
 
+type AskResponse_Relay struct {
+	Relay *RelayResponse `protobuf:"bytes,3,opt,name=relay,proto3,oneof"`
+}
+
 func (*AskResponse_Propose) isAskResponse_Answer() {}
 
 func (*AskResponse_ReadIndex) isAskResponse_Answer() {}
+
+func (*AskResponse_Relay) isAskResponse_Answer() {}
+
+// RelayRequest passes on calls to the leader. They are carried out at the same time.
+type RelayRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Calls         []*RelayedCall         `protobuf:"bytes,1,rep,name=calls,proto3" json:"calls,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RelayRequest) Reset() {
+	*x = RelayRequest{}
+	mi := &file_konsul_registry_v1_internal_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RelayRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RelayRequest) ProtoMessage() {}
+
+func (x *RelayRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_konsul_registry_v1_internal_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RelayRequest.ProtoReflect.Descriptor instead.
+func (*RelayRequest) Descriptor() ([]byte, []int) {
+	return file_konsul_registry_v1_internal_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *RelayRequest) GetCalls() []*RelayedCall {
+	if x != nil {
+		return x.Calls
+	}
+	return nil
+}
+
+// RelayedCall is a unary call as it came in, but for its request id.
+type RelayedCall struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Its full name, like "/konsul.registry.v1.CatalogService/RegisterNode".
+	Method string `protobuf:"bytes,1,opt,name=method,proto3" json:"method,omitempty"`
+	// The encoded request.
+	Request []byte `protobuf:"bytes,2,opt,name=request,proto3" json:"request,omitempty"`
+	// Of whom it is, where it has been, and what trace it belongs to.
+	Metadata map[string]string `protobuf:"bytes,3,rep,name=metadata,proto3" json:"metadata,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	// How long the caller waits; 0: as long as it takes.
+	TimeoutMs     uint64 `protobuf:"varint,4,opt,name=timeout_ms,json=timeoutMs,proto3" json:"timeout_ms,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RelayedCall) Reset() {
+	*x = RelayedCall{}
+	mi := &file_konsul_registry_v1_internal_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RelayedCall) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RelayedCall) ProtoMessage() {}
+
+func (x *RelayedCall) ProtoReflect() protoreflect.Message {
+	mi := &file_konsul_registry_v1_internal_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RelayedCall.ProtoReflect.Descriptor instead.
+func (*RelayedCall) Descriptor() ([]byte, []int) {
+	return file_konsul_registry_v1_internal_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *RelayedCall) GetMethod() string {
+	if x != nil {
+		return x.Method
+	}
+	return ""
+}
+
+func (x *RelayedCall) GetRequest() []byte {
+	if x != nil {
+		return x.Request
+	}
+	return nil
+}
+
+func (x *RelayedCall) GetMetadata() map[string]string {
+	if x != nil {
+		return x.Metadata
+	}
+	return nil
+}
+
+func (x *RelayedCall) GetTimeoutMs() uint64 {
+	if x != nil {
+		return x.TimeoutMs
+	}
+	return 0
+}
+
+type RelayResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// One for each call, in order.
+	Outcomes      []*RelayedOutcome `protobuf:"bytes,1,rep,name=outcomes,proto3" json:"outcomes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RelayResponse) Reset() {
+	*x = RelayResponse{}
+	mi := &file_konsul_registry_v1_internal_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RelayResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RelayResponse) ProtoMessage() {}
+
+func (x *RelayResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_konsul_registry_v1_internal_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RelayResponse.ProtoReflect.Descriptor instead.
+func (*RelayResponse) Descriptor() ([]byte, []int) {
+	return file_konsul_registry_v1_internal_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *RelayResponse) GetOutcomes() []*RelayedOutcome {
+	if x != nil {
+		return x.Outcomes
+	}
+	return nil
+}
+
+type RelayedOutcome struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Types that are valid to be assigned to Outcome:
+	//
+	//	*RelayedOutcome_Response
+	//	*RelayedOutcome_Status
+	Outcome       isRelayedOutcome_Outcome `protobuf_oneof:"outcome"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RelayedOutcome) Reset() {
+	*x = RelayedOutcome{}
+	mi := &file_konsul_registry_v1_internal_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RelayedOutcome) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RelayedOutcome) ProtoMessage() {}
+
+func (x *RelayedOutcome) ProtoReflect() protoreflect.Message {
+	mi := &file_konsul_registry_v1_internal_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RelayedOutcome.ProtoReflect.Descriptor instead.
+func (*RelayedOutcome) Descriptor() ([]byte, []int) {
+	return file_konsul_registry_v1_internal_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *RelayedOutcome) GetOutcome() isRelayedOutcome_Outcome {
+	if x != nil {
+		return x.Outcome
+	}
+	return nil
+}
+
+func (x *RelayedOutcome) GetResponse() []byte {
+	if x != nil {
+		if x, ok := x.Outcome.(*RelayedOutcome_Response); ok {
+			return x.Response
+		}
+	}
+	return nil
+}
+
+func (x *RelayedOutcome) GetStatus() *status.Status {
+	if x != nil {
+		if x, ok := x.Outcome.(*RelayedOutcome_Status); ok {
+			return x.Status
+		}
+	}
+	return nil
+}
+
+type isRelayedOutcome_Outcome interface {
+	isRelayedOutcome_Outcome()
+}
+
+type RelayedOutcome_Response struct {
+	// The encoded response.
+	Response []byte `protobuf:"bytes,1,opt,name=response,proto3,oneof"`
+}
+
+type RelayedOutcome_Status struct {
+	Status *status.Status `protobuf:"bytes,2,opt,name=status,proto3,oneof"`
+}
+
+func (*RelayedOutcome_Response) isRelayedOutcome_Outcome() {}
+
+func (*RelayedOutcome_Status) isRelayedOutcome_Outcome() {}
 
 // ReadLease is the leader's promise to change nothing while it lasts, but for taking it back.
 type ReadLease struct {
@@ -1002,7 +1280,7 @@ type ReadLease struct {
 
 func (x *ReadLease) Reset() {
 	*x = ReadLease{}
-	mi := &file_konsul_registry_v1_internal_proto_msgTypes[16]
+	mi := &file_konsul_registry_v1_internal_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1014,7 +1292,7 @@ func (x *ReadLease) String() string {
 func (*ReadLease) ProtoMessage() {}
 
 func (x *ReadLease) ProtoReflect() protoreflect.Message {
-	mi := &file_konsul_registry_v1_internal_proto_msgTypes[16]
+	mi := &file_konsul_registry_v1_internal_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1027,7 +1305,7 @@ func (x *ReadLease) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadLease.ProtoReflect.Descriptor instead.
 func (*ReadLease) Descriptor() ([]byte, []int) {
-	return file_konsul_registry_v1_internal_proto_rawDescGZIP(), []int{16}
+	return file_konsul_registry_v1_internal_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *ReadLease) GetTerm() uint64 {
@@ -1061,7 +1339,7 @@ type RecallReadLeaseRequest struct {
 
 func (x *RecallReadLeaseRequest) Reset() {
 	*x = RecallReadLeaseRequest{}
-	mi := &file_konsul_registry_v1_internal_proto_msgTypes[17]
+	mi := &file_konsul_registry_v1_internal_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1073,7 +1351,7 @@ func (x *RecallReadLeaseRequest) String() string {
 func (*RecallReadLeaseRequest) ProtoMessage() {}
 
 func (x *RecallReadLeaseRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_konsul_registry_v1_internal_proto_msgTypes[17]
+	mi := &file_konsul_registry_v1_internal_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1086,7 +1364,7 @@ func (x *RecallReadLeaseRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RecallReadLeaseRequest.ProtoReflect.Descriptor instead.
 func (*RecallReadLeaseRequest) Descriptor() ([]byte, []int) {
-	return file_konsul_registry_v1_internal_proto_rawDescGZIP(), []int{17}
+	return file_konsul_registry_v1_internal_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *RecallReadLeaseRequest) GetTerm() uint64 {
@@ -1111,7 +1389,7 @@ type RecallReadLeaseResponse struct {
 
 func (x *RecallReadLeaseResponse) Reset() {
 	*x = RecallReadLeaseResponse{}
-	mi := &file_konsul_registry_v1_internal_proto_msgTypes[18]
+	mi := &file_konsul_registry_v1_internal_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1123,7 +1401,7 @@ func (x *RecallReadLeaseResponse) String() string {
 func (*RecallReadLeaseResponse) ProtoMessage() {}
 
 func (x *RecallReadLeaseResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_konsul_registry_v1_internal_proto_msgTypes[18]
+	mi := &file_konsul_registry_v1_internal_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1136,7 +1414,7 @@ func (x *RecallReadLeaseResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RecallReadLeaseResponse.ProtoReflect.Descriptor instead.
 func (*RecallReadLeaseResponse) Descriptor() ([]byte, []int) {
-	return file_konsul_registry_v1_internal_proto_rawDescGZIP(), []int{18}
+	return file_konsul_registry_v1_internal_proto_rawDescGZIP(), []int{22}
 }
 
 type GreetRequest struct {
@@ -1147,7 +1425,7 @@ type GreetRequest struct {
 
 func (x *GreetRequest) Reset() {
 	*x = GreetRequest{}
-	mi := &file_konsul_registry_v1_internal_proto_msgTypes[19]
+	mi := &file_konsul_registry_v1_internal_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1159,7 +1437,7 @@ func (x *GreetRequest) String() string {
 func (*GreetRequest) ProtoMessage() {}
 
 func (x *GreetRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_konsul_registry_v1_internal_proto_msgTypes[19]
+	mi := &file_konsul_registry_v1_internal_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1172,7 +1450,7 @@ func (x *GreetRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GreetRequest.ProtoReflect.Descriptor instead.
 func (*GreetRequest) Descriptor() ([]byte, []int) {
-	return file_konsul_registry_v1_internal_proto_rawDescGZIP(), []int{19}
+	return file_konsul_registry_v1_internal_proto_rawDescGZIP(), []int{23}
 }
 
 type GreetResponse struct {
@@ -1194,7 +1472,7 @@ type GreetResponse struct {
 
 func (x *GreetResponse) Reset() {
 	*x = GreetResponse{}
-	mi := &file_konsul_registry_v1_internal_proto_msgTypes[20]
+	mi := &file_konsul_registry_v1_internal_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1206,7 +1484,7 @@ func (x *GreetResponse) String() string {
 func (*GreetResponse) ProtoMessage() {}
 
 func (x *GreetResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_konsul_registry_v1_internal_proto_msgTypes[20]
+	mi := &file_konsul_registry_v1_internal_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1219,7 +1497,7 @@ func (x *GreetResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GreetResponse.ProtoReflect.Descriptor instead.
 func (*GreetResponse) Descriptor() ([]byte, []int) {
-	return file_konsul_registry_v1_internal_proto_rawDescGZIP(), []int{20}
+	return file_konsul_registry_v1_internal_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *GreetResponse) GetSelf() *Member {
@@ -1277,7 +1555,7 @@ type JoinRequest struct {
 
 func (x *JoinRequest) Reset() {
 	*x = JoinRequest{}
-	mi := &file_konsul_registry_v1_internal_proto_msgTypes[21]
+	mi := &file_konsul_registry_v1_internal_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1289,7 +1567,7 @@ func (x *JoinRequest) String() string {
 func (*JoinRequest) ProtoMessage() {}
 
 func (x *JoinRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_konsul_registry_v1_internal_proto_msgTypes[21]
+	mi := &file_konsul_registry_v1_internal_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1302,7 +1580,7 @@ func (x *JoinRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JoinRequest.ProtoReflect.Descriptor instead.
 func (*JoinRequest) Descriptor() ([]byte, []int) {
-	return file_konsul_registry_v1_internal_proto_rawDescGZIP(), []int{21}
+	return file_konsul_registry_v1_internal_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *JoinRequest) GetMember() *Member {
@@ -1344,7 +1622,7 @@ type JoinResponse struct {
 
 func (x *JoinResponse) Reset() {
 	*x = JoinResponse{}
-	mi := &file_konsul_registry_v1_internal_proto_msgTypes[22]
+	mi := &file_konsul_registry_v1_internal_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1356,7 +1634,7 @@ func (x *JoinResponse) String() string {
 func (*JoinResponse) ProtoMessage() {}
 
 func (x *JoinResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_konsul_registry_v1_internal_proto_msgTypes[22]
+	mi := &file_konsul_registry_v1_internal_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1369,7 +1647,7 @@ func (x *JoinResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JoinResponse.ProtoReflect.Descriptor instead.
 func (*JoinResponse) Descriptor() ([]byte, []int) {
-	return file_konsul_registry_v1_internal_proto_rawDescGZIP(), []int{22}
+	return file_konsul_registry_v1_internal_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *JoinResponse) GetGeneration() uint64 {
@@ -1396,7 +1674,7 @@ type AnnounceRequest struct {
 
 func (x *AnnounceRequest) Reset() {
 	*x = AnnounceRequest{}
-	mi := &file_konsul_registry_v1_internal_proto_msgTypes[23]
+	mi := &file_konsul_registry_v1_internal_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1408,7 +1686,7 @@ func (x *AnnounceRequest) String() string {
 func (*AnnounceRequest) ProtoMessage() {}
 
 func (x *AnnounceRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_konsul_registry_v1_internal_proto_msgTypes[23]
+	mi := &file_konsul_registry_v1_internal_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1421,7 +1699,7 @@ func (x *AnnounceRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AnnounceRequest.ProtoReflect.Descriptor instead.
 func (*AnnounceRequest) Descriptor() ([]byte, []int) {
-	return file_konsul_registry_v1_internal_proto_rawDescGZIP(), []int{23}
+	return file_konsul_registry_v1_internal_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *AnnounceRequest) GetMember() *Member {
@@ -1446,7 +1724,7 @@ type AnnounceResponse struct {
 
 func (x *AnnounceResponse) Reset() {
 	*x = AnnounceResponse{}
-	mi := &file_konsul_registry_v1_internal_proto_msgTypes[24]
+	mi := &file_konsul_registry_v1_internal_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1458,7 +1736,7 @@ func (x *AnnounceResponse) String() string {
 func (*AnnounceResponse) ProtoMessage() {}
 
 func (x *AnnounceResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_konsul_registry_v1_internal_proto_msgTypes[24]
+	mi := &file_konsul_registry_v1_internal_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1471,7 +1749,7 @@ func (x *AnnounceResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AnnounceResponse.ProtoReflect.Descriptor instead.
 func (*AnnounceResponse) Descriptor() ([]byte, []int) {
-	return file_konsul_registry_v1_internal_proto_rawDescGZIP(), []int{24}
+	return file_konsul_registry_v1_internal_proto_rawDescGZIP(), []int{28}
 }
 
 type AdmitRequest struct {
@@ -1484,7 +1762,7 @@ type AdmitRequest struct {
 
 func (x *AdmitRequest) Reset() {
 	*x = AdmitRequest{}
-	mi := &file_konsul_registry_v1_internal_proto_msgTypes[25]
+	mi := &file_konsul_registry_v1_internal_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1496,7 +1774,7 @@ func (x *AdmitRequest) String() string {
 func (*AdmitRequest) ProtoMessage() {}
 
 func (x *AdmitRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_konsul_registry_v1_internal_proto_msgTypes[25]
+	mi := &file_konsul_registry_v1_internal_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1509,7 +1787,7 @@ func (x *AdmitRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AdmitRequest.ProtoReflect.Descriptor instead.
 func (*AdmitRequest) Descriptor() ([]byte, []int) {
-	return file_konsul_registry_v1_internal_proto_rawDescGZIP(), []int{25}
+	return file_konsul_registry_v1_internal_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *AdmitRequest) GetGeneration() uint64 {
@@ -1534,7 +1812,7 @@ type AdmitResponse struct {
 
 func (x *AdmitResponse) Reset() {
 	*x = AdmitResponse{}
-	mi := &file_konsul_registry_v1_internal_proto_msgTypes[26]
+	mi := &file_konsul_registry_v1_internal_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1546,7 +1824,7 @@ func (x *AdmitResponse) String() string {
 func (*AdmitResponse) ProtoMessage() {}
 
 func (x *AdmitResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_konsul_registry_v1_internal_proto_msgTypes[26]
+	mi := &file_konsul_registry_v1_internal_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1559,7 +1837,7 @@ func (x *AdmitResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AdmitResponse.ProtoReflect.Descriptor instead.
 func (*AdmitResponse) Descriptor() ([]byte, []int) {
-	return file_konsul_registry_v1_internal_proto_rawDescGZIP(), []int{26}
+	return file_konsul_registry_v1_internal_proto_rawDescGZIP(), []int{30}
 }
 
 // Command is one entry of the Raft log. It is versioned: a server that does not know a kind stops rather than skips it.
@@ -1593,7 +1871,7 @@ type Command struct {
 
 func (x *Command) Reset() {
 	*x = Command{}
-	mi := &file_konsul_registry_v1_internal_proto_msgTypes[27]
+	mi := &file_konsul_registry_v1_internal_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1605,7 +1883,7 @@ func (x *Command) String() string {
 func (*Command) ProtoMessage() {}
 
 func (x *Command) ProtoReflect() protoreflect.Message {
-	mi := &file_konsul_registry_v1_internal_proto_msgTypes[27]
+	mi := &file_konsul_registry_v1_internal_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1618,7 +1896,7 @@ func (x *Command) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Command.ProtoReflect.Descriptor instead.
 func (*Command) Descriptor() ([]byte, []int) {
-	return file_konsul_registry_v1_internal_proto_rawDescGZIP(), []int{27}
+	return file_konsul_registry_v1_internal_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *Command) GetTime() *timestamppb.Timestamp {
@@ -1711,7 +1989,7 @@ type Operation struct {
 
 func (x *Operation) Reset() {
 	*x = Operation{}
-	mi := &file_konsul_registry_v1_internal_proto_msgTypes[28]
+	mi := &file_konsul_registry_v1_internal_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1723,7 +2001,7 @@ func (x *Operation) String() string {
 func (*Operation) ProtoMessage() {}
 
 func (x *Operation) ProtoReflect() protoreflect.Message {
-	mi := &file_konsul_registry_v1_internal_proto_msgTypes[28]
+	mi := &file_konsul_registry_v1_internal_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1736,7 +2014,7 @@ func (x *Operation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Operation.ProtoReflect.Descriptor instead.
 func (*Operation) Descriptor() ([]byte, []int) {
-	return file_konsul_registry_v1_internal_proto_rawDescGZIP(), []int{28}
+	return file_konsul_registry_v1_internal_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *Operation) GetOp() isOperation_Op {
@@ -1890,7 +2168,7 @@ type DeleteBelow struct {
 
 func (x *DeleteBelow) Reset() {
 	*x = DeleteBelow{}
-	mi := &file_konsul_registry_v1_internal_proto_msgTypes[29]
+	mi := &file_konsul_registry_v1_internal_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1902,7 +2180,7 @@ func (x *DeleteBelow) String() string {
 func (*DeleteBelow) ProtoMessage() {}
 
 func (x *DeleteBelow) ProtoReflect() protoreflect.Message {
-	mi := &file_konsul_registry_v1_internal_proto_msgTypes[29]
+	mi := &file_konsul_registry_v1_internal_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1915,7 +2193,7 @@ func (x *DeleteBelow) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteBelow.ProtoReflect.Descriptor instead.
 func (*DeleteBelow) Descriptor() ([]byte, []int) {
-	return file_konsul_registry_v1_internal_proto_rawDescGZIP(), []int{29}
+	return file_konsul_registry_v1_internal_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *DeleteBelow) GetPrefix() *RecordKey {
@@ -1948,7 +2226,7 @@ type EndLease struct {
 
 func (x *EndLease) Reset() {
 	*x = EndLease{}
-	mi := &file_konsul_registry_v1_internal_proto_msgTypes[30]
+	mi := &file_konsul_registry_v1_internal_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1960,7 +2238,7 @@ func (x *EndLease) String() string {
 func (*EndLease) ProtoMessage() {}
 
 func (x *EndLease) ProtoReflect() protoreflect.Message {
-	mi := &file_konsul_registry_v1_internal_proto_msgTypes[30]
+	mi := &file_konsul_registry_v1_internal_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1973,7 +2251,7 @@ func (x *EndLease) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EndLease.ProtoReflect.Descriptor instead.
 func (*EndLease) Descriptor() ([]byte, []int) {
-	return file_konsul_registry_v1_internal_proto_rawDescGZIP(), []int{30}
+	return file_konsul_registry_v1_internal_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *EndLease) GetId() string {
@@ -1995,7 +2273,7 @@ type AcquireLock struct {
 
 func (x *AcquireLock) Reset() {
 	*x = AcquireLock{}
-	mi := &file_konsul_registry_v1_internal_proto_msgTypes[31]
+	mi := &file_konsul_registry_v1_internal_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2007,7 +2285,7 @@ func (x *AcquireLock) String() string {
 func (*AcquireLock) ProtoMessage() {}
 
 func (x *AcquireLock) ProtoReflect() protoreflect.Message {
-	mi := &file_konsul_registry_v1_internal_proto_msgTypes[31]
+	mi := &file_konsul_registry_v1_internal_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2020,7 +2298,7 @@ func (x *AcquireLock) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AcquireLock.ProtoReflect.Descriptor instead.
 func (*AcquireLock) Descriptor() ([]byte, []int) {
-	return file_konsul_registry_v1_internal_proto_rawDescGZIP(), []int{31}
+	return file_konsul_registry_v1_internal_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *AcquireLock) GetName() string {
@@ -2061,7 +2339,7 @@ type RecordKey struct {
 
 func (x *RecordKey) Reset() {
 	*x = RecordKey{}
-	mi := &file_konsul_registry_v1_internal_proto_msgTypes[32]
+	mi := &file_konsul_registry_v1_internal_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2073,7 +2351,7 @@ func (x *RecordKey) String() string {
 func (*RecordKey) ProtoMessage() {}
 
 func (x *RecordKey) ProtoReflect() protoreflect.Message {
-	mi := &file_konsul_registry_v1_internal_proto_msgTypes[32]
+	mi := &file_konsul_registry_v1_internal_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2086,7 +2364,7 @@ func (x *RecordKey) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RecordKey.ProtoReflect.Descriptor instead.
 func (*RecordKey) Descriptor() ([]byte, []int) {
-	return file_konsul_registry_v1_internal_proto_rawDescGZIP(), []int{32}
+	return file_konsul_registry_v1_internal_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *RecordKey) GetTable() Table {
@@ -2121,7 +2399,7 @@ type Condition struct {
 
 func (x *Condition) Reset() {
 	*x = Condition{}
-	mi := &file_konsul_registry_v1_internal_proto_msgTypes[33]
+	mi := &file_konsul_registry_v1_internal_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2133,7 +2411,7 @@ func (x *Condition) String() string {
 func (*Condition) ProtoMessage() {}
 
 func (x *Condition) ProtoReflect() protoreflect.Message {
-	mi := &file_konsul_registry_v1_internal_proto_msgTypes[33]
+	mi := &file_konsul_registry_v1_internal_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2146,7 +2424,7 @@ func (x *Condition) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Condition.ProtoReflect.Descriptor instead.
 func (*Condition) Descriptor() ([]byte, []int) {
-	return file_konsul_registry_v1_internal_proto_rawDescGZIP(), []int{33}
+	return file_konsul_registry_v1_internal_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *Condition) GetRow() *RecordKey {
@@ -2206,7 +2484,7 @@ type Comparison struct {
 
 func (x *Comparison) Reset() {
 	*x = Comparison{}
-	mi := &file_konsul_registry_v1_internal_proto_msgTypes[34]
+	mi := &file_konsul_registry_v1_internal_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2218,7 +2496,7 @@ func (x *Comparison) String() string {
 func (*Comparison) ProtoMessage() {}
 
 func (x *Comparison) ProtoReflect() protoreflect.Message {
-	mi := &file_konsul_registry_v1_internal_proto_msgTypes[34]
+	mi := &file_konsul_registry_v1_internal_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2231,7 +2509,7 @@ func (x *Comparison) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Comparison.ProtoReflect.Descriptor instead.
 func (*Comparison) Descriptor() ([]byte, []int) {
-	return file_konsul_registry_v1_internal_proto_rawDescGZIP(), []int{34}
+	return file_konsul_registry_v1_internal_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *Comparison) GetOperator() Comparison_Operator {
@@ -2381,7 +2659,7 @@ type CommandResult struct {
 
 func (x *CommandResult) Reset() {
 	*x = CommandResult{}
-	mi := &file_konsul_registry_v1_internal_proto_msgTypes[35]
+	mi := &file_konsul_registry_v1_internal_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2393,7 +2671,7 @@ func (x *CommandResult) String() string {
 func (*CommandResult) ProtoMessage() {}
 
 func (x *CommandResult) ProtoReflect() protoreflect.Message {
-	mi := &file_konsul_registry_v1_internal_proto_msgTypes[35]
+	mi := &file_konsul_registry_v1_internal_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2406,7 +2684,7 @@ func (x *CommandResult) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CommandResult.ProtoReflect.Descriptor instead.
 func (*CommandResult) Descriptor() ([]byte, []int) {
-	return file_konsul_registry_v1_internal_proto_rawDescGZIP(), []int{35}
+	return file_konsul_registry_v1_internal_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *CommandResult) GetIndex() uint64 {
@@ -2470,7 +2748,7 @@ type OperationOutcome struct {
 
 func (x *OperationOutcome) Reset() {
 	*x = OperationOutcome{}
-	mi := &file_konsul_registry_v1_internal_proto_msgTypes[36]
+	mi := &file_konsul_registry_v1_internal_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2482,7 +2760,7 @@ func (x *OperationOutcome) String() string {
 func (*OperationOutcome) ProtoMessage() {}
 
 func (x *OperationOutcome) ProtoReflect() protoreflect.Message {
-	mi := &file_konsul_registry_v1_internal_proto_msgTypes[36]
+	mi := &file_konsul_registry_v1_internal_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2495,7 +2773,7 @@ func (x *OperationOutcome) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OperationOutcome.ProtoReflect.Descriptor instead.
 func (*OperationOutcome) Descriptor() ([]byte, []int) {
-	return file_konsul_registry_v1_internal_proto_rawDescGZIP(), []int{36}
+	return file_konsul_registry_v1_internal_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *OperationOutcome) GetRow() *Record {
@@ -2522,7 +2800,7 @@ type RequestOutcomes struct {
 
 func (x *RequestOutcomes) Reset() {
 	*x = RequestOutcomes{}
-	mi := &file_konsul_registry_v1_internal_proto_msgTypes[37]
+	mi := &file_konsul_registry_v1_internal_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2534,7 +2812,7 @@ func (x *RequestOutcomes) String() string {
 func (*RequestOutcomes) ProtoMessage() {}
 
 func (x *RequestOutcomes) ProtoReflect() protoreflect.Message {
-	mi := &file_konsul_registry_v1_internal_proto_msgTypes[37]
+	mi := &file_konsul_registry_v1_internal_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2547,7 +2825,7 @@ func (x *RequestOutcomes) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RequestOutcomes.ProtoReflect.Descriptor instead.
 func (*RequestOutcomes) Descriptor() ([]byte, []int) {
-	return file_konsul_registry_v1_internal_proto_rawDescGZIP(), []int{37}
+	return file_konsul_registry_v1_internal_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *RequestOutcomes) GetOutcomes() []*RequestOutcome {
@@ -2578,7 +2856,7 @@ type RequestOutcome struct {
 
 func (x *RequestOutcome) Reset() {
 	*x = RequestOutcome{}
-	mi := &file_konsul_registry_v1_internal_proto_msgTypes[38]
+	mi := &file_konsul_registry_v1_internal_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2590,7 +2868,7 @@ func (x *RequestOutcome) String() string {
 func (*RequestOutcome) ProtoMessage() {}
 
 func (x *RequestOutcome) ProtoReflect() protoreflect.Message {
-	mi := &file_konsul_registry_v1_internal_proto_msgTypes[38]
+	mi := &file_konsul_registry_v1_internal_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2603,7 +2881,7 @@ func (x *RequestOutcome) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RequestOutcome.ProtoReflect.Descriptor instead.
 func (*RequestOutcome) Descriptor() ([]byte, []int) {
-	return file_konsul_registry_v1_internal_proto_rawDescGZIP(), []int{38}
+	return file_konsul_registry_v1_internal_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *RequestOutcome) GetRequestId() string {
@@ -2668,7 +2946,7 @@ type SnapshotHeader struct {
 
 func (x *SnapshotHeader) Reset() {
 	*x = SnapshotHeader{}
-	mi := &file_konsul_registry_v1_internal_proto_msgTypes[39]
+	mi := &file_konsul_registry_v1_internal_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2680,7 +2958,7 @@ func (x *SnapshotHeader) String() string {
 func (*SnapshotHeader) ProtoMessage() {}
 
 func (x *SnapshotHeader) ProtoReflect() protoreflect.Message {
-	mi := &file_konsul_registry_v1_internal_proto_msgTypes[39]
+	mi := &file_konsul_registry_v1_internal_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2693,7 +2971,7 @@ func (x *SnapshotHeader) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotHeader.ProtoReflect.Descriptor instead.
 func (*SnapshotHeader) Descriptor() ([]byte, []int) {
-	return file_konsul_registry_v1_internal_proto_rawDescGZIP(), []int{39}
+	return file_konsul_registry_v1_internal_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *SnapshotHeader) GetIndex() uint64 {
@@ -2766,19 +3044,38 @@ const file_konsul_registry_v1_internal_proto_rawDesc = "" +
 	"\x11ReadIndexResponse\x12\x14\n" +
 	"\x05index\x18\x01 \x01(\x04R\x05index\x12\x12\n" +
 	"\x04term\x18\x02 \x01(\x04R\x04term\x123\n" +
-	"\x05lease\x18\x03 \x01(\v2\x1d.konsul.registry.v1.ReadLeaseR\x05lease\"\x9f\x01\n" +
+	"\x05lease\x18\x03 \x01(\v2\x1d.konsul.registry.v1.ReadLeaseR\x05lease\"\xd9\x01\n" +
 	"\n" +
 	"AskRequest\x12>\n" +
 	"\apropose\x18\x01 \x01(\v2\".konsul.registry.v1.ProposeRequestH\x00R\apropose\x12E\n" +
 	"\n" +
-	"read_index\x18\x02 \x01(\v2$.konsul.registry.v1.ReadIndexRequestH\x00R\treadIndexB\n" +
+	"read_index\x18\x02 \x01(\v2$.konsul.registry.v1.ReadIndexRequestH\x00R\treadIndex\x128\n" +
+	"\x05relay\x18\x03 \x01(\v2 .konsul.registry.v1.RelayRequestH\x00R\x05relayB\n" +
 	"\n" +
-	"\bquestion\"\xa0\x01\n" +
+	"\bquestion\"\xdb\x01\n" +
 	"\vAskResponse\x12?\n" +
 	"\apropose\x18\x01 \x01(\v2#.konsul.registry.v1.ProposeResponseH\x00R\apropose\x12F\n" +
 	"\n" +
-	"read_index\x18\x02 \x01(\v2%.konsul.registry.v1.ReadIndexResponseH\x00R\treadIndexB\b\n" +
-	"\x06answer\"h\n" +
+	"read_index\x18\x02 \x01(\v2%.konsul.registry.v1.ReadIndexResponseH\x00R\treadIndex\x129\n" +
+	"\x05relay\x18\x03 \x01(\v2!.konsul.registry.v1.RelayResponseH\x00R\x05relayB\b\n" +
+	"\x06answer\"E\n" +
+	"\fRelayRequest\x125\n" +
+	"\x05calls\x18\x01 \x03(\v2\x1f.konsul.registry.v1.RelayedCallR\x05calls\"\xe6\x01\n" +
+	"\vRelayedCall\x12\x16\n" +
+	"\x06method\x18\x01 \x01(\tR\x06method\x12\x18\n" +
+	"\arequest\x18\x02 \x01(\fR\arequest\x12I\n" +
+	"\bmetadata\x18\x03 \x03(\v2-.konsul.registry.v1.RelayedCall.MetadataEntryR\bmetadata\x12\x1d\n" +
+	"\n" +
+	"timeout_ms\x18\x04 \x01(\x04R\ttimeoutMs\x1a;\n" +
+	"\rMetadataEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"O\n" +
+	"\rRelayResponse\x12>\n" +
+	"\boutcomes\x18\x01 \x03(\v2\".konsul.registry.v1.RelayedOutcomeR\boutcomes\"g\n" +
+	"\x0eRelayedOutcome\x12\x1c\n" +
+	"\bresponse\x18\x01 \x01(\fH\x00R\bresponse\x12,\n" +
+	"\x06status\x18\x02 \x01(\v2\x12.google.rpc.StatusH\x00R\x06statusB\t\n" +
+	"\aoutcome\"h\n" +
 	"\tReadLease\x12\x12\n" +
 	"\x04term\x18\x01 \x01(\x04R\x04term\x12\x16\n" +
 	"\x06number\x18\x02 \x01(\x04R\x06number\x12/\n" +
@@ -2944,7 +3241,7 @@ func file_konsul_registry_v1_internal_proto_rawDescGZIP() []byte {
 }
 
 var file_konsul_registry_v1_internal_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_konsul_registry_v1_internal_proto_msgTypes = make([]protoimpl.MessageInfo, 40)
+var file_konsul_registry_v1_internal_proto_msgTypes = make([]protoimpl.MessageInfo, 45)
 var file_konsul_registry_v1_internal_proto_goTypes = []any{
 	(Comparison_Operator)(0),        // 0: konsul.registry.v1.Comparison.Operator
 	(*PutJoinTokenRequest)(nil),     // 1: konsul.registry.v1.PutJoinTokenRequest
@@ -2963,114 +3260,125 @@ var file_konsul_registry_v1_internal_proto_goTypes = []any{
 	(*ReadIndexResponse)(nil),       // 14: konsul.registry.v1.ReadIndexResponse
 	(*AskRequest)(nil),              // 15: konsul.registry.v1.AskRequest
 	(*AskResponse)(nil),             // 16: konsul.registry.v1.AskResponse
-	(*ReadLease)(nil),               // 17: konsul.registry.v1.ReadLease
-	(*RecallReadLeaseRequest)(nil),  // 18: konsul.registry.v1.RecallReadLeaseRequest
-	(*RecallReadLeaseResponse)(nil), // 19: konsul.registry.v1.RecallReadLeaseResponse
-	(*GreetRequest)(nil),            // 20: konsul.registry.v1.GreetRequest
-	(*GreetResponse)(nil),           // 21: konsul.registry.v1.GreetResponse
-	(*JoinRequest)(nil),             // 22: konsul.registry.v1.JoinRequest
-	(*JoinResponse)(nil),            // 23: konsul.registry.v1.JoinResponse
-	(*AnnounceRequest)(nil),         // 24: konsul.registry.v1.AnnounceRequest
-	(*AnnounceResponse)(nil),        // 25: konsul.registry.v1.AnnounceResponse
-	(*AdmitRequest)(nil),            // 26: konsul.registry.v1.AdmitRequest
-	(*AdmitResponse)(nil),           // 27: konsul.registry.v1.AdmitResponse
-	(*Command)(nil),                 // 28: konsul.registry.v1.Command
-	(*Operation)(nil),               // 29: konsul.registry.v1.Operation
-	(*DeleteBelow)(nil),             // 30: konsul.registry.v1.DeleteBelow
-	(*EndLease)(nil),                // 31: konsul.registry.v1.EndLease
-	(*AcquireLock)(nil),             // 32: konsul.registry.v1.AcquireLock
-	(*RecordKey)(nil),               // 33: konsul.registry.v1.RecordKey
-	(*Condition)(nil),               // 34: konsul.registry.v1.Condition
-	(*Comparison)(nil),              // 35: konsul.registry.v1.Comparison
-	(*CommandResult)(nil),           // 36: konsul.registry.v1.CommandResult
-	(*OperationOutcome)(nil),        // 37: konsul.registry.v1.OperationOutcome
-	(*RequestOutcomes)(nil),         // 38: konsul.registry.v1.RequestOutcomes
-	(*RequestOutcome)(nil),          // 39: konsul.registry.v1.RequestOutcome
-	(*SnapshotHeader)(nil),          // 40: konsul.registry.v1.SnapshotHeader
-	(*JoinToken)(nil),               // 41: konsul.registry.v1.JoinToken
-	(*v1.Datacenter)(nil),           // 42: konsul.federation.v1.Datacenter
-	(*CARoot)(nil),                  // 43: konsul.registry.v1.CARoot
-	(*status.Status)(nil),           // 44: google.rpc.Status
-	(*durationpb.Duration)(nil),     // 45: google.protobuf.Duration
-	(*Member)(nil),                  // 46: konsul.registry.v1.Member
-	(*timestamppb.Timestamp)(nil),   // 47: google.protobuf.Timestamp
-	(*Record)(nil),                  // 48: konsul.registry.v1.Record
-	(Table)(0),                      // 49: konsul.registry.v1.Table
+	(*RelayRequest)(nil),            // 17: konsul.registry.v1.RelayRequest
+	(*RelayedCall)(nil),             // 18: konsul.registry.v1.RelayedCall
+	(*RelayResponse)(nil),           // 19: konsul.registry.v1.RelayResponse
+	(*RelayedOutcome)(nil),          // 20: konsul.registry.v1.RelayedOutcome
+	(*ReadLease)(nil),               // 21: konsul.registry.v1.ReadLease
+	(*RecallReadLeaseRequest)(nil),  // 22: konsul.registry.v1.RecallReadLeaseRequest
+	(*RecallReadLeaseResponse)(nil), // 23: konsul.registry.v1.RecallReadLeaseResponse
+	(*GreetRequest)(nil),            // 24: konsul.registry.v1.GreetRequest
+	(*GreetResponse)(nil),           // 25: konsul.registry.v1.GreetResponse
+	(*JoinRequest)(nil),             // 26: konsul.registry.v1.JoinRequest
+	(*JoinResponse)(nil),            // 27: konsul.registry.v1.JoinResponse
+	(*AnnounceRequest)(nil),         // 28: konsul.registry.v1.AnnounceRequest
+	(*AnnounceResponse)(nil),        // 29: konsul.registry.v1.AnnounceResponse
+	(*AdmitRequest)(nil),            // 30: konsul.registry.v1.AdmitRequest
+	(*AdmitResponse)(nil),           // 31: konsul.registry.v1.AdmitResponse
+	(*Command)(nil),                 // 32: konsul.registry.v1.Command
+	(*Operation)(nil),               // 33: konsul.registry.v1.Operation
+	(*DeleteBelow)(nil),             // 34: konsul.registry.v1.DeleteBelow
+	(*EndLease)(nil),                // 35: konsul.registry.v1.EndLease
+	(*AcquireLock)(nil),             // 36: konsul.registry.v1.AcquireLock
+	(*RecordKey)(nil),               // 37: konsul.registry.v1.RecordKey
+	(*Condition)(nil),               // 38: konsul.registry.v1.Condition
+	(*Comparison)(nil),              // 39: konsul.registry.v1.Comparison
+	(*CommandResult)(nil),           // 40: konsul.registry.v1.CommandResult
+	(*OperationOutcome)(nil),        // 41: konsul.registry.v1.OperationOutcome
+	(*RequestOutcomes)(nil),         // 42: konsul.registry.v1.RequestOutcomes
+	(*RequestOutcome)(nil),          // 43: konsul.registry.v1.RequestOutcome
+	(*SnapshotHeader)(nil),          // 44: konsul.registry.v1.SnapshotHeader
+	nil,                             // 45: konsul.registry.v1.RelayedCall.MetadataEntry
+	(*JoinToken)(nil),               // 46: konsul.registry.v1.JoinToken
+	(*v1.Datacenter)(nil),           // 47: konsul.federation.v1.Datacenter
+	(*CARoot)(nil),                  // 48: konsul.registry.v1.CARoot
+	(*status.Status)(nil),           // 49: google.rpc.Status
+	(*durationpb.Duration)(nil),     // 50: google.protobuf.Duration
+	(*Member)(nil),                  // 51: konsul.registry.v1.Member
+	(*timestamppb.Timestamp)(nil),   // 52: google.protobuf.Timestamp
+	(*Record)(nil),                  // 53: konsul.registry.v1.Record
+	(Table)(0),                      // 54: konsul.registry.v1.Table
 }
 var file_konsul_registry_v1_internal_proto_depIdxs = []int32{
-	41, // 0: konsul.registry.v1.PutJoinTokenRequest.token:type_name -> konsul.registry.v1.JoinToken
-	41, // 1: konsul.registry.v1.GetJoinTokenResponse.token:type_name -> konsul.registry.v1.JoinToken
-	42, // 2: konsul.registry.v1.AdmitDatacenterRequest.datacenter:type_name -> konsul.federation.v1.Datacenter
-	43, // 3: konsul.registry.v1.PublishRootsRequest.roots:type_name -> konsul.registry.v1.CARoot
+	46, // 0: konsul.registry.v1.PutJoinTokenRequest.token:type_name -> konsul.registry.v1.JoinToken
+	46, // 1: konsul.registry.v1.GetJoinTokenResponse.token:type_name -> konsul.registry.v1.JoinToken
+	47, // 2: konsul.registry.v1.AdmitDatacenterRequest.datacenter:type_name -> konsul.federation.v1.Datacenter
+	48, // 3: konsul.registry.v1.PublishRootsRequest.roots:type_name -> konsul.registry.v1.CARoot
 	9,  // 4: konsul.registry.v1.ProposeRequest.proposals:type_name -> konsul.registry.v1.Proposal
 	12, // 5: konsul.registry.v1.ProposeResponse.outcomes:type_name -> konsul.registry.v1.ProposalOutcome
-	36, // 6: konsul.registry.v1.ProposalOutcome.result:type_name -> konsul.registry.v1.CommandResult
-	44, // 7: konsul.registry.v1.ProposalOutcome.status:type_name -> google.rpc.Status
-	17, // 8: konsul.registry.v1.ReadIndexResponse.lease:type_name -> konsul.registry.v1.ReadLease
+	40, // 6: konsul.registry.v1.ProposalOutcome.result:type_name -> konsul.registry.v1.CommandResult
+	49, // 7: konsul.registry.v1.ProposalOutcome.status:type_name -> google.rpc.Status
+	21, // 8: konsul.registry.v1.ReadIndexResponse.lease:type_name -> konsul.registry.v1.ReadLease
 	10, // 9: konsul.registry.v1.AskRequest.propose:type_name -> konsul.registry.v1.ProposeRequest
 	13, // 10: konsul.registry.v1.AskRequest.read_index:type_name -> konsul.registry.v1.ReadIndexRequest
-	11, // 11: konsul.registry.v1.AskResponse.propose:type_name -> konsul.registry.v1.ProposeResponse
-	14, // 12: konsul.registry.v1.AskResponse.read_index:type_name -> konsul.registry.v1.ReadIndexResponse
-	45, // 13: konsul.registry.v1.ReadLease.lasts:type_name -> google.protobuf.Duration
-	46, // 14: konsul.registry.v1.GreetResponse.self:type_name -> konsul.registry.v1.Member
-	46, // 15: konsul.registry.v1.GreetResponse.met:type_name -> konsul.registry.v1.Member
-	46, // 16: konsul.registry.v1.JoinRequest.member:type_name -> konsul.registry.v1.Member
-	46, // 17: konsul.registry.v1.JoinResponse.members:type_name -> konsul.registry.v1.Member
-	46, // 18: konsul.registry.v1.AnnounceRequest.member:type_name -> konsul.registry.v1.Member
-	46, // 19: konsul.registry.v1.AdmitRequest.members:type_name -> konsul.registry.v1.Member
-	47, // 20: konsul.registry.v1.Command.time:type_name -> google.protobuf.Timestamp
-	29, // 21: konsul.registry.v1.Command.operations:type_name -> konsul.registry.v1.Operation
-	34, // 22: konsul.registry.v1.Command.conditions:type_name -> konsul.registry.v1.Condition
-	29, // 23: konsul.registry.v1.Command.otherwise:type_name -> konsul.registry.v1.Operation
-	48, // 24: konsul.registry.v1.Operation.put:type_name -> konsul.registry.v1.Record
-	33, // 25: konsul.registry.v1.Operation.delete:type_name -> konsul.registry.v1.RecordKey
-	33, // 26: konsul.registry.v1.Operation.delete_prefix:type_name -> konsul.registry.v1.RecordKey
-	48, // 27: konsul.registry.v1.Operation.replicate:type_name -> konsul.registry.v1.Record
-	33, // 28: konsul.registry.v1.Operation.get:type_name -> konsul.registry.v1.RecordKey
-	30, // 29: konsul.registry.v1.Operation.delete_below:type_name -> konsul.registry.v1.DeleteBelow
-	31, // 30: konsul.registry.v1.Operation.end_lease:type_name -> konsul.registry.v1.EndLease
-	32, // 31: konsul.registry.v1.Operation.acquire_lock:type_name -> konsul.registry.v1.AcquireLock
-	33, // 32: konsul.registry.v1.DeleteBelow.prefix:type_name -> konsul.registry.v1.RecordKey
-	45, // 33: konsul.registry.v1.AcquireLock.delay:type_name -> google.protobuf.Duration
-	49, // 34: konsul.registry.v1.RecordKey.table:type_name -> konsul.registry.v1.Table
-	33, // 35: konsul.registry.v1.Condition.row:type_name -> konsul.registry.v1.RecordKey
-	35, // 36: konsul.registry.v1.Condition.comparison:type_name -> konsul.registry.v1.Comparison
-	0,  // 37: konsul.registry.v1.Comparison.operator:type_name -> konsul.registry.v1.Comparison.Operator
-	33, // 38: konsul.registry.v1.CommandResult.failed_row:type_name -> konsul.registry.v1.RecordKey
-	48, // 39: konsul.registry.v1.CommandResult.written:type_name -> konsul.registry.v1.Record
-	37, // 40: konsul.registry.v1.CommandResult.outcomes:type_name -> konsul.registry.v1.OperationOutcome
-	48, // 41: konsul.registry.v1.OperationOutcome.row:type_name -> konsul.registry.v1.Record
-	39, // 42: konsul.registry.v1.RequestOutcomes.outcomes:type_name -> konsul.registry.v1.RequestOutcome
-	36, // 43: konsul.registry.v1.RequestOutcome.result:type_name -> konsul.registry.v1.CommandResult
-	1,  // 44: konsul.registry.v1.TrustService.PutJoinToken:input_type -> konsul.registry.v1.PutJoinTokenRequest
-	5,  // 45: konsul.registry.v1.TrustService.AdmitDatacenter:input_type -> konsul.registry.v1.AdmitDatacenterRequest
-	3,  // 46: konsul.registry.v1.TrustService.GetJoinToken:input_type -> konsul.registry.v1.GetJoinTokenRequest
-	7,  // 47: konsul.registry.v1.TrustService.PublishRoots:input_type -> konsul.registry.v1.PublishRootsRequest
-	10, // 48: konsul.registry.v1.ProposalService.Propose:input_type -> konsul.registry.v1.ProposeRequest
-	13, // 49: konsul.registry.v1.ProposalService.ReadIndex:input_type -> konsul.registry.v1.ReadIndexRequest
-	15, // 50: konsul.registry.v1.ProposalService.Ask:input_type -> konsul.registry.v1.AskRequest
-	18, // 51: konsul.registry.v1.ProposalService.RecallReadLease:input_type -> konsul.registry.v1.RecallReadLeaseRequest
-	20, // 52: konsul.registry.v1.MemberService.Greet:input_type -> konsul.registry.v1.GreetRequest
-	22, // 53: konsul.registry.v1.MemberService.Join:input_type -> konsul.registry.v1.JoinRequest
-	24, // 54: konsul.registry.v1.MemberService.Announce:input_type -> konsul.registry.v1.AnnounceRequest
-	26, // 55: konsul.registry.v1.MemberService.Admit:input_type -> konsul.registry.v1.AdmitRequest
-	2,  // 56: konsul.registry.v1.TrustService.PutJoinToken:output_type -> konsul.registry.v1.PutJoinTokenResponse
-	6,  // 57: konsul.registry.v1.TrustService.AdmitDatacenter:output_type -> konsul.registry.v1.AdmitDatacenterResponse
-	4,  // 58: konsul.registry.v1.TrustService.GetJoinToken:output_type -> konsul.registry.v1.GetJoinTokenResponse
-	8,  // 59: konsul.registry.v1.TrustService.PublishRoots:output_type -> konsul.registry.v1.PublishRootsResponse
-	11, // 60: konsul.registry.v1.ProposalService.Propose:output_type -> konsul.registry.v1.ProposeResponse
-	14, // 61: konsul.registry.v1.ProposalService.ReadIndex:output_type -> konsul.registry.v1.ReadIndexResponse
-	16, // 62: konsul.registry.v1.ProposalService.Ask:output_type -> konsul.registry.v1.AskResponse
-	19, // 63: konsul.registry.v1.ProposalService.RecallReadLease:output_type -> konsul.registry.v1.RecallReadLeaseResponse
-	21, // 64: konsul.registry.v1.MemberService.Greet:output_type -> konsul.registry.v1.GreetResponse
-	23, // 65: konsul.registry.v1.MemberService.Join:output_type -> konsul.registry.v1.JoinResponse
-	25, // 66: konsul.registry.v1.MemberService.Announce:output_type -> konsul.registry.v1.AnnounceResponse
-	27, // 67: konsul.registry.v1.MemberService.Admit:output_type -> konsul.registry.v1.AdmitResponse
-	56, // [56:68] is the sub-list for method output_type
-	44, // [44:56] is the sub-list for method input_type
-	44, // [44:44] is the sub-list for extension type_name
-	44, // [44:44] is the sub-list for extension extendee
-	0,  // [0:44] is the sub-list for field type_name
+	17, // 11: konsul.registry.v1.AskRequest.relay:type_name -> konsul.registry.v1.RelayRequest
+	11, // 12: konsul.registry.v1.AskResponse.propose:type_name -> konsul.registry.v1.ProposeResponse
+	14, // 13: konsul.registry.v1.AskResponse.read_index:type_name -> konsul.registry.v1.ReadIndexResponse
+	19, // 14: konsul.registry.v1.AskResponse.relay:type_name -> konsul.registry.v1.RelayResponse
+	18, // 15: konsul.registry.v1.RelayRequest.calls:type_name -> konsul.registry.v1.RelayedCall
+	45, // 16: konsul.registry.v1.RelayedCall.metadata:type_name -> konsul.registry.v1.RelayedCall.MetadataEntry
+	20, // 17: konsul.registry.v1.RelayResponse.outcomes:type_name -> konsul.registry.v1.RelayedOutcome
+	49, // 18: konsul.registry.v1.RelayedOutcome.status:type_name -> google.rpc.Status
+	50, // 19: konsul.registry.v1.ReadLease.lasts:type_name -> google.protobuf.Duration
+	51, // 20: konsul.registry.v1.GreetResponse.self:type_name -> konsul.registry.v1.Member
+	51, // 21: konsul.registry.v1.GreetResponse.met:type_name -> konsul.registry.v1.Member
+	51, // 22: konsul.registry.v1.JoinRequest.member:type_name -> konsul.registry.v1.Member
+	51, // 23: konsul.registry.v1.JoinResponse.members:type_name -> konsul.registry.v1.Member
+	51, // 24: konsul.registry.v1.AnnounceRequest.member:type_name -> konsul.registry.v1.Member
+	51, // 25: konsul.registry.v1.AdmitRequest.members:type_name -> konsul.registry.v1.Member
+	52, // 26: konsul.registry.v1.Command.time:type_name -> google.protobuf.Timestamp
+	33, // 27: konsul.registry.v1.Command.operations:type_name -> konsul.registry.v1.Operation
+	38, // 28: konsul.registry.v1.Command.conditions:type_name -> konsul.registry.v1.Condition
+	33, // 29: konsul.registry.v1.Command.otherwise:type_name -> konsul.registry.v1.Operation
+	53, // 30: konsul.registry.v1.Operation.put:type_name -> konsul.registry.v1.Record
+	37, // 31: konsul.registry.v1.Operation.delete:type_name -> konsul.registry.v1.RecordKey
+	37, // 32: konsul.registry.v1.Operation.delete_prefix:type_name -> konsul.registry.v1.RecordKey
+	53, // 33: konsul.registry.v1.Operation.replicate:type_name -> konsul.registry.v1.Record
+	37, // 34: konsul.registry.v1.Operation.get:type_name -> konsul.registry.v1.RecordKey
+	34, // 35: konsul.registry.v1.Operation.delete_below:type_name -> konsul.registry.v1.DeleteBelow
+	35, // 36: konsul.registry.v1.Operation.end_lease:type_name -> konsul.registry.v1.EndLease
+	36, // 37: konsul.registry.v1.Operation.acquire_lock:type_name -> konsul.registry.v1.AcquireLock
+	37, // 38: konsul.registry.v1.DeleteBelow.prefix:type_name -> konsul.registry.v1.RecordKey
+	50, // 39: konsul.registry.v1.AcquireLock.delay:type_name -> google.protobuf.Duration
+	54, // 40: konsul.registry.v1.RecordKey.table:type_name -> konsul.registry.v1.Table
+	37, // 41: konsul.registry.v1.Condition.row:type_name -> konsul.registry.v1.RecordKey
+	39, // 42: konsul.registry.v1.Condition.comparison:type_name -> konsul.registry.v1.Comparison
+	0,  // 43: konsul.registry.v1.Comparison.operator:type_name -> konsul.registry.v1.Comparison.Operator
+	37, // 44: konsul.registry.v1.CommandResult.failed_row:type_name -> konsul.registry.v1.RecordKey
+	53, // 45: konsul.registry.v1.CommandResult.written:type_name -> konsul.registry.v1.Record
+	41, // 46: konsul.registry.v1.CommandResult.outcomes:type_name -> konsul.registry.v1.OperationOutcome
+	53, // 47: konsul.registry.v1.OperationOutcome.row:type_name -> konsul.registry.v1.Record
+	43, // 48: konsul.registry.v1.RequestOutcomes.outcomes:type_name -> konsul.registry.v1.RequestOutcome
+	40, // 49: konsul.registry.v1.RequestOutcome.result:type_name -> konsul.registry.v1.CommandResult
+	1,  // 50: konsul.registry.v1.TrustService.PutJoinToken:input_type -> konsul.registry.v1.PutJoinTokenRequest
+	5,  // 51: konsul.registry.v1.TrustService.AdmitDatacenter:input_type -> konsul.registry.v1.AdmitDatacenterRequest
+	3,  // 52: konsul.registry.v1.TrustService.GetJoinToken:input_type -> konsul.registry.v1.GetJoinTokenRequest
+	7,  // 53: konsul.registry.v1.TrustService.PublishRoots:input_type -> konsul.registry.v1.PublishRootsRequest
+	10, // 54: konsul.registry.v1.ProposalService.Propose:input_type -> konsul.registry.v1.ProposeRequest
+	13, // 55: konsul.registry.v1.ProposalService.ReadIndex:input_type -> konsul.registry.v1.ReadIndexRequest
+	15, // 56: konsul.registry.v1.ProposalService.Ask:input_type -> konsul.registry.v1.AskRequest
+	22, // 57: konsul.registry.v1.ProposalService.RecallReadLease:input_type -> konsul.registry.v1.RecallReadLeaseRequest
+	24, // 58: konsul.registry.v1.MemberService.Greet:input_type -> konsul.registry.v1.GreetRequest
+	26, // 59: konsul.registry.v1.MemberService.Join:input_type -> konsul.registry.v1.JoinRequest
+	28, // 60: konsul.registry.v1.MemberService.Announce:input_type -> konsul.registry.v1.AnnounceRequest
+	30, // 61: konsul.registry.v1.MemberService.Admit:input_type -> konsul.registry.v1.AdmitRequest
+	2,  // 62: konsul.registry.v1.TrustService.PutJoinToken:output_type -> konsul.registry.v1.PutJoinTokenResponse
+	6,  // 63: konsul.registry.v1.TrustService.AdmitDatacenter:output_type -> konsul.registry.v1.AdmitDatacenterResponse
+	4,  // 64: konsul.registry.v1.TrustService.GetJoinToken:output_type -> konsul.registry.v1.GetJoinTokenResponse
+	8,  // 65: konsul.registry.v1.TrustService.PublishRoots:output_type -> konsul.registry.v1.PublishRootsResponse
+	11, // 66: konsul.registry.v1.ProposalService.Propose:output_type -> konsul.registry.v1.ProposeResponse
+	14, // 67: konsul.registry.v1.ProposalService.ReadIndex:output_type -> konsul.registry.v1.ReadIndexResponse
+	16, // 68: konsul.registry.v1.ProposalService.Ask:output_type -> konsul.registry.v1.AskResponse
+	23, // 69: konsul.registry.v1.ProposalService.RecallReadLease:output_type -> konsul.registry.v1.RecallReadLeaseResponse
+	25, // 70: konsul.registry.v1.MemberService.Greet:output_type -> konsul.registry.v1.GreetResponse
+	27, // 71: konsul.registry.v1.MemberService.Join:output_type -> konsul.registry.v1.JoinResponse
+	29, // 72: konsul.registry.v1.MemberService.Announce:output_type -> konsul.registry.v1.AnnounceResponse
+	31, // 73: konsul.registry.v1.MemberService.Admit:output_type -> konsul.registry.v1.AdmitResponse
+	62, // [62:74] is the sub-list for method output_type
+	50, // [50:62] is the sub-list for method input_type
+	50, // [50:50] is the sub-list for extension type_name
+	50, // [50:50] is the sub-list for extension extendee
+	0,  // [0:50] is the sub-list for field type_name
 }
 
 func init() { file_konsul_registry_v1_internal_proto_init() }
@@ -3086,12 +3394,18 @@ func file_konsul_registry_v1_internal_proto_init() {
 	file_konsul_registry_v1_internal_proto_msgTypes[14].OneofWrappers = []any{
 		(*AskRequest_Propose)(nil),
 		(*AskRequest_ReadIndex)(nil),
+		(*AskRequest_Relay)(nil),
 	}
 	file_konsul_registry_v1_internal_proto_msgTypes[15].OneofWrappers = []any{
 		(*AskResponse_Propose)(nil),
 		(*AskResponse_ReadIndex)(nil),
+		(*AskResponse_Relay)(nil),
 	}
-	file_konsul_registry_v1_internal_proto_msgTypes[28].OneofWrappers = []any{
+	file_konsul_registry_v1_internal_proto_msgTypes[19].OneofWrappers = []any{
+		(*RelayedOutcome_Response)(nil),
+		(*RelayedOutcome_Status)(nil),
+	}
+	file_konsul_registry_v1_internal_proto_msgTypes[32].OneofWrappers = []any{
 		(*Operation_Put)(nil),
 		(*Operation_Delete)(nil),
 		(*Operation_DeletePrefix)(nil),
@@ -3101,7 +3415,7 @@ func file_konsul_registry_v1_internal_proto_init() {
 		(*Operation_EndLease)(nil),
 		(*Operation_AcquireLock)(nil),
 	}
-	file_konsul_registry_v1_internal_proto_msgTypes[34].OneofWrappers = []any{
+	file_konsul_registry_v1_internal_proto_msgTypes[38].OneofWrappers = []any{
 		(*Comparison_ModifyIndex)(nil),
 		(*Comparison_CreateIndex)(nil),
 		(*Comparison_Version)(nil),
@@ -3116,7 +3430,7 @@ func file_konsul_registry_v1_internal_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_konsul_registry_v1_internal_proto_rawDesc), len(file_konsul_registry_v1_internal_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   40,
+			NumMessages:   45,
 			NumExtensions: 0,
 			NumServices:   3,
 		},
