@@ -84,7 +84,9 @@ func marshalFast(m fast) (mem.BufferSlice, error) {
 func (c codec) Unmarshal(data mem.BufferSlice, v any) error {
 	switch v := v.(type) {
 	case *Encoded:
-		*v = data.Materialize()
+		const more = 64 // Whoever passes a request on may add its id.
+		*v = make([]byte, data.Len(), data.Len()+more)
+		data.CopyTo(*v)
 		return nil
 	case fast:
 		// The message refers to its text, so it gets one of its own: one copy instead of one for each field.

@@ -29,15 +29,15 @@ func (c *Core) planned(ctx context.Context, requestID string, plan func(r record
 // change commits what plan makes of the catalogue; see replan. Deadlines are renewed also when there is
 // nothing to commit.
 func (c *Core) change(ctx context.Context, requestID string, plan func(now time.Time) (*catalog.Plan, error)) (*registryv1.CommandResult, error) {
-	var renews []string
-	result, err := c.replan(ctx, requestID, func() (*registryv1.Command, uint64, error) {
-		index := c.Catalog.Index()
-		p, err := plan(c.Clock.Now())
-		if err != nil {
+	var last *catalog.Plan
+	defer func() { last.Release() }()
+	result, err := c.replan(ctx, requestID, func() (cmd *registryv1.Command, index uint64, err error) {
+		last.Release()
+		index = c.Catalog.Index()
+		if last, err = plan(c.Clock.Now()); err != nil {
 			return nil, 0, err
 		}
-		renews = p.Renews
-		return p.Command, index, nil
+		return last.Command, index, nil
 	})
 	if err != nil {
 		return nil, err
@@ -45,7 +45,7 @@ func (c *Core) change(ctx context.Context, requestID string, plan func(now time.
 	if result.GetFailedReason() != "" {
 		return nil, catalog.Moved()
 	}
-	for _, key := range renews {
+	for _, key := range last.Renews {
 		c.Deadlines.Renew(key)
 	}
 	return result, nil

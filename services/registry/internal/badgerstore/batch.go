@@ -16,12 +16,18 @@ import (
 // Batch collects what consecutive commands change, and writes it as one. It reads the state as of
 // the batch's start and, above it, what the batch itself has written.
 type Batch struct {
-	s     *Store
-	base  *view
-	last  uint64
+	s    *Store
+	base *view
+	last uint64
+	batchRows
+}
+
+// batchRows are the rows of a batch. What one took to keep them, the next takes over.
+type batchRows struct {
 	dirty byRow[*change]
 	order []*change
-	spare []change
+	// changes are what order points to, as long as they are not too many.
+	changes []change
 }
 
 // change is one version of a row; row is nil when it was dropped.
@@ -34,12 +40,12 @@ type change struct {
 // Begin starts a batch on top of what is applied. End it with Discard, after Commit as well. Batches are for one goroutine.
 func (s *Store) Begin() *Batch {
 	applied := s.applied.Load()
-	dirty := s.dirty
-	if s.dirty = nil; dirty == nil {
-		dirty = byRow[*change]{}
+	rows := s.spare
+	if s.spare = (batchRows{}); rows.dirty == nil {
+		rows = batchRows{byRow[*change]{}, make([]*change, 0, usualRows), make([]change, 0, usualRows)}
 	}
 	return &Batch{
-		s: s, last: applied, dirty: dirty,
+		s: s, last: applied, batchRows: rows,
 		base: &view{db: s.db, index: applied, tail: s.tail.layer(), rows: s.rows, oldest: s.Oldest},
 	}
 }
@@ -66,12 +72,15 @@ func (b *Batch) Discard() {
 	b.base.discard()
 	if len(b.order) <= usualRows {
 		b.dirty.clear()
-		b.s.dirty, b.dirty = b.dirty, nil // For the next batch.
+		clear(b.order)
+		clear(b.changes)
+		b.s.spare = batchRows{b.dirty, b.order[:0], b.changes[:0]}
 	}
+	b.batchRows = batchRows{}
 }
 
-// usualRows is up to how many rows of a batch its maps are worth keeping.
-const usualRows = 512
+// usualRows is up to how many rows a batch has as a rule.
+const usualRows = 1 << 10
 
 // Commit takes the batch in and makes it visible. It waits for the files when they are far behind.
 func (b *Batch) Commit() (err error) {
@@ -145,15 +154,13 @@ func (t *Tx) record(id rowID, row *registryv1.Record) {
 	t.b.order = append(t.b.order, c)
 }
 
-// fresh answers a change that is not in use. They are made by the dozen.
+// fresh answers a change that is not in use.
 func (b *Batch) fresh() *change {
-	const dozens = 64
-	if len(b.spare) == 0 {
-		b.spare = make([]change, dozens)
+	if len(b.changes) == cap(b.changes) {
+		return &change{}
 	}
-	c := &b.spare[0]
-	b.spare = b.spare[1:]
-	return c
+	b.changes = b.changes[:len(b.changes)+1]
+	return &b.changes[len(b.changes)-1]
 }
 
 // Scan merges what is stored with what the batch has written.

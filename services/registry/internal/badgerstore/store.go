@@ -61,8 +61,8 @@ type Store struct {
 	closed bool
 	// void says that a restore was cut short: what is here is nothing to keep.
 	void bool
-	// dirty is an empty map for the next batch, nil when there is none.
-	dirty byRow[*change]
+	// spare is for the next batch to keep its rows in, if it is there.
+	spare batchRows
 	// flushDue is told when the tail is full, which it is with so many bytes.
 	flushDue chan struct{}
 	full     atomic.Int64

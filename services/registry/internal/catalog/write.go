@@ -4,7 +4,9 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"google.golang.org/protobuf/proto"
@@ -36,6 +38,8 @@ type Writer struct {
 	datacenter  string
 	rules       rules
 	maxServices int
+	// scratch are those that no plan uses.
+	scratch sync.Pool
 }
 
 // NewWriter answers a writer whose rows originate in a datacenter. A registration may carry at most
@@ -50,21 +54,84 @@ type Plan struct {
 	Command *registryv1.Command
 	// Renews lists the deadlines that begin anew when the command, if any, has been applied.
 	Renews []string
+
+	w       *Writer
+	scratch *scratch
 }
+
+// Release lets the next plan be made of what this one's command is, which nobody may look at from then on. It does nothing for a nil plan,
+// and need not be called.
+func (p *Plan) Release() {
+	if p == nil || p.scratch == nil {
+		return
+	}
+	clear(p.scratch.puts[:p.scratch.used])
+	p.scratch.used, p.scratch.values = 0, p.scratch.values[:0]
+	if cap(p.scratch.values) <= usualValues {
+		p.w.scratch.Put(p.scratch)
+	}
+	p.Command, p.scratch = nil, nil
+}
+
+// scratch is what a usual command is made of: some puts, and the values of rows one after the other. A registration takes five kilobytes of it,
+// a third of what its leader had to allocate for planning it.
+type scratch struct {
+	puts   [usualPuts]put
+	used   int
+	values []byte
+}
+
+// put is an operation with what it is made of.
+type put struct {
+	operation registryv1.Operation
+	kind      registryv1.Operation_Put
+	row       registryv1.Record
+}
+
+const (
+	usualPuts   = 12
+	usualValues = 32 << 10
+)
+
+func (s *scratch) put() *put {
+	if s.used == len(s.puts) {
+		return &put{}
+	}
+	s.used++
+	return &s.puts[s.used-1]
+}
+
+// encode answers what encode appends to the values before it.
+func (s *scratch) encode(encode func(out []byte) []byte) []byte {
+	start := len(s.values)
+	s.values = encode(s.values)
+	return s.values[start:len(s.values):len(s.values)]
+}
+
+// undo gives the last value back.
+func (s *scratch) undo(value []byte) { s.values = s.values[:len(s.values)-len(value)] }
 
 // plan collects a Plan.
 type plan struct {
 	Plan
-	w   *Writer
 	v   *View
 	now time.Time
 	err error
-	// spare is what the next puts are made of.
-	spare []put
 }
 
 func (w *Writer) plan(v *View, requestID string, now time.Time) *plan {
-	return &plan{w: w, v: v, now: now, Plan: Plan{Command: &registryv1.Command{RequestId: requestID}}}
+	return &plan{v: v, now: now, Plan: Plan{Command: &registryv1.Command{RequestId: requestID}, w: w}}
+}
+
+// pad answers what the plan's puts are made of.
+func (p *plan) pad() *scratch {
+	if p.scratch == nil {
+		var ok bool
+		if p.scratch, ok = p.w.scratch.Get().(*scratch); !ok {
+			p.scratch = &scratch{}
+		}
+	}
+	return p.scratch
 }
 
 func (p *plan) done() (*Plan, error) {
@@ -83,24 +150,11 @@ func (p *plan) put(table registryv1.Table, key string, m proto.Message) {
 }
 
 func (p *plan) putValue(table registryv1.Table, key string, value []byte) {
-	if len(p.spare) == 0 {
-		p.spare = make([]put, usualPuts)
-	}
-	fresh := &p.spare[0]
-	p.spare = p.spare[1:]
+	fresh := p.pad().put()
 	fresh.row.Table, fresh.row.Key, fresh.row.Value, fresh.row.OriginDatacenter = table, key, value, p.w.datacenter
 	fresh.kind.Put, fresh.operation.Op = &fresh.row, &fresh.kind
 	p.Command.Operations = append(p.Command.Operations, &fresh.operation)
 }
-
-// put is an operation with what it is made of, and usualPuts how many are made at once.
-type put struct {
-	operation registryv1.Operation
-	kind      registryv1.Operation_Put
-	row       registryv1.Record
-}
-
-const usualPuts = 12
 
 func (p *plan) delete(table registryv1.Table, key string) {
 	p.Command.Operations = append(p.Command.Operations, &registryv1.Operation{Op: &registryv1.Operation_Delete{
@@ -182,7 +236,7 @@ func (w *Writer) complete(req *registryv1.RegisterNodeRequest, prefix func(i int
 	}
 	r := registration{node: req.GetNode(), checks: req.GetChecks(), services: make([]serviceRegistration, 0, len(req.GetServices()))}
 	errs := []error{w.rules.node(r.node), w.rules.checks("checks", r.checks, owner{node: r.node.GetName()})}
-	seen := make(map[string]bool, len(req.GetServices()))
+	twice := repeats(len(req.GetServices()))
 	for i, s := range req.GetServices() {
 		if s.GetService() == nil {
 			errs = append(errs, fault.Invalid(prefix(i)+"service", "is missing"))
@@ -199,19 +253,40 @@ func (w *Writer) complete(req *registryv1.RegisterNodeRequest, prefix func(i int
 		if faulty("", "") != nil { // Names of fields are made when they are needed.
 			errs = append(errs, faulty(prefix(i)+"service", prefix(i)+"checks"))
 		}
-		if seen[service.GetId()] {
+		if twice(service.GetId()) {
 			errs = append(errs, fault.Invalid(prefix(i)+"service.id", "%q is there twice", service.GetId()).WithRemedy("give each instance an id of its own"))
 		}
-		seen[service.GetId()] = true
 		r.services = append(r.services, serviceRegistration{service, s.GetChecks()})
 	}
 	return r, errors.Join(errs...)
 }
 
+// repeats answers a function that says whether it was asked about the same text before, of about so many. A few are compared with each other: a
+// map of ten costs more.
+func repeats(count int) func(text string) bool {
+	const few = 16
+	if count > few {
+		seen := make(map[string]struct{}, count)
+		return func(text string) bool {
+			before := len(seen)
+			seen[text] = struct{}{}
+			return len(seen) == before
+		}
+	}
+	seen := make([]string, 0, count)
+	return func(text string) bool {
+		repeated := slices.Contains(seen, text)
+		seen = append(seen, text)
+		return repeated
+	}
+}
+
 func (p *plan) register(r registration) {
 	name := r.node.GetName()
 	have := p.v.nodeRow(name)
-	if value := appendNode(nil, r.node); have.says(value) {
+	value := p.pad().encode(func(out []byte) []byte { return appendNode(out, r.node) })
+	if have.says(value) {
+		p.pad().undo(value)
 		// Who deregisters the node at the same time must not leave what is registered here without it.
 		p.unchanged(registryv1.Table_TABLE_NODE, name, have.modified)
 	} else {
@@ -230,7 +305,10 @@ func (p *plan) register(r registration) {
 func (p *plan) registerService(s serviceRegistration) {
 	id := s.service.GetId()
 	have := p.v.serviceRow(id)
-	if value := appendService(nil, s.service); !have.says(value) {
+	value := p.pad().encode(func(out []byte) []byte { return appendService(out, s.service) })
+	if have.says(value) {
+		p.pad().undo(value)
+	} else {
 		p.putValue(registryv1.Table_TABLE_SERVICE, id, value)
 	}
 	p.registerChecks(owner{service: id}, have.checks, s.checks, false)

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 
+	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
@@ -52,22 +53,95 @@ func Decode(data []byte) (*registryv1.Command, error) {
 	}
 	if large {
 		cmd.RequestId = strings.Clone(cmd.GetRequestId())
-		origin := ""
-		for _, operation := range slices.Concat(cmd.GetOperations(), cmd.GetOtherwise()) {
-			origin = detach(operation.GetPut(), origin)
-			origin = detach(operation.GetReplicate(), origin)
-		}
+		detachRows(cmd)
 	}
 	return cmd, nil
 }
 
+// detachRows makes the rows of a command such that refer to nothing but themselves, and perhaps to keys and origins of the others.
+func detachRows(cmd *registryv1.Command) {
+	keys, origin := shareKeys(cmd.GetOperations()), ""
+	for _, operation := range slices.Concat(cmd.GetOperations(), cmd.GetOtherwise()) {
+		for _, row := range [...]*registryv1.Record{operation.GetPut(), operation.GetReplicate()} {
+			if row == nil {
+				continue
+			}
+			key := row.GetKey()
+			if len(key) <= len(keys) {
+				key, keys = keys[:len(key)], keys[len(key):]
+			} else {
+				key = strings.Clone(key)
+			}
+			origin = detach(row, key, origin)
+		}
+	}
+}
+
+// shareKeys answers the keys of rows that are put, one after the other, nothing when they are long.
+func shareKeys(operations []*registryv1.Operation) string {
+	var all strings.Builder
+	for _, operation := range operations {
+		all.WriteString(operation.GetPut().GetKey())
+		all.WriteString(operation.GetReplicate().GetKey())
+	}
+	if all.Len() > sharedBytes {
+		return ""
+	}
+	return all.String()
+}
+
 func decode(data []byte) (*registryv1.Command, error) {
 	cmd := &registryv1.Command{}
-	if err := cmd.UnmarshalVTUnsafe(data); err != nil {
+	if err := decodeInto(cmd, data); err != nil {
 		return nil, fmt.Errorf("decode command: %w", err)
 	}
 	return cmd, nil
 }
+
+// decodeInto decodes as UnmarshalVTUnsafe does, and makes what operations consist of, but for their rows, together: they go as soon as the
+// command is applied. Where data is no message, that is left to UnmarshalVTUnsafe to say.
+func decodeInto(cmd *registryv1.Command, data []byte) error {
+	count := 0
+	for field := range wireFields(data) {
+		if field.number == operationsOfCommand && field.content != nil {
+			count++
+		}
+	}
+	if count < 2 {
+		return cmd.UnmarshalVTUnsafe(data)
+	}
+	operations := make([]struct {
+		registryv1.Operation
+		put registryv1.Operation_Put
+	}, count)
+	cmd.Operations = make([]*registryv1.Operation, 0, count)
+	done := 0 // Up to where data is decoded.
+	for field := range wireFields(data) {
+		if field.number != operationsOfCommand || field.content == nil {
+			continue
+		}
+		if err := cmd.UnmarshalVTUnsafe(data[done:field.start]); err != nil {
+			return err
+		}
+		fresh := &operations[len(cmd.GetOperations())]
+		if len(field.content) > 0 && field.content[0] == putOfOperation {
+			fresh.put.Put = &registryv1.Record{}
+			fresh.Op = &fresh.put // What is there is decoded into.
+		}
+		if err := fresh.UnmarshalVTUnsafe(field.content); err != nil {
+			return err
+		}
+		cmd.Operations = append(cmd.Operations, &fresh.Operation)
+		done = field.end
+	}
+	return cmd.UnmarshalVTUnsafe(data[done:])
+}
+
+const (
+	operationsOfCommand protowire.Number = 4
+	// putOfOperation is the tag of an operation's field 1, which has a length.
+	putOfOperation = 1<<3 | byte(protowire.BytesType)
+)
 
 // writesRowsOnly says whether rows are all that a command leaves behind.
 func writesRowsOnly(cmd *registryv1.Command) bool {
@@ -79,12 +153,9 @@ func writesRowsOnly(cmd *registryv1.Command) bool {
 	return len(cmd.GetOtherwise()) == 0
 }
 
-// detach makes a row one that refers to nothing but itself, and perhaps the origin of the row before. It answers the row's.
-func detach(r *registryv1.Record, origin string) string {
-	if r == nil {
-		return origin
-	}
-	r.Key, r.Value, r.Lease = strings.Clone(r.GetKey()), bytes.Clone(r.GetValue()), strings.Clone(r.GetLease())
+// detach makes a row one that refers to nothing but itself, a key that is its own, and perhaps the origin of the row before. It answers the row's.
+func detach(r *registryv1.Record, key, origin string) string {
+	r.Key, r.Value, r.Lease = key, bytes.Clone(r.GetValue()), strings.Clone(r.GetLease())
 	if r.GetOriginDatacenter() != origin {
 		origin = strings.Clone(r.GetOriginDatacenter())
 	}
@@ -217,6 +288,9 @@ func Apply(tx Tx, index uint64, cmd *registryv1.Command) (*registryv1.CommandRes
 		return nil, err
 	}
 	operations := cmd.GetOperations()
+	if n := len(operations); n > 1 {
+		a.result.Written = make([]*registryv1.Record, 0, n)
+	}
 	if failed != nil {
 		a.result.FailedReason, a.result.FailedRow = failed.GetReason(), failed.GetRow()
 		if !failed.GetChooses() {

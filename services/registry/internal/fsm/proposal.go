@@ -3,6 +3,7 @@ package fsm
 import (
 	"fmt"
 	"hash/fnv"
+	"iter"
 	"slices"
 
 	"google.golang.org/protobuf/encoding/protowire"
@@ -196,22 +197,47 @@ const batchOfCommand protowire.Number = 6
 // split answers the encoded commands of a batch, where they lie, and what is left without them. Most of an entry are those: decoding it as a
 // whole would copy them before they are decoded themselves.
 func split(data []byte) (batch [][]byte, own []byte, err error) {
-	for len(data) > 0 {
-		field, kind, tag := protowire.ConsumeTag(data)
-		if tag < 0 {
-			return nil, nil, fmt.Errorf("decode entry: %w", protowire.ParseError(tag))
+	for field, err := range wireFields(data) {
+		switch {
+		case err != nil:
+			return nil, nil, fmt.Errorf("decode entry: %w", err)
+		case field.number == batchOfCommand && field.content != nil:
+			batch = append(batch, field.content)
+		default:
+			own = append(own, data[field.start:field.end]...)
 		}
-		length := protowire.ConsumeFieldValue(field, kind, data[tag:])
-		if length < 0 {
-			return nil, nil, fmt.Errorf("decode entry: %w", protowire.ParseError(length))
-		}
-		if field == batchOfCommand && kind == protowire.BytesType {
-			command, _ := protowire.ConsumeBytes(data[tag:])
-			batch = append(batch, command)
-		} else {
-			own = append(own, data[:tag+length]...)
-		}
-		data = data[tag+length:]
 	}
 	return batch, own, nil
+}
+
+// wireField is a field of an encoded message, and where it lies there.
+type wireField struct {
+	number protowire.Number
+	// content is nil of a field without a length.
+	content    []byte
+	start, end int
+}
+
+// wireFields goes over the fields of an encoded message, and ends with an error where none begins.
+func wireFields(data []byte) iter.Seq2[wireField, error] {
+	return func(yield func(wireField, error) bool) {
+		for at := 0; at < len(data); {
+			number, kind, tag := protowire.ConsumeTag(data[at:])
+			length := tag
+			if tag >= 0 {
+				length = protowire.ConsumeFieldValue(number, kind, data[at+tag:])
+			}
+			if length < 0 {
+				yield(wireField{}, protowire.ParseError(length))
+				return
+			}
+			field := wireField{number: number, start: at, end: at + tag + length}
+			if kind == protowire.BytesType {
+				field.content, _ = protowire.ConsumeBytes(data[at+tag:])
+			}
+			if at = field.end; !yield(field, nil) {
+				return
+			}
+		}
+	}
 }
