@@ -21,6 +21,21 @@ const (
 	leastLive = 8 << 20
 )
 
+// heap is what KeepHeap was told, the most of it.
+var heap atomic.Int64 //nolint:gochecknoglobals // there is one heap in a process
+
+// KeepHeap lets the process's heap fill up to so many bytes before garbage is collected, however little of it is alive; called more than
+// once, to the most of them. It is for services that have much garbage when they are busy: a collection costs by what is alive, not by what it
+// frees, and memory that large buffers take now and then is there anyway. It tells from the next collection on.
+func KeepHeap(bytes int64) {
+	for {
+		before := heap.Load()
+		if bytes <= before || heap.CompareAndSwap(before, bytes) {
+			return
+		}
+	}
+}
+
 // SetGC sets how often garbage is collected, unless the environment's GOGC does. Main calls it.
 func SetGC() {
 	if os.Getenv("GOGC") == "" {
@@ -38,8 +53,8 @@ type collector struct {
 func (c *collector) collected() {
 	live := []metrics.Sample{{Name: "/gc/heap/live:bytes"}}
 	metrics.Read(live)
-	percent := percentFor(live[0].Value.Uint64())
-	const worthWhile = 8 // Setting it stops the world for a moment.
+	percent := percentFor(int64(live[0].Value.Uint64()), heap.Load()) //nolint:gosec // less than there is
+	const worthWhile = 8                                              // Setting it stops the world for a moment.
 	if before := c.percent.Load(); percent < before-before/worthWhile || percent > before+before/worthWhile {
 		c.percent.Store(percent)
 		debug.SetGCPercent(int(percent))
@@ -48,7 +63,8 @@ func (c *collector) collected() {
 	runtime.SetFinalizer(&sentinel{}, func(*sentinel) { c.collected() })
 }
 
-// percentFor answers the percentage for so many bytes that are alive.
-func percentFor(live uint64) int64 {
-	return max(gcPercent, int64(100*leastHeadroom/max(live, leastLive))) //nolint:gosec // at most 200
+// percentFor answers the percentage for so many bytes that are alive, in a heap that may fill up to so many.
+func percentFor(live, heap int64) int64 {
+	live = max(live, leastLive)
+	return max(gcPercent, 100*max(leastHeadroom, heap-live)/live)
 }

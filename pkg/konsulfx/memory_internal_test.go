@@ -10,9 +10,21 @@ import (
 )
 
 func TestSmallHeapsHaveTheLeastHeadroom(t *testing.T) {
-	require.EqualValues(t, 200, percentFor(0), "before the first collection nothing is known")
-	require.EqualValues(t, 100, percentFor(leastHeadroom))
-	require.EqualValues(t, gcPercent, percentFor(1<<30))
+	require.EqualValues(t, 200, percentFor(0, 0), "before the first collection nothing is known")
+	require.EqualValues(t, 100, percentFor(leastHeadroom, 0))
+	require.EqualValues(t, gcPercent, percentFor(1<<30, 0))
+}
+
+func TestAHeapFillsUpToWhatItMay(t *testing.T) {
+	const may = 64 << 20
+	require.EqualValues(t, 300, percentFor(16<<20, may))
+	require.EqualValues(t, 100, percentFor(32<<20, may))
+	require.EqualValues(t, 40, percentFor(40<<20, 48<<20), "headroom all the same")
+	require.EqualValues(t, gcPercent, percentFor(1<<30, may))
+	defer heap.Store(heap.Load())
+	KeepHeap(2)
+	KeepHeap(1)
+	require.EqualValues(t, 2, heap.Load())
 }
 
 // What is set follows what is alive, collection after collection.

@@ -6,6 +6,8 @@ import (
 
 	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/reflect/protoreflect"
+
+	"konsul.dev/pkg/wire"
 )
 
 // form is what encoded messages of one type must be like: protobuf, as far down as there are messages, and all text in
@@ -64,40 +66,28 @@ func (t *form) check(raw []byte, depth int) error {
 		return fmt.Errorf("messages lie in each other more than %d deep", mostNested)
 	}
 	for len(raw) > 0 {
-		number, kind, n := protowire.ConsumeTag(raw)
+		field, n := wire.Next(raw)
 		if n < 0 {
 			return fmt.Errorf("no field: %w", protowire.ParseError(n))
 		}
-		if number > protowire.MaxValidNumber {
-			return fmt.Errorf("field %d: there is no such number", number)
+		if field.Number > protowire.MaxValidNumber {
+			return fmt.Errorf("field %d: there is no such number", field.Number)
 		}
 		raw = raw[n:]
-		var f *formField
-		if int(number) < len(t.fields) {
-			f = t.fields[number]
-		}
-		if kind != protowire.BytesType {
-			if f != nil {
-				return fmt.Errorf("field %s is of another type", f.name) // Some fast decoders would take it for what it is not.
-			}
-			if n = protowire.ConsumeFieldValue(number, kind, raw); n < 0 {
-				return fmt.Errorf("field %d: %w", number, protowire.ParseError(n))
-			}
-			raw = raw[n:]
+		if int(field.Number) >= len(t.fields) {
 			continue
 		}
-		content, n := protowire.ConsumeBytes(raw)
-		if n < 0 {
-			return fmt.Errorf("field %d: %w", number, protowire.ParseError(n))
+		f := t.fields[field.Number]
+		if f != nil && field.Type != protowire.BytesType {
+			return fmt.Errorf("field %s is of another type", f.name) // Some fast decoders would take it for what it is not.
 		}
-		raw = raw[n:]
 		switch {
 		case f == nil:
 		case f.in != nil:
-			if err := f.in.check(content, depth+1); err != nil {
+			if err := f.in.check(field.Content, depth+1); err != nil {
 				return err
 			}
-		case !utf8.Valid(content):
+		case !utf8.Valid(field.Content):
 			return fmt.Errorf("field %s is not UTF-8", f.name)
 		}
 	}

@@ -60,6 +60,8 @@ type Settings struct {
 	Retention        Retention `koanf:"retention"`
 	Store            Store     `koanf:"store"`
 	Backup           Backup    `koanf:"backup"`
+	// HeapBytes is how full the process's heap may be before garbage is collected, however little of it is alive; 0: that decides.
+	HeapBytes int64 `koanf:"heap_bytes"`
 }
 
 // Lease is the `registry.lease` section.
@@ -137,7 +139,7 @@ func DefaultConfig() Config {
 			Lease:     Lease{MinTTL: time.Second, MaxTTL: 24 * time.Hour, LockDelay: 15 * time.Second},
 			Audit:     Audit{MaxBytes: 64 << 20, Keep: 10},
 			Catalog:   Catalog{ReapAfter: 72 * time.Hour, MaxServicesPerRequest: catalog.DefaultMaxServices},
-			Retention: retention, Store: store, Backup: defaultBackup(),
+			Retention: retention, Store: store, Backup: defaultBackup(), HeapBytes: defaultHeap,
 			Raft: Raft{
 				HeartbeatTimeout: timing.Heartbeat, ElectionTimeout: timing.Election, LeaderLease: timing.Lease, ReadLease: 150 * time.Millisecond,
 				SnapshotThreshold: 64 << 10, TrailingLogs: 32 << 10, SnapshotBytes: 256 << 20, TrailingBytes: 64 << 20, SegmentBytes: 32 << 20, MaxInFlight: 8 << 10, MaxInFlightBytes: 64 << 20,
@@ -199,6 +201,7 @@ func (c *Config) Validate() error {
 		r.validateJoin(),
 		r.Raft.validate(),
 		r.validateStore(),
+		r.validateHeap(),
 		r.Catalog.validate(),
 		r.Backup.validate(),
 		r.Audit.validate(),

@@ -52,6 +52,7 @@ func Serve(ctx context.Context, spec ServeSpec, control io.Reader) error {
 	for _, m := range spec.Members {
 		cfg.Registry.Servers = append(cfg.Registry.Servers, registry.Server{ID: m.ID, RaftAddress: m.Raft, Address: m.Address})
 	}
+	konsulfx.KeepHeap(cfg.Registry.HeapBytes)
 	telemetry := obs.New(cfg.Telemetry, "konsul-registry", datacenter, os.Stderr, nil)
 	failed := make(chan error, 1)
 	service, err := registry.New(cfg, registry.Deps{

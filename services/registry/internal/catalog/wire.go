@@ -10,6 +10,7 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/durationpb"
 
+	"konsul.dev/pkg/wire"
 	registryv1 "konsul.dev/proto/gen/konsul/registry/v1"
 )
 
@@ -76,37 +77,23 @@ var errShape = errors.New("value cannot be decoded")
 // read checks an encoded message and calls visit, unless it is nil, for every field that is a number or has a length.
 func (s shape) read(raw []byte, visit func(field protowire.Number, number uint64, bytes []byte)) error {
 	for len(raw) > 0 {
-		field, kind, n := protowire.ConsumeTag(raw)
+		f, n := wire.Next(raw)
 		if n < 0 {
 			return errShape
 		}
 		raw = raw[n:]
-		var number uint64
-		var content []byte
-		switch kind {
-		case protowire.VarintType:
-			number, n = protowire.ConsumeVarint(raw)
-		case protowire.BytesType:
-			content, n = protowire.ConsumeBytes(raw)
-		default:
-			n = protowire.ConsumeFieldValue(field, kind, raw)
-		}
-		if n < 0 {
-			return errShape
-		}
-		raw = raw[n:]
-		if kind == protowire.BytesType && field < 64 {
-			if s.texts&(1<<field) != 0 && !utf8.Valid(content) {
+		if f.Content != nil && f.Number < 64 {
+			if s.texts&(1<<f.Number) != 0 && !utf8.Valid(f.Content) {
 				return errShape
 			}
-			if s.messages&(1<<field) != 0 {
-				if err := innerShape().read(content, nil); err != nil {
+			if s.messages&(1<<f.Number) != 0 {
+				if err := innerShape().read(f.Content, nil); err != nil {
 					return err
 				}
 			}
 		}
-		if visit != nil && (kind == protowire.VarintType || kind == protowire.BytesType) {
-			visit(field, number, content)
+		if visit != nil && (f.Type == protowire.VarintType || f.Type == protowire.BytesType) {
+			visit(f.Number, f.Varint, f.Content)
 		}
 	}
 	return nil

@@ -12,6 +12,7 @@ import (
 
 	"konsul.dev/pkg/fault"
 	"konsul.dev/pkg/rpc"
+	"konsul.dev/pkg/wire"
 	registryv1 "konsul.dev/proto/gen/konsul/registry/v1"
 )
 
@@ -65,23 +66,18 @@ func fieldsOf(fullMethod string) sharedFields {
 // read answers the request id and the datacenter of an encoded request; the last of each counts.
 func (f sharedFields) read(request []byte) (requestID, datacenter string, err error) {
 	for len(request) > 0 {
-		number, kind, tag := protowire.ConsumeTag(request)
-		if tag < 0 {
-			return "", "", protowire.ParseError(tag)
+		field, n := wire.Next(request)
+		if n < 0 {
+			return "", "", protowire.ParseError(n)
 		}
-		length := protowire.ConsumeFieldValue(number, kind, request[tag:])
-		if length < 0 {
-			return "", "", protowire.ParseError(length)
+		switch {
+		case field.Content == nil:
+		case field.Number == f.requestID:
+			requestID = string(field.Content)
+		case field.Number == f.datacenter:
+			datacenter = string(field.Content)
 		}
-		if kind == protowire.BytesType && (number == f.requestID || number == f.datacenter) {
-			text, _ := protowire.ConsumeString(request[tag:])
-			if number == f.requestID {
-				requestID = text
-			} else {
-				datacenter = text
-			}
-		}
-		request = request[tag+length:]
+		request = request[n:]
 	}
 	return requestID, datacenter, nil
 }

@@ -101,34 +101,28 @@ func decode(data []byte) (*registryv1.Command, error) {
 // decodeInto decodes as UnmarshalVTUnsafe does, and makes what operations consist of, but for their rows, together: they go as soon as the
 // command is applied. Where data is no message, that is left to UnmarshalVTUnsafe to say.
 func decodeInto(cmd *registryv1.Command, data []byte) error {
-	count := 0
-	for field := range wireFields(data) {
-		if field.number == operationsOfCommand && field.content != nil {
-			count++
-		}
-	}
-	if count < 2 {
-		return cmd.UnmarshalVTUnsafe(data)
-	}
-	operations := make([]struct {
-		registryv1.Operation
-		put registryv1.Operation_Put
-	}, count)
-	cmd.Operations = make([]*registryv1.Operation, 0, count)
+	var spare []decoded
 	done := 0 // Up to where data is decoded.
 	for field := range wireFields(data) {
-		if field.number != operationsOfCommand || field.content == nil {
+		if field.Number != operationsOfCommand || field.Content == nil {
 			continue
 		}
 		if err := cmd.UnmarshalVTUnsafe(data[done:field.start]); err != nil {
 			return err
 		}
-		fresh := &operations[len(cmd.GetOperations())]
-		if len(field.content) > 0 && field.content[0] == putOfOperation {
+		if spare == nil {
+			spare = make([]decoded, 1) // Most commands have one operation.
+		} else if len(spare) == 0 {
+			spare = make([]decoded, usualOperations)
+			cmd.Operations = slices.Grow(cmd.Operations, usualOperations)
+		}
+		fresh := &spare[0]
+		spare = spare[1:]
+		if len(field.Content) > 0 && field.Content[0] == putOfOperation {
 			fresh.put.Put = &registryv1.Record{}
 			fresh.Op = &fresh.put // What is there is decoded into.
 		}
-		if err := fresh.UnmarshalVTUnsafe(field.content); err != nil {
+		if err := fresh.UnmarshalVTUnsafe(field.Content); err != nil {
 			return err
 		}
 		cmd.Operations = append(cmd.Operations, &fresh.Operation)
@@ -137,7 +131,15 @@ func decodeInto(cmd *registryv1.Command, data []byte) error {
 	return cmd.UnmarshalVTUnsafe(data[done:])
 }
 
+// decoded is what an operation consists of but for its row.
+type decoded struct {
+	registryv1.Operation
+	put registryv1.Operation_Put
+}
+
 const (
+	// usualOperations is how many operations are made at once.
+	usualOperations                      = 12
 	operationsOfCommand protowire.Number = 4
 	// putOfOperation is the tag of an operation's field 1, which has a length.
 	putOfOperation = 1<<3 | byte(protowire.BytesType)

@@ -8,6 +8,7 @@ import (
 
 	"google.golang.org/protobuf/encoding/protowire"
 
+	"konsul.dev/pkg/wire"
 	registryv1 "konsul.dev/proto/gen/konsul/registry/v1"
 )
 
@@ -201,8 +202,8 @@ func split(data []byte) (batch [][]byte, own []byte, err error) {
 		switch {
 		case err != nil:
 			return nil, nil, fmt.Errorf("decode entry: %w", err)
-		case field.number == batchOfCommand && field.content != nil:
-			batch = append(batch, field.content)
+		case field.Number == batchOfCommand && field.Content != nil:
+			batch = append(batch, field.Content)
 		default:
 			own = append(own, data[field.start:field.end]...)
 		}
@@ -212,9 +213,7 @@ func split(data []byte) (batch [][]byte, own []byte, err error) {
 
 // wireField is a field of an encoded message, and where it lies there.
 type wireField struct {
-	number protowire.Number
-	// content is nil of a field without a length.
-	content    []byte
+	wire.Field
 	start, end int
 }
 
@@ -222,20 +221,13 @@ type wireField struct {
 func wireFields(data []byte) iter.Seq2[wireField, error] {
 	return func(yield func(wireField, error) bool) {
 		for at := 0; at < len(data); {
-			number, kind, tag := protowire.ConsumeTag(data[at:])
-			length := tag
-			if tag >= 0 {
-				length = protowire.ConsumeFieldValue(number, kind, data[at+tag:])
-			}
-			if length < 0 {
-				yield(wireField{}, protowire.ParseError(length))
+			field, n := wire.Next(data[at:])
+			if n < 0 {
+				yield(wireField{}, protowire.ParseError(n))
 				return
 			}
-			field := wireField{number: number, start: at, end: at + tag + length}
-			if kind == protowire.BytesType {
-				field.content, _ = protowire.ConsumeBytes(data[at+tag:])
-			}
-			if at = field.end; !yield(field, nil) {
+			start := at
+			if at += n; !yield(wireField{field, start, at}, nil) {
 				return
 			}
 		}
