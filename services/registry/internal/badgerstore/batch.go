@@ -41,8 +41,8 @@ type change struct {
 func (s *Store) Begin() *Batch {
 	applied := s.applied.Load()
 	rows := s.spare
-	if s.spare = (batchRows{}); rows.dirty == nil {
-		rows = batchRows{byRow[*change]{}, make([]*change, 0, usualRows), make([]change, 0, usualRows)}
+	if s.spare = (batchRows{}); rows.changes == nil {
+		rows.order, rows.changes = make([]*change, 0, usualRows), make([]change, 0, usualRows)
 	}
 	return &Batch{
 		s: s, last: applied, batchRows: rows,
@@ -195,7 +195,7 @@ func (t *Tx) Scan(table registryv1.Table, o record.ScanOptions, fn func(*registr
 
 func (t *Tx) pending(table registryv1.Table, o record.ScanOptions) []*change {
 	var out []*change
-	for key, c := range t.b.dirty[table] {
+	for key, c := range t.b.dirty.table(table) {
 		if strings.HasPrefix(key, o.Prefix) && key >= o.From {
 			out = append(out, c)
 		}

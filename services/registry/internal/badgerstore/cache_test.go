@@ -136,10 +136,10 @@ func TestTheCacheKeepsWhatIsAskedFor(t *testing.T) {
 			asked.asked = true
 		}
 	}
-	require.Contains(t, s.cells[kv], id(0).key)
-	require.NotContains(t, s.cells[kv], id(1).key)
-	require.Contains(t, s.cells[kv], id(99).key)
-	require.Len(t, s.cells[kv], fit)
+	require.Contains(t, s.cells.table(kv), id(0).key)
+	require.NotContains(t, s.cells.table(kv), id(1).key)
+	require.Contains(t, s.cells.table(kv), id(99).key)
+	require.Len(t, s.cells.table(kv), fit)
 }
 
 // Whatever is put, asked for and dropped: the chain and the map say the same, and the size is theirs.
@@ -171,7 +171,7 @@ func TestTheCacheKeepsItsAccounts(t *testing.T) {
 				hand = hand || s.hand == c
 			}
 			require.Same(t, before, s.newest)
-			require.Len(t, s.cells[kv], count)
+			require.Len(t, s.cells.table(kv), count)
 			require.Equal(t, bytes, s.bytes)
 			require.LessOrEqual(t, s.bytes, budget)
 			require.True(t, hand, "the hand is on a cell that is here")
