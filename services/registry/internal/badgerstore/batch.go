@@ -46,7 +46,7 @@ func (s *Store) Begin() *Batch {
 	}
 	return &Batch{
 		s: s, last: applied, batchRows: rows,
-		base: &view{db: s.db, index: applied, tail: s.tail.layer(), rows: s.rows, oldest: s.Oldest},
+		base: &view{db: s.db, index: applied, held: s.hold(), rows: s.rows, oldest: s.Oldest},
 	}
 }
 

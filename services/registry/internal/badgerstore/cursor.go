@@ -9,107 +9,153 @@ import (
 )
 
 // cursor goes over rows in key order, each in the version that stands as of an index: what the tail says of a row comes before
-// what the files say. It is for one goroutine. Close it.
+// what the files say, and what the file of the rows kept apart says before what Badger does. It is for one goroutine. Close it.
 type cursor struct {
-	files *badger.Iterator
-	tail  standing
-	since uint64
+	sources []source
+	// now is the source of the row it stands on.
+	now    source
+	since  uint64
+	badger *badger.Iterator
+	// apart is nil when no row of its file can come.
+	apart *apartRows
 
-	// key, version and tombstone are of the row it stands on, if it stands on one.
-	key       []byte
-	version   uint64
-	tombstone bool
-	inTail    bool
+	// key and version are of the row it stands on, if it stands on one.
+	key []byte
+	version
 }
 
-// newCursor answers a cursor before the first row at or after a key and with a prefix, as of the index of a transaction. The layer
-// must have been what lay above the files at that index or later. Rows last written at or before since are left out.
-func newCursor(txn *badger.Txn, above *layer, prefix, from []byte, since uint64) *cursor {
+// source goes over rows in key order, each in the version that stands as of an index.
+type source interface {
+	// at answers the key of the row it stands on, nil after the last one. It is good until next.
+	at() []byte
+	next()
+	stands() version
+	// row answers the row, which is the caller's.
+	row(keysOnly bool) (*registryv1.Record, error)
+}
+
+// version is what is known of one version of a row beside the row.
+type version struct {
+	index     uint64
+	tombstone bool
+	dropped   bool // without a trace
+}
+
+// newCursor answers a cursor before the first row at or after a key and with a prefix, as of the index of a transaction. What is held
+// must have been held at that index or later, and before the transaction began. Rows last written at or before since are left out.
+func newCursor(txn *badger.Txn, h held, prefix, from []byte, since uint64) *cursor {
 	c := &cursor{
-		files: txn.NewIterator(badger.IteratorOptions{
+		badger: txn.NewIterator(badger.IteratorOptions{
 			PrefetchValues: false, // Values live in the tree: prefetching only copies them twice.
 			PrefetchSize:   prefetch,
 			Prefix:         prefix,
 			SinceTs:        since,
 		}),
-		tail:  standing{rows: above.newMerge(from), above: above.above, index: txn.ReadTs(), prefix: prefix},
 		since: since,
 	}
-	c.files.Seek(from)
-	c.tail.settle()
+	c.badger.Seek(from)
+	tail := &standing{rows: h.tail.newMerge(from), above: h.tail.above, upTo: txn.ReadTs(), prefix: prefix}
+	tail.settle()
+	c.sources = append(make([]source, 0, 3), tail)
+	if len(prefix) == 0 || prefix[0] == apartTable {
+		c.apart = h.apart.rows(prefix, from, txn.ReadTs())
+		c.sources = append(c.sources, c.apart)
+	}
+	c.sources = append(c.sources, badgerRows{c.badger})
 	return c
 }
 
-// next moves to the next row, and says whether there is one.
+// next moves to the next row, and says whether there is one. Whoever is told that there is none asks for failure.
 func (c *cursor) next() bool {
 	if c.key != nil {
 		c.leave()
 	}
-	for {
-		order := c.order()
-		switch {
-		case order > 0 && !c.files.Valid():
-			c.key = nil
-			return false
-		case order > 0:
-			item := c.files.Item()
-			c.key, c.version, c.tombstone, c.inTail = item.Key(), item.Version(), tombstone(item), false
-			return true
-		}
-		c.key, c.version, c.tombstone, c.inTail = c.tail.rows.key, c.tail.place.index, c.tail.tombstone, true
-		if !c.tail.dropped && c.version > c.since {
+	for c.settle() {
+		if c.version = c.now.stands(); !c.dropped && c.index > c.since {
 			return true
 		}
 		c.leave()
 	}
+	return false
 }
 
-// order says which comes first: below 0 the tail, above 0 the files, 0 both.
-func (c *cursor) order() int {
-	switch {
-	case !c.tail.valid:
-		return 1
-	case !c.files.Valid():
-		return -1
-	default:
-		return bytes.Compare(c.tail.rows.key, c.files.Item().Key())
+// settle stands it on the first of the rows that its sources stand on, and says whether there is one.
+func (c *cursor) settle() bool {
+	c.key = nil
+	if c.failure() != nil {
+		return false
 	}
+	for _, s := range c.sources {
+		if key := s.at(); key != nil && (c.key == nil || bytes.Compare(key, c.key) < 0) {
+			c.now, c.key = s, key
+		}
+	}
+	return c.key != nil
 }
 
 // leave moves past the row it stands on.
 func (c *cursor) leave() {
-	order := c.order()
-	if order <= 0 {
-		c.tail.next()
+	for _, s := range c.sources {
+		if s != c.now && bytes.Equal(s.at(), c.key) {
+			s.next()
+		}
 	}
-	if order >= 0 {
-		c.files.Next()
-	}
+	c.now.next() // The key is its own, and good until now.
 }
 
 // row answers the row it stands on; it is the caller's.
-func (c *cursor) row(keysOnly bool) (r *registryv1.Record, err error) {
-	if c.inTail {
-		return c.tail.row(keysOnly)
+func (c *cursor) row(keysOnly bool) (*registryv1.Record, error) { return c.now.row(keysOnly) }
+
+// failure answers why it came to an end before the last row, nil if it did not.
+func (c *cursor) failure() error {
+	if c.apart == nil {
+		return nil
 	}
-	err = c.files.Item().Value(func(value []byte) (err error) {
+	return c.apart.err
+}
+
+func (c *cursor) close() { c.badger.Close() }
+
+// badgerRows is a source of the rows in Badger.
+type badgerRows struct{ *badger.Iterator }
+
+func (b badgerRows) at() []byte {
+	if !b.Valid() {
+		return nil
+	}
+	return b.Item().Key()
+}
+
+func (b badgerRows) next() { b.Next() }
+
+func (b badgerRows) stands() version {
+	return version{index: b.Item().Version(), tombstone: tombstone(b.Item())}
+}
+
+func (b badgerRows) row(keysOnly bool) (r *registryv1.Record, err error) {
+	err = b.Item().Value(func(value []byte) (err error) {
 		r, err = decodeRow(bytes.Clone(value), keysOnly)
 		return err
 	})
 	return r, err
 }
 
-func (c *cursor) close() { c.files.Close() }
-
-// standing goes over the rows of the tail, each in the version that stands as of an index.
+// standing is a source of the rows in the tail.
 type standing struct {
 	rows   *merge
 	prefix []byte
-	// index is that index; what is at or below above is in the files.
-	index, above uint64
+	// upTo is the index; what is at or below above is in the files.
+	upTo, above uint64
 
 	valid bool
 	place
+}
+
+func (s *standing) at() []byte {
+	if !s.valid {
+		return nil
+	}
+	return s.rows.key
 }
 
 func (s *standing) next() {
@@ -117,10 +163,12 @@ func (s *standing) next() {
 	s.settle()
 }
 
+func (s *standing) stands() version { return s.version }
+
 // settle moves on to a row that has such a version, if it does not stand on one.
 func (s *standing) settle() {
 	for ; bytes.HasPrefix(s.rows.key, s.prefix) && s.rows.key != nil; s.rows.next() {
-		for v := range s.rows.versions(s.index) {
+		for v := range s.rows.versions(s.upTo) {
 			if s.valid = v.index > s.above; s.valid {
 				s.place = v
 				return

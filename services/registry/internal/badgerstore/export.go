@@ -38,9 +38,9 @@ func (s *Store) Export(since uint64) (*Export, error) {
 	}
 	// The cursor holds on to the files as they are here and now: what is discarded later is still there for it.
 	index := s.applied.Load()
-	tail := s.tail.layer()
+	h := s.hold()
 	txn := s.db.NewTransactionAt(index, false)
-	return &Export{s: s, txn: txn, rows: newCursor(txn, tail, nil, nil, since), index: index, since: since, stop: stop}, nil
+	return &Export{s: s, txn: txn, rows: newCursor(txn, h, nil, nil, since), index: index, since: since, stop: stop}, nil
 }
 
 // Index is the index whose state it is.
@@ -65,6 +65,9 @@ func (e *Export) Next() (*registryv1.Record, error) {
 			return nil, fmt.Errorf("export row: %w", err)
 		}
 		return row, nil
+	}
+	if err := e.rows.failure(); err != nil {
+		return nil, fmt.Errorf("export: %w", err)
 	}
 	return nil, nil
 }

@@ -83,13 +83,15 @@ func (s *Store) flush(index uint64) error {
 		return nil
 	}
 	s.opts.Step.At(steps.Flushing)
-	if err := s.write(index, floor); err != nil {
+	apart, purged, err := s.write(index, floor)
+	if err != nil {
 		return fmt.Errorf("write the state as of index %d: %w", index, err)
 	}
 	s.opts.Step.At(steps.Flushed)
-	if err := s.settle(index, floor); err != nil {
+	if err := s.settle(index, floor, apart); err != nil {
 		return err
 	}
+	s.tombstones.Add(purged)
 	s.tail.release(index)
 	s.draw()
 	return nil
@@ -100,24 +102,35 @@ func (s *Store) flush(index uint64) error {
 func (s *Store) draw() { s.full.Store(s.opts.TailBytes + rand.Int64N(s.opts.TailBytes/spread)) }
 
 // write writes the versions up to an index, but of those up to the floor only the last one of each row, in many small transactions: nobody
-// relies on what is there before settle has said so, and memtables stay of the size that tables are built for.
-func (s *Store) write(index, floor uint64) error {
+// relies on what is there before settle has said so, and memtables stay of the size that tables are built for. It answers the rows kept apart, and how many
+// tombstones of theirs are gone.
+func (s *Store) write(index, floor uint64) (_ *apart, purged uint64, err error) {
 	out := s.newWriter()
 	defer out.cancel()
-	for rows := s.tail.layer().newMerge(nil); rows.key != nil; rows.next() {
+	tail := s.tail.layer()
+	for rows := tail.newMerge(nil); rows.key != nil; {
+		if rows.key[0] == apartTable {
+			rows.seek([]byte{apartTable + 1})
+			continue
+		}
 		for v := range rows.versions(index) {
 			if v.index <= s.synced.Load() {
 				break
 			}
 			if err := out.put(rows.key, v); err != nil {
-				return err
+				return nil, 0, err
 			}
 			if v.index <= floor {
 				break
 			}
 		}
+		rows.next()
 	}
-	return out.flush()
+	apart, purged, err := s.rewrite(tail, index, floor, out)
+	if err == nil {
+		err = out.flush()
+	}
+	return apart, purged, err
 }
 
 // writer writes to the files in transactions of about flushBytes.
@@ -130,17 +143,13 @@ type writer struct {
 func (s *Store) newWriter() *writer { return &writer{db: s.db, batch: s.db.NewManagedWriteBatch()} }
 
 func (w *writer) put(key []byte, v place) error {
-	if w.bytes >= flushBytes {
-		if err := w.flush(); err != nil {
-			return err
-		}
-		w.batch, w.bytes = w.db.NewManagedWriteBatch(), 0
-	}
-	w.bytes += len(key) + v.size
 	if v.dropped {
-		return w.batch.DeleteAt(key, v.index)
+		return w.drop(key, v.index)
 	}
-	value, err := v.value()
+	if err := w.room(len(key) + v.size); err != nil {
+		return err
+	}
+	value, err := v.value(nil)
 	if err != nil {
 		return err
 	}
@@ -151,6 +160,26 @@ func (w *writer) put(key []byte, v place) error {
 	return w.batch.SetEntryAt(entry, v.index)
 }
 
+// drop says of a row that there is none from an index on. The key is the writer's from then on.
+func (w *writer) drop(key []byte, index uint64) error {
+	if err := w.room(len(key)); err != nil {
+		return err
+	}
+	return w.batch.DeleteAt(key, index)
+}
+
+// room begins another transaction if the one before has enough.
+func (w *writer) room(size int) error {
+	if w.bytes >= flushBytes {
+		if err := w.flush(); err != nil {
+			return err
+		}
+		w.batch, w.bytes = w.db.NewManagedWriteBatch(), 0
+	}
+	w.bytes += size
+	return nil
+}
+
 func (w *writer) flush() error { return w.batch.Flush() }
 
 // cancel ends a writer that was not flushed; it does no harm to one that was.
@@ -158,7 +187,7 @@ func (w *writer) cancel() { w.batch.Cancel() }
 
 // settle makes sure that what the files hold is on disk, and says of it that it is the state as of an index. From then on compaction may
 // drop the versions below the floor that a later one up to the floor stands above.
-func (s *Store) settle(index, floor uint64) error {
+func (s *Store) settle(index, floor uint64, apart *apart) error {
 	if err := s.db.Sync(); err != nil {
 		return fmt.Errorf("sync badger: %w", err)
 	}
@@ -173,10 +202,14 @@ func (s *Store) settle(index, floor uint64) error {
 		}
 	}
 	s.opts.Step.At(steps.FlushedFiles)
-	if err := writeMark(s.opts.Dir, mark{Synced: index, Floor: &floor, Oldest: s.oldest.Load()}); err != nil {
+	if err := writeMark(s.opts.Dir, mark{Synced: index, Floor: &floor, Oldest: s.oldest.Load(), Apart: apart.name}); err != nil {
 		return err
 	}
 	s.opts.Step.At(steps.FlushedMark)
+	s.apart.Store(apart)
+	if err := removeApart(s.opts.Dir, apart.name); err != nil {
+		s.opts.Log.Warn("old rows stay until the store is opened", "error", err)
+	}
 	s.synced.Store(index)
 	s.kept.Store(floor)
 	s.db.SetDiscardTs(floor)

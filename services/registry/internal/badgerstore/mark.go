@@ -19,6 +19,15 @@ type mark struct {
 	Floor *uint64 `json:"floor"`
 	// Oldest is the index of the last restore.
 	Oldest uint64 `json:"oldest"`
+	// Apart is the name of the file with the rows that are kept apart; empty when there is none.
+	Apart string `json:"apart,omitempty"`
+}
+
+// markText is a mark as it is written. Earlier versions do not know where the rows kept apart are, and must not go on without them: they find what they take for
+// the mark of a store that nothing was flushed to, and begin with their snapshot and their log.
+type markText struct {
+	mark        // that of an earlier version
+	Store *mark `json:"store"`
 }
 
 const markFile = "konsul-mark.json"
@@ -31,15 +40,18 @@ func readMark(dir string) (mark, error) {
 	if err != nil {
 		return mark{}, fmt.Errorf("read store mark: %w", err)
 	}
-	var m mark
-	if err := json.Unmarshal(b, &m); err != nil {
+	var text markText
+	if err := json.Unmarshal(b, &text); err != nil {
 		return mark{}, fmt.Errorf("decode store mark: %w", err)
 	}
-	return m, nil
+	if text.Store != nil {
+		return *text.Store, nil
+	}
+	return text.mark, nil
 }
 
 func writeMark(dir string, m mark) error {
-	b, err := json.Marshal(m)
+	b, err := json.Marshal(markText{Store: &m})
 	if err != nil {
 		return fmt.Errorf("encode store mark: %w", err)
 	}

@@ -31,11 +31,18 @@ func (h *head) key() []byte {
 func (l *layer) newMerge(from []byte) *merge {
 	m := &merge{heads: make([]head, len(l.segments))}
 	for i, s := range l.segments {
-		o := s.inOrder()
-		m.heads[i] = head{s, o, o.seek(from)}
+		m.heads[i] = head{in: s, order: s.inOrder()}
+	}
+	m.seek(from)
+	return m
+}
+
+// seek moves to the first row at or after a key.
+func (m *merge) seek(key []byte) {
+	for i := range m.heads {
+		m.heads[i].at = m.heads[i].order.seek(key)
 	}
 	m.settle()
-	return m
 }
 
 // settle makes key the least one of the heads'.

@@ -1,9 +1,12 @@
 package badgerstore
 
 import (
+	"bytes"
+	"cmp"
 	"fmt"
 	"maps"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -13,7 +16,13 @@ import (
 
 	registryv1 "konsul.dev/proto/gen/konsul/registry/v1"
 	"konsul.dev/services/registry/internal/record"
+	"konsul.dev/services/registry/internal/steps"
 )
+
+// requests is the table that is kept apart; the others of the model lie on both sides of it.
+const requests = registryv1.Table_TABLE_REQUEST
+
+var modelTables = []registryv1.Table{kv, requests, registryv1.Table_TABLE_LEASE}
 
 // known is what the model knows of a row: what was written last, and when; dropped rows it does not know.
 type known struct {
@@ -21,98 +30,144 @@ type known struct {
 	index uint64
 }
 
+func knownOf(row *registryv1.Record) known {
+	return known{string(row.GetValue()), row.GetModifyIndex()}
+}
+
 // everything keeps every state there ever was, and the changes that led there, as the Raft log does.
 type everything struct {
-	states  []map[string]known
-	entries []map[string]*registryv1.Record // nil: dropped
+	states  []map[rowID]known
+	entries []map[rowID]*registryv1.Record // nil: dropped
 }
+
+func newEverything() *everything {
+	return &everything{states: []map[rowID]known{{}}, entries: []map[rowID]*registryv1.Record{nil}}
+}
+
+func (e *everything) last() uint64 { return uint64(len(e.states) - 1) }
 
 // apply writes the entry of an index into a store.
 func (e *everything) apply(t require.TestingT, s *Store, index uint64) {
 	b := s.Begin()
 	defer b.Discard()
 	tx := b.At(index)
-	for _, key := range slices.Sorted(maps.Keys(e.entries[index])) {
-		old, err := tx.Get(kv, key)
+	byKey := func(a, b rowID) int { return cmp.Or(cmp.Compare(a.table, b.table), strings.Compare(a.key, b.key)) }
+	for _, id := range slices.SortedFunc(maps.Keys(e.entries[index]), byKey) {
+		old, err := tx.Get(id.table, id.key)
 		require.NoError(t, err)
-		before, there := e.states[index-1][key]
-		require.Equal(t, there && before.value != "", record.Live(old), "at %d a command finds %s", index, key)
+		before, there := e.states[index-1][id]
+		require.Equal(t, there && before.value != "", record.Live(old), "at %d a command finds %v", index, id)
 		require.True(t, !there || old == nil || old.GetModifyIndex() == before.index)
-		if r := e.entries[index][key]; r != nil {
-			require.NoError(t, tx.Put(row(key, string(r.GetValue()), index)))
+		if r := e.entries[index][id]; r != nil {
+			require.NoError(t, tx.Put(&registryv1.Record{Table: id.table, Key: id.key, Value: r.GetValue(), Deleted: r.GetDeleted(), ModifyIndex: index}))
 			continue
 		}
-		require.NoError(t, tx.Drop(kv, key))
+		require.NoError(t, tx.Drop(id.table, id.key))
 	}
 	require.NoError(t, b.Commit())
 }
 
 // next makes up an entry.
 func (e *everything) next(t *rapid.T) uint64 {
-	index := uint64(len(e.states))
-	entry, state := map[string]*registryv1.Record{}, maps.Clone(e.states[index-1])
+	index := e.last() + 1
+	entry, state := map[rowID]*registryv1.Record{}, maps.Clone(e.states[index-1])
 	for range rapid.IntRange(1, 3).Draw(t, "rows") {
-		key := rapid.SampledFrom([]string{"a", "a/1", "a/2", "b", "ba", "c"}).Draw(t, "key")
-		if rapid.IntRange(0, 4).Draw(t, "drop") == 0 {
-			entry[key] = nil
-			delete(state, key)
-			continue
+		id := rowID{rapid.SampledFrom(modelTables).Draw(t, "table"), rapid.SampledFrom([]string{"a", "a/1", "a/2", "b", "ba", "c"}).Draw(t, "key")}
+		switch rapid.IntRange(0, 7).Draw(t, "what") {
+		case 0, 1:
+			entry[id] = nil
+			delete(state, id)
+		case 2:
+			entry[id] = &registryv1.Record{Deleted: true}
+			state[id] = known{"", index}
+		default:
+			value := strings.Repeat(fmt.Sprint(index), rapid.IntRange(1, 40).Draw(t, "length"))
+			entry[id] = &registryv1.Record{Value: []byte(value)}
+			state[id] = known{value, index}
 		}
-		value := strings.Repeat(fmt.Sprint(index), rapid.IntRange(1, 40).Draw(t, "length"))
-		entry[key] = &registryv1.Record{Value: []byte(value)}
-		state[key] = known{value, index}
 	}
 	e.entries, e.states = append(e.entries, entry), append(e.states, state)
 	return index
 }
 
-// above answers the rows of a state that have a prefix and were written after an index.
-func (e *everything) above(at, since uint64, prefix string) map[string]known {
-	out := maps.Clone(e.states[at])
-	maps.DeleteFunc(out, func(key string, v known) bool { return v.index <= since || !strings.HasPrefix(key, prefix) })
+// wanted is what a reader asks for. Tombstones at or below gone may be there or not, so it does not ask for those.
+type wanted struct {
+	table        registryv1.Table // 0: all
+	since, gone  uint64
+	prefix, from string
+	deleted      bool
+}
+
+func (w wanted) takes(id rowID, v known) bool {
+	return (w.table == 0 || id.table == w.table) && v.index > w.since && strings.HasPrefix(id.key, w.prefix) && id.key >= w.from &&
+		(v.value != "" || w.deleted && v.index > w.gone)
+}
+
+// of answers the rows of a state that are wanted.
+func (w wanted) of(state map[rowID]known) map[rowID]known {
+	out := maps.Clone(state)
+	maps.DeleteFunc(out, func(id rowID, v known) bool { return !w.takes(id, v) })
 	return out
 }
 
 // check compares every way to read a store as of an index.
 func (e *everything) check(t *rapid.T, s *Store, at uint64) {
-	since := rapid.Uint64Range(0, at).Draw(t, "since")
-	prefix := rapid.SampledFrom([]string{"", "a", "a/", "b", "d"}).Draw(t, "prefix")
+	want := wanted{
+		table: rapid.SampledFrom(modelTables).Draw(t, "table"), since: rapid.Uint64Range(0, at).Draw(t, "since"), gone: s.Watermark(),
+		prefix: rapid.SampledFrom([]string{"", "a", "a/", "b", "d"}).Draw(t, "prefix"),
+		from:   rapid.SampledFrom([]string{"", "a/1", "b", "bb"}).Draw(t, "from"), deleted: rapid.Bool().Draw(t, "deleted"),
+	}
 	require.NoError(t, s.ViewAt(at, func(r record.Reader) error {
-		got := map[string]known{}
-		err := r.Scan(kv, record.ScanOptions{Prefix: prefix, Since: since}, func(row *registryv1.Record) bool {
-			got[row.GetKey()] = known{string(row.GetValue()), row.GetModifyIndex()}
+		got, before := map[rowID]known{}, ""
+		o := record.ScanOptions{Prefix: want.prefix, From: want.from, Since: want.since, Deleted: want.deleted}
+		err := r.Scan(want.table, o, func(row *registryv1.Record) bool {
+			require.Less(t, before, row.GetKey(), "rows come in their order")
+			before = row.GetKey()
+			if id := (rowID{row.GetTable(), row.GetKey()}); !row.GetDeleted() || row.GetModifyIndex() > want.gone {
+				got[id] = knownOf(row)
+			}
 			return true
 		})
 		require.NoError(t, err)
-		require.Equal(t, e.above(at, since, prefix), got, "at %d since %d below %q", at, since, prefix)
+		require.Equal(t, want.of(e.states[at]), got, "at %d: %+v", at, want)
 		for _, key := range []string{"a", "a/1", "a/2", "b", "ba", "c", "never"} {
-			row, err := r.Get(kv, key)
+			id := rowID{want.table, key}
+			row, err := r.Get(id.table, id.key)
 			require.NoError(t, err)
-			require.Equal(t, e.states[at][key].index, row.GetModifyIndex(), "%s at %d", key, at)
-			e.checkHistory(t, r, key, at)
+			if is := e.states[at][id]; is.value != "" || is.index > want.gone {
+				require.Equal(t, is, knownOf(row), "%v at %d", id, at)
+			} else {
+				require.False(t, record.Live(row), "%v at %d", id, at)
+			}
+			e.checkHistory(t, r, id, at, want.gone)
 		}
 		return nil
 	}))
 }
 
 // checkHistory compares the versions of a row since the floor, back to where it was dropped.
-func (e *everything) checkHistory(t require.TestingT, r record.Reader, key string, at uint64) {
+func (e *everything) checkHistory(t require.TestingT, r record.Reader, id rowID, at, gone uint64) {
 	var got, want []uint64
-	floor, err := r.History(kv, key, func(row *registryv1.Record) bool {
-		got = append(got, row.GetModifyIndex())
+	floor, err := r.History(id.table, id.key, func(row *registryv1.Record) bool {
+		if !row.GetDeleted() || row.GetModifyIndex() > gone {
+			got = append(got, row.GetModifyIndex())
+		}
 		return true
 	})
 	require.NoError(t, err)
-	for index := at; index > 0; index-- {
-		written, changed := e.entries[index][key]
-		if changed && written == nil {
+	for index, first := at, true; index > 0; index-- {
+		written, changed := e.entries[index][id]
+		if !changed {
+			continue
+		}
+		if written == nil || index <= floor && !first {
 			break
 		}
-		if changed && (index > floor || len(want) == 0) {
+		if first = false; !written.GetDeleted() || index > gone {
 			want = append(want, index)
 		}
 	}
-	require.Equal(t, want, got, "the history of %s at %d above %d", key, at, floor)
+	require.Equal(t, want, got, "the history of %v at %d above %d", id, at, floor)
 }
 
 // dir answers a folder that goes with the check.
@@ -123,7 +178,58 @@ func dir(t *rapid.T) string {
 	return path
 }
 
-// Whatever is written, flushed in part or in whole, let go, exported, killed and opened again: every index of the window shows
+// kill ends a store as a process that is killed does.
+func kill(t require.TestingT, s *Store) {
+	require.NoError(t, s.db.Close())
+	require.NoError(t, s.reached.file.Close())
+	s.closed = true
+}
+
+// imageOf copies the files of a store that is in use, as a process that is killed leaves them. What they end with that was never written is left out.
+func imageOf(t require.TestingT, from, to string) {
+	require.NoError(t, os.MkdirAll(to, 0o700))
+	files, err := os.ReadDir(from)
+	require.NoError(t, err)
+	for _, f := range files {
+		if f.Name() == "LOCK" {
+			continue
+		}
+		text, err := os.ReadFile(filepath.Join(from, f.Name()))
+		require.NoError(t, err)
+		path := filepath.Join(to, f.Name())
+		require.NoError(t, os.WriteFile(path, bytes.TrimRight(text, "\x00"), 0o600))
+		require.NoError(t, os.Truncate(path, int64(len(text))))
+	}
+}
+
+// flushAsBefore flushes as earlier versions did, which put all rows into Badger and knew of no other file.
+func flushAsBefore(t require.TestingT, s *Store, index uint64) {
+	out, floor := s.newWriter(), max(s.kept.Load(), min(index, s.Watermark()))
+	for rows := s.tail.layer().newMerge(nil); rows.key != nil; rows.next() {
+		for v := range rows.versions(index) {
+			if v.index <= s.synced.Load() {
+				break
+			}
+			require.NoError(t, out.put(rows.key, v))
+			if v.index <= floor {
+				break
+			}
+		}
+	}
+	require.NoError(t, out.flush())
+	require.NoError(t, s.db.Sync())
+	text := fmt.Sprintf(`{"synced":%d,"floor":%d,"oldest":%d}`, index, floor, s.oldest.Load())
+	require.NoError(t, os.WriteFile(filepath.Join(s.opts.Dir, markFile), []byte(text), 0o600))
+}
+
+// filesApart counts the files of rows kept apart.
+func filesApart(t require.TestingT, s *Store) int {
+	all, err := filepath.Glob(filepath.Join(s.opts.Dir, apartFiles))
+	require.NoError(t, err)
+	return len(all)
+}
+
+// Whatever is written, flushed in part or in whole, let go, exported, restored, killed and opened again: every index of the window shows
 // what a model that keeps everything shows.
 func TestTheStoreAgreesWithAModelOfAllStates(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
@@ -135,14 +241,18 @@ func TestTheStoreAgreesWithAModelOfAllStates(t *testing.T) {
 		s, err := Open(o)
 		require.NoError(t, err)
 		defer func() { require.NoError(t, s.Close()) }()
-		e := &everything{states: []map[string]known{{}}, entries: []map[string]*registryv1.Record{nil}}
+		e := newEverything()
+		again := func() {
+			for index := s.Applied() + 1; index <= e.last(); index++ {
+				e.apply(t, s, index)
+			}
+		}
 		reopen := func() {
 			s, err = Open(o)
 			require.NoError(t, err)
-			require.Equal(t, uint64(len(e.states)-1), s.Reached())
-			for index := s.Applied() + 1; index <= s.Reached(); index++ {
-				e.apply(t, s, index)
-			}
+			require.Equal(t, e.last(), s.Reached())
+			require.LessOrEqual(t, filesApart(t, s), 1)
+			again()
 		}
 		t.Repeat(map[string]func(*rapid.T){
 			"write": func(t *rapid.T) {
@@ -158,37 +268,66 @@ func TestTheStoreAgreesWithAModelOfAllStates(t *testing.T) {
 			"purge": func(t *rapid.T) {
 				_, err := s.Purge(t.Context())
 				require.NoError(t, err)
+				require.Greater(t, s.apart.Load().tombstone, s.kept.Load())
 			},
 			"end and begin anew": func(t *rapid.T) {
-				switch rapid.SampledFrom([]string{"close", "kill", "kill in a flush"}).Draw(t, "how") {
+				switch rapid.SampledFrom([]string{"close", "kill", "kill in a flush", "kill at a step", "be of an earlier version"}).Draw(t, "how") {
 				case "close":
 					require.NoError(t, s.Close())
-					reopen()
-					return
+				case "kill":
+					kill(t, s)
 				case "kill in a flush":
 					index := rapid.Uint64Range(s.synced.Load(), s.Applied()).Draw(t, "up to")
-					require.NoError(t, s.write(index, min(index, s.Watermark())))
+					_, _, err := s.write(index, max(s.kept.Load(), min(index, s.Watermark())))
+					require.NoError(t, err)
+					kill(t, s)
+				case "kill at a step":
+					image, at := dir(t), rapid.SampledFrom([]string{steps.Flushing, steps.FlushedApart, steps.Flushed, steps.FlushedFiles, steps.FlushedMark}).Draw(t, "step")
+					done := false
+					s.opts.Step = func(step string) {
+						if step == at && !done {
+							done = true
+							imageOf(t, o.Dir, image)
+						}
+					}
+					require.NoError(t, s.shorten())
+					kill(t, s)
+					if done {
+						o.Dir = image
+					}
+				default:
+					if s.apart.Load().name != "" {
+						t.Skip("it has gone too far")
+					}
+					flushAsBefore(t, s, rapid.Uint64Range(s.synced.Load(), s.Applied()).Draw(t, "up to"))
+					kill(t, s)
 				}
-				require.NoError(t, s.db.Close())
-				require.NoError(t, s.reached.file.Close())
 				reopen()
 			},
+			"restore": func(t *rapid.T) {
+				var snapshot bytes.Buffer
+				require.NoError(t, s.WriteSnapshot(rapid.Uint64Range(s.Oldest(), s.Applied()).Draw(t, "of"), &snapshot))
+				require.NoError(t, s.Restore(&snapshot))
+				require.LessOrEqual(t, filesApart(t, s), 1)
+				again()
+			},
 			"export": func(t *rapid.T) {
-				since := rapid.Uint64Range(s.Watermark(), s.Applied()).Draw(t, "since")
-				export, err := s.Export(since)
+				want := wanted{since: rapid.Uint64Range(s.Watermark(), s.Applied()).Draw(t, "since")}
+				want.deleted, want.gone = want.since > 0, s.Watermark()
+				export, err := s.Export(want.since)
 				require.NoError(t, err)
 				defer export.Close()
 				require.NoError(t, s.shorten()) // What it reads moves to the files meanwhile.
-				got := map[string]known{}
+				got := map[rowID]known{}
 				for {
 					row, err := export.Next()
 					require.NoError(t, err)
 					if row == nil {
 						break
 					}
-					got[row.GetKey()] = known{string(row.GetValue()), row.GetModifyIndex()}
+					got[rowID{row.GetTable(), row.GetKey()}] = knownOf(row)
 				}
-				require.Equal(t, e.above(export.Index(), since, ""), got)
+				require.Equal(t, want.of(e.states[export.Index()]), got)
 			},
 			"": func(t *rapid.T) {
 				e.check(t, s, s.Applied())

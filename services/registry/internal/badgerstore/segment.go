@@ -63,20 +63,19 @@ const (
 
 // place is a version and the segment that has it.
 type place struct {
-	in        *segment
-	index     uint64
-	at        int64
-	size      int
-	older     uint32
-	dropped   bool // without a trace
-	tombstone bool
+	version
+	in    *segment
+	at    int64
+	size  int
+	older uint32
 }
 
 // place answers a version by one more than its number. It runs under mu.
 func (s *segment) place(number uint32) place {
 	v := s.versions[number-1]
 	size := v.size &^ tombstones
-	return place{s, s.first + uint64(v.after), int64(v.at), int(size), v.older, size == 0, v.size != size}
+	is := version{index: s.first + uint64(v.after), tombstone: v.size != size, dropped: size == 0}
+	return place{is, s, int64(v.at), int(size), v.older}
 }
 
 // segmentSpills is into how many parts a segment is written to its file.
@@ -235,17 +234,17 @@ func (p place) row(keysOnly bool) (*registryv1.Record, error) {
 	if p.dropped {
 		return nil, nil
 	}
-	value, err := p.value()
+	value, err := p.value(nil)
 	if err != nil {
 		return nil, err
 	}
 	return decodeRow(value, keysOnly)
 }
 
-// value answers the encoded row of a version. It is the caller's.
-func (p place) value() ([]byte, error) {
+// value answers the encoded row of a version, in the room given if that is enough. It is the caller's.
+func (p place) value(room []byte) ([]byte, error) {
 	var file *os.File
-	value := make([]byte, p.size)
+	value := slices.Grow(room[:0], p.size)[:p.size]
 	p.in.reading(func() { file = p.in.rows.copy(value, p.at) })
 	if file == nil {
 		return value, nil

@@ -32,22 +32,22 @@ func (s *Store) WriteSnapshot(index uint64, w io.Writer) error {
 	out := bufio.NewWriterSize(w, 1<<20)
 	s.writing.Add(1) // Tombstones that the header promises must not be purged meanwhile.
 	defer s.writing.Add(-1)
+	h := s.hold() // Before keep: a file that is written later may have let go of tombstones above it.
 	keep := s.Watermark()
 	header := &registryv1.SnapshotHeader{Index: index, Format: snapshotFormat, Watermark: keep}
 	if _, err := protodelim.MarshalTo(out, header); err != nil {
 		return fmt.Errorf("write snapshot header: %w", err)
 	}
-	tail := s.tail.layer()
 	txn := s.db.NewTransactionAt(index, false)
 	defer txn.Discard()
-	c := newCursor(txn, tail, nil, nil, 0)
+	c := newCursor(txn, h, nil, nil, 0)
 	defer c.close()
 	// From here on the cursor holds on to the files; what was let go before is not in them.
 	if oldest := s.Oldest(); index < oldest {
 		return record.Compacted(index, oldest)
 	}
 	for c.next() {
-		if c.key[0] == metaTable || c.tombstone && c.version <= keep {
+		if c.key[0] == metaTable || c.tombstone && c.index <= keep {
 			continue
 		}
 		r, err := c.row(false)
@@ -57,6 +57,9 @@ func (s *Store) WriteSnapshot(index uint64, w io.Writer) error {
 		if err != nil {
 			return fmt.Errorf("write snapshot row: %w", err)
 		}
+	}
+	if err := c.failure(); err != nil {
+		return fmt.Errorf("write snapshot: %w", err)
 	}
 	if err := out.Flush(); err != nil {
 		return fmt.Errorf("write snapshot: %w", err)
@@ -94,8 +97,13 @@ func (s *Store) Restore(r io.Reader) error {
 	if err := s.db.DropAll(); err != nil {
 		return fmt.Errorf("empty the store: %w", err)
 	}
+	s.apart.Store(newApart())
+	if err := removeApart(s.opts.Dir, ""); err != nil {
+		return err
+	}
 	s.opts.Step.At(steps.RestoreEmpty)
-	if err := s.load(in); err != nil {
+	apart, err := s.load(in, header.GetIndex())
+	if err != nil {
 		return err
 	}
 	s.opts.Step.At(steps.RestoreRows)
@@ -108,7 +116,7 @@ func (s *Store) Restore(r io.Reader) error {
 	if err := s.reached.note(index); err != nil {
 		return err
 	}
-	if err := s.settle(index, header.GetWatermark()); err != nil {
+	if err := s.settle(index, header.GetWatermark(), apart); err != nil {
 		return err
 	}
 	s.void = false
@@ -116,9 +124,15 @@ func (s *Store) Restore(r io.Reader) error {
 	return nil
 }
 
-func (s *Store) load(in *bufio.Reader) error {
+// load takes in the rows of a snapshot as of an index, and answers those that are kept apart.
+func (s *Store) load(in *bufio.Reader, index uint64) (*apart, error) {
 	wb := s.db.NewManagedWriteBatch()
 	defer wb.Cancel()
+	apart, err := newApartWriter(s.opts.Dir, index)
+	if err != nil {
+		return nil, err
+	}
+	defer apart.cancel()
 	for {
 		row := &registryv1.Record{}
 		err := protodelim.UnmarshalOptions{MaxSize: maxRowBytes}.UnmarshalFrom(in, row)
@@ -126,23 +140,29 @@ func (s *Store) load(in *bufio.Reader) error {
 			break
 		}
 		if err != nil {
-			return fmt.Errorf("read snapshot row: %w", err)
+			return nil, fmt.Errorf("read snapshot row: %w", err)
 		}
 		if err := checkTable(row.GetTable()); err != nil {
-			return fmt.Errorf("read snapshot row: %w", err)
+			return nil, fmt.Errorf("read snapshot row: %w", err)
 		}
 		entry, err := rowEntry(row)
 		if err != nil {
-			return err
+			return nil, err
 		}
-		if err := wb.SetEntryAt(entry, row.GetModifyIndex()); err != nil {
-			return fmt.Errorf("restore row: %w", err)
+		// Snapshots are in key order. One that is not loses nothing: Badger takes rows of any table.
+		if entry.Key[0] == apartTable && apart.follows(entry.Key) {
+			err = apart.put(entry.Key, version{index: row.GetModifyIndex(), tombstone: row.GetDeleted()}, entry.Value)
+		} else {
+			err = wb.SetEntryAt(entry, row.GetModifyIndex())
+		}
+		if err != nil {
+			return nil, fmt.Errorf("restore row: %w", err)
 		}
 	}
 	if err := wb.Flush(); err != nil {
-		return fmt.Errorf("restore rows: %w", err)
+		return nil, fmt.Errorf("restore rows: %w", err)
 	}
-	return nil
+	return apart.finish()
 }
 
 // mostKeyBytes is what Badger takes for a key.

@@ -41,10 +41,12 @@ func DefaultOptions(dir string, log *slog.Logger) Options {
 
 // Store is the state on disk. Reads are safe for concurrent use; Begin to Commit and Restore belong to one goroutine.
 type Store struct {
-	opts    Options
-	db      *badger.DB
-	rows    *rowCache
-	tail    *tail
+	opts Options
+	db   *badger.DB
+	rows *rowCache
+	tail *tail
+	// apart is what lies beside Badger's files of them.
+	apart   atomic.Pointer[apart]
 	window  window
 	applied atomic.Uint64
 	// synced is the index of the last flush, kept the watermark that it wrote down: the files hold the state as of the first,
@@ -163,7 +165,13 @@ func (s *Store) recover() error {
 	s.window.begin(floor)
 	s.tail.clear(mark.Synced)
 	s.db.SetDiscardTs(floor)
-	return nil
+	a, err := openApart(s.opts.Dir, mark.Apart)
+	if err != nil {
+		return err
+	}
+	s.apart.Store(a)
+	// Those of flushes that were cut short, and the one before if the last flush was cut short at its end.
+	return removeApart(s.opts.Dir, mark.Apart)
 }
 
 // Reached answers the highest index that anybody may have seen of this store before it was opened. Whoever has the log must apply it up to
@@ -217,7 +225,7 @@ func (s *Store) ViewAt(index uint64, fn func(record.Reader) error) error {
 }
 
 func (s *Store) viewAt(index uint64, fn func(record.Reader) error) error {
-	v := &view{db: s.db, index: index, tail: s.tail.layer(), rows: s.rows, oldest: s.Oldest, floor: s.Oldest()}
+	v := &view{db: s.db, index: index, held: s.hold(), rows: s.rows, oldest: s.Oldest, floor: s.Oldest()}
 	defer v.discard()
 	return fn(v)
 }
@@ -236,7 +244,7 @@ func (s *Store) Close() error {
 	if !s.void {
 		err = s.flush(s.applied.Load())
 	}
-	return errors.Join(err, s.db.Close(), s.reached.file.Close())
+	return errors.Join(err, s.db.Close(), s.apart.Load().close(), s.reached.file.Close())
 }
 
 var _ record.Store = (*Store)(nil)

@@ -82,7 +82,8 @@ func TestReplayOverLeftoversOfACutFlushGivesTheSameState(t *testing.T) {
 	_, err := s.Sync()
 	require.NoError(t, err)
 	step(t, s, 4, 8)
-	require.NoError(t, s.write(8, 0)) // The process dies before it can say that the flush is whole.
+	_, _, err = s.write(8, 0) // The process dies before it can say that the flush is whole.
+	require.NoError(t, err)
 	die(t, s)
 
 	again := mustOpen(t, o)
@@ -127,7 +128,8 @@ func TestWhatWasNotFlushedIsAppliedAgain(t *testing.T) {
 func TestAFolderOfTheVersionBeforeIsTakenOverAsOfItsLastSync(t *testing.T) {
 	o := testOptions(t.TempDir())
 	s, before := halfFlushed(t, o)
-	require.NoError(t, s.write(9, 0))
+	_, _, err := s.write(9, 0)
+	require.NoError(t, err)
 	die(t, s)
 	require.NoError(t, os.Remove(filepath.Join(o.Dir, reachedFile)))
 	require.NoError(t, os.WriteFile(filepath.Join(o.Dir, markFile), []byte(`{"boot_id":"a-b-c","synced":5,"oldest":2}`), 0o600))

@@ -22,7 +22,9 @@ const (
 
 	// Flushing: what was applied is about to go into the files.
 	Flushing = "flush/begin"
-	// Flushed: it is there, not synced.
+	// FlushedApart: of what lies apart of Badger a new file is there and synced, which the mark does not name.
+	FlushedApart = "flush/apart"
+	// Flushed: all of it is there, what went into Badger not synced.
 	Flushed = "flush/rows"
 	// FlushedFiles: the files are synced, the mark does not say so.
 	FlushedFiles = "flush/files"
@@ -51,7 +53,7 @@ const (
 // All lists the steps, in the order above.
 func All() []string {
 	return []string{
-		Appending, Appended, Truncating, Truncated, Applying, Applied, Flushing, Flushed, FlushedFiles, FlushedMark,
+		Appending, Appended, Truncating, Truncated, Applying, Applied, Flushing, FlushedApart, Flushed, FlushedFiles, FlushedMark,
 		Snapshotting, SnapshotRows, Snapshotted, Restoring, RestoreVoid, RestoreEmpty, RestoreRows, Restored,
 	}
 }
