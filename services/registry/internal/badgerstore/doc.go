@@ -1,5 +1,6 @@
 // Package badgerstore keeps the registry's state in Badger in managed mode, with the Raft index as
-// the commit timestamp of every row, and what was applied lately above it in memory.
+// the commit timestamp of every row, and what was applied lately above it in memory. The rows of one table, the outcomes of
+// requests, lie in a file of their own beside Badger's and are no different for whoever reads; "the files" are Badger's and this one.
 //
 // One goroutine applies (Begin, At, Commit) and restores; any number read, each on the state as of
 // one index, and never see a batch half applied.

@@ -8,7 +8,7 @@ import (
 	"sync/atomic"
 )
 
-// tail holds the versions that are not in Badger's files yet: all of them, from the index after the last flush to the applied one.
+// tail holds the versions that are not in the files yet: all of them, from the index after the last flush to the applied one.
 // The Raft log is their durable copy. Most rows are overwritten before they would have to be written down, so most versions
 // never are.
 //
