@@ -24,9 +24,9 @@ const apartTable = byte(registryv1.Table_TABLE_REQUEST)
 //
 // A file is blocks, the directory of them, and a foot. Numbers without a size are uvarints, the others are big endian.
 //
-//	block      entries in the order of their keys, of one key the newest first; about apartBlock bytes, at least one entry
-//	entry      how many bytes its key shares with that of the entry before it in the block; how many follow, and these;
-//	           the version's index; its kind, a byte; the size of the encoded row, and the row
+//	block      entries in the order of their keys, of one key the newest first; about apartBlock bytes, at least one of them
+//	entry      how many bytes its key shares with the key before it in the block; how many follow, and these; the version's
+//	           index; its kind, a byte; the size of the encoded row, and the row
 //	directory  of each block: its size, its CRC-32C, the size of its first key, and that key
 //	foot       the lowest index of a tombstone in the file, all ones when there is none (8 bytes); the directory's size (8);
 //	           the CRC-32C of all that follows the blocks up to here (4); apartMagic (4)
@@ -68,10 +68,15 @@ const (
 	kindDropped
 )
 
-var (
-	errDamaged = errors.New("it is damaged: checksums or sizes do not match")
-	castagnoli = crc32.MakeTable(crc32.Castagnoli)
-)
+var errDamaged = errors.New("it is damaged: checksums or sizes do not match")
+
+// checksum answers the CRC-32C of parts, one after the other.
+func checksum(parts ...[]byte) (crc uint32) {
+	for _, part := range parts {
+		crc = crc32.Update(crc, crc32.MakeTable(crc32.Castagnoli), part)
+	}
+	return crc
+}
 
 func newApart() *apart { return &apart{tombstone: math.MaxUint64} }
 
@@ -114,7 +119,7 @@ func (a *apart) readDirectory() error {
 	if _, err := a.file.ReadAt(text, end); err != nil {
 		return fmt.Errorf("read its directory: %w", err)
 	}
-	if crc32.Update(crc32.Checksum(text, castagnoli), castagnoli, foot[:16]) != binary.BigEndian.Uint32(foot[16:]) {
+	if checksum(text, foot[:16]) != binary.BigEndian.Uint32(foot[16:]) {
 		return errDamaged
 	}
 	a.tombstone = binary.BigEndian.Uint64(foot[:])
@@ -274,7 +279,7 @@ func (e *entries) read() error {
 	if _, err := e.in.file.ReadAt(e.buffer, b.at); err != nil {
 		return fmt.Errorf("block %d: %w", e.block, err)
 	}
-	if b.size == 0 || crc32.Checksum(e.buffer, castagnoli) != b.crc {
+	if b.size == 0 || checksum(e.buffer) != b.crc {
 		return fmt.Errorf("block %d: %w", e.block, errDamaged)
 	}
 	e.key, e.rest = e.key[:0], parser{rest: e.buffer}
@@ -403,7 +408,7 @@ func (w *apartWriter) endBlock() error {
 		return nil
 	}
 	w.directory = binary.AppendUvarint(w.directory, uint64(len(w.block)))
-	w.directory = binary.AppendUvarint(w.directory, uint64(crc32.Checksum(w.block, castagnoli)))
+	w.directory = binary.AppendUvarint(w.directory, uint64(checksum(w.block)))
 	w.directory = appendSized(w.directory, w.first)
 	if _, err := w.out.Write(w.block); err != nil {
 		return fmt.Errorf("write the rows kept apart: %w", err)
@@ -420,7 +425,7 @@ func (w *apartWriter) finish() (*apart, error) {
 	size := uint64(len(w.directory))
 	end := binary.BigEndian.AppendUint64(w.directory, w.tombstone)
 	end = binary.BigEndian.AppendUint64(end, size)
-	end = binary.BigEndian.AppendUint32(end, crc32.Checksum(end, castagnoli))
+	end = binary.BigEndian.AppendUint32(end, checksum(end))
 	_, err := w.out.Write(append(end, apartMagic...))
 	if err == nil {
 		err = w.out.Flush()

@@ -77,7 +77,7 @@ func TestAFileOfRowsApartHoldsWhatWasPutThere(t *testing.T) {
 	for from, first := range map[string]int{"": 0, "a/": 0, "a/0007": 7, "a/0007!": 8, "a/2999": 2999, "b": 3000, "b/": 7000, "b/1": 7000, "c": 7001} {
 		got, err := readAll(a, from)
 		require.NoError(t, err)
-		require.Equal(t, len(slots)-first, len(got), from)
+		require.Len(t, got, len(slots)-first, from)
 		require.True(t, slices.Equal(slots[first:], got), from)
 	}
 }
@@ -150,7 +150,7 @@ func FuzzApart(f *testing.F) {
 			require.ErrorContains(t, err, path)
 			return
 		}
-		require.Equal(t, len(slots), len(got))
+		require.Len(t, got, len(slots))
 	})
 }
 

@@ -196,13 +196,6 @@ func dir(t *rapid.T) string {
 	return path
 }
 
-// kill ends a store as a process that is killed does.
-func kill(t require.TestingT, s *Store) {
-	require.NoError(t, s.db.Close())
-	require.NoError(t, s.reached.file.Close())
-	s.closed = true
-}
-
 // imageOf copies the files of a store that is in use, as a process that is killed leaves them. What they end with that was never written is left out.
 func imageOf(t require.TestingT, from, to string) {
 	require.NoError(t, os.MkdirAll(to, 0o700))
@@ -280,7 +273,7 @@ func TestTheStoreAgreesWithAModelOfAllStates(t *testing.T) {
 				}
 			}
 			flushAsBefore(t, s, rapid.Uint64Range(s.synced.Load(), s.Applied()).Draw(t, "up to"))
-			kill(t, s)
+			die(t, s)
 			reopen()
 		}
 		t.Repeat(map[string]func(*rapid.T){
@@ -304,12 +297,12 @@ func TestTheStoreAgreesWithAModelOfAllStates(t *testing.T) {
 				case "close":
 					require.NoError(t, s.Close())
 				case "kill":
-					kill(t, s)
+					die(t, s)
 				case "kill in a flush":
 					index := rapid.Uint64Range(s.synced.Load(), s.Applied()).Draw(t, "up to")
 					_, _, err := s.write(index, max(s.kept.Load(), min(index, s.Watermark())))
 					require.NoError(t, err)
-					kill(t, s)
+					die(t, s)
 				default:
 					image, at := dir(t), rapid.SampledFrom([]string{steps.Flushing, steps.FlushedApart, steps.Flushed, steps.FlushedFiles, steps.FlushedMark}).Draw(t, "step")
 					done := false
@@ -320,7 +313,7 @@ func TestTheStoreAgreesWithAModelOfAllStates(t *testing.T) {
 						}
 					}
 					require.NoError(t, s.shorten())
-					kill(t, s)
+					die(t, s)
 					if done {
 						o.Dir = image
 					}

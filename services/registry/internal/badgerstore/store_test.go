@@ -54,8 +54,7 @@ func step(t *testing.T, s *Store, first, last uint64) {
 }
 
 // die ends a store as a process that is killed does.
-func die(t *testing.T, s *Store) {
-	t.Helper()
+func die(t require.TestingT, s *Store) {
 	require.NoError(t, s.db.Close())
 	require.NoError(t, s.reached.file.Close())
 	s.closed = true
