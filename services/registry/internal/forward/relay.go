@@ -17,7 +17,7 @@ import (
 )
 
 // relayTrips is how many batches of calls may be on their way to the leader at once.
-const relayTrips = 2
+const relayTrips = 4
 
 // relayed is a call on its way to the leader with others, and whoever waits for its outcome.
 type relayed struct {
