@@ -33,7 +33,7 @@ func Next(message []byte) (f Field, n int) {
 	} else if f.Number, f.Type, n = protowire.ConsumeTag(message); n < 0 {
 		return Field{}, n
 	}
-	length := 0
+	var length int
 	switch f.Type { //nolint:exhaustive // others have nothing that anybody asks for
 	case protowire.BytesType:
 		f.Content, length = protowire.ConsumeBytes(message[n:])

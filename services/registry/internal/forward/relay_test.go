@@ -2,6 +2,7 @@ package forward
 
 import (
 	"context"
+	"errors"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -21,15 +22,15 @@ import (
 const shared = registryv1.CatalogService_Deregister_FullMethodName
 
 // pass relays a call and answers what it was answered, and the request as it came to be answered here.
-func (w *world) pass(ctx context.Context, t *testing.T, r *Router, req *registryv1.DeregisterRequest) (response any, here *registryv1.DeregisterRequest, err error) {
-	t.Helper()
+func (w *world) pass(ctx context.Context, r *Router, req *registryv1.DeregisterRequest) (response any, here *registryv1.DeregisterRequest, err error) {
 	request, err := proto.Marshal(req)
-	require.NoError(t, err)
+	if err != nil {
+		return nil, nil, err
+	}
 	response, err = r.Relay(ctx, shared, request, func(_ context.Context, request rpc.Encoded) (any, error) {
 		w.calls = append(w.calls, "here")
 		here = &registryv1.DeregisterRequest{}
-		require.NoError(t, proto.Unmarshal(request, here))
-		return "answered here", w.nextError()
+		return "answered here", errors.Join(proto.Unmarshal(request, here), w.nextError())
 	})
 	return response, here, err
 }
@@ -38,7 +39,7 @@ func TestACallGoesToTheLeaderAsItCame(t *testing.T) {
 	w := &world{leader: "s2"}
 	ctx, cancel := context.WithTimeout(calledBy(t.Context(), "gateway", metadata.Pairs("authorization", "Bearer secret")), time.Minute)
 	defer cancel()
-	response, here, err := w.pass(ctx, t, newRouter(t, w), &registryv1.DeregisterRequest{ServiceId: "web-1", Datacenter: "local", RequestId: "mine"})
+	response, here, err := w.pass(ctx, newRouter(t, w), &registryv1.DeregisterRequest{ServiceId: "web-1", Datacenter: "local", RequestId: "mine"})
 	require.NoError(t, err)
 	require.Equal(t, rpc.Encoded("done"), response)
 	require.Nil(t, here)
@@ -56,7 +57,7 @@ func TestACallGoesToTheLeaderAsItCame(t *testing.T) {
 func TestACallThatIsPassedOnGetsAnID(t *testing.T) {
 	bare := fault.New(fault.Unavailable, "", "connection reset")
 	w := &world{leader: "s2", errs: []error{bare, bare}}
-	_, _, err := w.pass(t.Context(), t, newRouter(t, w), &registryv1.DeregisterRequest{ServiceId: "web-1"})
+	_, _, err := w.pass(t.Context(), newRouter(t, w), &registryv1.DeregisterRequest{ServiceId: "web-1"})
 	require.NoError(t, err)
 	require.Len(t, w.relayed, 3)
 	for _, call := range w.relayed {
@@ -80,7 +81,7 @@ func TestCallsAreAnsweredHereWhereTheyBelongHere(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := &world{leader: c.leader}
-			response, here, err := w.pass(c.ctx, t, newRouter(t, w), c.req)
+			response, here, err := w.pass(c.ctx, newRouter(t, w), c.req)
 			require.NoError(t, err)
 			require.Equal(t, "answered here", response)
 			require.Empty(t, here.GetRequestId(), "whoever answers names the request")
@@ -99,7 +100,7 @@ func TestACallIsAnsweredHereWhenThisServerComesToLead(t *testing.T) {
 	w.errs = []error{w.noLeader()}
 	r := newRouter(t, w)
 	r.Connections = elects{w}
-	_, here, err := w.pass(t.Context(), t, r, &registryv1.DeregisterRequest{})
+	_, here, err := w.pass(t.Context(), r, &registryv1.DeregisterRequest{})
 	require.NoError(t, err)
 	require.Equal(t, []string{"s2", "here"}, w.calls)
 	require.Equal(t, "id-1", here.GetRequestId(), "what was done under the id elsewhere is not done again")
@@ -119,7 +120,7 @@ func TestALeaderThatTakesNoCallsInCompanyGetsThemOneByOne(t *testing.T) {
 	w := &world{leader: "s2", takesNone: true}
 	r := newRouter(t, w)
 	for range 2 {
-		_, _, err := w.pass(t.Context(), t, r, &registryv1.DeregisterRequest{})
+		_, _, err := w.pass(t.Context(), r, &registryv1.DeregisterRequest{})
 		require.NoError(t, err)
 	}
 	require.Equal(t, []string{"s2", "s2"}, w.calls)
@@ -130,7 +131,7 @@ func TestALeaderThatTakesNoCallsInCompanyGetsThemOneByOne(t *testing.T) {
 
 	w.takesNone = false
 	r.lines.forget() // Somebody else led for a while: it may have been upgraded.
-	_, _, err := w.pass(t.Context(), t, r, &registryv1.DeregisterRequest{})
+	_, _, err := w.pass(t.Context(), r, &registryv1.DeregisterRequest{})
 	require.NoError(t, err)
 	require.Len(t, w.relayed, 1)
 }
@@ -138,7 +139,7 @@ func TestALeaderThatTakesNoCallsInCompanyGetsThemOneByOne(t *testing.T) {
 func TestWhatTheLeaderSaysOfACallIsWhatTheCallerHears(t *testing.T) {
 	denied := fault.New(fault.PermissionDenied, "DENIED", "no").WithField("service_id").WithRemedy("ask")
 	w := &world{leader: "s2", errs: []error{denied}}
-	_, _, err := w.pass(t.Context(), t, newRouter(t, w), &registryv1.DeregisterRequest{})
+	_, _, err := w.pass(t.Context(), newRouter(t, w), &registryv1.DeregisterRequest{})
 	f, ok := fault.As(err)
 	require.True(t, ok)
 	require.Equal(t, denied.Code(), f.Code())
@@ -154,7 +155,7 @@ func TestACallerWhoGoesHearsThatTheOutcomeIsNotKnown(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		failure := make(chan error)
 		go func() {
-			_, _, err := w.pass(ctx, t, r, &registryv1.DeregisterRequest{})
+			_, _, err := w.pass(ctx, r, &registryv1.DeregisterRequest{})
 			failure <- err
 		}()
 		synctest.Wait()
@@ -172,11 +173,11 @@ func TestCallsThatFindNoRoomAreRefused(t *testing.T) {
 		r.MaxInFlight = 1
 		first := make(chan error)
 		go func() {
-			_, _, err := w.pass(t.Context(), t, r, &registryv1.DeregisterRequest{})
+			_, _, err := w.pass(t.Context(), r, &registryv1.DeregisterRequest{})
 			first <- err
 		}()
 		synctest.Wait()
-		_, _, err := w.pass(t.Context(), t, r, &registryv1.DeregisterRequest{})
+		_, _, err := w.pass(t.Context(), r, &registryv1.DeregisterRequest{})
 		require.Equal(t, ReasonQueueFull, fault.ReasonOf(err))
 		require.Equal(t, fault.ResourceExhausted, fault.CodeOf(err))
 		w.leader = "s3"

@@ -103,7 +103,10 @@ func decode(data []byte) (*registryv1.Command, error) {
 func decodeInto(cmd *registryv1.Command, data []byte) error {
 	var spare []decoded
 	done := 0 // Up to where data is decoded.
-	for field := range wireFields(data) {
+	for field, err := range wireFields(data) {
+		if err != nil {
+			break // UnmarshalVTUnsafe says so.
+		}
 		if field.Number != operationsOfCommand || field.Content == nil {
 			continue
 		}
