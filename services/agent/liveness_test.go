@@ -30,6 +30,22 @@ func (r *running) beats(t *testing.T, result string) int {
 	return 0
 }
 
+// allBeats answers how many heartbeats of this run have ended, however they did. What the registry counts includes one that a run before was
+// sending when it stopped.
+func (r *running) allBeats(t *testing.T) (count int) {
+	t.Helper()
+	families, err := r.telemetry.Metrics.Gather()
+	require.NoError(t, err)
+	for _, f := range families {
+		for _, m := range f.GetMetric() {
+			if f.GetName() == "konsul_agent_heartbeats_total" {
+				count += int(m.GetCounter().GetValue())
+			}
+		}
+	}
+	return count
+}
+
 // lively is an agent whose heartbeats come soon, and whose comparisons only when something asks for them.
 func lively(cfg *agent.Config) {
 	cfg.Agent.LivenessTTL, cfg.Agent.SyncInterval = time.Second, time.Hour
@@ -103,13 +119,12 @@ func TestADeadNodeLivesOnlyWithWhatItRunsNow(t *testing.T) {
 		services["gone"] = &registryv1.Service{Id: "gone", Name: "gone", Node: node, Meta: map[string]string{"managed-by": "konsul-agent"}}
 	})
 	w.registry.Refuse("deregister gone", fault.New(fault.Unavailable, "NO_LEADER", "nobody leads"))
-	before := w.registry.Heartbeats()
 	second := w.run(t, func(c *agent.Config) { c.Agent.LivenessTTL = time.Hour })
 	eventually(t, "tried", func() bool {
 		tries := slices.DeleteFunc(w.registry.Calls(), func(call string) bool { return call != "deregister gone" })
 		return len(tries) >= 3
 	})
-	require.Equal(t, before, w.registry.Heartbeats(), "what runs no more must not come back to life with the node")
+	require.Zero(t, second.allBeats(t), "what runs no more must not come back to life with the node")
 	w.registry.Refuse("deregister gone", nil)
 	eventually(t, "lives", func() bool { return second.beats(t, "ok") >= 1 })
 	require.Nil(t, w.registry.Service("gone"))
@@ -120,11 +135,10 @@ func TestWithoutATTLNobodyExpectsHeartbeats(t *testing.T) {
 	first := w.run(t, lively)
 	eventually(t, "registered", func() bool { return first.beats(t, "ok") >= 1 })
 	require.NoError(t, first.Stop(t.Context()))
-	before := w.registry.Heartbeats()
 	second := w.run(t, func(c *agent.Config) { c.Agent.LivenessTTL = 0 })
 	eventually(t, "compared", func() bool { return second.Ready(t.Context()) == nil })
 	require.Nil(t, w.registry.Node(node).GetLivenessTtl())
-	require.Equal(t, before, w.registry.Heartbeats())
+	require.Zero(t, second.allBeats(t))
 }
 
 func TestAStopLeavesTheNodeToItsTTL(t *testing.T) {
