@@ -54,7 +54,7 @@ func (s Settings) storeOptions(dir string, log *slog.Logger) badgerstore.Options
 
 // limits of registry.heap_bytes.
 const (
-	defaultHeap = 48 << 20
+	defaultHeap = 52 << 20
 	mostHeap    = 1 << 40
 )
 
