@@ -3,6 +3,7 @@ package forward
 import (
 	"context"
 	"fmt"
+	"strings"
 	"time"
 
 	"google.golang.org/grpc/status"
@@ -48,13 +49,7 @@ func (r Routes) shared() map[string]sharedFields {
 
 // fieldsOf finds the fields in a method's request. It panics for one that has none, which is a mistake in the table of routes.
 func fieldsOf(fullMethod string) sharedFields {
-	name := protoreflect.FullName(fullMethod[1:])
-	for i := len(name) - 1; i > 0; i-- {
-		if name[i] == '/' {
-			name = name[:i] + "." + name[i+1:]
-			break
-		}
-	}
+	name := protoreflect.FullName(strings.ReplaceAll(fullMethod[1:], "/", "."))
 	found, err := protoregistry.GlobalFiles.FindDescriptorByName(name)
 	if err != nil {
 		panic(fmt.Sprintf("route of %s: %v", fullMethod, err))
