@@ -89,7 +89,11 @@ func (d *driver) connect(access target.Access, op Op, instances int, transport c
 	if access.Kind == target.Etcd {
 		operations = etcdOperation
 	}
-	if d.op = operations(d.conns, op, instances); d.op == nil {
+	var err error
+	if d.op, err = operations(d.conns, op, instances); err != nil {
+		return err
+	}
+	if d.op == nil {
 		return fmt.Errorf("%s has no operation %q", access.Kind, op)
 	}
 	return nil

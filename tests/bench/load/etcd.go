@@ -8,7 +8,7 @@ import (
 )
 
 // etcdOperation answers an operation of etcd; nil when it has no such.
-func etcdOperation(conns []*grpc.ClientConn, op Op, instances int) operation {
+func etcdOperation(conns []*grpc.ClientConn, op Op, instances int) (operation, error) {
 	clients := make([]etcd.KVClient, len(conns))
 	for i, conn := range conns {
 		clients[i] = etcd.NewKVClient(conn)
@@ -25,17 +25,17 @@ func etcdOperation(conns []*grpc.ClientConn, op Op, instances int) operation {
 		return func(ctx context.Context, server, key int) error {
 			_, err := clients[server].Put(ctx, &etcd.PutRequest{Key: []byte(Key(key)), Value: content})
 			return err
-		}
+		}, nil
 	case RegisterNode:
 		return registerNodeEtcd(conns)
 	case GetLinearizable:
-		return get(false)
+		return get(false), nil
 	case GetStale:
-		return get(true)
+		return get(true), nil
 	case HealthLinearizable:
-		return healthEtcd(conns, instances, false)
+		return healthEtcd(conns, instances, false), nil
 	case HealthStale:
-		return healthEtcd(conns, instances, true)
+		return healthEtcd(conns, instances, true), nil
 	}
-	return nil
+	return nil, nil
 }

@@ -2,12 +2,10 @@ package load
 
 import (
 	"context"
-	"errors"
 	"fmt"
 
 	etcd "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/mem"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
@@ -88,37 +86,11 @@ const leastRecord = 150
 // counted calls a method and looks at nothing but the length of the answer.
 func counted(ctx context.Context, conn *grpc.ClientConn, method string, request proto.Message, instances int) error {
 	var length int
-	if err := conn.Invoke(ctx, method, request, &length, grpc.ForceCodecV2(lengthOnly{})); err != nil {
+	if err := conn.Invoke(ctx, method, request, &length, grpc.ForceCodecV2(lean{})); err != nil {
 		return err
 	}
 	if length < instances*leastRecord {
 		return fmt.Errorf("%d bytes are not %d instances", length, instances)
 	}
-	return nil
-}
-
-// lengthOnly encodes protobuf and decodes the length of a message.
-type lengthOnly struct{}
-
-func (lengthOnly) Name() string { return "proto" }
-
-func (lengthOnly) Marshal(v any) (mem.BufferSlice, error) {
-	message, ok := v.(proto.Message)
-	if !ok {
-		return nil, fmt.Errorf("%T is no message", v)
-	}
-	text, err := proto.Marshal(message)
-	if err != nil {
-		return nil, fmt.Errorf("encode: %w", err)
-	}
-	return mem.BufferSlice{mem.SliceBuffer(text)}, nil
-}
-
-func (lengthOnly) Unmarshal(data mem.BufferSlice, v any) error {
-	length, ok := v.(*int)
-	if !ok {
-		return errors.New("only the length is decoded")
-	}
-	*length = data.Len()
 	return nil
 }
