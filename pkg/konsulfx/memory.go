@@ -24,8 +24,8 @@ const (
 // heap is what KeepHeap was told, the most of it.
 var heap atomic.Int64 //nolint:gochecknoglobals // there is one heap in a process
 
-// KeepHeap lets the process's heap fill up to so many bytes before garbage is collected, however little of it is alive; called more than
-// once, to the most of them. It is for services that have much garbage when they are busy: a collection costs by what is alive, not by what it
+// KeepHeap lets the process's heap fill up to so many bytes before garbage is collected, however little of it is alive, and where much of it is, by
+// half as many; called more than once, to the most of them. It is for services that have much garbage when they are busy: a collection costs by what is alive, not by what it
 // frees, and memory that large buffers take now and then is there anyway. It tells from the next collection on.
 func KeepHeap(bytes int64) {
 	for {
@@ -66,5 +66,5 @@ func (c *collector) collected() {
 // percentFor answers the percentage for so many bytes that are alive, in a heap that may fill up to so many.
 func percentFor(live, heap int64) int64 {
 	live = max(live, leastLive)
-	return max(gcPercent, 100*max(leastHeadroom, heap-live)/live)
+	return max(gcPercent, 100*max(leastHeadroom, heap-live, heap/2)/live)
 }

@@ -19,7 +19,8 @@ func TestAHeapFillsUpToWhatItMay(t *testing.T) {
 	const may = 64 << 20
 	require.EqualValues(t, 300, percentFor(16<<20, may))
 	require.EqualValues(t, 100, percentFor(32<<20, may))
-	require.EqualValues(t, 40, percentFor(40<<20, 48<<20), "headroom all the same")
+	require.EqualValues(t, 60, percentFor(40<<20, 48<<20), "half of it at the least")
+	require.EqualValues(t, 40, percentFor(40<<20, 8<<20), "and the least headroom")
 	require.EqualValues(t, gcPercent, percentFor(1<<30, may))
 	defer heap.Store(heap.Load())
 	KeepHeap(2)

@@ -60,7 +60,8 @@ type Settings struct {
 	Retention        Retention `koanf:"retention"`
 	Store            Store     `koanf:"store"`
 	Backup           Backup    `koanf:"backup"`
-	// HeapBytes is how full the process's heap may be before garbage is collected, however little of it is alive; 0: that decides.
+	// HeapBytes is how full the process's heap may be before garbage is collected, however little of it is alive; where much is, the heap grows by
+	// half as much. 0: what is alive decides.
 	HeapBytes int64 `koanf:"heap_bytes"`
 }
 
