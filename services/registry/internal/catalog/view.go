@@ -245,7 +245,7 @@ func (v *View) takeService(row *registryv1.Record) error {
 	}
 	var name, node []byte
 	inherits := true
-	err := serviceShape().read(row.GetValue(), func(field protowire.Number, _ uint64, content []byte) {
+	err := serviceShape().readAfter(i.raw, row.GetValue(), func(field protowire.Number, _ uint64, content []byte) {
 		switch field {
 		case nameOfService:
 			name = content

@@ -1,6 +1,7 @@
 package catalog
 
 import (
+	"bytes"
 	"errors"
 	"maps"
 	"slices"
@@ -74,29 +75,48 @@ func innerShape() shape   { return shape{texts: numbers(1, 2)} }
 
 var errShape = errors.New("value cannot be decoded")
 
+// visitor takes a field of an encoded message: its number, and its content if it has a length.
+type visitor func(field protowire.Number, number uint64, content []byte)
+
 // read checks an encoded message and calls visit, unless it is nil, for every field that is a number or has a length.
-func (s shape) read(raw []byte, visit func(field protowire.Number, number uint64, bytes []byte)) error {
+func (s shape) read(raw []byte, visit visitor) error { return s.readAfter(nil, raw, visit) }
+
+// readAfter is read of a message that takes the place of one that was checked: a field that stands as it stood is not checked again. Most of what
+// is registered again has but one field that is new.
+func (s shape) readAfter(before, raw []byte, visit visitor) error {
 	for len(raw) > 0 {
 		f, n := wire.Next(raw)
 		if n < 0 {
 			return errShape
 		}
-		raw = raw[n:]
-		if f.Content != nil && f.Number < 64 {
-			if s.texts&(1<<f.Number) != 0 && !utf8.Valid(f.Content) {
+		if bytes.HasPrefix(before, raw[:n]) {
+			before = before[n:]
+		} else {
+			if !s.fits(f) {
 				return errShape
 			}
-			if s.messages&(1<<f.Number) != 0 {
-				if err := innerShape().read(f.Content, nil); err != nil {
-					return err
-				}
-			}
+			_, was := wire.Next(before)
+			before = before[max(0, was):]
 		}
+		raw = raw[n:]
 		if visit != nil && (f.Type == protowire.VarintType || f.Type == protowire.BytesType) {
 			visit(f.Number, f.Varint, f.Content)
 		}
 	}
 	return nil
+}
+
+// fits says whether the content of a field can be decoded.
+func (s shape) fits(f wire.Field) bool {
+	switch {
+	case f.Content == nil || f.Number >= 64:
+		return true
+	case s.texts&(1<<f.Number) != 0:
+		return utf8.Valid(f.Content)
+	case s.messages&(1<<f.Number) != 0:
+		return innerShape().read(f.Content, nil) == nil
+	}
+	return true
 }
 
 // decode reads what was checked before.

@@ -1,9 +1,12 @@
 package catalog
 
 import (
+	"fmt"
+	"slices"
 	"testing"
 
 	"github.com/stretchr/testify/require"
+	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"pgregory.net/rapid"
@@ -68,5 +71,43 @@ func TestRowsAreEncodedAsProtobufDoes(t *testing.T) {
 			require.NoError(t, err)
 			require.Equal(t, string(want), string(got))
 		}
+	})
+}
+
+// What takes the place of another row is checked as if there had been none, whichever parts of it are the same, and however they are damaged.
+func TestWhatStandsAsItStoodIsCheckedAllTheSame(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		encoded := func(change func(*registryv1.Service)) []byte {
+			service := &registryv1.Service{}
+			draw(t, service.ProtoReflect())
+			change(service)
+			return appendService(nil, service)
+		}
+		before := encoded(func(*registryv1.Service) {})
+		raw := slices.Clone(before)
+		switch rapid.SampledFrom([]string{"same", "meta", "other", "damaged", "spliced"}).Draw(t, "kind") {
+		case "meta":
+			service := &registryv1.Service{}
+			decode(before, service)
+			service.Meta = map[string]string{"build": rapid.String().Draw(t, "build")}
+			raw = appendService(nil, service)
+		case "other":
+			raw = encoded(func(*registryv1.Service) {})
+		case "damaged":
+			if len(raw) > 0 {
+				raw[rapid.IntRange(0, len(raw)-1).Draw(t, "at")] ^= rapid.Byte().Draw(t, "by")
+			}
+		case "spliced":
+			raw = append(raw[:rapid.IntRange(0, len(raw)).Draw(t, "up to")], rapid.SliceOf(rapid.Byte()).Draw(t, "rest")...)
+		}
+		var fresh, after []string
+		noting := func(seen *[]string) visitor {
+			return func(field protowire.Number, number uint64, content []byte) {
+				*seen = append(*seen, fmt.Sprint(field, number, content))
+			}
+		}
+		want := serviceShape().read(raw, noting(&fresh))
+		require.Equal(t, want, serviceShape().readAfter(before, raw, noting(&after)))
+		require.Equal(t, fresh, after)
 	})
 }

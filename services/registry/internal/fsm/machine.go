@@ -233,7 +233,7 @@ func (m *Machine) Seen(requestID string) bool {
 // nothing, and answers their outcomes. A command whose request id was seen before changes nothing and
 // answers the first outcome. An error means the state cannot be trusted any more.
 //
-// It takes the commands over: the rows they put become the state's, and outcomes refer to those as they were
+// It takes the commands, which Decode answered, over: the rows they put become the state's, and outcomes refer to those as they were
 // written, values and all. Nobody may change either; Answer makes what may leave the server.
 func (m *Machine) Apply(tx Tx, index uint64, cmds ...*registryv1.Command) ([]*registryv1.CommandResult, error) {
 	results := make([]*registryv1.CommandResult, len(cmds))
@@ -258,7 +258,7 @@ func (m *Machine) Apply(tx Tx, index uint64, cmds ...*registryv1.Command) ([]*re
 func (m *Machine) once(tx Tx, index uint64, cmd *registryv1.Command, done *[]answered) (*registryv1.CommandResult, error) {
 	id := cmd.GetRequestId()
 	if id == "" {
-		return Apply(tx, index, cmd)
+		return apply(tx, index, cmd)
 	}
 	key := keyOf(id)
 	for _, d := range *done {
@@ -273,7 +273,7 @@ func (m *Machine) once(tx Tx, index uint64, cmd *registryv1.Command, done *[]ans
 	if result, err := m.memory.recall(tx, key, cmd); err != nil || result != nil {
 		return result, err
 	}
-	result, err := Apply(tx, index, cmd)
+	result, err := apply(tx, index, cmd)
 	if err != nil {
 		return nil, err
 	}
@@ -287,6 +287,11 @@ func Apply(tx Tx, index uint64, cmd *registryv1.Command) (*registryv1.CommandRes
 	if err := known(cmd); err != nil {
 		return nil, err
 	}
+	return apply(tx, index, cmd)
+}
+
+// apply is Apply for a command that was decoded here.
+func apply(tx Tx, index uint64, cmd *registryv1.Command) (*registryv1.CommandResult, error) {
 	a := application{tx: tx, index: index, cmd: cmd, result: &registryv1.CommandResult{Index: index}}
 	failed, err := a.check()
 	if err != nil {

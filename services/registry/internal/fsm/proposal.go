@@ -5,6 +5,7 @@ import (
 	"hash/fnv"
 	"iter"
 	"slices"
+	"sync"
 
 	"google.golang.org/protobuf/encoding/protowire"
 
@@ -126,6 +127,9 @@ func Together[T any](waiting []T, proposal func(T) Proposal, maxBytes int) int {
 	return len(chosen)
 }
 
+// claimed are maps for choose that are empty and not in use.
+var claimed = sync.Pool{New: func() any { return map[uint64]struct{}{} }} //nolint:gochecknoglobals // as pools are
+
 // choose answers the places of the proposals that share an entry, in order.
 func choose(count int, proposal func(i int) Proposal, maxBytes int) []int {
 	first := proposal(0)
@@ -133,7 +137,11 @@ func choose(count int, proposal func(i int) Proposal, maxBytes int) []int {
 	if slices.Contains(first.Claims, alone) {
 		return chosen
 	}
-	taken := make(map[uint64]struct{}, 2*count)
+	taken, _ := claimed.Get().(map[uint64]struct{})
+	defer func() {
+		clear(taken)
+		claimed.Put(taken)
+	}()
 	claim := func(p Proposal) {
 		for _, c := range p.Claims {
 			taken[c] = struct{}{}
