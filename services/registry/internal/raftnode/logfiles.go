@@ -21,7 +21,7 @@ const (
 	smallWrite = 32 << 10
 )
 
-var zeros [ahead]byte
+var zeros [ahead]byte //nolint:gochecknoglobals // nobody writes there
 
 // Create implements types.VFS.
 func (f files) Create(dir, name string, size uint64) (types.WritableFile, error) {
