@@ -128,14 +128,11 @@ func (e *early) note(id raft.ServerID, last position, success bool) {
 	}
 }
 
-// send sends entries that are about to be written to every follower that has all before them.
-func (e *early) send(logs []*raft.Log) {
+// send sends entries that are about to be written to every follower that has all before them. It says whether there are any.
+func (e *early) send(logs []*raft.Log) (sends bool) {
 	r := e.raft.Load()
-	if r == nil || len(logs) == 0 || r.State() != raft.Leader {
-		return
-	}
-	if !e.follows(logs[0]) {
-		return
+	if r == nil || len(logs) == 0 || r.State() != raft.Leader || !e.follows(logs[0]) {
+		return false
 	}
 	last := logs[len(logs)-1]
 	for _, s := range r.GetConfiguration().Configuration().Servers {
@@ -151,7 +148,9 @@ func (e *early) send(logs []*raft.Log) {
 			PrevLogEntry: e.tail.index, PrevLogTerm: e.tail.term, Entries: logs, LeaderCommitIndex: r.CommitIndex(),
 		}
 		e.sends.Go(func() { e.carry(s, request, on) })
+		sends = true
 	}
+	return sends
 }
 
 // follows says whether an entry is the next one to what this server wrote last in the same term. What comes before

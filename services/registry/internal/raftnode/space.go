@@ -54,9 +54,10 @@ func (l *logStore) StoreLogs(logs []*raft.Log) error {
 		}
 	}
 	l.step.At(steps.Appending)
-	l.early.send(logs)
-	// Those that send run before this waits for the disk, which keeps the processor: another one would take 100 us to wake and find them.
-	runtime.Gosched()
+	if l.early.send(logs) {
+		// Those that send run before this waits for the disk, which keeps the processor: another one would take 100 us to wake and find them.
+		runtime.Gosched()
+	}
 	if err := l.WAL.StoreLogs(logs); err != nil {
 		return err
 	}
