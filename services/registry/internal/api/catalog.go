@@ -62,17 +62,16 @@ func (s *catalogService) Deregister(ctx context.Context, req *registryv1.Deregis
 func (s *catalogService) DeregisterNode(ctx context.Context, req *registryv1.DeregisterNodeRequest) (*registryv1.DeregisterNodeResponse, error) {
 	instances, changed := 0, uint64(0)
 	for try := range planTries {
-		result, err := s.change(ctx, tryID(req.GetRequestId(), try), func(time.Time) (plan *catalog.Plan, err error) {
-			var gone int
+		gone := 0
+		result, err := s.change(ctx, restID(req.GetRequestId(), try), func(time.Time) (plan *catalog.Plan, err error) {
 			plan, gone, err = s.Services.DeregisterNode(s.Catalog, req)
-			instances += gone
 			return plan, err
 		})
 		if err != nil {
 			return nil, err
 		}
-		changed += result.GetChanged()
-		// An instance that was registered on the node at the same time goes with it.
+		instances, changed = instances+gone, changed+result.GetChanged()
+		// A new instance that was registered at the same time on the node as it was goes with it.
 		if left, _ := s.Catalog.Node(req.GetNode()); left.Node != nil || len(left.Instances) == 0 {
 			if changed == 0 {
 				return nil, catalog.NodeNotFound(req.GetNode())

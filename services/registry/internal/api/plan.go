@@ -86,3 +86,11 @@ func tryID(requestID string, try int) string {
 	}
 	return requestID
 }
+
+// restID answers the request id of a command about what earlier ones of the same request left.
+func restID(requestID string, before int) string {
+	if before > 0 && requestID != "" {
+		return requestID + "#rest" + strconv.Itoa(before)
+	}
+	return requestID
+}

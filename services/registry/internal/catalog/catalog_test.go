@@ -206,3 +206,31 @@ func TestFailoverPolicyRoundTrip(t *testing.T) {
 	f, _ := fault.As(err)
 	require.Equal(t, "policy.failover[1].datacenter", f.Field())
 }
+
+// A plan made before a registration must not take the node away and leave what was registered on it.
+func TestANodeThatMovedIsDeregisteredAnew(t *testing.T) {
+	w := newWorld(t)
+	register := func(address string) {
+		plan, err := w.w.RegisterNode(w.view, &registryv1.RegisterNodeRequest{
+			Node:     &registryv1.Node{Name: "n1", Address: address},
+			Services: []*registryv1.ServiceRegistration{{Service: &registryv1.Service{Id: "api-1", Name: "api"}}},
+		}, time.Unix(1, 0))
+		require.NoError(t, err)
+		require.Empty(t, w.apply(plan.Command).GetFailedReason())
+	}
+	deregister := func() *registryv1.Command {
+		plan, _, err := w.w.DeregisterNode(w.view, &registryv1.DeregisterNodeRequest{Node: "n1"})
+		require.NoError(t, err)
+		return plan.Command
+	}
+	early := deregister()
+	register("10.0.0.1")
+	require.Equal(t, catalog.ReasonCheckMoved, w.apply(early).GetFailedReason(), "it was not there")
+	early = deregister()
+	register("10.0.0.2")
+	require.Equal(t, catalog.ReasonCheckMoved, w.apply(early).GetFailedReason(), "it was another one")
+	require.EqualValues(t, 2, w.apply(deregister()).GetChanged())
+	node, _ := w.view.Node("n1")
+	require.Nil(t, node.Node)
+	require.Empty(t, node.Instances)
+}

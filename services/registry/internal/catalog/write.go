@@ -397,6 +397,8 @@ func (w *Writer) DeregisterNode(v *View, req *registryv1.DeregisterNodeRequest) 
 		return nil, 0, err
 	}
 	p := w.plan(v, req.GetRequestId(), time.Time{})
+	// Who registers it at the same time must not be left with its instances alone.
+	p.unchanged(registryv1.Table_TABLE_NODE, req.GetNode(), v.nodeRow(req.GetNode()).modified)
 	instances := v.instancesOn(req.GetNode())
 	p.deregisterNode(req.GetNode(), instances)
 	done, err := p.done()
