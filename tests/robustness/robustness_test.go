@@ -138,6 +138,12 @@ func (t *traffic) last(test *testing.T) {
 		if strings.HasPrefix(key, "kpair") {
 			c.getPair(test.Context(), c.place(), key)
 		}
+		if strings.HasPrefix(key, "node") {
+			for place := range servers {
+				c.getNode(test.Context(), place, key, history.Modes()[place%len(history.Modes())])
+			}
+			continue
+		}
 		for i, mode := range history.Modes() {
 			c.getAt(test.Context(), i%servers, key, mode, 0)
 			if mode == history.Stale {

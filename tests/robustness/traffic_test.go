@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
-	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -103,19 +102,29 @@ func (c *caller) one(ctx context.Context) {
 		c.removePair(ctx, c.pair())
 	case dice < 17:
 		c.getPair(ctx, c.place(), c.pair())
-	case dice < 36:
+	case dice < 23:
+		c.registerNode(ctx, c.node())
+	case dice < 25:
+		c.deregisterNode(ctx, c.node())
+	case dice < 32:
+		c.getNode(ctx, c.place(), c.node(), c.mode())
+	case dice < 45:
 		c.set(ctx, key, nil)
-	case dice < 46:
+	case dice < 53:
 		index := c.read[key]
 		c.set(ctx, key, &index)
-	case dice < 53:
-		c.remove(ctx, key)
 	case dice < 58:
+		c.remove(ctx, key)
+	case dice < 63:
 		c.get(ctx, key, history.Default, c.read[key])
 	default:
-		modes := history.Modes()
-		c.get(ctx, key, modes[c.chance.IntN(len(modes))], 0)
+		c.get(ctx, key, c.mode(), 0)
 	}
+}
+
+func (c *caller) mode() history.Mode {
+	modes := history.Modes()
+	return modes[c.chance.IntN(len(modes))]
 }
 
 func (c *caller) place() int { return c.chance.IntN(len(c.cluster.Servers)) }
@@ -124,8 +133,8 @@ func (c *caller) set(ctx context.Context, key string, cas *uint64) {
 	c.count++
 	o := history.Operation{Client: c.number, Kind: history.Set, Key: key, Value: fmt.Sprintf("%d.%d", c.number, c.count), CAS: cas, Call: c.recorder.Now()}
 	req := &registryv1.SetRequest{Key: "local/" + key, Value: pad(o.Value), Cas: cas, RequestId: uuid.NewString()}
-	c.write(ctx, &o, func(ctx context.Context, kv registryv1.KVServiceClient) error {
-		resp, err := kv.Set(ctx, req)
+	c.write(ctx, &o, func(ctx context.Context, to *arena.Client) error {
+		resp, err := to.KV.Set(ctx, req)
 		if err == nil {
 			o.Modify = resp.GetMeta().GetIndex()
 			if got := resp.GetEntry().GetModifyIndex(); got != o.Modify {
@@ -139,8 +148,8 @@ func (c *caller) set(ctx context.Context, key string, cas *uint64) {
 func (c *caller) remove(ctx context.Context, key string) {
 	o := history.Operation{Client: c.number, Kind: history.Delete, Key: key, Call: c.recorder.Now()}
 	req := &registryv1.DeleteRequest{Key: "local/" + key, RequestId: uuid.NewString()}
-	c.write(ctx, &o, func(ctx context.Context, kv registryv1.KVServiceClient) error {
-		resp, err := kv.Delete(ctx, req)
+	c.write(ctx, &o, func(ctx context.Context, to *arena.Client) error {
+		resp, err := to.KV.Delete(ctx, req)
 		if err == nil && resp.GetDeleted() > 0 {
 			o.Modify = resp.GetMeta().GetIndex()
 		}
@@ -149,7 +158,7 @@ func (c *caller) remove(ctx context.Context, key string) {
 }
 
 // write calls until the outcome is known, with the same request id and any server, or gives up.
-func (c *caller) write(ctx context.Context, o *history.Operation, call func(context.Context, registryv1.KVServiceClient) error) {
+func (c *caller) write(ctx context.Context, o *history.Operation, call func(context.Context, *arena.Client) error) {
 	unsure := false
 	for try := range attempts {
 		place := c.place()
@@ -157,8 +166,11 @@ func (c *caller) write(ctx context.Context, o *history.Operation, call func(cont
 		o.Fate, o.Why = history.Refused, "no connection"
 		if conn := c.cluster.Client(place).Conn; conn.GetState() != connectivity.TransientFailure {
 			limited, cancel := context.WithTimeout(arena.Authorize(ctx), callLimit)
-			o.Fate, o.Why = judge(call(limited, c.cluster.Client(place).KV))
+			o.Fate, o.Why = judge(call(limited, c.cluster.Client(place)))
 			cancel()
+		}
+		if o.Fate == history.Conflict && o.CAS == nil {
+			o.Fate = history.Refused // It lost too many races about what it was planned on.
 		}
 		o.Server = c.cluster.Servers[place].Dir[strings.LastIndex(c.cluster.Servers[place].Dir, "/")+1:]
 		switch {
@@ -220,27 +232,32 @@ func (c *caller) get(ctx context.Context, key string, m history.Mode, since uint
 }
 
 func (c *caller) getAt(ctx context.Context, place int, key string, m history.Mode, since uint64) {
-	life, _ := c.ids[place].Load().(string)
-	o := history.Operation{Client: c.number, Kind: history.Get, Key: key, Mode: m, Server: life, Life: int(c.lives[place].Load()), Call: c.recorder.Now()}
 	req := &registryv1.GetRequest{Key: "local/" + key, ReadMode: mode(m), Index: since}
 	if since > 0 {
 		req.Wait = durationpb.New(callLimit / 4)
 	}
+	c.observe(ctx, place, history.Operation{Key: key, Mode: m}, func(ctx context.Context, to *arena.Client, o *history.Operation) error {
+		resp, err := to.KV.Get(ctx, req)
+		if err == nil {
+			o.Found, o.Value, o.Modify, o.Index = true, bare(resp.GetEntry().GetValue()), resp.GetEntry().GetModifyIndex(), resp.GetMeta().GetIndex()
+		}
+		return err
+	})
+}
+
+// observe reads what an operation is about, and records what was answered.
+func (c *caller) observe(ctx context.Context, place int, o history.Operation, call func(context.Context, *arena.Client, *history.Operation) error) {
+	o.Client, o.Kind, o.Life, o.Call = c.number, history.Get, int(c.lives[place].Load()), c.recorder.Now()
+	o.Server, _ = c.ids[place].Load().(string)
 	ctx, cancel := context.WithTimeout(arena.Authorize(ctx), callLimit)
 	defer cancel()
-	resp, err := c.cluster.Client(place).KV.Get(ctx, req)
-	f, _ := fault.As(err)
+	err := call(ctx, c.cluster.Client(place), &o)
+	index, gone := absent(err)
 	switch {
 	case err == nil:
-		o.Fate, o.Found, o.Value, o.Modify, o.Index = history.OK, true, bare(resp.GetEntry().GetValue()), resp.GetEntry().GetModifyIndex(), resp.GetMeta().GetIndex()
-		c.read[key] = o.Modify
-	case f != nil && f.Code() == fault.NotFound && f.Meta()["index"] != "":
-		o.Fate = history.OK
-		o.Index, err = strconv.ParseUint(f.Meta()["index"], 10, 64)
-		c.read[key] = 0
-		if err != nil {
-			o.Fate, o.Why = history.Unknown, err.Error()
-		}
+		o.Fate, c.read[o.Key] = history.OK, o.Modify
+	case gone:
+		o.Fate, o.Index, c.read[o.Key] = history.OK, index, 0
 	default:
 		o.Fate, o.Why = history.Refused, err.Error()
 	}
@@ -259,6 +276,9 @@ func bare(stored []byte) string {
 	return string(value)
 }
 
+// watched is what the keys of entries begin with.
+const watched = "k"
+
 // silence is how long a watcher goes without a message before it asks elsewhere.
 const silence = 1500 * time.Millisecond
 
@@ -266,7 +286,7 @@ const silence = 1500 * time.Millisecond
 func (t *traffic) watch(ctx context.Context, place int) {
 	from := uint64(0)
 	for ctx.Err() == nil {
-		w := history.Watch{Server: t.cluster.Servers[place%len(t.cluster.Servers)].Dir, From: from}
+		w := history.Watch{Server: t.cluster.Servers[place%len(t.cluster.Servers)].Dir, Prefix: watched, From: from}
 		resync := t.stream(ctx, place, &w)
 		for _, m := range w.Messages {
 			if m.Synced {
@@ -292,7 +312,7 @@ func (t *traffic) stream(ctx context.Context, place int, w *history.Watch) bool 
 	idle := time.AfterFunc(silence, cancel)
 	defer idle.Stop()
 	stream, err := t.cluster.Client(place).Watch.Watch(ctx, &registryv1.WatchRequest{
-		Table: registryv1.Table_TABLE_KV, Prefix: "local/k", Index: w.From, Heartbeat: durationpb.New(200 * time.Millisecond),
+		Table: registryv1.Table_TABLE_KV, Prefix: "local/" + watched, Index: w.From, Heartbeat: durationpb.New(200 * time.Millisecond),
 	})
 	if err != nil {
 		return false

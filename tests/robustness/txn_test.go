@@ -48,8 +48,8 @@ func (c *caller) changePair(ctx context.Context, o *history.Operation, change fu
 		req.Success = append(req.Success, change("local/"+name))
 	}
 	lost := false
-	c.write(ctx, o, func(ctx context.Context, kv registryv1.KVServiceClient) error {
-		resp, err := kv.Txn(ctx, req)
+	c.write(ctx, o, func(ctx context.Context, to *arena.Client) error {
+		resp, err := to.KV.Txn(ctx, req)
 		switch {
 		case err != nil:
 			return err

@@ -35,6 +35,7 @@ type Cluster struct {
 // Client talks to whoever runs in one place.
 type Client struct {
 	KV       registryv1.KVServiceClient
+	Catalog  registryv1.CatalogServiceClient
 	Watch    registryv1.WatchServiceClient
 	Operator registryv1.OperatorServiceClient
 	Lease    registryv1.LeaseServiceClient
@@ -88,7 +89,7 @@ func (c *Cluster) dial(s *Server) (*Client, error) {
 		return nil, err
 	}
 	return &Client{
-		KV: registryv1.NewKVServiceClient(conn), Watch: registryv1.NewWatchServiceClient(conn),
+		KV: registryv1.NewKVServiceClient(conn), Catalog: registryv1.NewCatalogServiceClient(conn), Watch: registryv1.NewWatchServiceClient(conn),
 		Operator: registryv1.NewOperatorServiceClient(conn), Lease: registryv1.NewLeaseServiceClient(conn), Lock: registryv1.NewLockServiceClient(conn), Conn: conn,
 	}, nil
 }

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -110,7 +111,7 @@ func (l *ledger) watch(w Watch) []error {
 				fail(m.At, "%s at %d does not belong between %d and %d", e.Key, e.Modify, complete, m.Index)
 			}
 		}
-		for _, c := range l.between(complete, m.Index) {
+		for _, c := range l.between(w.Prefix, complete, m.Index) {
 			replaced := l.at(c.key, m.Index).modify != c.modify
 			gone := first && w.From == 0 && c.deleted
 			if !replaced && !gone && !seen[c.key][c.modify] {
@@ -122,10 +123,13 @@ func (l *ledger) watch(w Watch) []error {
 	return wrong
 }
 
-// between answers the versions with indexes above one and up to another.
-func (l *ledger) between(above, upTo uint64) []change {
+// between answers the versions, of keys with a prefix, with indexes above one and up to another.
+func (l *ledger) between(prefix string, above, upTo uint64) []change {
 	var out []change
 	for key, versions := range l.versions {
+		if !strings.HasPrefix(key, prefix) {
+			continue
+		}
 		for _, v := range versions {
 			if v.modify > above && v.modify <= upTo {
 				out = append(out, change{key, v})

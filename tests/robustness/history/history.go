@@ -61,7 +61,7 @@ type Operation struct {
 	CAS *uint64 `json:"cas,omitempty"`
 	// Txn is the request id of a transaction that writes or reads Key and its twin.
 	Txn string `json:"txn,omitempty"`
-	// Twin is what a transaction read beside Key.
+	// Twin is what was read beside Key: the other key of a transaction, or the instances of a node.
 	Twin *Twin `json:"twin,omitempty"`
 
 	Mode Mode `json:"mode,omitempty"`
@@ -72,7 +72,7 @@ type Operation struct {
 	Fate Fate `json:"fate"`
 	// Found says that a read key was there.
 	Found bool `json:"found,omitempty"`
-	// Modify is the modify index of what was written or read; of a deletion, its index if it deleted something.
+	// Modify is the modify index of what was written or read, 0 where a write was not told; of a deletion, its index if it deleted something.
 	Modify uint64 `json:"modify,omitempty"`
 	// Index is what a read's answer reflects.
 	Index uint64 `json:"index,omitempty"`
@@ -83,7 +83,7 @@ type Operation struct {
 	Return time.Duration `json:"return"`
 }
 
-// Twin is the state of the key that is always written together with another.
+// Twin is the state of what is always written together with a key.
 type Twin struct {
 	Found  bool   `json:"found,omitempty"`
 	Value  string `json:"value,omitempty"`
@@ -126,6 +126,8 @@ type Message struct {
 // Watch is one stream, from its beginning to its end.
 type Watch struct {
 	Server string `json:"server"`
+	// Prefix is what the keys begin with that it follows.
+	Prefix string `json:"prefix,omitempty"`
 	// From is the index it was asked to go on from; 0: everything.
 	From     uint64    `json:"from"`
 	Messages []Message `json:"messages"`

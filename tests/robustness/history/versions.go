@@ -50,7 +50,7 @@ func build(h *History) (*ledger, []error) {
 	}
 	for _, o := range h.Operations {
 		switch {
-		case o.Kind == Set && o.Fate == OK:
+		case o.Kind == Set && o.Fate == OK && o.Modify > 0:
 			add(o.Key, version{modify: o.Modify, value: o.Value, known: true, call: o.Call, seen: o.Return}, o.String())
 		case o.Kind == Delete && o.Fate == OK && o.Modify > 0:
 			add(o.Key, version{modify: o.Modify, deleted: true, known: true, call: o.Call, seen: o.Return}, o.String())
