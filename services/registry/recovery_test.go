@@ -167,3 +167,33 @@ func TestAServerRefusesFoldersThatAreNotItsOwnOrDoNotFit(t *testing.T) {
 	c.WaitReady()
 	require.Equal(t, "v", get(t, c.Client(s), "k", 0))
 }
+
+func TestAServerSaysWhichOfItsFilesIsDamaged(t *testing.T) {
+	t.Parallel()
+	c := registrytest.StartCluster(t, 1)
+	s := c.Servers[0]
+	set(t, c.Client(s), "k", "v")
+	s.Stop()
+	one := func(pattern string) string {
+		found, err := filepath.Glob(filepath.Join(s.Dir("state"), pattern))
+		require.NoError(t, err)
+		require.Len(t, found, 1)
+		return found[0]
+	}
+	for _, path := range []string{one("requests-*.rows"), one("konsul-mark.json")} {
+		whole, err := os.ReadFile(path)
+		require.NoError(t, err)
+		require.NoError(t, os.WriteFile(path, whole[:len(whole)/2], 0o600))
+		err = s.TryStart()
+		require.Equal(t, "STATE_DAMAGED", fault.ReasonOf(err), "%v", err)
+		require.ErrorContains(t, err, path)
+		require.NoError(t, os.WriteFile(path, whole, 0o600))
+	}
+	rows := one("requests-*.rows")
+	require.NoError(t, os.Rename(rows, rows+".away"))
+	require.Equal(t, "STATE_DAMAGED", fault.ReasonOf(s.TryStart()))
+	require.NoError(t, os.Rename(rows+".away", rows))
+	s.Start()
+	c.WaitReady()
+	require.Equal(t, "v", get(t, c.Client(s), "k", 0))
+}

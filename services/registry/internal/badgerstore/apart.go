@@ -7,12 +7,14 @@ import (
 	"errors"
 	"fmt"
 	"hash/crc32"
+	"io/fs"
 	"math"
 	"os"
 	"path/filepath"
 	"sort"
 
 	registryv1 "konsul.dev/proto/gen/konsul/registry/v1"
+	"konsul.dev/services/registry/internal/record"
 )
 
 // apartTable is the table whose rows lie apart: the outcomes of requests. They are most of what is written, are hardly ever read, are never overwritten,
@@ -86,13 +88,20 @@ func openApart(dir, name string) (*apart, error) {
 	if name == "" {
 		return a, nil
 	}
-	file, err := os.Open(filepath.Join(dir, name))
+	path := filepath.Join(dir, name)
+	file, err := os.Open(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, record.Damaged("the rows kept apart in %q are missing", path).Wrap(err)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("open the rows kept apart: %w", err)
 	}
 	a.file, a.name = file, name
-	if err := a.readDirectory(); err != nil {
-		return nil, errors.Join(fmt.Errorf("open the rows kept apart in %q: %w", file.Name(), err), file.Close())
+	if err = a.readDirectory(); errors.Is(err, errDamaged) {
+		err = record.Damaged("the rows kept apart in %q cannot be read", path).Wrap(err)
+	}
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("open the rows kept apart in %q: %w", path, err), file.Close())
 	}
 	return a, nil
 }

@@ -7,6 +7,8 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+
+	"konsul.dev/services/registry/internal/record"
 )
 
 // mark is what the store must know before it can trust its files. It lives beside them, in a file
@@ -42,7 +44,7 @@ func readMark(dir string) (mark, error) {
 	}
 	var text markText
 	if err := json.Unmarshal(b, &text); err != nil {
-		return mark{}, fmt.Errorf("decode store mark: %w", err)
+		return mark{}, record.Damaged("%q cannot be read", filepath.Join(dir, markFile)).Wrap(err)
 	}
 	if text.Store != nil {
 		return *text.Store, nil

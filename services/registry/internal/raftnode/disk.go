@@ -13,6 +13,7 @@ import (
 	"github.com/google/uuid"
 
 	"konsul.dev/pkg/fault"
+	"konsul.dev/services/registry/internal/record"
 )
 
 // Disk says whose data a folder holds.
@@ -36,8 +37,6 @@ const (
 	ReasonFolderInUse = "FOLDER_IN_USE"
 	// ReasonForeignFolder says that the Raft folder was written by a server with another id.
 	ReasonForeignFolder = "FOREIGN_FOLDER"
-	// ReasonStateDamaged says that the files of this server do not fit together.
-	ReasonStateDamaged = "STATE_DAMAGED"
 )
 
 // openDisk reads whose folder it is, or makes it the server's own.
@@ -64,7 +63,7 @@ func readDisk(dir string) (Disk, error) {
 		return d, fmt.Errorf("read whose folder it is: %w", err)
 	}
 	if err := json.Unmarshal(text, &d); err != nil || d.ID == "" || d.Incarnation == "" {
-		return d, damaged("%s in %q cannot be read", diskFile, dir).Wrap(err)
+		return d, record.Damaged("%s in %q cannot be read", diskFile, dir).Wrap(err)
 	}
 	return d, nil
 }
@@ -95,11 +94,6 @@ func writeDisk(dir string, d Disk) error {
 		return fmt.Errorf("sync raft folder: %w", err)
 	}
 	return nil
-}
-
-func damaged(format string, args ...any) *fault.Error {
-	return fault.New(fault.DataLoss, ReasonStateDamaged, format, args...).
-		WithRemedy("keep a copy of the folder, then start this server with an empty one: the others bring it up to date")
 }
 
 // lockWait bounds the wait for another owner of a folder: one that is stopping lets go soon.

@@ -16,6 +16,7 @@ import (
 	"konsul.dev/pkg/coalesce"
 	"konsul.dev/pkg/fault"
 	"konsul.dev/pkg/lifecycle"
+	"konsul.dev/services/registry/internal/record"
 )
 
 // Node is one server of the cluster. Make one with Start, end it with Stop.
@@ -123,7 +124,7 @@ func (n *Node) open(p Params, notify chan<- bool) error {
 	}
 	n.fresh = !has
 	if n.fresh && p.Store.Applied() > 0 {
-		return damaged("the store has data up to index %d, and the raft folder %q is empty", p.Store.Applied(), p.Config.Dir)
+		return record.Damaged("the store has data up to index %d, and the raft folder %q is empty", p.Store.Applied(), p.Config.Dir)
 	}
 	restore, err := mustRestore(snapshots, n.logs, p.Store.Applied())
 	if err != nil {
@@ -170,7 +171,7 @@ func mustRestore(snapshots raft.SnapshotStore, logs *logStore, applied uint64) (
 		known = max(known, list[0].Index)
 	}
 	if first > known+1 {
-		return false, damaged("the log begins at index %d, the state ends at %d: what is between is lost", first, known)
+		return false, record.Damaged("the log begins at index %d, the state ends at %d: what is between is lost", first, known)
 	}
 	if len(list) == 0 || applied >= list[0].Index {
 		return false, nil

@@ -16,6 +16,7 @@ import (
 	registryv1 "konsul.dev/proto/gen/konsul/registry/v1"
 	"konsul.dev/services/registry/internal/badgerstore"
 	"konsul.dev/services/registry/internal/fsm"
+	"konsul.dev/services/registry/internal/record"
 )
 
 // ReasonNothingToRecover says that a server never was in a cluster, or lost its disk.
@@ -114,7 +115,7 @@ func (r *Recovery) check() error {
 	if r.keep {
 		// Reading all of it is the only way to know that it can be read.
 		if err := r.store.WriteSnapshot(r.Applied, io.Discard); err != nil {
-			return damaged("the store cannot be read: %v", err).Wrap(err)
+			return record.Damaged("the store cannot be read: %v", err).Wrap(err)
 		}
 	}
 	return nil
@@ -132,7 +133,7 @@ func (r *Recovery) checkSnapshot() error {
 	r.Snapshot, r.LastTerm, r.Last = list[0].Index, list[0].Term, list[0].Index
 	_, source, err := r.snapshots.Open(list[0].ID)
 	if err != nil {
-		return damaged("the snapshot %s cannot be read: %v", list[0].ID, err).Wrap(err)
+		return record.Damaged("the snapshot %s cannot be read: %v", list[0].ID, err).Wrap(err)
 	}
 	return source.Close()
 }
@@ -146,11 +147,11 @@ func (r *Recovery) checkLog() error {
 	for index := r.Snapshot + 1; index <= last; index++ {
 		var entry raft.Log
 		if err := r.logs.GetLog(index, &entry); err != nil {
-			return damaged("entry %d of the log cannot be read: %v", index, err).Wrap(err)
+			return record.Damaged("entry %d of the log cannot be read: %v", index, err).Wrap(err)
 		}
 		if entry.Type == raft.LogCommand {
 			if _, err := fsm.DecodeEntry(entry.Data); err != nil {
-				return damaged("entry %d of the log: %v", index, err).Wrap(err)
+				return record.Damaged("entry %d of the log: %v", index, err).Wrap(err)
 			}
 		}
 		r.Last, r.LastTerm = entry.Index, entry.Term
@@ -164,7 +165,7 @@ func (r *Recovery) members() error {
 	config.NoSnapshotRestoreOnStart = true
 	configuration, err := raft.GetConfiguration(config, &recoverer{}, r.logs, r.logs, r.snapshots, r.trans)
 	if err != nil {
-		return damaged("the members cannot be read: %v", err).Wrap(err)
+		return record.Damaged("the members cannot be read: %v", err).Wrap(err)
 	}
 	for _, s := range configuration.Servers {
 		r.Members = append(r.Members, Server{ID: string(s.ID), Address: string(s.Address), Voter: s.Suffrage == raft.Voter})

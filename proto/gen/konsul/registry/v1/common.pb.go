@@ -220,7 +220,7 @@ type WriteMeta struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The datacenter that committed the write.
 	Datacenter string `protobuf:"bytes,1,opt,name=datacenter,proto3" json:"datacenter,omitempty"`
-	// The Raft index at which it was committed there.
+	// The Raft index at which it was committed there; of a write that found nothing to change, one as of which that is so.
 	Index         uint64 `protobuf:"varint,2,opt,name=index,proto3" json:"index,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
