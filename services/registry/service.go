@@ -233,7 +233,7 @@ func (s *Service) raftConfig() raftnode.Config {
 		ID: r.ID, Listen: r.RaftListen, Advertise: r.own().RaftAddress, Dir: s.dir("raft"),
 		Timing:        raftnode.Timing{Heartbeat: r.Raft.HeartbeatTimeout, Election: r.Raft.ElectionTimeout, Lease: r.Raft.LeaderLease},
 		SnapshotEvery: r.Raft.SnapshotThreshold, TrailingLogs: r.Raft.TrailingLogs, SnapshotBytes: r.Raft.SnapshotBytes, TrailingBytes: r.Raft.TrailingBytes,
-		SegmentBytes: r.Raft.SegmentBytes, MaxInFlight: r.Raft.MaxInFlight,
+		SegmentBytes: r.Raft.SegmentBytes, ZeroAheadBytes: r.Raft.ZeroAheadBytes, MaxInFlight: r.Raft.MaxInFlight,
 		MaxInFlightBytes: r.Raft.MaxInFlightBytes, ReadLease: min(r.Raft.ReadLease, r.Raft.LeaderLease/2),
 	}
 }

@@ -57,6 +57,8 @@ type Config struct {
 	TrailingBytes uint64
 	// SegmentBytes is the size of a log segment.
 	SegmentBytes int
+	// ZeroAheadBytes is how many zeros at once are written where the log goes on; none: 0.
+	ZeroAheadBytes int
 	// MaxInFlight bounds the writes that wait for their outcome.
 	MaxInFlight int
 	// MaxInFlightBytes bounds what those writes weigh together.

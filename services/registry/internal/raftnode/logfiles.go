@@ -12,25 +12,23 @@ import (
 // been written the file system marks as such, and with each entry it would have to write down, beside the entry, that a piece of it holds
 // something now. Over zeros an entry is all that has to be written, once fdatasync is asked for, which leaves out when it was: measured with
 // three files on one ext4, 4 KiB are on the disk in 245 us instead of 450, for 90 us of processor time instead of 150, what the zeros take included.
-type files struct{ *walfs.FS }
+type files struct {
+	*walfs.FS
+	// zeros are what is written at once; none: nothing is.
+	zeros []byte
+}
 
-const (
-	// ahead is how many zeros are written at once.
-	ahead = 512 << 10
-	// smallWrite is up to how much is worth the zeros: with more at a time, writing twice costs more than it saves.
-	smallWrite = 32 << 10
-)
-
-var zeros [ahead]byte //nolint:gochecknoglobals // nobody writes there
+// smallWrite is up to how much is worth the zeros: with more at a time, writing twice costs more than it saves.
+const smallWrite = 32 << 10
 
 // Create implements types.VFS.
 func (f files) Create(dir, name string, size uint64) (types.WritableFile, error) {
-	return withZeros(f.FS.Create(dir, name, size))
+	return f.over(f.FS.Create(dir, name, size))
 }
 
 // OpenWriter implements types.VFS.
 func (f files) OpenWriter(dir, name string) (types.WritableFile, error) {
-	return withZeros(f.FS.OpenWriter(dir, name))
+	return f.over(f.FS.OpenWriter(dir, name))
 }
 
 // systemFile is what the operating system's files have.
@@ -43,7 +41,8 @@ type systemFile interface {
 // zeroed is a file that is written from its beginning to its end, and nowhere twice.
 type zeroed struct {
 	types.WritableFile
-	file systemFile
+	file  systemFile
+	zeros []byte
 	// size is how long the file is, written up to where it was ever written.
 	size, written int64
 	// synced says that the file system has the file itself on the disk.
@@ -60,19 +59,19 @@ func (f *zeroed) Sync() error {
 	return err
 }
 
-func withZeros(f types.WritableFile, err error) (types.WritableFile, error) {
+func (f files) over(w types.WritableFile, err error) (types.WritableFile, error) {
 	if err != nil {
 		return nil, err
 	}
-	on, ok := f.(systemFile)
+	on, ok := w.(systemFile)
 	if !ok {
-		return f, nil
+		return w, nil
 	}
 	info, err := on.Stat()
 	if err != nil {
 		return nil, fmt.Errorf("size of a segment of the log: %w", err)
 	}
-	return &zeroed{WritableFile: f, file: on, size: info.Size()}, nil
+	return &zeroed{WritableFile: w, file: on, zeros: f.zeros, size: info.Size()}, nil
 }
 
 // WriteAt implements io.WriterAt.
@@ -81,7 +80,7 @@ func (f *zeroed) WriteAt(p []byte, offset int64) (int, error) {
 	end := offset + int64(n)
 	if rest := f.size - end; err == nil && n <= smallWrite && end > f.written && rest > 0 {
 		// Without them the log is slower, and no worse.
-		zeroes, _ := f.WritableFile.WriteAt(zeros[:min(rest, ahead)], end)
+		zeroes, _ := f.WritableFile.WriteAt(f.zeros[:min(rest, int64(len(f.zeros)))], end)
 		f.written = end + int64(zeroes)
 	}
 	return n, err

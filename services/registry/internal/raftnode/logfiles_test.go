@@ -10,7 +10,10 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-const testSegment = 2*ahead + 1000
+const (
+	ahead       = 64 << 10
+	testSegment = 2*ahead + 1000
+)
 
 // fill overwrites a file with ones, so that zeros are seen to have been written.
 func fill(t *testing.T, path string) {
@@ -32,7 +35,7 @@ func TestWhatIsWrittenLittleByLittleGoesOverZeros(t *testing.T) {
 	dir := t.TempDir()
 	path := filepath.Join(dir, "segment")
 	fill(t, path)
-	f, err := files{walfs.New()}.OpenWriter(dir, "segment")
+	f, err := files{walfs.New(), make([]byte, ahead)}.OpenWriter(dir, "segment")
 	require.NoError(t, err)
 	defer f.Close()
 	write := func(offset, size int) {
@@ -58,17 +61,29 @@ func TestWhatIsWrittenLittleByLittleGoesOverZeros(t *testing.T) {
 	require.Equal(t, 100+1000+smallWrite+1+200+10+10, bytes.Count(have, []byte{2}), "nothing is written over")
 }
 
+func TestNoZerosAreWrittenWhereNoneAreWanted(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "segment")
+	fill(t, path)
+	f, err := files{walfs.New(), nil}.OpenWriter(dir, "segment")
+	require.NoError(t, err)
+	defer f.Close()
+	_, err = f.WriteAt([]byte{2}, 0)
+	require.NoError(t, err)
+	requireZeros(t, path, 1, 0)
+}
+
 func TestNewSegmentsHaveTheirSize(t *testing.T) {
 	dir := t.TempDir()
-	f, err := files{walfs.New()}.Create(dir, "segment", testSegment)
+	f, err := files{walfs.New(), make([]byte, ahead)}.Create(dir, "segment", testSegment)
 	require.NoError(t, err)
 	defer f.Close()
 	_, err = f.WriteAt([]byte{2}, 0)
 	require.NoError(t, err)
 	requireSize(t, filepath.Join(dir, "segment"), testSegment)
-	_, err = files{walfs.New()}.Create(dir, "segment", testSegment)
+	_, err = files{walfs.New(), make([]byte, ahead)}.Create(dir, "segment", testSegment)
 	require.ErrorIs(t, err, os.ErrExist)
-	_, err = files{walfs.New()}.OpenWriter(dir, "other")
+	_, err = files{walfs.New(), make([]byte, ahead)}.OpenWriter(dir, "other")
 	require.ErrorIs(t, err, os.ErrNotExist)
 }
 

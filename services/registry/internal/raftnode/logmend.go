@@ -15,7 +15,9 @@ import (
 // index that full segments have, and cannot read them after a restart (hashicorp/raft-wal#31): these are scanned.
 type filer struct{ *segment.Filer }
 
-func newFiler(dir string) filer { return filer{segment.NewFiler(dir, files{walfs.New()})} }
+func newFiler(dir string, zeroAhead int) filer {
+	return filer{segment.NewFiler(dir, files{walfs.New(), make([]byte, zeroAhead)})}
+}
 
 // Open implements types.SegmentFiler.
 func (f filer) Open(info types.SegmentInfo) (types.SegmentReader, error) {

@@ -29,7 +29,7 @@ func openLog(c Config, hook steps.Hook, log *slog.Logger) (*logStore, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("make raft log folder: %w", err)
 	}
-	meta, files := &metadb.BoltMetaDB{}, newFiler(dir)
+	meta, files := &metadb.BoltMetaDB{}, newFiler(dir, c.ZeroAheadBytes)
 	if err := turnPage(dir, meta, files); err != nil {
 		return nil, errors.Join(err, meta.Close())
 	}

@@ -15,7 +15,7 @@ import (
 
 func mustOpenLog(t *testing.T, dir string) *logStore {
 	t.Helper()
-	l, err := openLog(Config{Dir: dir, SegmentBytes: 1 << 20}, nil, slog.New(slog.DiscardHandler))
+	l, err := openLog(Config{Dir: dir, SegmentBytes: 1 << 20, ZeroAheadBytes: 64 << 10}, nil, slog.New(slog.DiscardHandler))
 	require.NoError(t, err)
 	return l
 }
