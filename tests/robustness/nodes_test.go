@@ -7,7 +7,6 @@ import (
 
 	"github.com/google/uuid"
 
-	"konsul.dev/pkg/fault"
 	registryv1 "konsul.dev/proto/gen/konsul/registry/v1"
 	"konsul.dev/tests/robustness/arena"
 	"konsul.dev/tests/robustness/history"
@@ -80,14 +79,4 @@ func instancesSay(instances []*registryv1.ServiceInstance) *history.Twin {
 		}
 	}
 	return &first
-}
-
-// absent answers the index of an answer that something is not there.
-func absent(err error) (index uint64, ok bool) {
-	f, is := fault.As(err)
-	if !is || f.Code() != fault.NotFound {
-		return 0, false
-	}
-	index, err = strconv.ParseUint(f.Meta()["index"], 10, 64)
-	return index, err == nil
 }

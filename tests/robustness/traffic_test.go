@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -265,6 +266,16 @@ func (c *caller) observe(ctx context.Context, place int, o history.Operation, ca
 		return // Which process answered is not known.
 	}
 	c.recorder.Done(o)
+}
+
+// absent answers the index of an answer that something is not there.
+func absent(err error) (index uint64, ok bool) {
+	f, is := fault.As(err)
+	if !is || f.Code() != fault.NotFound {
+		return 0, false
+	}
+	index, err = strconv.ParseUint(f.Meta()["index"], 10, 64)
+	return index, err == nil
 }
 
 func pad(value string) []byte {
