@@ -132,7 +132,7 @@ verify-tidy: ## every go.mod says what its module needs, workspace or not
 isolate: ## every module builds and vets, tests included, without the workspace to hide a forbidden import
 	@$(call each,$(MODULES),go build -o /dev/null ./... && go vet ./...,name the import in its go.mod or drop it)
 
-guard: ## our own rules: who imports whom, package docs, names, TODOs, docs/errors.md, docs/metrics.md
+guard: ## our own rules: who imports whom, package docs, names, TODOs, docs/errors.md, docs/metrics.md, docs/configuration.md
 	@GOWORK=off go build -C tools/guard -buildvcs=false -o ../../.tools/guard . && .tools/guard check
 
 ## Mend what a machine can
@@ -150,7 +150,7 @@ fix-tidy: ## tidy every go.mod, one version of each dependency for all
 	@go work sync
 	@$(call each,$(MODULES),go mod tidy,see above)
 
-fix-docs: ## add what code has and docs/errors.md and docs/metrics.md lack, drop what is gone
+fix-docs: ## add what code has and docs/errors.md, docs/metrics.md and docs/configuration.md lack, drop what is gone
 	@GOWORK=off go build -C tools/guard -buildvcs=false -o ../../.tools/guard . && .tools/guard fix-docs
 
 ## Pinned tools

@@ -52,6 +52,7 @@ type Server struct {
 
 // WAN is the `server.wan` section: the Serf pool across datacenters.
 type WAN struct {
+	// Enabled makes this datacenter a member of the pool; false: it stands alone.
 	Enabled bool `koanf:"enabled"`
 	// BindAddr is host:port for TCP and UDP.
 	BindAddr string `koanf:"bind_addr"`
@@ -65,11 +66,17 @@ type WAN struct {
 
 // Endpoints is the `endpoints` section: where the datacenter's own services listen, host:port.
 type Endpoints struct {
-	Registry       []string `koanf:"registry"`
-	CA             []string `koanf:"ca"`
-	Gateway        []string `koanf:"gateway"`
-	WANGossip      []string `koanf:"wan_gossip"`
-	Replicator     []string `koanf:"replicator"`
+	// Registry is every server of the cluster; default: port 8502 of this machine.
+	Registry []string `koanf:"registry"`
+	// CA is the certificate authority; default: port 8532 of this machine.
+	CA []string `koanf:"ca"`
+	// Gateway is every gateway's port for datacenters and services; default: port 8443 of this machine.
+	Gateway []string `koanf:"gateway"`
+	// WANGossip is where the list of datacenters is served; default: port 8512 of this machine.
+	WANGossip []string `koanf:"wan_gossip"`
+	// Replicator is where the status of replication is served; default: port 8522 of this machine.
+	Replicator []string `koanf:"replicator"`
+	// FailoverRouter is where services are resolved; default: port 8552 of this machine.
 	FailoverRouter []string `koanf:"failover_router"`
 }
 

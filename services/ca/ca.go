@@ -28,9 +28,11 @@ type Settings struct {
 	// Listen is where the gRPC port binds.
 	Listen string `koanf:"listen"`
 	// LeafTTL is how long a service's certificate is good; it is renewed at two thirds.
-	LeafTTL         time.Duration `koanf:"leaf_ttl"`
+	LeafTTL time.Duration `koanf:"leaf_ttl"`
+	// IntermediateTTL is how long a datacenter's intermediate certificate is good.
 	IntermediateTTL time.Duration `koanf:"intermediate_ttl"`
-	RootTTL         time.Duration `koanf:"root_ttl"`
+	// RootTTL is how long the federation's root certificate is good.
+	RootTTL time.Duration `koanf:"root_ttl"`
 	// JoinTokenFile admits a new datacenter; read at a secondary's first start only.
 	JoinTokenFile string `koanf:"join_token_file"`
 	// JoinTimeout is how long a first start tries to reach the primary.
@@ -39,7 +41,8 @@ type Settings struct {
 	// a secondary into its application.
 	PrimaryGateways []string `koanf:"primary_gateways"`
 	// JoinTokenTTL is how long a join token works unless its maker says otherwise.
-	JoinTokenTTL    time.Duration `koanf:"join_token_ttl"`
+	JoinTokenTTL time.Duration `koanf:"join_token_ttl"`
+	// MaxJoinTokenTTL is the longest its maker may say.
 	MaxJoinTokenTTL time.Duration `koanf:"max_join_token_ttl"`
 	// WriteRootsFile is where the trust anchors are written as PEM, for clients.
 	WriteRootsFile string `koanf:"write_roots_file"`

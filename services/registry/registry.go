@@ -95,6 +95,7 @@ type Audit struct {
 
 // Server is one server of the cluster.
 type Server struct {
+	// ID is its registry.id.
 	ID string `koanf:"id"`
 	// RaftAddress is its Raft listener, host:port.
 	RaftAddress string `koanf:"raft_address"`

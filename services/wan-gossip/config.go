@@ -39,16 +39,26 @@ type Settings struct {
 // Detection is the `wan_gossip.detection` section. The defaults are memberlist's for a WAN, but notice a dead
 // datacenter within about ten seconds.
 type Detection struct {
-	ProbeInterval     time.Duration `koanf:"probe_interval"`
-	ProbeTimeout      time.Duration `koanf:"probe_timeout"`
-	SuspicionMult     int           `koanf:"suspicion_mult"`
-	SuspicionMaxMult  int           `koanf:"suspicion_max_mult"`
-	GossipInterval    time.Duration `koanf:"gossip_interval"`
-	PushPullInterval  time.Duration `koanf:"push_pull_interval"`
+	// ProbeInterval is how often one other member is probed.
+	ProbeInterval time.Duration `koanf:"probe_interval"`
+	// ProbeTimeout is how long a probe waits before other members are asked to probe.
+	ProbeTimeout time.Duration `koanf:"probe_timeout"`
+	// SuspicionMult times ProbeInterval is how long a silent member may defend itself.
+	SuspicionMult int `koanf:"suspicion_mult"`
+	// SuspicionMaxMult is how many times longer it may while nobody confirms the suspicion.
+	SuspicionMaxMult int `koanf:"suspicion_max_mult"`
+	// GossipInterval is how often news is sent to some members.
+	GossipInterval time.Duration `koanf:"gossip_interval"`
+	// PushPullInterval is how often all that is known is exchanged with one member.
+	PushPullInterval time.Duration `koanf:"push_pull_interval"`
+	// ReconnectInterval is how often a failed member is tried.
 	ReconnectInterval time.Duration `koanf:"reconnect_interval"`
-	ReconnectTimeout  time.Duration `koanf:"reconnect_timeout"`
-	TombstoneTimeout  time.Duration `koanf:"tombstone_timeout"`
-	StreamTimeout     time.Duration `koanf:"stream_timeout"`
+	// ReconnectTimeout is how long a failed member is remembered.
+	ReconnectTimeout time.Duration `koanf:"reconnect_timeout"`
+	// TombstoneTimeout is how long a member that left is remembered.
+	TombstoneTimeout time.Duration `koanf:"tombstone_timeout"`
+	// StreamTimeout bounds the dial, and each read and write, of an exchange over TCP.
+	StreamTimeout time.Duration `koanf:"stream_timeout"`
 }
 
 // DefaultConfig answers the defaults.

@@ -1,8 +1,8 @@
 // Guard checks what HOUSE_STYLE asks and no linter knows: who imports whom, package docs, names, TODOs,
-// what must not be written down, and that docs/errors.md and docs/metrics.md are true.
+// what must not be written down, and that docs/errors.md, docs/metrics.md and docs/configuration.md are true.
 //
 //	guard [-C root] check [rule ...]   all rules, or those named; exits 1 when one is broken
-//	guard [-C root] fix-docs           rewrite the generated tables of docs/errors.md and docs/metrics.md
+//	guard [-C root] fix-docs           rewrite the generated tables of docs/errors.md, docs/metrics.md and docs/configuration.md
 //	guard [-C root] readme [name]      print the named command block of README.md, or all
 //	guard rules                        list the rules
 package main

@@ -31,6 +31,7 @@ func rules(root string) []rule {
 		{"versions", "one version of each dependency for all modules", house.Versions},
 		{"errors", "docs/errors.md lists every reason, and each is a constant", reference.Errors},
 		{"metrics", "docs/metrics.md lists every metric, and published names exist", reference.Metrics},
+		{"settings", "docs/configuration.md lists every setting, and each has a comment and a default", reference.Settings},
 		{"glossary", "docs/glossary.md defines each word once, in order", reference.Glossary},
 		{"readme", "README's commands are targets of the Makefile or run by a test", readme.Check},
 	}

@@ -15,6 +15,7 @@ replace (
 )
 
 require (
+	github.com/stretchr/testify v1.12.1
 	go.uber.org/fx v1.24.0
 	konsul.dev/pkg v0.0.0
 	konsul.dev/services/agent v0.0.0-00010101000000-000000000000
@@ -86,7 +87,6 @@ require (
 	github.com/sean-/seed v0.0.0-20170313163322-e2103e2c3529 // indirect
 	github.com/spiffe/go-spiffe/v2 v2.9.0 // indirect
 	github.com/stretchr/objx v0.5.3 // indirect
-	github.com/stretchr/testify v1.12.1 // indirect
 	go.etcd.io/bbolt v1.3.6 // indirect
 	go.opentelemetry.io/auto/sdk v1.2.1 // indirect
 	go.opentelemetry.io/contrib/instrumentation/google.golang.org/grpc/otelgrpc v0.72.0 // indirect

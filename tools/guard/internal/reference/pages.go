@@ -8,20 +8,39 @@ import (
 	"konsul.dev/tools/guard/internal/tree"
 )
 
-// Page is a page of docs with a generated table.
+// Page is a page of docs with generated tables.
 type Page struct {
 	File    string
 	section string
 	rule    string
 	head    []string
-	rows    [][]string
+	tables  []table
+}
+
+type table struct {
+	// title is the heading above the table; empty: there is none.
+	title string
+	rows  [][]string
+}
+
+// add adds a row to the last table.
+func (p *Page) add(cells ...string) {
+	if len(p.tables) == 0 {
+		p.tables = []table{{}}
+	}
+	last := &p.tables[len(p.tables)-1]
+	last.rows = append(last.rows, cells)
 }
 
 // Pages answers the pages as the code wants them.
 func Pages(t *tree.Tree) []Page {
 	faults, _ := reasons(t)
 	counted, _ := metrics(t)
-	return []Page{errorsPage(faults), metricsPage(counted)}
+	pages := []Page{errorsPage(faults), metricsPage(counted)}
+	if told, _ := settings(t); told != nil {
+		pages = append(pages, settingsPage(told))
+	}
+	return pages
 }
 
 // Errors checks that reasons are constants in upper snake case, and docs/errors.md lists them all.
@@ -48,7 +67,7 @@ func errorsPage(faults []*reason) Page {
 		if meaning == "" {
 			meaning = r.message
 		}
-		p.rows = append(p.rows, []string{"`" + r.name + "`", strings.Join(r.codes, ", "), meaning, r.remedy, links(r.from)})
+		p.add("`"+r.name+"`", strings.Join(r.codes, ", "), meaning, r.remedy, links(r.from))
 	}
 	return p
 }
@@ -60,8 +79,7 @@ func metricsPage(counted []metric) Page {
 		if kind == "" {
 			kind = "at scrape"
 		}
-		row := []string{"`" + m.name + "`", kind, strings.Join(m.labels, ", "), m.help, links([]string{m.from})}
-		p.rows = append(p.rows, row)
+		p.add("`"+m.name+"`", kind, strings.Join(m.labels, ", "), m.help, links([]string{m.from}))
 	}
 	return p
 }
@@ -97,7 +115,7 @@ func (p Page) Render(t *tree.Tree) ([]byte, error) {
 		return nil, fmt.Errorf("%s lacks the marks of its table, %q and %q", p.File, begin, end)
 	}
 	begin, end := p.marks()
-	return bytes.Join([][]byte{before, begin, p.table(), end, after}, nil), nil
+	return bytes.Join([][]byte{before, begin, p.generated(), end, after}, nil), nil
 }
 
 func (p Page) split(text []byte) (before, table, after []byte, ok bool) {
@@ -107,7 +125,7 @@ func (p Page) split(text []byte) (before, table, after []byte, ok bool) {
 	return before, table, after, okBegin && okEnd
 }
 
-func (p Page) table() []byte {
+func (p Page) generated() []byte {
 	var b bytes.Buffer
 	line := func(cells []string) {
 		for _, cell := range cells {
@@ -120,12 +138,21 @@ func (p Page) table() []byte {
 		b.WriteString("|\n")
 	}
 	b.WriteString("\n")
-	line(p.head)
-	b.WriteString(strings.Repeat("|---", len(p.head)) + "|\n")
-	for _, row := range p.rows {
-		line(row)
+	tables := p.tables
+	if len(tables) == 0 {
+		tables = []table{{}}
 	}
-	b.WriteString("\n")
+	for _, t := range tables {
+		if t.title != "" {
+			b.WriteString("### " + t.title + "\n\n")
+		}
+		line(p.head)
+		b.WriteString(strings.Repeat("|---", len(p.head)) + "|\n")
+		for _, row := range t.rows {
+			line(row)
+		}
+		b.WriteString("\n")
+	}
 	return b.Bytes()
 }
 
@@ -145,7 +172,7 @@ func (p Page) check(t *tree.Tree) []tree.Finding {
 		finding.Remedy = fmt.Sprintf("write the lines %s and %s where it belongs", bytes.TrimSpace(begin), bytes.TrimSpace(end))
 		return []tree.Finding{finding}
 	}
-	want, first := string(p.table()), bytes.Count(before, []byte("\n"))+2
+	want, first := string(p.generated()), bytes.Count(before, []byte("\n"))+2
 	have, named := map[string]bool{}, map[string]bool{}
 	var findings []tree.Finding
 	for i, line := range strings.Split(string(table), "\n") {

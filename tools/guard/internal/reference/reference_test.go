@@ -18,6 +18,10 @@ func TestMetricsPageIsTrue(t *testing.T) {
 	treetest.Run(t, "testdata/metrics*.txtar", reference.Metrics)
 }
 
+func TestConfigurationPageIsTrue(t *testing.T) {
+	treetest.Run(t, "testdata/settings*.txtar", reference.Settings)
+}
+
 func TestTheGlossaryDefinesEachWordOnce(t *testing.T) {
 	treetest.Run(t, "testdata/glossary*.txtar", reference.Glossary)
 }
