@@ -7,6 +7,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"os"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -39,12 +40,12 @@ type joined struct {
 	done              chan error
 }
 
-// wrapped hides that a connection is TCP, so that bytes are copied through the process.
+// wrapped hides that a connection is TCP, as TLS does.
 type wrapped struct{ net.Conn }
 
 func (w wrapped) CloseWrite() error { return w.Conn.(*net.TCPConn).CloseWrite() }
 
-func join(t *testing.T, kernel bool, o splice.Options) *joined {
+func join(t *testing.T, tcp bool, o splice.Options) *joined {
 	t.Helper()
 	a, client := tcpPair(t)
 	b, server := tcpPair(t)
@@ -55,11 +56,11 @@ func join(t *testing.T, kernel bool, o splice.Options) *joined {
 		o.Idle = time.Minute
 	}
 	var near net.Conn = a
-	if !kernel {
+	if !tcp {
 		near = wrapped{a}
 	}
 	ctx, cancel := context.WithCancelCause(t.Context())
-	go func() { j.done <- splice.Run(ctx, near, b, o) }()
+	go func() { j.done <- splice.New().Run(ctx, near, b, o) }()
 	t.Cleanup(func() { cancel(errors.New("test over")) })
 	return j
 }
@@ -75,15 +76,15 @@ func (j *joined) wait(t *testing.T) error {
 	}
 }
 
-func both(t *testing.T, test func(t *testing.T, kernel bool)) {
+func both(t *testing.T, test func(t *testing.T, tcp bool)) {
 	t.Helper()
-	t.Run("in the kernel", func(t *testing.T) { test(t, true) })
-	t.Run("through the process", func(t *testing.T) { test(t, false) })
+	t.Run("TCP", func(t *testing.T) { test(t, true) })
+	t.Run("other connections", func(t *testing.T) { test(t, false) })
 }
 
 func TestBytesArriveAndDirectionsCloseOneByOne(t *testing.T) {
-	both(t, func(t *testing.T, kernel bool) {
-		j := join(t, kernel, splice.Options{})
+	both(t, func(t *testing.T, tcp bool) {
+		j := join(t, tcp, splice.Options{})
 		sent := make([]byte, 3<<20+17)
 		_, err := rand.Read(sent)
 		require.NoError(t, err)
@@ -108,8 +109,8 @@ func TestBytesArriveAndDirectionsCloseOneByOne(t *testing.T) {
 }
 
 func TestBytesAreCountedWhileTheConnectionLives(t *testing.T) {
-	both(t, func(t *testing.T, kernel bool) {
-		j := join(t, kernel, splice.Options{})
+	both(t, func(t *testing.T, tcp bool) {
+		j := join(t, tcp, splice.Options{})
 		_, err := j.client.Write([]byte("ping"))
 		require.NoError(t, err)
 		require.Eventually(t, func() bool { return j.forward.Load() == 4 }, 5*time.Second, 5*time.Millisecond)
@@ -123,8 +124,8 @@ func TestBytesAreCountedWhileTheConnectionLives(t *testing.T) {
 }
 
 func TestSilenceEndsThePair(t *testing.T) {
-	both(t, func(t *testing.T, kernel bool) {
-		j := join(t, kernel, splice.Options{Idle: 500 * time.Millisecond})
+	both(t, func(t *testing.T, tcp bool) {
+		j := join(t, tcp, splice.Options{Idle: 500 * time.Millisecond})
 		require.ErrorIs(t, j.wait(t), splice.ErrIdle)
 		_, err := j.client.Read(make([]byte, 1))
 		require.Error(t, err)
@@ -177,10 +178,45 @@ func TestTheContextEndsIt(t *testing.T) {
 	done := make(chan error, 1)
 	ignore := func(int64) {}
 	go func() {
-		done <- splice.Run(ctx, a, b, splice.Options{Idle: time.Minute, Forward: ignore, Backward: ignore})
+		done <- splice.New().Run(ctx, a, b, splice.Options{Idle: time.Minute, Forward: ignore, Backward: ignore})
 	}()
 	cancel()
 	require.ErrorIs(t, <-done, context.Canceled)
 	_, err := client.Read(make([]byte, 1))
 	require.Error(t, err)
+}
+
+// descriptors counts the open files of this process.
+func descriptors(t *testing.T) int {
+	t.Helper()
+	open, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		t.Skip("open files cannot be counted here:", err)
+	}
+	return len(open)
+}
+
+func TestAnOpenPairHoldsItsTwoSocketsOnly(t *testing.T) {
+	const pairs = 50
+	before := descriptors(t)
+	for range pairs {
+		j := join(t, true, splice.Options{})
+		for _, way := range [][2]net.Conn{{j.client, j.server}, {j.server, j.client}} {
+			_, err := way[0].Write([]byte("hello"))
+			require.NoError(t, err)
+			_, err = io.ReadFull(way[1], make([]byte, 5))
+			require.NoError(t, err)
+		}
+	}
+	// The test holds the far ends.
+	require.LessOrEqual(t, descriptors(t)-before, pairs*4+4, "two sockets for each pair, beside the test's own two")
+}
+
+func TestAnEndThatHasClosedDoesNotPinThePair(t *testing.T) {
+	both(t, func(t *testing.T, tcp bool) {
+		j := join(t, tcp, splice.Options{HalfClosed: 200 * time.Millisecond})
+		require.NoError(t, j.client.Close())
+		// The server says nothing and does not close: nobody could tell it from one that is still at work.
+		require.ErrorIs(t, j.wait(t), splice.ErrHalfClosed)
+	})
 }
