@@ -36,8 +36,19 @@ type Settings struct {
 	DialTimeout time.Duration `koanf:"dial_timeout"`
 	// IdleTimeout is how long a connection may carry nothing.
 	IdleTimeout time.Duration `koanf:"idle_timeout"`
-	// MaxConnections bounds the connections on each of the two ports.
+	// HalfCloseTimeout is how long the rest of a connection may carry nothing once one end has closed.
+	HalfCloseTimeout time.Duration `koanf:"half_close_timeout"`
+	// MaxConnections bounds the connections on each of the two ports. A port gets fewer if the process may
+	// not open enough files: Listen half of them, at two for a connection, HTTPListen an eighth.
 	MaxConnections int `koanf:"max_connections"`
+	// MaxConnectionsPerSource bounds those of one IPv4 address or IPv6 network of 64 bits, on each port;
+	// 0: half of them all.
+	MaxConnectionsPerSource int `koanf:"max_connections_per_source"`
+	// MaxHalfOpen bounds the connections on each port whose client has not yet said what it wants; one more
+	// closes the oldest. At most a quarter of all connections.
+	MaxHalfOpen int `koanf:"max_half_open"`
+	// MaxHalfOpenPerSource is the same for one source.
+	MaxHalfOpenPerSource int `koanf:"max_half_open_per_source"`
 	// DrainTimeout is how long connections may go on once the gateway stops.
 	DrainTimeout time.Duration `koanf:"drain_timeout"`
 	// IntrospectCacheTTL is how long a token is believed without asking the registry again.
@@ -59,14 +70,17 @@ func DefaultConfig() Config {
 	return Config{
 		Base: config.DefaultBase(),
 		Gateway: Settings{
-			TLSEnabled:         true,
-			HandshakeTimeout:   5 * time.Second,
-			DialTimeout:        3 * time.Second,
-			IdleTimeout:        10 * time.Minute,
-			MaxConnections:     defaultMaxConnections,
-			DrainTimeout:       5 * time.Second,
-			IntrospectCacheTTL: 3 * time.Second,
-			MaxRequestBytes:    defaultMaxRequestBytes,
+			TLSEnabled:           true,
+			HandshakeTimeout:     5 * time.Second,
+			DialTimeout:          3 * time.Second,
+			IdleTimeout:          10 * time.Minute,
+			HalfCloseTimeout:     30 * time.Second,
+			MaxConnections:       defaultMaxConnections,
+			MaxHalfOpen:          1024,
+			MaxHalfOpenPerSource: 256,
+			DrainTimeout:         5 * time.Second,
+			IntrospectCacheTTL:   3 * time.Second,
+			MaxRequestBytes:      defaultMaxRequestBytes,
 		},
 	}
 }
@@ -135,6 +149,7 @@ func (c *Config) Validate() error {
 		{"gateway.handshake_timeout", s.HandshakeTimeout},
 		{"gateway.dial_timeout", s.DialTimeout},
 		{"gateway.idle_timeout", s.IdleTimeout},
+		{"gateway.half_close_timeout", s.HalfCloseTimeout},
 		{"gateway.introspect_cache_ttl", s.IntrospectCacheTTL},
 	} {
 		if d.value <= 0 {
@@ -148,8 +163,22 @@ func (c *Config) Validate() error {
 		errs = append(errs, fault.Invalid("gateway.introspect_cache_ttl", "%s is more than %s", s.IntrospectCacheTTL, mostIntrospectCache).
 			WithRemedy("a revoked token must stop working soon; leave it out for the default"))
 	}
-	if s.MaxConnections < 1 {
-		errs = append(errs, fault.Invalid("gateway.max_connections", "%d is not positive", s.MaxConnections).WithRemedy("leave it out for the default, 8192"))
+	for _, n := range []struct {
+		field     string
+		value     int
+		byDefault string
+	}{
+		{"gateway.max_connections", s.MaxConnections, "8192"},
+		{"gateway.max_half_open", s.MaxHalfOpen, "1024"},
+		{"gateway.max_half_open_per_source", s.MaxHalfOpenPerSource, "256"},
+	} {
+		if n.value < 1 {
+			errs = append(errs, fault.Invalid(n.field, "%d is not positive", n.value).WithRemedy("leave it out for the default, "+n.byDefault))
+		}
+	}
+	if s.MaxConnectionsPerSource < 0 {
+		errs = append(errs, fault.Invalid("gateway.max_connections_per_source", "%d is negative", s.MaxConnectionsPerSource).
+			WithRemedy("leave it out for the default, half of all connections"))
 	}
 	if s.MaxRequestBytes < leastMaxRequestBytes || s.MaxRequestBytes > mostMaxRequestBytes {
 		errs = append(errs, fault.Invalid("gateway.max_request_bytes", "%d is not from %d to %d", s.MaxRequestBytes, leastMaxRequestBytes, mostMaxRequestBytes).

@@ -53,7 +53,8 @@ func TestTheADRsEnvironmentIsUnderstood(t *testing.T) {
 func TestBadSettingsAreNamed(t *testing.T) {
 	for field, value := range map[string]string{
 		"listen": "8443", "http_listen": "nowhere", "wan_address": "x", "tls_enabled": "false", "http_sans": "[https://a]",
-		"handshake_timeout": "0s", "dial_timeout": "-1s", "idle_timeout": "0s", "max_connections": "0", "drain_timeout": "-1s",
+		"handshake_timeout": "0s", "dial_timeout": "-1s", "idle_timeout": "0s", "max_connections": "0", "half_close_timeout": "0s",
+		"max_connections_per_source": "-1", "max_half_open": "0", "max_half_open_per_source": "0", "drain_timeout": "-1s",
 		"introspect_cache_ttl": "1m", "max_request_bytes": "10", "tls_enable": "true",
 	} {
 		t.Run(field, func(t *testing.T) {

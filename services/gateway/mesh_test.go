@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"net/http"
 	"os"
 	"path/filepath"
 	"testing"
@@ -116,22 +117,97 @@ func TestUnroutableNamesAreRejected(t *testing.T) {
 
 func TestSilentAndSurplusClientsAreCut(t *testing.T) {
 	ca := identitytest.NewCA(t, identitytest.FederationID)
-	r := start(t, ca, newDatacenter(t, ca, east), func(c *gateway.Config) {
-		c.Gateway.HandshakeTimeout, c.Gateway.MaxConnections = 300*time.Millisecond, 1
+	d := newDatacenter(t, ca, east)
+	d.instances = []*registryv1.ServiceInstance{echo(t, "one")}
+	r := start(t, ca, d, func(c *gateway.Config) {
+		c.Gateway.HandshakeTimeout, c.Gateway.MaxConnections = 300*time.Millisecond, 2
+		c.Gateway.MaxConnectionsPerSource = 2
 	})
 	silent, err := net.Dial("tcp", r.mesh)
 	require.NoError(t, err)
 	defer func() { _ = silent.Close() }()
-	eventually(t, "surplus", func() bool {
-		surplus, err := net.Dial("tcp", r.mesh)
-		require.NoError(t, err)
-		defer func() { _ = surplus.Close() }()
-		return r.metric(t, "konsul_gateway_rejected_total", "reason=too_many_connections") > 0
-	})
-	require.NoError(t, silent.SetReadDeadline(time.Now().Add(patience)))
-	_, err = silent.Read(make([]byte, 1))
-	require.NotErrorIs(t, err, os.ErrDeadlineExceeded)
+	cutOff(t, silent)
 	eventually(t, "silence", func() bool { return r.metric(t, "konsul_gateway_rejected_total", "reason=bad_client_hello") > 0 })
+
+	workload := ca.Source(east, "failover-router").ClientTLS(identity.Want{Service: "gateway"}, identity.WorkloadSNI("api", east, trustDomain))
+	for range 2 {
+		_, err := r.viaMesh(t, workload)
+		require.NoError(t, err)
+	}
+	surplus, err := net.Dial("tcp", r.mesh)
+	require.NoError(t, err)
+	defer func() { _ = surplus.Close() }()
+	cutOff(t, surplus)
+	require.InDelta(t, 1, r.metric(t, "konsul_gateway_rejected_total", "reason=too_many_from_source"), 0)
+}
+
+// cutOff waits for the far end to end a connection.
+func cutOff(t *testing.T, conn net.Conn) {
+	t.Helper()
+	require.NoError(t, conn.SetReadDeadline(time.Now().Add(patience)))
+	_, err := conn.Read(make([]byte, 1))
+	require.Error(t, err)
+	require.NotErrorIs(t, err, os.ErrDeadlineExceeded)
+}
+
+// crowd opens connections that say nothing and holds them until the test ends.
+func crowd(t *testing.T, address string, n int) {
+	t.Helper()
+	for range n {
+		conn, err := net.Dial("tcp", address)
+		require.NoError(t, err)
+		t.Cleanup(func() { _ = conn.Close() })
+	}
+}
+
+func TestASilentCrowdKeepsNobodyOut(t *testing.T) {
+	ca := identitytest.NewCA(t, identitytest.FederationID)
+	d := newDatacenter(t, ca, east)
+	d.instances = []*registryv1.ServiceInstance{echo(t, "one")}
+	r := start(t, ca, d, func(c *gateway.Config) {
+		c.Gateway.HandshakeTimeout, c.Gateway.MaxConnections = time.Minute, 64
+		c.Gateway.MaxHalfOpenPerSource = 8
+	})
+	crowd(t, r.mesh, 100)
+	crowd(t, r.edge, 100)
+	conn, err := r.viaMesh(t, ca.Source(east, "failover-router").ClientTLS(
+		identity.Want{Service: "gateway"}, identity.WorkloadSNI("api", east, trustDomain)))
+	require.NoError(t, err)
+	_, err = io.ReadFull(conn, make([]byte, len("one:")))
+	require.NoError(t, err)
+	for _, h2 := range []bool{false, true} {
+		client := r.rest(t, h2)
+		require.Equal(t, http.StatusOK, client.do(t, http.MethodGet, "/healthz", nil).status)
+		crowd(t, r.edge, 100)
+		require.Equal(t, http.StatusOK, client.do(t, http.MethodGet, "/healthz", nil).status)
+	}
+	eventually(t, "the silent ones are counted", func() bool {
+		return r.metric(t, "konsul_gateway_rejected_total", "reason=half_open_evicted") >= 92 &&
+			r.metric(t, "konsul_gateway_edge_connections_refused_total", "reason=half_open_evicted") >= 92
+	})
+	crowd(t, r.mesh, 100)
+	_, err = conn.Write([]byte("x"))
+	require.NoError(t, err)
+	_, err = io.ReadFull(conn, make([]byte, 1))
+	require.NoError(t, err, "a connection that has spoken stays")
+}
+
+func TestAnInstanceAtTheGatewaysOwnAddressIsRefused(t *testing.T) {
+	ca := identitytest.NewCA(t, identitytest.FederationID)
+	d := newDatacenter(t, ca, east)
+	r := start(t, ca, d)
+	for _, own := range []string{r.mesh, r.edge} {
+		addr, err := net.ResolveTCPAddr("tcp", own)
+		require.NoError(t, err)
+		d.mu.Lock()
+		d.instances = append(d.instances, &registryv1.ServiceInstance{Service: &registryv1.Service{Id: own, Address: "127.0.0.1", Port: uint32(addr.Port)}})
+		d.mu.Unlock()
+	}
+	conn, err := r.viaMesh(t, ca.Source(east, "failover-router").ClientTLS(
+		identity.Want{Service: "gateway"}, identity.WorkloadSNI("api", east, trustDomain)))
+	require.NoError(t, err)
+	cutOff(t, conn)
+	require.InDelta(t, 1, r.metric(t, "konsul_gateway_rejected_total", "reason=own_address"), 0)
 }
 
 // echo answers the address of a plaintext service that answers what it hears, after its name.

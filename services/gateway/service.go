@@ -83,7 +83,7 @@ func (s *Service) Start(ctx context.Context) (err error) {
 	if err := s.enroll(ctx); err != nil {
 		return err
 	}
-	if err := s.assemble(); err != nil {
+	if err := s.assemble(ctx); err != nil {
 		return err
 	}
 	s.group.Go("mesh port", func(context.Context) error { return s.mesh.Serve(s.meshListener) })
@@ -95,7 +95,7 @@ func (s *Service) Start(ctx context.Context) (err error) {
 }
 
 func bind(ctx context.Context, field, address string) (net.Listener, error) {
-	port, err := (&net.ListenConfig{}).Listen(ctx, "tcp", address)
+	port, err := (&net.ListenConfig{KeepAliveConfig: listener.KeepAlive()}).Listen(ctx, "tcp", address)
 	if err != nil {
 		return nil, fault.New(fault.Unavailable, "PORT_UNAVAILABLE", "cannot listen on %s", address).
 			WithField(field).WithRemedy("stop what uses the port, or choose another address").Wrap(err)

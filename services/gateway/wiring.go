@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"context"
 	"errors"
 	"math/rand/v2"
 	"path/filepath"
@@ -13,7 +14,9 @@ import (
 	registryv1 "konsul.dev/proto/gen/konsul/registry/v1"
 	wangossipv1 "konsul.dev/proto/gen/konsul/wangossip/v1"
 
+	"konsul.dev/pkg/admission"
 	"konsul.dev/pkg/identity"
+	"konsul.dev/pkg/loopguard"
 	"konsul.dev/pkg/rpc"
 	"konsul.dev/services/gateway/internal/balance"
 	"konsul.dev/services/gateway/internal/listener"
@@ -36,16 +39,20 @@ const (
 )
 
 // assemble makes the parts that need an identity.
-func (s *Service) assemble() error {
+func (s *Service) assemble(ctx context.Context) error {
+	mesh, edge, err := s.gates(ctx)
+	if err != nil {
+		return err
+	}
 	conns, err := s.dial()
 	if err != nil {
 		return err
 	}
 	s.watchTopology(conns)
-	if err := s.assembleMesh(conns); err != nil {
+	if err := s.assembleMesh(conns, mesh); err != nil {
 		return err
 	}
-	return s.assembleEdge(conns)
+	return s.assembleEdge(conns, edge)
 }
 
 // dial makes lazy connections to the datacenter's services.
@@ -89,7 +96,7 @@ func (s *Service) watchTopology(conns restedge.Conns) {
 	})
 }
 
-func (s *Service) assembleMesh(conns restedge.Conns) error {
+func (s *Service) assembleMesh(conns restedge.Conns, limits admission.Limits) error {
 	metrics, err := listener.NewMetrics(s.deps.Telemetry.Metrics)
 	if err != nil {
 		return err
@@ -98,20 +105,22 @@ func (s *Service) assembleMesh(conns restedge.Conns) error {
 	catalogue := workload.New(registryv1.NewCatalogServiceClient(conns.Registry), s.deps.Clock, instancesFresh, instancesLease)
 	s.mesh = listener.New(listener.Params{
 		Settings: listener.Settings{
-			HandshakeTimeout: g.HandshakeTimeout, DialTimeout: g.DialTimeout, IdleTimeout: g.IdleTimeout, MaxConnections: g.MaxConnections,
+			HandshakeTimeout: g.HandshakeTimeout, DialTimeout: g.DialTimeout, IdleTimeout: g.IdleTimeout,
+			HalfCloseTimeout: g.HalfCloseTimeout, Limits: limits,
 		},
 		Datacenter:  s.cfg.Server.Datacenter,
 		Table:       s.table.Load,
 		Instances:   catalogue.Instances,
 		WorkloadTLS: s.identity.ServerTLS(identity.ServerOptions{Accept: workload.Admit}),
 		Balancer:    balance.New(s.deps.Clock.Now, rand.IntN),
+		Loops:       loopguard.New(s.meshListener.Addr(), s.edgeListener.Addr()),
 		Metrics:     metrics,
 		Log:         s.deps.Telemetry.Log,
 	})
 	return nil
 }
 
-func (s *Service) assembleEdge(conns restedge.Conns) (err error) {
+func (s *Service) assembleEdge(conns restedge.Conns, limits admission.Limits) (err error) {
 	g := s.cfg.Gateway
 	s.edge, err = restedge.New(restedge.Params{
 		Conns:           conns,
@@ -119,7 +128,7 @@ func (s *Service) assembleEdge(conns restedge.Conns) (err error) {
 		TLS:             s.identity.ServerTLS(identity.ServerOptions{ClientCert: identity.NoClientCert, NextProtos: []string{"h2", "http/1.1"}}),
 		Telemetry:       s.deps.Telemetry,
 		MaxRequestBytes: g.MaxRequestBytes,
-		MaxConnections:  g.MaxConnections,
+		Limits:          limits,
 		Ready:           s.deps.Ready,
 		Metrics:         s.deps.Metrics,
 	})

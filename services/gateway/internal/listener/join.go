@@ -22,8 +22,8 @@ func (l *Port) join(client, backend net.Conn, first []byte, other string, outbou
 		forward(int64(len(first)))
 	}
 	if err == nil {
-		err = splice.Run(l.ctx, client, backend, splice.Options{
-			Idle: l.p.Settings.IdleTimeout, Forward: forward, Backward: backward, Draining: l.draining,
+		err = l.splicer.Run(l.ctx, client, backend, splice.Options{
+			Idle: l.p.Settings.IdleTimeout, HalfClosed: l.p.Settings.HalfCloseTimeout, Forward: forward, Backward: backward, Draining: l.draining,
 		})
 	}
 	if err != nil {

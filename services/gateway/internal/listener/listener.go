@@ -2,7 +2,7 @@
 //
 // Control traffic and everything for other datacenters is passed on as it comes, never decrypted.
 // Only connections to the own datacenter's workloads end here. Every connection is bounded: in the
-// time it may take to say whom it wants, in silence, and in number. A Port serves any number of
+// time it may take to say whom it wants, in silence, and in number, also by source address. A Port serves any number of
 // connections at once.
 package listener
 
@@ -16,23 +16,26 @@ import (
 	"sync"
 	"time"
 
+	"konsul.dev/pkg/admission"
 	"konsul.dev/pkg/backoff"
 	"konsul.dev/pkg/identity"
+	"konsul.dev/pkg/loopguard"
 	"konsul.dev/pkg/obs"
 	"konsul.dev/services/gateway/internal/balance"
 	"konsul.dev/services/gateway/internal/route"
 	"konsul.dev/services/gateway/internal/sni"
+	"konsul.dev/services/gateway/internal/splice"
 )
 
 // Reasons for not passing a connection on, beside the route's.
 const (
-	reasonNotTLS      = "not_tls"
-	reasonNoName      = "no_server_name"
-	reasonHello       = "bad_client_hello"
-	reasonDenied      = "denied"
-	reasonNoInstance  = "no_instance"
-	reasonNoBackend   = "no_backend"
-	reasonConnections = "too_many_connections"
+	reasonNotTLS     = "not_tls"
+	reasonNoName     = "no_server_name"
+	reasonHello      = "bad_client_hello"
+	reasonDenied     = "denied"
+	reasonNoInstance = "no_instance"
+	reasonNoBackend  = "no_backend"
+	reasonOwnAddress = "own_address"
 )
 
 // unknown is the datacenter of a caller that cannot be told.
@@ -43,7 +46,8 @@ type Settings struct {
 	HandshakeTimeout time.Duration
 	DialTimeout      time.Duration
 	IdleTimeout      time.Duration
-	MaxConnections   int
+	HalfCloseTimeout time.Duration
+	Limits           admission.Limits
 }
 
 // Params is what the mesh port is made of.
@@ -57,14 +61,17 @@ type Params struct {
 	// WorkloadTLS ends connections to local workloads.
 	WorkloadTLS *tls.Config
 	Balancer    *balance.Balancer
-	Metrics     *Metrics
-	Log         *slog.Logger
+	// Loops refuses to dial the gateway's own ports.
+	Loops   *loopguard.Guard
+	Metrics *Metrics
+	Log     *slog.Logger
 }
 
 // Port serves the mesh port. Serve and Drain are called once each.
 type Port struct {
 	p       Params
-	slots   chan struct{}
+	gate    *admission.Gate
+	splicer *splice.Splicer
 	origins origins
 
 	ctx      context.Context //nolint:containedctx // ends every connection; a Port is as long-lived as they are
@@ -77,7 +84,7 @@ type Port struct {
 func New(p Params) *Port {
 	ctx, cut := context.WithCancel(context.Background())
 	return &Port{
-		p: p, slots: make(chan struct{}, p.Settings.MaxConnections),
+		p: p, gate: admission.New(p.Settings.Limits, p.Metrics.refused), splicer: splice.New(),
 		ctx: ctx, cut: cut, draining: make(chan struct{}),
 	}
 }
@@ -104,18 +111,16 @@ func (l *Port) Serve(listener net.Listener) error {
 }
 
 func (l *Port) admit(conn net.Conn) {
-	select {
-	case l.slots <- struct{}{}:
-	default:
-		l.reject(conn, reasonConnections)
+	ticket, ok := l.gate.Admit(conn)
+	if !ok {
 		_ = conn.Close()
 		return
 	}
 	l.wg.Go(func() {
-		defer func() { <-l.slots }()
+		defer ticket.Release()
 		defer func() { _ = conn.Close() }()
 		defer context.AfterFunc(l.ctx, func() { _ = conn.Close() })()
-		l.handle(conn)
+		l.handle(conn, ticket)
 	})
 }
 
@@ -131,19 +136,22 @@ func (l *Port) Drain(ctx context.Context) {
 	select {
 	case <-done:
 	case <-ctx.Done():
-		l.p.Log.Info("connections cut at the end of the drain", "connections", len(l.slots))
+		l.p.Log.Info("connections cut at the end of the drain", "connections", l.gate.Open())
 	}
 	l.cut()
 	<-done
 }
 
 // handle reads the server name and does what the table says. The caller closes conn.
-func (l *Port) handle(conn net.Conn) {
+func (l *Port) handle(conn net.Conn, ticket *admission.Ticket) {
 	if err := conn.SetDeadline(time.Now().Add(l.p.Settings.HandshakeTimeout)); err != nil {
 		return // it is closed already
 	}
 	hello, err := sni.Peek(conn)
-	if err != nil {
+	switch {
+	case !ticket.Established():
+		return // it had to make room, and is counted as such
+	case err != nil:
 		l.refuseHello(conn, err)
 		return
 	}
@@ -175,9 +183,9 @@ func (l *Port) refuseHello(conn net.Conn, err error) {
 
 // forward passes a connection on as it came.
 func (l *Port) forward(conn net.Conn, hello sni.Hello, decision route.Decision, other string) {
-	backend, closed := l.dial(l.ctx, decision.Addresses)
+	backend, closed, reason := l.dial(l.ctx, decision.Addresses)
 	if backend == nil {
-		l.reject(conn, reasonNoBackend)
+		l.reject(conn, reason)
 		_ = sni.Refuse(conn, sni.AlertInternalError)
 		return
 	}
@@ -211,9 +219,9 @@ func (l *Port) terminate(conn net.Conn, hello sni.Hello, service string) {
 		l.reject(conn, reasonNoInstance)
 		return
 	}
-	backend, closed := l.dial(l.ctx, addresses)
+	backend, closed, reason := l.dial(l.ctx, addresses)
 	if backend == nil {
-		l.reject(conn, reasonNoBackend)
+		l.reject(conn, reason)
 		return
 	}
 	defer closed()
@@ -225,13 +233,18 @@ func (l *Port) reject(conn net.Conn, reason string) {
 	l.p.Log.Debug("connection rejected", obs.KeyReason, reason, obs.KeyAddress, conn.RemoteAddr().String())
 }
 
-// dial reaches one of the addresses, in the balancer's order. closed must be called when the connection has ended.
-func (l *Port) dial(ctx context.Context, addresses []string) (conn net.Conn, closed func()) {
-	dialer := net.Dialer{Timeout: l.p.Settings.DialTimeout}
+// dial reaches one of the addresses, in the balancer's order. closed must be called when the connection
+// has ended. Without one, reason says why.
+func (l *Port) dial(ctx context.Context, addresses []string) (conn net.Conn, closed func(), reason string) {
+	dialer := net.Dialer{Timeout: l.p.Settings.DialTimeout, KeepAliveConfig: KeepAlive(), Control: l.p.Loops.Control}
+	reason = reasonNoBackend
 	for _, address := range l.p.Balancer.Order(addresses) {
 		conn, err := dialer.DialContext(ctx, "tcp", address)
 		if err == nil {
-			return conn, l.p.Balancer.Opened(address)
+			return conn, l.p.Balancer.Opened(address), ""
+		}
+		if errors.Is(err, loopguard.ErrOwnAddress) {
+			reason = reasonOwnAddress
 		}
 		if ctx.Err() != nil {
 			break
@@ -240,5 +253,10 @@ func (l *Port) dial(ctx context.Context, addresses []string) (conn net.Conn, clo
 			l.p.Log.Warn("backend does not answer", obs.KeyAddress, address, obs.KeyError, fmt.Errorf("dial: %w", err))
 		}
 	}
-	return nil, nil
+	return nil, nil, reason
+}
+
+// KeepAlive returns how peers that vanished without a word are found: within half a minute.
+func KeepAlive() net.KeepAliveConfig {
+	return net.KeepAliveConfig{Enable: true, Idle: 15 * time.Second, Interval: 5 * time.Second, Count: 3}
 }

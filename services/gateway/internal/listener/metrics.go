@@ -5,6 +5,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"konsul.dev/pkg/admission"
 	"konsul.dev/pkg/obs"
 )
 
@@ -31,7 +32,13 @@ func NewMetrics(registerer prometheus.Registerer) (*Metrics, error) {
 		Name: "konsul_mesh_gateway_bytes_received", Help: "Bytes that arrived in this datacenter from the source.",
 	}, direction))
 	m.rejected, errs[3] = obs.Register(registerer, prometheus.NewCounterVec(prometheus.CounterOpts{
-		Name: "konsul_gateway_rejected_total", Help: "Connections to the mesh port that were not passed on, by reason.",
+		Name: "konsul_gateway_rejected_total", Help: "Connections to the mesh port that were not passed on, or had to make room, by reason.",
 	}, []string{"reason"}))
+	for _, reason := range admission.Reasons() {
+		m.rejected.WithLabelValues(string(reason))
+	}
 	return m, errors.Join(errs[:]...)
 }
+
+// refused counts a connection that found no place, or had to give its own up.
+func (m *Metrics) refused(reason admission.Reason) { m.rejected.WithLabelValues(string(reason)).Inc() }

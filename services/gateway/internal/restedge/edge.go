@@ -17,11 +17,11 @@ import (
 	"time"
 
 	"go.opentelemetry.io/contrib/instrumentation/net/http/otelhttp"
-	"golang.org/x/net/netutil"
 	"google.golang.org/grpc"
 
 	registryv1 "konsul.dev/proto/gen/konsul/registry/v1"
 
+	"konsul.dev/pkg/admission"
 	"konsul.dev/pkg/obs"
 )
 
@@ -42,7 +42,7 @@ type Params struct {
 	TLS             *tls.Config
 	Telemetry       *obs.Telemetry
 	MaxRequestBytes int64
-	MaxConnections  int
+	Limits          admission.Limits
 	// Ready answers what is not ready; empty: all is.
 	Ready func(context.Context) map[string]string
 	// Metrics serves /metrics to holders of a token; nil: there are none.
@@ -55,6 +55,7 @@ type Edge struct {
 	rest   http.Handler
 	proxy  *grpc.Server
 	server *http.Server
+	gate   *admission.Gate
 	doc    []byte
 }
 
@@ -73,7 +74,7 @@ func New(p Params) (*Edge, error) {
 	if err != nil {
 		return nil, err
 	}
-	e := &Edge{p: p, rest: mux, doc: doc}
+	e := &Edge{p: p, rest: mux, doc: doc, gate: admission.New(p.Limits, metrics.refused)}
 	e.proxy = newProxy(conns.public(), p.Tokens, p.MaxRequestBytes)
 	e.server = &http.Server{
 		// One span for each call, whatever it speaks; the calls it makes become its children.
@@ -81,6 +82,7 @@ func New(p Params) (*Edge, error) {
 			otelhttp.WithTracerProvider(p.Telemetry.Tracer), otelhttp.WithPropagators(p.Telemetry.Propagator),
 			otelhttp.WithSpanNameFormatter(spanName), otelhttp.WithFilter(isCall))),
 		TLSConfig:         p.TLS,
+		ConnState:         spoke,
 		ReadHeaderTimeout: readHeaderTimeout,
 		IdleTimeout:       idleTimeout,
 		ErrorLog:          slog.NewLogLogger(p.Telemetry.Log.Handler(), slog.LevelDebug),
@@ -91,12 +93,22 @@ func New(p Params) (*Edge, error) {
 
 // Serve answers calls until listener is closed or Drain is called.
 func (e *Edge) Serve(listener net.Listener) error {
-	limited := netutil.LimitListener(listener, e.p.MaxConnections)
-	err := e.server.ServeTLS(limited, "", "")
+	err := e.server.ServeTLS(e.gate.Listener(listener), "", "")
 	if errors.Is(err, http.ErrServerClosed) || errors.Is(err, net.ErrClosed) {
 		return nil
 	}
 	return fmt.Errorf("serve the edge: %w", err)
+}
+
+// spoke tells the gate that a client has ended its handshake and begun a request.
+func spoke(conn net.Conn, state http.ConnState) {
+	secured, ok := conn.(*tls.Conn)
+	if !ok || state != http.StateActive {
+		return
+	}
+	if admitted, ok := secured.NetConn().(*admission.Conn); ok {
+		admitted.Established()
+	}
 }
 
 // Drain lets calls in flight finish until ctx ends, then cuts the rest.

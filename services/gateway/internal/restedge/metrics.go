@@ -8,10 +8,11 @@ import (
 	"github.com/felixge/httpsnoop"
 	"github.com/prometheus/client_golang/prometheus"
 
+	"konsul.dev/pkg/admission"
 	"konsul.dev/pkg/obs"
 )
 
-type metrics struct{ requests *prometheus.CounterVec }
+type metrics struct{ requests, connections *prometheus.CounterVec }
 
 func newMetrics(registerer prometheus.Registerer) (metrics, error) {
 	requests, err := obs.Register(registerer, prometheus.NewCounterVec(prometheus.CounterOpts{
@@ -20,7 +21,22 @@ func newMetrics(registerer prometheus.Registerer) (metrics, error) {
 	if err != nil {
 		return metrics{}, fmt.Errorf("register edge metrics: %w", err)
 	}
-	return metrics{requests}, nil
+	connections, err := obs.Register(registerer, prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "konsul_gateway_edge_connections_refused_total",
+		Help: "Connections to the people's edge that were refused, or had to make room, by reason.",
+	}, []string{"reason"}))
+	if err != nil {
+		return metrics{}, fmt.Errorf("register edge metrics: %w", err)
+	}
+	for _, reason := range admission.Reasons() {
+		connections.WithLabelValues(string(reason))
+	}
+	return metrics{requests, connections}, nil
+}
+
+// refused counts a connection that found no place, or had to give its own up.
+func (m metrics) refused(reason admission.Reason) {
+	m.connections.WithLabelValues(string(reason)).Inc()
 }
 
 func (m metrics) count(next http.Handler) http.Handler {
