@@ -197,6 +197,8 @@ func (q *queue) together(t *trip, calls []*call) {
 	case unknownMethod(err):
 		q.owner.pausedUntil.Store(time.Now().Add(batchPause).UnixNano())
 		q.singly(calls)
+	case notUTF8(rpc.FromStatus(err)):
+		q.singly(calls) // It is one caller's text, and none of the others' business.
 	case tooLarge(err):
 		q.learn(2 * batchBytes / len(calls))
 		q.singly(calls)

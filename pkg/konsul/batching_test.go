@@ -95,3 +95,26 @@ func BenchmarkGets(b *testing.B) {
 		}
 	}
 }
+
+// TestATextThatIsNoUTF8IsItsCallersAlone also when it travels with what others ask.
+func TestATextThatIsNoUTF8IsItsCallersAlone(t *testing.T) {
+	client := store(t).Client(t)
+	_, err := client.KV.Set(t.Context(), "k", []byte{0xff}, nil)
+	require.NoError(t, err, "a value is any bytes")
+	var callers sync.WaitGroup
+	for i := range 32 {
+		callers.Go(func() {
+			for range 20 {
+				if i%8 == 0 {
+					_, err := client.KV.Get(t.Context(), "k\xff", nil)
+					require.Equal(t, konsul.ReasonNotUTF8, fault.ReasonOf(err))
+					require.ErrorContains(t, err, "key: ")
+					continue
+				}
+				_, err := client.KV.Get(t.Context(), "k", nil)
+				require.NoError(t, err)
+			}
+		})
+	}
+	callers.Wait()
+}

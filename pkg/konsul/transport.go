@@ -6,6 +6,7 @@ import (
 	"path"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/google/uuid"
 	"google.golang.org/grpc"
@@ -19,6 +20,9 @@ import (
 	"konsul.dev/pkg/fault"
 	"konsul.dev/pkg/rpc"
 )
+
+// ReasonNotUTF8 is the reason of a request that was not sent because a text in it is not valid UTF-8.
+const ReasonNotUTF8 = "NOT_UTF8"
 
 // ReasonUnreachable is the reason of an Unavailable fault that no server sent: the gateway could not
 // be reached, or the connection to it broke.
@@ -74,6 +78,9 @@ func (r *retrying) Invoke(ctx context.Context, method string, args, reply any, o
 			if again && unsure != nil {
 				err = unsure // A refused repetition does not say that the tries before it were refused.
 			}
+			if notUTF8(err) {
+				err = namingField(err, request)
+			}
 			return r.explain(ctx, err)
 		}
 	}
@@ -93,9 +100,71 @@ type faultStream struct {
 	owner *retrying
 }
 
+// SendMsg returns faults; io.EOF stays what it is.
+func (s faultStream) SendMsg(m any) error {
+	err := rpc.FromStatus(s.ClientStream.SendMsg(m))
+	if notUTF8(err) {
+		err = namingField(err, m)
+	}
+	return s.owner.explain(s.Context(), err)
+}
+
 // RecvMsg answers faults; io.EOF stays what it is.
 func (s faultStream) RecvMsg(m any) error {
 	return s.owner.explain(s.Context(), rpc.FromStatus(s.ClientStream.RecvMsg(m)))
+}
+
+// notUTF8 reports whether a request could not be encoded for a text in it. gRPC leaves nothing but the text of such an error.
+func notUTF8(err error) bool {
+	return err != nil && fault.CodeOf(err) == fault.Internal && strings.Contains(err.Error(), "invalid UTF-8")
+}
+
+// namingField returns the fault of a request that could not be encoded.
+func namingField(err error, request any) error {
+	message, ok := request.(proto.Message)
+	if !ok {
+		return err
+	}
+	field := badText(message.ProtoReflect())
+	if field == "" {
+		return err
+	}
+	return fault.New(fault.InvalidArgument, ReasonNotUTF8, "is not valid UTF-8").WithField(field).
+		WithRemedy("write it in UTF-8; only the value of a key may be any bytes")
+}
+
+// badText returns the path of a text that is not valid UTF-8, such as "compare[0].key"; empty when all are.
+func badText(m protoreflect.Message) (path string) {
+	check := func(name string, field protoreflect.FieldDescriptor, v protoreflect.Value) {
+		switch {
+		case path != "" || field == nil:
+		case field.Kind() == protoreflect.StringKind && !utf8.ValidString(v.String()):
+			path = name
+		case field.Kind() == protoreflect.MessageKind:
+			if inner := badText(v.Message()); inner != "" {
+				path = name + "." + inner
+			}
+		}
+	}
+	m.Range(func(field protoreflect.FieldDescriptor, v protoreflect.Value) bool {
+		name := string(field.Name())
+		switch {
+		case field.IsList():
+			for i := range v.List().Len() {
+				check(fmt.Sprintf("%s[%d]", name, i), field, v.List().Get(i))
+			}
+		case field.IsMap():
+			v.Map().Range(func(key protoreflect.MapKey, value protoreflect.Value) bool {
+				check(name, field.MapKey(), key.Value())
+				check(name, field.MapValue(), value)
+				return path == ""
+			})
+		default:
+			check(name, field, v)
+		}
+		return path == ""
+	})
+	return path
 }
 
 // requestIDField is the field by which the registry tells a repeated write from a new one.

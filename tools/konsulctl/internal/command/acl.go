@@ -11,6 +11,8 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
 
 	registryv1 "konsul.dev/proto/gen/konsul/registry/v1"
 
@@ -51,7 +53,6 @@ acl-bootstrap-reset in the registry's data folder on the primary's leader, it op
   KONSUL_TOKEN=$(konsulctl acl bootstrap -o json | jq -r .secret)`,
 		Args: exactly(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			a.tokenless = true
 			return a.call(cmd, func(ctx context.Context, api konsul.API) error {
 				return a.newToken(out, func() (shownToken, error) {
 					return api.ACL.Bootstrap(ctx, &registryv1.BootstrapRequest{Secret: newSecret()})
@@ -65,6 +66,7 @@ acl-bootstrap-reset in the registry's data folder on the primary's leader, it op
 
 // shownToken is an answer that shows a secret, this once.
 type shownToken interface {
+	proto.Message
 	GetToken() *registryv1.Token
 	GetSecret() string
 	GetMeta() *registryv1.WriteMeta
@@ -73,14 +75,18 @@ type shownToken interface {
 // newToken shows a new token with its secret, or writes the secret to a file.
 func (a *app) newToken(out string, produce func() (shownToken, error)) error {
 	if out != "" {
-		return a.secretTo(out, func() (string, error) {
-			answer, err := produce()
-			if err != nil {
+		var answer shownToken
+		err := a.secretTo(out, func() (secret string, err error) {
+			if answer, err = produce(); err != nil {
 				return "", err
 			}
 			a.note("token %s in %s; its secret is in %s", answer.GetToken().GetAccessorId(), answer.GetMeta().GetDatacenter(), out)
 			return answer.GetSecret(), nil
 		})
+		if err != nil {
+			return err
+		}
+		return a.printWithout("secret", answer)
 	}
 	answer, err := produce()
 	if err != nil {
@@ -92,6 +98,16 @@ func (a *app) newToken(out string, produce func() (shownToken, error)) error {
 		g.Line("")
 		g.Line("The secret is shown only this once.")
 	})
+}
+
+// printWithout writes the document of an answer whose secret went into a file. In a table the note has said it all.
+func (a *app) printWithout(secret protoreflect.Name, answer proto.Message) error {
+	if a.format == output.Table {
+		return nil
+	}
+	shown := proto.Clone(answer).ProtoReflect()
+	shown.Clear(shown.Descriptor().Fields().ByName(secret))
+	return a.print(shown.Interface(), nil)
 }
 
 // newSecret makes up the secret of a token. It is made here, so that the call can be repeated when its answer is lost.

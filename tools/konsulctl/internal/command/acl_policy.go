@@ -1,15 +1,11 @@
 package command
 
 import (
-	"bytes"
 	"context"
-	"errors"
 	"fmt"
-	"io"
 	"strings"
 
 	"github.com/spf13/cobra"
-	"go.yaml.in/yaml/v3"
 
 	registryv1 "konsul.dev/proto/gen/konsul/registry/v1"
 
@@ -43,64 +39,9 @@ A file is YAML or JSON:
 
 A rule without exact, prefix or glob is about everything of its resource. In a glob "*" stands for any run of
 characters but "/", "**" for any run, "?" for one character but "/". A KV pattern that begins with local/ or
-global/ is good in that scope, any other one in both.`,
+global/ is good in that scope, any other one in both. Consul's policies, in HCL or JSON, are not read.`,
 		Example: "  konsulctl acl policy create web --file web.yaml\n  konsulctl acl policy list",
 	}, a.policyPut(true), a.policyPut(false), a.policyGet(), a.policyList(), a.policyDelete())
-}
-
-// policyFile is a policy as people write it.
-type policyFile struct {
-	Name        string     `yaml:"name"`
-	Description *string    `yaml:"description"`
-	Rules       []ruleFile `yaml:"rules"`
-}
-
-type ruleFile struct {
-	Resource string  `yaml:"resource"`
-	Exact    *string `yaml:"exact"`
-	Prefix   *string `yaml:"prefix"`
-	Glob     *string `yaml:"glob"`
-	Access   words   `yaml:"access"`
-}
-
-// words is one word or several.
-type words []string
-
-// UnmarshalYAML implements yaml.Unmarshaler.
-func (w *words) UnmarshalYAML(node *yaml.Node) error {
-	if node.Kind == yaml.ScalarNode {
-		*w = strings.Split(node.Value, ",")
-		return nil
-	}
-	return node.Decode((*[]string)(w))
-}
-
-func parsePolicyFile(text []byte) (policyFile, []*registryv1.ACLRule, error) {
-	var file policyFile
-	decoder := yaml.NewDecoder(bytes.NewReader(text))
-	decoder.KnownFields(true)
-	if err := decoder.Decode(&file); err != nil && !errors.Is(err, io.EOF) {
-		return file, nil, fault.Invalid("--file", "%s", strings.TrimPrefix(err.Error(), "yaml: ")).WithRemedy("see `konsulctl acl policy --help`")
-	}
-	var rules []*registryv1.ACLRule
-	for i, r := range file.Rules {
-		rule := &registryv1.ACLRule{Resource: r.Resource, Access: r.Access}
-		matches := 0
-		if r.Exact != nil {
-			rule.Match, matches = &registryv1.ACLRule_Exact{Exact: *r.Exact}, matches+1
-		}
-		if r.Prefix != nil {
-			rule.Match, matches = &registryv1.ACLRule_Prefix{Prefix: *r.Prefix}, matches+1
-		}
-		if r.Glob != nil {
-			rule.Match, matches = &registryv1.ACLRule_Glob{Glob: *r.Glob}, matches+1
-		}
-		if matches > 1 {
-			return file, nil, fault.Invalid(fmt.Sprintf("rules[%d]", i), "has more than one of exact, prefix and glob").WithRemedy("write a rule for each")
-		}
-		rules = append(rules, rule)
-	}
-	return file, rules, nil
 }
 
 // policyPut creates a policy, or changes what was given of one.
@@ -118,15 +59,15 @@ func (a *app) policyPut(fresh bool) *cobra.Command {
 				if err != nil {
 					return err
 				}
-				parsed, rules, err := parsePolicyFile(text)
+				parsed, err := parsePolicyFile(text)
 				if err != nil {
 					return err
 				}
-				if parsed.Name != "" && parsed.Name != args[0] {
-					return fault.Invalid("NAME", "is %q, in the file it is %q", args[0], parsed.Name).WithRemedy("leave the name out of the file")
+				if parsed.name != "" && parsed.name != args[0] {
+					return fault.Invalid("NAME", "is %q, in the file it is %q", args[0], parsed.name).WithRemedy("leave the name out of the file")
 				}
-				if given.Rules, ruled = rules, true; parsed.Description != nil && !described {
-					given.Description, described = *parsed.Description, true
+				if given.Rules, ruled = parsed.rules, true; parsed.description != nil && !described {
+					given.Description, described = *parsed.description, true
 				}
 			}
 			for _, text := range ruleTexts {

@@ -104,7 +104,7 @@ func TestSettings(t *testing.T) {
 
 	r := ctl(t, nil, "", "kv", "get", "k")
 	require.Equal(t, 2, r.code)
-	for _, text := range []string{"field: KONSUL_ADDR", "field: KONSUL_TOKEN", "--addr", "--token-file"} {
+	for _, text := range []string{"field: KONSUL_ADDR", "--addr"} {
 		require.Contains(t, r.stderr, text)
 	}
 	r = ctl(t, gateway, "", "kv", "get", "k", "--addr", "localhost")

@@ -94,14 +94,18 @@ that only you can read. Name that file as ca.join_token_file in the new datacent
 					}
 					return a.print(answer, nil)
 				}
-				return a.secretTo(out, func() (string, error) {
-					answer, err := api.CA.CreateJoinToken(ctx, request)
-					if err != nil {
+				var answer *cav1.CreateJoinTokenResponse
+				err := a.secretTo(out, func() (token string, err error) {
+					if answer, err = api.CA.CreateJoinToken(ctx, request); err != nil {
 						return "", err
 					}
 					a.note("admits %s once, until %s", datacenter, output.Time(answer.GetExpiresAt()))
 					return answer.GetToken(), nil
 				})
+				if err != nil {
+					return err
+				}
+				return a.printWithout("token", answer)
 			})
 		},
 	}

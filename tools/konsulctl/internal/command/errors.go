@@ -1,12 +1,16 @@
 package command
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"strings"
 
+	"google.golang.org/grpc/codes"
+
 	"konsul.dev/pkg/fault"
+	"konsul.dev/pkg/rpc"
+	"konsul.dev/tools/konsulctl/internal/output"
 )
 
 // The exit codes; rootHelp explains them.
@@ -75,17 +79,50 @@ func leaves(err error) []error {
 	return nil
 }
 
-// report writes what went wrong for people, and for programs that read lines.
-func report(w io.Writer, err error) {
+// problem is an error as -o json and -o yaml show it: the document with which REST refuses.
+type problem struct {
+	// Code is the gRPC code's name, such as "NotFound".
+	Code    string            `json:"code"`
+	Message string            `json:"message"`
+	Reason  string            `json:"reason,omitempty"`
+	Field   string            `json:"field,omitempty"`
+	Remedy  string            `json:"remedy,omitempty"`
+	Meta    map[string]string `json:"meta,omitempty"`
+}
+
+func problemOf(err error) problem {
+	f, ok := fault.As(err)
+	if !ok {
+		return problem{Code: codes.Internal.String(), Message: err.Error()}
+	}
+	return problem{
+		Code: rpc.ToStatus(f).Code().String(), Message: err.Error(), Reason: f.Reason(), Field: f.Field(), Remedy: f.Remedy(), Meta: f.Meta(),
+	}
+}
+
+// report writes what went wrong: a document for each error, or lines for people.
+func (a *app) report(err error) {
 	for _, leaf := range leaves(err) {
-		lines := []string{"konsulctl: " + leaf.Error()}
-		if f, ok := fault.As(leaf); ok {
-			for _, detail := range []struct{ name, text string }{{"field", f.Field()}, {"remedy", f.Remedy()}} {
-				if detail.text != "" {
-					lines = append(lines, "  "+detail.name+": "+detail.text)
-				}
+		p := problemOf(leaf)
+		if a.format != output.Table {
+			a.beside(p)
+			continue
+		}
+		_, _ = fmt.Fprintln(a.Err, "konsulctl: "+output.Printable(p.Message))
+		for _, detail := range []struct{ name, text string }{{"field", p.Field}, {"reason", p.Reason}, {"remedy", p.Remedy}} {
+			if detail.text != "" {
+				_, _ = fmt.Fprintln(a.Err, "  "+detail.name+": "+output.Printable(detail.text))
 			}
 		}
-		_, _ = fmt.Fprintln(w, strings.Join(lines, "\n"))
 	}
+}
+
+// beside writes a document to standard error: one line of JSON, or a document of YAML.
+func (a *app) beside(document any) {
+	if a.format == output.YAML {
+		_, _ = fmt.Fprintln(a.Err, "---")
+		_ = a.format.Write(a.Err, document, nil) // Nobody is left to tell.
+		return
+	}
+	_ = json.NewEncoder(a.Err).Encode(document)
 }

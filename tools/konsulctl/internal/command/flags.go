@@ -70,11 +70,12 @@ type readMode struct{ mode registryv1.ReadMode }
 const (
 	readModePrefix = "READ_MODE_"
 	readModeFlag   = "read-mode"
+	staleMode      = "stale"
 )
 
 func (m *readMode) add(cmd *cobra.Command) {
 	cmd.Flags().Var(m, readModeFlag, "default (the leader answers), stale (any server answers) or linearizable (a quorum confirms the leader)")
-	must(cmd.RegisterFlagCompletionFunc(readModeFlag, cobra.FixedCompletions([]string{"default", "stale", "linearizable"}, cobra.ShellCompDirectiveNoFileComp)))
+	must(cmd.RegisterFlagCompletionFunc(readModeFlag, cobra.FixedCompletions([]string{"default", staleMode, "linearizable"}, cobra.ShellCompDirectiveNoFileComp)))
 }
 
 // String implements pflag.Value.
@@ -96,6 +97,41 @@ func (m *readMode) Set(text string) error {
 	}
 	m.mode = registryv1.ReadMode(number)
 	return nil
+}
+
+// pairs is the value of a flag that takes one KEY=VALUE at a time, the value as it stands: commas and quotes are its own.
+type pairs map[string]string
+
+// String implements pflag.Value.
+func (p *pairs) String() string {
+	if p == nil {
+		return ""
+	}
+	return metaOf(*p)
+}
+
+// Type implements pflag.Value.
+func (p *pairs) Type() string { return "KEY=VALUE" }
+
+// Set implements pflag.Value.
+func (p *pairs) Set(text string) error {
+	key, value, ok := strings.Cut(text, "=")
+	if !ok || key == "" {
+		return fault.New(fault.InvalidArgument, reasonUsage, "%q is not KEY=VALUE", text).WithRemedy("write KEY=VALUE, once for each")
+	}
+	if _, twice := (*p)[key]; twice {
+		return fault.New(fault.InvalidArgument, reasonUsage, "%q is given twice", key).WithRemedy("give each key once")
+	}
+	if *p == nil {
+		*p = pairs{}
+	}
+	(*p)[key] = value
+	return nil
+}
+
+// protoText returns what is wrong with JSON in protobuf's words, without its name in front.
+func protoText(err error) string {
+	return strings.TrimLeft(strings.TrimPrefix(err.Error(), "proto:"), " \u00a0")
 }
 
 func (a *app) completeDatacenters(cmd *cobra.Command, _ []string, _ string) ([]string, cobra.ShellCompDirective) {

@@ -57,6 +57,9 @@ JSON is that of GET /api/v1/kv/KEY, where the value is base64.`,
 					return err
 				}
 				if raw {
+					if age := a.age(answer.GetMeta()); age != "" {
+						a.note("%s", age)
+					}
 					_, err := a.Out.Write(answer.GetEntry().GetValue())
 					return err
 				}
@@ -102,7 +105,7 @@ func (a *app) kvSet() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "set KEY VALUE", Short: "Write a key",
 		Long: `Write a key. VALUE "-" is standard input, "@FILE" the content of a file (write "@@..." for a value that
-begins with "@"). With --cas the write happens only if the key's index is the one given, 0 meaning that
+begins with "@"). A VALUE that begins with a dash goes behind --, as in: kv set v/neg -- -5. With --cas the write happens only if the key's index is the one given, 0 meaning that
 the key is absent; otherwise it fails with exit code 6. With --lease the key is deleted when that lease
 ends; with --fence the write happens only while the lock is held with that token.
 
@@ -115,6 +118,7 @@ outcome is answered. The same id with another write is refused.`,
   konsulctl kv set --cas 42 config/app/version v2.1
   konsulctl kv set --request-id "$(uuidgen)" config/app/version v2.1
   konsulctl kv set config/tls.pem @tls.pem
+  konsulctl kv set config/tls.pem -- "$(cat tls.pem)"
   date | konsulctl kv set deployed-at -`,
 		Args: exactly("KEY", "VALUE"), ValidArgsFunction: a.completeKeys,
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -145,7 +149,7 @@ outcome is answered. The same id with another write is refused.`,
 	a.datacenterFlag(cmd, &datacenter, "datacenter to write in (default: the gateway's)")
 	cmd.Flags().Uint64Var(&cas, "cas", 0, "write only if the key's index is this; 0: only if the key is absent")
 	cmd.Flags().Uint64Var(&keep, "flags", 0, "a number to keep with the value, for your own use")
-	cmd.Flags().StringToStringVar(&meta, "meta", nil, "NAME=VALUE to keep with the value, for your own use; repeatable")
+	cmd.Flags().Var((*pairs)(&meta), "meta", "NAME=VALUE to keep with the value, for your own use; repeatable")
 	cmd.Flags().StringVar(&lease, "lease", "", "delete the key when this lease ends")
 	a.requestIDFlag(cmd)
 	fence.add(cmd)
@@ -166,7 +170,7 @@ func (a *app) value(text string) ([]byte, error) {
 	case strings.HasPrefix(text, "@"):
 		value, err := os.ReadFile(text[1:])
 		if err != nil {
-			return nil, fault.Invalid("VALUE", "cannot be read").Wrap(err).WithRemedy("write @@ for a value that begins with @")
+			return nil, fault.Invalid("VALUE", "cannot be read").Wrap(err).WithRemedy("name a file that can be read, or write @@ for a value that begins with @")
 		}
 		return value, nil
 	default:
@@ -230,6 +234,9 @@ func listAll(ctx context.Context, api konsul.API, request *registryv1.ListReques
 		}
 		all.Entries, all.NextPageToken = append(all.Entries, page.GetEntries()...), page.GetNextPageToken()
 		all.Folders = append(all.Folders, page.GetFolders()...)
+		if page.GetMeta().GetResultsFiltered() && all.GetMeta() != nil {
+			all.Meta.ResultsFiltered = true
+		}
 	}
 	return all, nil
 }

@@ -12,6 +12,8 @@ import (
 
 	"github.com/spf13/cobra"
 
+	registryv1 "konsul.dev/proto/gen/konsul/registry/v1"
+
 	"konsul.dev/pkg/fault"
 	"konsul.dev/pkg/konsul"
 	"konsul.dev/pkg/konsulfx"
@@ -31,11 +33,17 @@ const rootHelp = `konsulctl asks and configures a Konsul federation through the 
 
 It reads these variables; flags win over them:
   KONSUL_ADDR     gateways, https://host:8500, tried in order when there are several, with commas between
-  KONSUL_TOKEN    the bearer token
+  KONSUL_TOKEN    the bearer token; without one the command may do what everybody may
   KONSUL_CA_FILE  the federation's roots (PEM); without it the system's roots are trusted
 
 Answers go to standard output, everything else to standard error. With -o json or -o yaml the
-answer is the document that REST gives to the same question.
+answer is the document that REST gives to the same question, an error the document with which REST
+refuses (code, message, reason, field, remedy), on a line of its own, and a note is {"note": "..."}.
+
+An argument that begins with a dash goes behind --, where no flag is looked for:
+  konsulctl kv set v/neg -- -5
+The value of a flag needs nothing: --note -5. Where VALUE is asked for, - stands for standard input and
+@FILE for the content of a file.
 
 Exit codes:
   0  done
@@ -51,6 +59,7 @@ const rootExample = `  . .lab/us-west.env
   konsulctl service get api --all-datacenters
   konsulctl kv set --global config/app/version v2.0
   konsulctl kv get --datacenter eu-central config/app/version
+  konsulctl kv set v/neg -- -5
   konsulctl cluster status --all-datacenters`
 
 // app is one run of konsulctl.
@@ -61,8 +70,8 @@ type app struct {
 	format                  output.Format
 	// requestID is that of the command's write; empty: a new one.
 	requestID string
-	// tokenless says that the command can do without a token.
-	tokenless bool
+	// stale says that any server may answer, so that an answer has to tell how old it is.
+	stale bool
 	// started tells errors of a command from errors of its command line.
 	started bool
 }
@@ -83,7 +92,11 @@ func Run(ctx context.Context, env Env, args []string) int {
 		// From cobra itself, which knows no remedy.
 		err = usage(cmd, err)
 	}
-	report(env.Err, err)
+	if !a.started {
+		a.format.Find(args) // The flag that says so may stand behind the one that was refused.
+	}
+	err = asTyped(cmd, err)
+	a.report(err)
 	return exitCode(err)
 }
 
@@ -99,7 +112,7 @@ func (a *app) root() *cobra.Command {
 	flags.DurationVar(&a.timeout, "timeout", konsul.DefaultTimeout, "how long a call may take, its retries included")
 	flags.VarP(&a.format, "output", "o", "table, json or yaml")
 	must(root.RegisterFlagCompletionFunc("output", cobra.FixedCompletions(output.Formats(), cobra.ShellCompDirectiveNoFileComp)))
-	root.SetFlagErrorFunc(usage)
+	root.SetFlagErrorFunc(badFlag)
 	group(root)
 	root.AddCommand(a.acl(), a.service(), a.node(), a.check(), a.maintenance(), a.kv(), a.watch(), a.lease(), a.lock(), a.cluster(), a.operator(), a.backup(), a.datacenter(), a.federation(), a.secret(), a.version())
 	a.markStart(root)
@@ -111,6 +124,8 @@ func (a *app) markStart(cmd *cobra.Command) {
 	run := cmd.RunE
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		a.started = true
+		mode := cmd.Flags().Lookup(readModeFlag)
+		a.stale = mode != nil && mode.Value.String() == staleMode
 		return run(cmd, args)
 	}
 	for _, child := range cmd.Commands() {
@@ -149,12 +164,6 @@ func exactly(names ...string) cobra.PositionalArgs {
 	}
 }
 
-// usage makes the error of a wrong command line.
-func usage(cmd *cobra.Command, err error) error {
-	return fault.New(fault.InvalidArgument, reasonUsage, "%s", err.Error()).
-		WithRemedy("see `" + cmd.CommandPath() + " --help`")
-}
-
 // call runs what a command does with a client, and closes it.
 func (a *app) call(cmd *cobra.Command, do func(ctx context.Context, api konsul.API) error) (err error) {
 	client, err := a.client(a.timeout)
@@ -179,8 +188,8 @@ func (a *app) client(timeout time.Duration) (*konsul.Client, error) {
 			return nil, fault.Invalid("--token-file", "%s is empty", a.tokenFile).WithRemedy("name a file that holds the token alone")
 		}
 	}
-	if fromEnv, _ := a.Lookup(konsul.EnvToken); a.tokenless && token == "" && fromEnv == "" {
-		token = rpc.AnonymousToken
+	if fromEnv, _ := a.Lookup(konsul.EnvToken); token == "" && strings.TrimSpace(fromEnv) == "" {
+		token = rpc.AnonymousToken // What everybody may do is for the registry to say.
 	}
 	flags := map[string]string{konsul.EnvAddr: a.addr, konsul.EnvToken: token, konsul.EnvCAFile: a.caFile}
 	cfg, err := konsul.ConfigFromLookup(func(name string) (string, bool) {
@@ -216,14 +225,48 @@ func inFlagTerms(err error, given map[string]string) error {
 	return errors.Join(errs...)
 }
 
-// print writes an answer.
+// print writes an answer. A table says what its document says in meta: how old it is, and that rows were left out.
 func (a *app) print(document any, table func(*output.Grid)) error {
-	return a.format.Write(a.Out, document, table)
+	meta := readMeta(document)
+	if meta.GetResultsFiltered() && a.format == output.Table {
+		a.note("rows may be missing here: the token may not read all of them")
+	}
+	return a.format.Write(a.Out, document, func(g *output.Grid) {
+		table(g)
+		if age := a.age(meta); age != "" {
+			g.Line("%s", age)
+		}
+	})
+}
+
+// readMeta returns what an answer says of itself; nil: nothing.
+func readMeta(document any) *registryv1.QueryMeta {
+	if answer, ok := document.(interface{ GetMeta() *registryv1.QueryMeta }); ok {
+		return answer.GetMeta()
+	}
+	return nil
+}
+
+// age says how old an answer is, if any server was allowed to give it.
+func (a *app) age(meta *registryv1.QueryMeta) string {
+	if meta == nil || !a.stale {
+		return ""
+	}
+	age := "stale read: the server heard from its leader " + (time.Duration(meta.GetLastContactMs()) * time.Millisecond).String() + " ago"
+	if !meta.GetKnownLeader() {
+		age += ", and knows none now"
+	}
+	return age
 }
 
 // note tells a person something beside the answer.
 func (a *app) note(format string, args ...any) {
-	_, _ = fmt.Fprintf(a.Err, "konsulctl: "+format+"\n", args...)
+	text := fmt.Sprintf(format, args...)
+	if a.format != output.Table {
+		a.beside(map[string]string{"note": text})
+		return
+	}
+	_, _ = fmt.Fprintln(a.Err, "konsulctl: "+output.Printable(text))
 }
 
 func (a *app) version() *cobra.Command {

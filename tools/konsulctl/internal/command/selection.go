@@ -21,11 +21,11 @@ func (s *selection) addFilter(cmd *cobra.Command) {
 }
 
 func (s *selection) addMeta(cmd *cobra.Command, help string) {
-	cmd.Flags().StringToStringVar(&s.meta, "meta", nil, help)
+	cmd.Flags().Var((*pairs)(&s.meta), "meta", help)
 }
 
 func (s *selection) addNodeMeta(cmd *cobra.Command) {
-	cmd.Flags().StringToStringVar(&s.nodeMeta, "node-meta", nil, "only instances on nodes with this meta, KEY=VALUE (repeatable)")
+	cmd.Flags().Var((*pairs)(&s.nodeMeta), "node-meta", "only instances on nodes with this meta, KEY=VALUE (repeatable)")
 }
 
 func (s *selection) addStatus(cmd *cobra.Command) {

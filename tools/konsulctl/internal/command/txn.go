@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"regexp"
 	"strconv"
 	"strings"
 
@@ -33,9 +34,18 @@ That a comparison does not hold is an answer: the exit code is 0.
 
 A comparison is "KEY exists", "KEY absent", or "KEY WHAT OPERATOR VALUE", where WHAT is value, version,
 index (the index of the last change) or created (the index of the first), and OPERATOR is =, !=, < or >.
---set takes KEY=VALUE. --file takes the JSON of POST /api/v1/txn instead of all this, "-" from standard input.`,
+Of a key that is not there version, index and created are 0, and its value is neither equal nor unequal
+to anything: no comparison with value holds. A KEY without local/ or global/ is the datacenter's own, with
+--global the federation's; unlike kv get it does not stand for both.
+
+--set takes KEY=VALUE, the value as it stands. A KEY may hold spaces. In --if and --set one that begins with a
+double quote, holds what ends it ("=" in --set), or could be taken for a longer comparison stands in double
+quotes: --if '"a exists" exists' --set '"a=b"=1'; in them \" is a quote and \\ a backslash.
+
+--file takes the JSON of POST /api/v1/txn instead of all this, "-" from standard input.`,
 		Example: `  konsulctl kv txn --if "jobs/next absent" --set jobs/next=1 --else-get jobs/next
   konsulctl kv txn --if "config/app version = 3" --set config/app=v2 --delete config/old
+  konsulctl kv txn --if 'my key version = 0' --set 'my key=first'
   konsulctl kv txn --if-held jobs/nightly=1042 --set jobs/nightly/state=done
   konsulctl kv txn --file txn.json -o json`,
 		Args: exactly(),
@@ -46,6 +56,10 @@ index (the index of the last change) or created (the index of the first), and OP
 					return err
 				}
 				request = given
+			}
+			if len(request.GetSuccess())+len(request.GetFailure()) == 0 {
+				return fault.New(fault.InvalidArgument, reasonUsage, "there is nothing to carry out").
+					WithRemedy("give at least one of --get, --set, --delete, --delete-prefix and their --else- forms, or --file; see `konsulctl kv txn --help`")
 			}
 			if global {
 				request.Scope = registryv1.Scope_SCOPE_GLOBAL
@@ -106,41 +120,66 @@ func (a *app) txnFile(path string) (*registryv1.TxnRequest, error) {
 		text, err = os.ReadFile(path)
 	}
 	if err != nil {
-		return nil, fault.Invalid("--file", "cannot be read").Wrap(err)
+		return nil, fault.Invalid("--file", "cannot be read").Wrap(err).WithRemedy("name a file of JSON, or - for standard input")
 	}
 	request := &registryv1.TxnRequest{}
 	if err := protojson.Unmarshal(text, request); err != nil {
-		return nil, fault.Invalid("--file", "is no transaction: %s", err.Error()).WithRemedy("write the JSON of POST /api/v1/txn; values are base64")
+		return nil, fault.Invalid("--file", "is no transaction: %s", protoText(err)).WithRemedy("write the JSON of POST /api/v1/txn; values are base64")
 	}
 	return request, nil
 }
 
+// comparison is "KEY WHAT OPERATOR VALUE" behind the key; the value is all that follows one space.
+const comparison = `[ ]+(value|version|index|created)[ ]+(=|!=|<|>)(?:[ ](.*))?`
+
+var (
+	withValue = regexp.MustCompile(`(?s)^(.+?)` + comparison + `$`)
+	withState = regexp.MustCompile(`(?s)^(.+?)[ ]+(exists|absent)[ ]*$`)
+)
+
 // parseCompare reads a comparison such as "config/app version = 3".
 func parseCompare(text string) (*registryv1.Compare, error) {
-	key, rest, _ := strings.Cut(strings.TrimSpace(text), " ")
-	what, rest, _ := strings.Cut(strings.TrimSpace(rest), " ")
-	c := &registryv1.Compare{Key: key}
-	if rest == "" && (what == "exists" || what == "absent") {
-		c.With = &registryv1.Compare_Exists{Exists: what == "exists"}
-		return c, nil
+	none := fault.New(fault.InvalidArgument, reasonUsage, "%q is no comparison", output.Clip(text, shownValue)).
+		WithRemedy(`write "KEY exists", "KEY absent" or "KEY value|version|index|created =|!=|<|> VALUE"; a KEY that could be taken for more stands in double quotes`)
+	text = strings.TrimLeft(text, " ")
+	key, rest, quoted, err := quotedKey(text)
+	if err != nil {
+		return nil, err
 	}
-	sign, value, given := strings.Cut(strings.TrimSpace(rest), " ")
-	operators := map[string]registryv1.Compare_Operator{
+	if quoted {
+		text = "k" + rest // What is behind the key is read as behind any other.
+	}
+	c := &registryv1.Compare{}
+	if part := withValue.FindStringSubmatch(text); part != nil {
+		c.Key, err = part[1], compareWith(c, part[2], part[3], part[4])
+	} else if part := withState.FindStringSubmatch(text); part != nil {
+		c.Key, c.With = part[1], &registryv1.Compare_Exists{Exists: part[2] == "exists"}
+	} else {
+		return nil, none
+	}
+	switch {
+	case quoted && c.GetKey() != "k":
+		return nil, none
+	case quoted:
+		c.Key = key
+	}
+	return c, err
+}
+
+// compareWith reads what a key is compared with.
+func compareWith(c *registryv1.Compare, what, operator, value string) error {
+	c.Operator = map[string]registryv1.Compare_Operator{
 		"=": registryv1.Compare_OPERATOR_EQUAL, "!=": registryv1.Compare_OPERATOR_NOT_EQUAL,
 		"<": registryv1.Compare_OPERATOR_LESS, ">": registryv1.Compare_OPERATOR_GREATER,
-	}
-	operator, known := operators[sign]
-	if key == "" || !known || !given && what != "value" {
-		return nil, fault.New(fault.InvalidArgument, reasonUsage, `%q is no comparison; write "KEY exists", "KEY absent" or "KEY value|version|index|created =|!=|<|> VALUE"`, text)
-	}
-	c.Operator = operator
+	}[operator]
 	if what == "value" {
 		c.With = &registryv1.Compare_Value{Value: []byte(value)}
-		return c, nil
+		return nil
 	}
-	number, err := strconv.ParseUint(value, 10, 64)
+	number, err := strconv.ParseUint(strings.TrimSpace(value), 10, 64)
 	if err != nil {
-		return nil, fault.New(fault.InvalidArgument, reasonUsage, "%q is no number to compare the %s with", value, what)
+		return fault.New(fault.InvalidArgument, reasonUsage, "%q is no number to compare the %s with", output.Clip(value, shownWord), what).
+			WithRemedy("write a whole number, 0 or more")
 	}
 	switch what {
 	case "version":
@@ -149,10 +188,29 @@ func parseCompare(text string) (*registryv1.Compare, error) {
 		c.With = &registryv1.Compare_ModifyIndex{ModifyIndex: number}
 	case "created":
 		c.With = &registryv1.Compare_CreateIndex{CreateIndex: number}
-	default:
-		return nil, fault.New(fault.InvalidArgument, reasonUsage, "%q is nothing to compare; there are value, version, index and created", what)
 	}
-	return c, nil
+	return nil
+}
+
+// quotedKey takes a key in double quotes off the front of a text; in it \" is a quote and \\ a backslash.
+func quotedKey(text string) (key, rest string, quoted bool, err error) {
+	if !strings.HasPrefix(text, `"`) {
+		return "", text, false, nil
+	}
+	var out strings.Builder
+	for i := 1; i < len(text); i++ {
+		switch {
+		case text[i] == '\\' && i+1 < len(text):
+			i++
+			out.WriteByte(text[i])
+		case text[i] == '"':
+			return out.String(), text[i+1:], true, nil
+		default:
+			out.WriteByte(text[i])
+		}
+	}
+	return "", text, true, fault.New(fault.InvalidArgument, reasonUsage, "%s has no closing quote", output.Clip(text, shownValue)).
+		WithRemedy(`end the key with a double quote; write \" for one that belongs to it`)
 }
 
 func parseOperation(kind, text string) (*registryv1.TxnOperation, error) {
@@ -164,11 +222,24 @@ func parseOperation(kind, text string) (*registryv1.TxnOperation, error) {
 	case "delete-prefix":
 		return &registryv1.TxnOperation{Operation: &registryv1.TxnOperation_DeletePrefix{DeletePrefix: &registryv1.TxnDelete{Key: text}}}, nil
 	}
-	key, value, ok := strings.Cut(text, "=")
-	if !ok {
-		return nil, fault.New(fault.InvalidArgument, reasonUsage, "%q is not KEY=VALUE", text)
+	key, value, quoted, err := quotedKey(text)
+	if err != nil {
+		return nil, err
 	}
-	return &registryv1.TxnOperation{Operation: &registryv1.TxnOperation_Set{Set: &registryv1.TxnSet{Key: key, Value: []byte(value)}}}, nil
+	if quoted {
+		var assigned bool
+		if value, assigned = strings.CutPrefix(value, "="); assigned {
+			return setOperation(key, value), nil
+		}
+	} else if key, value, assigned := strings.Cut(text, "="); assigned {
+		return setOperation(key, value), nil
+	}
+	return nil, fault.New(fault.InvalidArgument, reasonUsage, "%q is not KEY=VALUE", output.Clip(text, shownWord)).
+		WithRemedy(`write KEY=VALUE; a KEY that holds = or begins with a double quote stands in double quotes: '"a=b"=1'`)
+}
+
+func setOperation(key, value string) *registryv1.TxnOperation {
+	return &registryv1.TxnOperation{Operation: &registryv1.TxnOperation_Set{Set: &registryv1.TxnSet{Key: key, Value: []byte(value)}}}
 }
 
 func txnTable(g *output.Grid, answer *registryv1.TxnResponse) {
@@ -200,14 +271,16 @@ func (f *fenceFlag) add(cmd *cobra.Command) {
 	})
 }
 
+const fenceRemedy = "write the lock's name, = and the number that acquiring it told, such as jobs/nightly=1042"
+
 func parseFence(text string) (*registryv1.Fence, error) {
 	at := strings.LastIndex(text, "=")
 	if at < 0 {
-		return nil, fault.New(fault.InvalidArgument, reasonUsage, "%q is not LOCK=TOKEN", text)
+		return nil, fault.New(fault.InvalidArgument, reasonUsage, "%q is not LOCK=TOKEN", text).WithRemedy(fenceRemedy)
 	}
 	token, err := strconv.ParseUint(text[at+1:], 10, 64)
 	if err != nil {
-		return nil, fault.New(fault.InvalidArgument, reasonUsage, "%q is no token of a lock", text[at+1:])
+		return nil, fault.New(fault.InvalidArgument, reasonUsage, "%q is no token of a lock", text[at+1:]).WithRemedy(fenceRemedy)
 	}
 	return &registryv1.Fence{Lock: text[:at], Token: token}, nil
 }

@@ -71,7 +71,7 @@ func (a *app) showKV(c *konsul.KVChange) error {
 		if line.Event == "reset" && a.format == output.Table {
 			continue
 		}
-		if err := a.line(line, "%d\t%s\t%s/%s\t%s", line.Index, line.Event, line.Scope, line.Key, strings.ToValidUTF8(string(line.Value), "\uFFFD")); err != nil {
+		if err := a.line(line, "%d\t%s\t%s/%s\t%s", line.Index, line.Event, line.Scope, line.Key, string(line.Value)); err != nil {
 			return err
 		}
 	}
@@ -141,7 +141,7 @@ func (a *app) follow(cmd *cobra.Command, watch func(context.Context, *konsul.Cli
 	return err
 }
 
-// line writes one change at once: a JSON document, a YAML document, or words with tabs between.
+// line writes one change at once: a JSON document, a YAML document, or words with tabs between, each fit for a terminal.
 func (a *app) line(document any, format string, args ...any) error {
 	switch a.format {
 	case output.JSON:
@@ -151,6 +151,11 @@ func (a *app) line(document any, format string, args ...any) error {
 			return err
 		}
 		return a.print(document, nil)
+	}
+	for i, arg := range args {
+		if text, ok := arg.(string); ok {
+			args[i] = output.Cell(text)
+		}
 	}
 	_, err := fmt.Fprintf(a.Out, format+"\n", args...)
 	return err

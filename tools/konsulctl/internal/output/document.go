@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 
+	"github.com/spf13/pflag"
 	"go.yaml.in/yaml/v3"
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
@@ -40,6 +41,15 @@ func (f *Format) Set(text string) error {
 		return nil
 	}
 	return fmt.Errorf("%q is no format; there are table, json and yaml", text)
+}
+
+// Find takes the format from arguments that are no good otherwise.
+func (f *Format) Find(args []string) {
+	flags := pflag.NewFlagSet("", pflag.ContinueOnError)
+	flags.ParseErrorsAllowlist.UnknownFlags = true
+	flags.VarP(f, "output", "o", "")
+	flags.BoolP("help", "h", false, "")
+	_ = flags.Parse(args) // What is wrong with them is known.
 }
 
 // Write writes a document: a protobuf message, or anything encoding/json takes. Only the table format calls table.

@@ -68,6 +68,24 @@ func Cell(text string) string {
 	return strconv.Quote(text)
 }
 
+// Printable returns text with all that cannot be printed on one line of a terminal escaped, and the rest as it is.
+func Printable(text string) string {
+	var out strings.Builder
+	for len(text) > 0 {
+		r, size := utf8.DecodeRuneInString(text)
+		switch {
+		case r == utf8.RuneError && size == 1:
+			fmt.Fprintf(&out, `\x%02x`, text[0])
+		case unicode.IsPrint(r):
+			out.WriteRune(r)
+		default:
+			out.WriteString(strings.Trim(strconv.QuoteRune(r), "'"))
+		}
+		text = text[size:]
+	}
+	return out.String()
+}
+
 // Clip shortens text to at most n runes.
 func Clip(text string, n int) string {
 	if utf8.RuneCountInString(text) <= n {
