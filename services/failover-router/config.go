@@ -39,6 +39,8 @@ type Settings struct {
 	ProxyResponseTimeout time.Duration `koanf:"proxy_response_timeout"`
 	// ProxyEjection is how long an instance that failed is not used.
 	ProxyEjection time.Duration `koanf:"proxy_ejection"`
+	// ProxyMaxHops is how many proxies of Konsul a request may pass, so that it cannot go round for ever.
+	ProxyMaxHops int `koanf:"proxy_max_hops"`
 	// MaxRetries is how often the proxy tries a request again.
 	MaxRetries int `koanf:"max_retries"`
 }
@@ -57,6 +59,7 @@ func DefaultConfig() Config {
 			ProxyDialTimeout:     time.Second,
 			ProxyResponseTimeout: 30 * time.Second,
 			ProxyEjection:        5 * time.Second,
+			ProxyMaxHops:         10,
 			MaxRetries:           3,
 		},
 	}
@@ -101,6 +104,9 @@ func (c *Config) Validate() error {
 		if d.value < d.least {
 			errs = append(errs, fault.Invalid(d.field, "%s is less than %s", d.value, d.least).WithRemedy("write a duration such as 2s"))
 		}
+	}
+	if s.ProxyMaxHops < 1 {
+		errs = append(errs, fault.Invalid("failover_router.proxy_max_hops", "%d is not positive", s.ProxyMaxHops).WithRemedy("leave it out for the default, 10"))
 	}
 	if s.MaxRetries < 0 || s.MaxRetries > mostRetries {
 		errs = append(errs, fault.Invalid("failover_router.max_retries", "%d is not from 0 to %d", s.MaxRetries, mostRetries).WithRemedy("leave it out for the default, 3"))

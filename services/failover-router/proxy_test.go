@@ -232,3 +232,45 @@ func metric(t *testing.T, r *running, name string, want float64) {
 	}
 	require.Fail(t, "no metric", name)
 }
+
+func TestProxyDoesNotCallItself(t *testing.T) {
+	w := newWorld(t)
+	r := w.start(t)
+	w.set(east, instance("itself", r.ProxyAddr()))
+	a := r.send(t, http.MethodGet, "api", "", nil)
+	require.Equal(t, http.StatusLoopDetected, a.status, a.body)
+	require.Equal(t, "PROXY_LOOP", a.problem.Reason)
+	require.Len(t, a.problem.Tries, 1)
+	require.Equal(t, "itself", a.problem.Tries[0].Instance)
+
+	w.set(east, instance("itself", r.ProxyAddr()), instance("e1", w.backend(t, "", says("e1"))))
+	for range 10 {
+		a = r.send(t, http.MethodPost, "api", "hello", nil)
+		require.Equal(t, http.StatusOK, a.status, a.body)
+		require.Equal(t, "e1", a.header.Get("X-Konsul-Instance"))
+	}
+}
+
+func TestARequestThatGoesRoundIsStopped(t *testing.T) {
+	w := newWorld(t)
+	r := w.start(t, func(c *failoverrouter.Config) { c.FailoverRouter.ProxyMaxHops = 4 })
+	var calls atomic.Int32
+	w.set(east, instance("e1", w.backend(t, "", func(rw http.ResponseWriter, in *http.Request) {
+		if calls.Add(1) > 100 {
+			rw.WriteHeader(http.StatusTeapot) // the test has failed; let it end
+			return
+		}
+		a := r.send(t, http.MethodGet, in.Host, "", in.Header)
+		rw.WriteHeader(a.status)
+		_, _ = io.WriteString(rw, a.body)
+	})))
+	a := r.send(t, http.MethodGet, "api", "", nil)
+	require.Equal(t, http.StatusLoopDetected, a.status, a.body)
+	require.Contains(t, a.body, "PROXY_LOOP")
+	require.Equal(t, int32(4), calls.Load())
+	for _, bad := range []string{"many", "-1", "1e3"} {
+		a = r.send(t, http.MethodGet, "api", "", http.Header{"X-Konsul-Hops": {bad}})
+		require.Equal(t, http.StatusBadRequest, a.status)
+		require.Equal(t, "X-Konsul-Hops", a.problem.Field)
+	}
+}

@@ -19,6 +19,7 @@ import (
 	"konsul.dev/pkg/fault"
 	"konsul.dev/pkg/identity"
 	"konsul.dev/pkg/lifecycle"
+	"konsul.dev/pkg/loopguard"
 	"konsul.dev/pkg/obs"
 	"konsul.dev/pkg/rpc"
 	"konsul.dev/services/failover-router/internal/api"
@@ -178,20 +179,20 @@ func (s *Service) serveProxy(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	s.proxy = proxy.New(proxy.Params{
-		Datacenter: s.cfg.Server.Datacenter, Resolver: s.resolver,
-		Dialer: proxy.Dialer{
-			Identity: s.identity, Gateways: s.cfg.Endpoints.Gateway,
-			DialTimeout: settings.ProxyDialTimeout, ResponseTimeout: settings.ProxyResponseTimeout,
-		},
-		MaxRetries: settings.MaxRetries, EjectFor: settings.ProxyEjection,
-		LocalAge: settings.ProxyCacheTTL, RemoteAge: settings.CacheTTL,
-		Telemetry: s.deps.Telemetry, Clock: s.deps.Clock, Metrics: metrics,
-	})
 	s.proxyListener, err = (&net.ListenConfig{}).Listen(ctx, "tcp", settings.ProxyListen)
 	if err != nil {
 		return fmt.Errorf("listen on failover_router.proxy_listen %q: %w", settings.ProxyListen, err)
 	}
+	s.proxy = proxy.New(proxy.Params{
+		Datacenter: s.cfg.Server.Datacenter, Resolver: s.resolver,
+		Dialer: proxy.Dialer{
+			Identity: s.identity, Gateways: s.cfg.Endpoints.Gateway, Loops: loopguard.New(s.proxyListener.Addr()),
+			DialTimeout: settings.ProxyDialTimeout, ResponseTimeout: settings.ProxyResponseTimeout,
+		},
+		MaxRetries: settings.MaxRetries, MaxHops: settings.ProxyMaxHops, EjectFor: settings.ProxyEjection,
+		LocalAge: settings.ProxyCacheTTL, RemoteAge: settings.CacheTTL,
+		Telemetry: s.deps.Telemetry, Clock: s.deps.Clock, Metrics: metrics,
+	})
 	s.proxyServer = &http.Server{Handler: s.proxy, ReadHeaderTimeout: headerTimeout}
 	s.group.Go("proxy", func(context.Context) error {
 		if err := s.proxyServer.Serve(s.proxyListener); !errors.Is(err, http.ErrServerClosed) {

@@ -4,8 +4,10 @@ import (
 	"encoding/json"
 	"errors"
 	"net/http"
+	"slices"
 
 	"konsul.dev/pkg/fault"
+	"konsul.dev/pkg/loopguard"
 	"konsul.dev/services/failover-router/internal/resolve"
 )
 
@@ -22,6 +24,7 @@ const (
 	reasonTriesUsedUp = "UPSTREAMS_FAILED"
 	reasonMaybeSent   = fault.ReasonOutcomeUnknown
 	reasonGone        = "CALLER_GONE"
+	reasonLoop        = "PROXY_LOOP"
 )
 
 // problem is the body of the proxy's own error answers.
@@ -62,6 +65,8 @@ func (p *Proxy) fail(w http.ResponseWriter, r *http.Request, err error) {
 	c := callOf(r.Context())
 	body, status := describe(err), http.StatusServiceUnavailable
 	switch {
+	case len(c.failures) > 0 && !slices.ContainsFunc(c.failures, func(f failure) bool { return !errors.Is(f.err, loopguard.ErrOwnAddress) }):
+		body, status = looped(c.req.Service), http.StatusLoopDetected
 	case errors.Is(err, errNoInstance):
 		body = problem{Reason: reasonNoInstance, Message: "no datacenter has a healthy instance of " + c.req.Service}
 	case errors.Is(err, errTriesUsedUp):
@@ -82,6 +87,14 @@ func (p *Proxy) fail(w http.ResponseWriter, r *http.Request, err error) {
 	}
 	p.p.Metrics.requests.WithLabelValues(outcomeFailed).Inc()
 	refuse(w, status, body)
+}
+
+// looped describes a request that went, or would go, round in circles.
+func looped(service string) problem {
+	return problem{
+		Reason: reasonLoop, Message: service + " leads back to a proxy of Konsul", Service: service,
+		Remedy: "look for an instance that is registered at the address of a proxy: konsulctl service get " + service,
+	}
 }
 
 func refuse(w http.ResponseWriter, status int, body problem) {

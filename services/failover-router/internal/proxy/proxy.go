@@ -52,6 +52,8 @@ type Params struct {
 	Dialer     Dialer
 	// MaxRetries is how often a request is tried again.
 	MaxRetries int
+	// MaxHops is how many proxies of Konsul a request may pass, this one included.
+	MaxHops int
 	// EjectFor is how long a target that failed is not used.
 	EjectFor time.Duration
 	// LocalAge and RemoteAge are how old an answer about the own and other datacenters may be.
@@ -80,6 +82,7 @@ func New(p Params) *Proxy {
 		Rewrite: func(pr *httputil.ProxyRequest) {
 			pr.Out.URL.Scheme, pr.Out.URL.Host, pr.Out.Host = schemeLocal, pr.In.Host, pr.In.Host
 			pr.SetXForwarded()
+			pr.Out.Header.Set(headerHops, strconv.Itoa(callOf(pr.In.Context()).hops+1))
 		},
 		Transport:      attempts{proxy},
 		ModifyResponse: sign,
@@ -95,6 +98,7 @@ func (p *Proxy) Close() { p.transport.CloseIdleConnections() }
 // call is what happens to one request; it travels in the request's context.
 type call struct {
 	req      verdict.Request
+	hops     int    // proxies passed before this one
 	target   target // who answered
 	result   resolve.Result
 	failures []failure
@@ -116,16 +120,25 @@ type failure struct {
 // ServeHTTP implements http.Handler.
 func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	req, err := wanted(r)
+	passed, hopsErr := hops(r)
+	if err == nil {
+		err = hopsErr
+	}
 	if err != nil {
 		p.p.Metrics.requests.WithLabelValues(outcomeRefused).Inc()
 		refuse(w, http.StatusBadRequest, describe(err))
+		return
+	}
+	if passed >= p.p.MaxHops {
+		p.p.Metrics.requests.WithLabelValues(outcomeRefused).Inc()
+		refuse(w, http.StatusLoopDetected, looped(req.Service))
 		return
 	}
 	ctx := p.p.Telemetry.Propagator.Extract(r.Context(), propagation.HeaderCarrier(r.Header))
 	ctx, span := p.tracer.Start(ctx, "proxy "+req.Service, trace.WithSpanKind(trace.SpanKindServer),
 		trace.WithAttributes(attribute.String("http.request.method", r.Method), attribute.String("konsul.service", req.Service)))
 	defer span.End()
-	p.reverse.ServeHTTP(w, r.WithContext(context.WithValue(ctx, callKey{}, &call{req: req})))
+	p.reverse.ServeHTTP(w, r.WithContext(context.WithValue(ctx, callKey{}, &call{req: req, hops: passed})))
 }
 
 const (

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"konsul.dev/pkg/identity"
+	"konsul.dev/pkg/loopguard"
 )
 
 // Dialer opens the connections behind the proxy.
@@ -17,6 +18,8 @@ type Dialer struct {
 	Identity identity.Source
 	// Gateways are the own datacenter's gateways.
 	Gateways []string
+	// Loops refuses to dial the proxy itself.
+	Loops *loopguard.Guard
 	// DialTimeout bounds a connection with its handshake; ResponseTimeout the wait for a response's header.
 	DialTimeout, ResponseTimeout time.Duration
 }
@@ -31,7 +34,7 @@ const (
 // transport answers a transport that reaches instances of the own datacenter directly (http), and
 // services of other datacenters through the gateways (https, with the host as server name).
 func (d Dialer) transport() *http.Transport {
-	dialer := &net.Dialer{Timeout: d.DialTimeout}
+	dialer := &net.Dialer{Timeout: d.DialTimeout, Control: d.Loops.Control}
 	return &http.Transport{
 		DialContext:           dialer.DialContext,
 		DialTLSContext:        func(ctx context.Context, _, address string) (net.Conn, error) { return d.dialGateway(ctx, address) },
