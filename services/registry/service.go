@@ -63,20 +63,22 @@ type Service struct {
 	cfg  Config
 	deps Deps
 
-	secret   []byte
-	group    *lifecycle.Group
-	store    *badgerstore.Store
-	state    *state
-	node     *raftnode.Node
-	cluster  *cluster.Cluster
-	pool     *forward.Pool
-	server   *rpc.Server
-	audit    *audit.Log
-	core     *api.Core
-	backups  *backup.Manager
-	duty     *duties
-	listener net.Listener
-	identity identity.Source
+	secret  []byte
+	group   *lifecycle.Group
+	store   *badgerstore.Store
+	state   *state
+	node    *raftnode.Node
+	cluster *cluster.Cluster
+	// directory knows where the datacenter's servers are.
+	directory *cluster.Directory
+	pool      *forward.Pool
+	server    *rpc.Server
+	audit     *audit.Log
+	core      *api.Core
+	backups   *backup.Manager
+	duty      *duties
+	listener  net.Listener
+	identity  identity.Source
 	// deadlines are those of the catalogue.
 	deadlines *lease.Expirer
 	services  *catalog.Writer
@@ -206,10 +208,11 @@ func (s *Service) join(source identity.Source) error {
 		return err
 	}
 	s.duty = duties
+	s.directory = cluster.NewDirectory(s.state.members, s.cfg.Registry.addresses())
 	s.node, err = raftnode.Start(raftnode.Params{
 		Config: s.raftConfig(),
 		Store:  s.store, Machine: s.state.machine, Sink: s.state, Stamp: s.stamp, Admit: s.admit, Identity: source, Metrics: metrics, Log: s.deps.Telemetry.Log, Step: s.deps.Step, Fatal: s.deps.Fail,
-		Lead: duties.lead, Recall: s.recall,
+		Lead: duties.lead, Recall: s.recall, Moved: s.directory.Moved,
 	})
 	return err
 }
@@ -266,15 +269,14 @@ func (s *Service) serve(source identity.Source) error {
 		return fmt.Errorf("register forwarding metrics: %w", err)
 	}
 	r := s.cfg.Registry
-	directory := cluster.NewDirectory(s.state.members, r.addresses())
-	s.pool = forward.NewPool(source, s.deps.Telemetry, directory, s.cfg.Endpoints.Gateway)
+	s.pool = forward.NewPool(source, s.deps.Telemetry, s.directory, s.cfg.Endpoints.Gateway)
 	router := forward.New(forward.Params{
 		ServerID: r.ID, Routes: routes(s.state.tokens), Leadership: s.node, Directory: s.state.federation,
 		Connections: s.pool, Metrics: crossing, Log: s.deps.Telemetry.Log, NewID: uuid.NewString, Propagator: s.deps.Telemetry.Propagator,
 		Admit: s.admit, Published: s.state.hub.Index, MaxInFlight: r.Raft.MaxInFlight, MaxInFlightBytes: r.Raft.MaxInFlightBytes,
 	})
 	s.group.Go("leader watch", router.Run)
-	s.cluster = s.newCluster(directory, router)
+	s.cluster = s.newCluster(router)
 	s.services, s.metrics = catalog.NewWriter(s.cfg.Server.Datacenter, r.Catalog.MaxServicesPerRequest), metrics
 	if s.backups, err = s.newBackups(); err != nil {
 		return err
@@ -303,13 +305,13 @@ func (s *Service) serve(source identity.Source) error {
 }
 
 // newCluster makes what finds the other servers.
-func (s *Service) newCluster(directory *cluster.Directory, router *forward.Router) *cluster.Cluster {
+func (s *Service) newCluster(router *forward.Router) *cluster.Cluster {
 	r := s.cfg.Registry
 	own := r.own()
 	return cluster.New(cluster.Params{
 		Own:    &registryv1.Member{Id: r.ID, RaftAddress: own.RaftAddress, Address: own.Address, Version: s.deps.Version, CommandVersion: cmp.Or(s.deps.CommandVersion, fsm.Version)},
 		Expect: r.BootstrapExpect, Others: r.others(), Datacenter: s.cfg.Server.Datacenter,
-		Node: s.node, Rows: s.state.members, Directory: directory, Peers: s.pool, Log: s.deps.Telemetry.Log,
+		Node: s.node, Rows: s.state.members, Directory: s.directory, Peers: s.pool, Log: s.deps.Telemetry.Log,
 		Propose: func(ctx context.Context, cmd *registryv1.Command) (*registryv1.CommandResult, error) {
 			outcome := router.Propose(ctx, cmd)[0]
 			return outcome.Result, outcome.Err

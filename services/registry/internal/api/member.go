@@ -9,6 +9,7 @@ import (
 // Cluster is what the handlers ask of this server's place among the others.
 type Cluster interface {
 	Greeting() *registryv1.GreetResponse
+	Greeted(m *registryv1.Member)
 	Join(ctx context.Context, req *registryv1.JoinRequest) (*registryv1.JoinResponse, error)
 	Announce(ctx context.Context, m *registryv1.Member) error
 	Admit(generation uint64, members []*registryv1.Member) error
@@ -24,8 +25,9 @@ type memberService struct {
 	*Core
 }
 
-// Greet answers who this server is.
-func (s *memberService) Greet(context.Context, *registryv1.GreetRequest) (*registryv1.GreetResponse, error) {
+// Greet returns who this server is, and learns where the caller is.
+func (s *memberService) Greet(_ context.Context, req *registryv1.GreetRequest) (*registryv1.GreetResponse, error) {
+	s.Cluster.Greeted(req.GetSelf())
 	return s.Cluster.Greeting(), nil
 }
 

@@ -79,8 +79,22 @@ func (s *proposalService) ReadIndex(ctx context.Context, req *registryv1.ReadInd
 	return resp, nil
 }
 
-// Ask answers one question after the other.
+// Ask returns an answer to one question after the other, until the asker has no more or this server stops:
+// the asker keeps its stream as long as it can, and a drain waits for every stream.
 func (s *proposalService) Ask(stream grpc.BidiStreamingServer[registryv1.AskRequest, registryv1.AskResponse]) error {
+	var answering sync.Mutex
+	done := make(chan error, 1)
+	go func() { done <- s.answerAll(stream, &answering) }()
+	select {
+	case err := <-done:
+		return err
+	case <-s.Draining:
+		answering.Lock() // It stays locked: no further question is begun.
+		return s.draining()
+	}
+}
+
+func (s *proposalService) answerAll(stream grpc.BidiStreamingServer[registryv1.AskRequest, registryv1.AskResponse], answering *sync.Mutex) error {
 	for {
 		req, err := stream.Recv()
 		if errors.Is(err, io.EOF) || stream.Context().Err() != nil {
@@ -89,11 +103,15 @@ func (s *proposalService) Ask(stream grpc.BidiStreamingServer[registryv1.AskRequ
 		if err != nil {
 			return err
 		}
-		resp, err := s.answer(stream.Context(), req)
-		if err != nil {
-			return err
+		if !answering.TryLock() {
+			return s.draining()
 		}
-		if err := stream.Send(resp); err != nil {
+		resp, err := s.answer(stream.Context(), req)
+		if err == nil {
+			err = stream.Send(resp)
+		}
+		answering.Unlock()
+		if err != nil {
 			return err
 		}
 	}

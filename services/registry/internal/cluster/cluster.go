@@ -53,13 +53,15 @@ type Cluster struct {
 	mu  sync.Mutex
 	met []*registryv1.Member
 	why string
+	// looking has the members that said they have moved, while their old addresses are asked.
+	looking map[string]bool
 }
 
 // New answers a cluster whose Run has not begun.
 func New(p Params) *Cluster {
 	p.Own = proto.CloneOf(p.Own)
 	p.Own.Incarnation = p.Node.Disk().Incarnation
-	return &Cluster{Params: p, why: "it has just started"}
+	return &Cluster{Params: p, why: "it has just started", looking: map[string]bool{}}
 }
 
 const (
@@ -167,7 +169,37 @@ func (c *Cluster) greetOne(ctx context.Context, address string) (*registryv1.Gre
 	if err != nil {
 		return nil, err
 	}
-	return registryv1.NewMemberServiceClient(conn).Greet(ctx, &registryv1.GreetRequest{})
+	return registryv1.NewMemberServiceClient(conn).Greet(ctx, &registryv1.GreetRequest{Self: c.Own})
+}
+
+// Greeted is told who greets. A member that is no longer where its row says, on the disk that the row names,
+// has moved. Whether it still runs at the old address, so that the greeter is a copy of it, is asked first, and
+// not waited for. Without this a majority that moved at once would never elect a leader to record where it is.
+func (c *Cluster) Greeted(m *registryv1.Member) {
+	row := c.Rows.Server(m.GetId())
+	same := row.GetIncarnation() == m.GetIncarnation() && row.GetAddress() == m.GetAddress() && row.GetRaftAddress() == m.GetRaftAddress()
+	if row == nil || same || row.GetRemoved() || row.GetIncarnation() != m.GetIncarnation() || m.GetAddress() == "" || m.GetRaftAddress() == "" {
+		return
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.looking[m.GetId()] {
+		return
+	}
+	c.looking[m.GetId()] = true
+	go func() {
+		if !c.clone(context.Background(), m, row) {
+			c.Directory.move(move{said: m, row: row})
+		}
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		delete(c.looking, m.GetId())
+	}()
+}
+
+// clone reports whether a server that says it has moved still runs where its row says: then it is a copy.
+func (c *Cluster) clone(ctx context.Context, m, row *registryv1.Member) bool {
+	return row.GetIncarnation() == m.GetIncarnation() && row.GetAddress() != m.GetAddress() && c.lives(ctx, row)
 }
 
 // enter finds or founds the cluster of a server without state.
@@ -328,33 +360,58 @@ func (c *Cluster) stay(ctx context.Context) error {
 	return nil
 }
 
+// rejoin asks for membership those that do not count this server as a member, or else tells where this one is: if it has
+// moved, the leader does not reach it.
 func (c *Cluster) rejoin(ctx context.Context, answers map[string]*registryv1.GreetResponse) {
-	others := map[string]*registryv1.GreetResponse{}
+	strangers, peers := map[string]*registryv1.GreetResponse{}, []string{}
 	for address, answer := range answers {
-		if answer != nil && !answer.GetFresh() && !slices.Contains(answer.GetMembers(), c.Own.GetId()) {
-			others[address] = answer
+		switch {
+		case answer == nil || answer.GetFresh():
+		case slices.Contains(answer.GetMembers(), c.Own.GetId()):
+			peers = append(peers, address)
+		default:
+			strangers[address] = answer
 		}
 	}
-	if len(others) == 0 {
-		c.explain("no leader: the servers that answer have no majority")
+	if len(strangers) > 0 {
+		if err := c.join(ctx, strangers); err != nil {
+			c.explain(fmt.Sprintf("this server is no member of the cluster: %v", err))
+		}
 		return
 	}
-	if err := c.join(ctx, others); err != nil {
-		c.explain(fmt.Sprintf("this server is no member of the cluster: %v", err))
+	c.explain("no leader: the servers that answer have no majority")
+	for _, address := range peers {
+		conn, err := c.Peers.Address(address)
+		if err == nil {
+			err = c.announceTo(ctx, conn)
+		}
+		if err == nil {
+			return
+		}
+		if fault.CodeOf(err) != fault.Unavailable {
+			c.explain(fmt.Sprintf("the leader refuses this server: %v", err))
+			return
+		}
 	}
 }
 
 func (c *Cluster) announce(ctx context.Context, leader string) error {
-	ctx, cancel := context.WithTimeout(ctx, changeTimeout)
-	defer cancel()
-	req := &registryv1.AnnounceRequest{Member: c.Own, RequestId: uuid.NewString()}
 	if leader == c.Own.GetId() {
-		return c.Announce(ctx, req.GetMember())
+		ctx, cancel := context.WithTimeout(ctx, changeTimeout)
+		defer cancel()
+		return c.Announce(ctx, c.Own)
 	}
 	conn, err := c.Peers.Server(leader)
 	if err != nil {
 		return err
 	}
-	_, err = registryv1.NewMemberServiceClient(conn).Announce(ctx, req)
+	return c.announceTo(ctx, conn)
+}
+
+// announceTo tells a server, which passes it on to its leader, where this one is.
+func (c *Cluster) announceTo(ctx context.Context, conn grpc.ClientConnInterface) error {
+	ctx, cancel := context.WithTimeout(ctx, changeTimeout)
+	defer cancel()
+	_, err := registryv1.NewMemberServiceClient(conn).Announce(ctx, &registryv1.AnnounceRequest{Member: c.Own, RequestId: uuid.NewString()})
 	return err
 }

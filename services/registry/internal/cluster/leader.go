@@ -115,8 +115,7 @@ func (c *Cluster) check(ctx context.Context, m *registryv1.Member, fresh bool, g
 	}
 	if !same && (m.GetId() == c.Own.GetId() || row != nil && row.GetAddress() != m.GetAddress() && c.lives(ctx, row)) {
 		// Its row is that of another disk, at another address, which is not gone.
-		return fault.New(fault.AlreadyExists, ReasonDuplicateID, "a server %s is alive elsewhere", m.GetId()).
-			WithField("registry.id").WithRemedy("give every server an id of its own")
+		return elsewhere(m.GetId())
 	}
 	for _, s := range c.Node.Servers() {
 		if s.ID != m.GetId() && s.Address == m.GetRaftAddress() && (s.ID == c.Own.GetId() || c.lives(ctx, c.Rows.Server(s.ID))) {
@@ -127,7 +126,12 @@ func (c *Cluster) check(ctx context.Context, m *registryv1.Member, fresh bool, g
 	return nil
 }
 
-// lives says whether the server of a row still runs on the disk it had.
+func elsewhere(id string) error {
+	return fault.New(fault.AlreadyExists, ReasonDuplicateID, "a server %s is alive elsewhere", id).
+		WithField("registry.id").WithRemedy("give every server an id and a data folder of its own")
+}
+
+// lives reports whether the server of a row still runs on the disk it had.
 func (c *Cluster) lives(ctx context.Context, row *registryv1.Member) bool {
 	if row.GetAddress() == "" {
 		return false
@@ -172,10 +176,14 @@ func (c *Cluster) Announce(ctx context.Context, m *registryv1.Member) error {
 	if !ok {
 		return fault.New(fault.FailedPrecondition, ReasonNoMember, "%s is no member of this cluster", m.GetId())
 	}
-	if row := c.Rows.Server(m.GetId()); row != nil && row.GetIncarnation() != m.GetIncarnation() && row.GetAddress() != m.GetAddress() {
+	row := c.Rows.Server(m.GetId())
+	if row != nil && row.GetIncarnation() != m.GetIncarnation() && row.GetAddress() != m.GetAddress() {
 		if err := c.check(ctx, m, true, 0); err != nil {
 			return err
 		}
+	}
+	if row != nil && c.clone(ctx, m, row) {
+		return elsewhere(m.GetId())
 	}
 	if err := c.record(ctx, m); err != nil {
 		return err

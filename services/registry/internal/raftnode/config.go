@@ -96,6 +96,8 @@ type Params struct {
 	Stamp func() (time.Time, uint64)
 	// Recall takes back read leases; nil: none are given.
 	Recall Recall
+	// Moved returns where a server is that the Raft configuration has at an address, false when it is there; may be nil.
+	Moved func(address string) (now string, moved bool)
 	// Lead is called when this server has become the leader and its state is up to date; ctx ends
 	// when it is the leader no more.
 	Lead func(ctx context.Context, n *Node)

@@ -133,6 +133,7 @@ func (n *Node) open(p Params, notify chan<- bool) error {
 	if n.network, err = listen(p.Config, p.Identity); err != nil {
 		return err
 	}
+	n.network.moved = p.Moved
 	cache, err := raft.NewLogCache(logCache, n.logs)
 	if err != nil {
 		return fmt.Errorf("make log cache: %w", err)

@@ -30,6 +30,8 @@ type streams struct {
 	net.Listener
 	advertise addr
 	dial      *tls.Config
+	// moved is Params.Moved.
+	moved func(address string) (now string, moved bool)
 
 	// admitting is whether peers are answered: a server without state keeps silent until it knows that
 	// its vote can do no harm.
@@ -163,6 +165,11 @@ func (s *streams) Addr() net.Addr { return s.advertise }
 func (s *streams) Dial(address raft.ServerAddress, timeout time.Duration) (net.Conn, error) {
 	ctx, cancel := context.WithTimeout(s.life, timeout)
 	defer cancel()
+	if s.moved != nil {
+		if now, moved := s.moved(string(address)); moved {
+			address = raft.ServerAddress(now)
+		}
+	}
 	dialer := tls.Dialer{NetDialer: &net.Dialer{}, Config: s.dial}
 	conn, err := dialer.DialContext(ctx, "tcp", string(address))
 	if err != nil {

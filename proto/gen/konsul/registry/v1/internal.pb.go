@@ -1418,7 +1418,9 @@ func (*RecallReadLeaseResponse) Descriptor() ([]byte, []int) {
 }
 
 type GreetRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Who greets; absent from servers of before. One whose address changed is found by it.
+	Self          *Member `protobuf:"bytes,1,opt,name=self,proto3" json:"self,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1451,6 +1453,13 @@ func (x *GreetRequest) ProtoReflect() protoreflect.Message {
 // Deprecated: Use GreetRequest.ProtoReflect.Descriptor instead.
 func (*GreetRequest) Descriptor() ([]byte, []int) {
 	return file_konsul_registry_v1_internal_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *GreetRequest) GetSelf() *Member {
+	if x != nil {
+		return x.Self
+	}
+	return nil
 }
 
 type GreetResponse struct {
@@ -3083,8 +3092,9 @@ const file_konsul_registry_v1_internal_proto_rawDesc = "" +
 	"\x16RecallReadLeaseRequest\x12\x12\n" +
 	"\x04term\x18\x01 \x01(\x04R\x04term\x12\x16\n" +
 	"\x06number\x18\x02 \x01(\x04R\x06number\"\x19\n" +
-	"\x17RecallReadLeaseResponse\"\x0e\n" +
-	"\fGreetRequest\"\xd5\x01\n" +
+	"\x17RecallReadLeaseResponse\">\n" +
+	"\fGreetRequest\x12.\n" +
+	"\x04self\x18\x01 \x01(\v2\x1a.konsul.registry.v1.MemberR\x04self\"\xd5\x01\n" +
 	"\rGreetResponse\x12.\n" +
 	"\x04self\x18\x01 \x01(\v2\x1a.konsul.registry.v1.MemberR\x04self\x12\x14\n" +
 	"\x05fresh\x18\x02 \x01(\bR\x05fresh\x12\x16\n" +
@@ -3320,65 +3330,66 @@ var file_konsul_registry_v1_internal_proto_depIdxs = []int32{
 	20, // 17: konsul.registry.v1.RelayResponse.outcomes:type_name -> konsul.registry.v1.RelayedOutcome
 	49, // 18: konsul.registry.v1.RelayedOutcome.status:type_name -> google.rpc.Status
 	50, // 19: konsul.registry.v1.ReadLease.lasts:type_name -> google.protobuf.Duration
-	51, // 20: konsul.registry.v1.GreetResponse.self:type_name -> konsul.registry.v1.Member
-	51, // 21: konsul.registry.v1.GreetResponse.met:type_name -> konsul.registry.v1.Member
-	51, // 22: konsul.registry.v1.JoinRequest.member:type_name -> konsul.registry.v1.Member
-	51, // 23: konsul.registry.v1.JoinResponse.members:type_name -> konsul.registry.v1.Member
-	51, // 24: konsul.registry.v1.AnnounceRequest.member:type_name -> konsul.registry.v1.Member
-	51, // 25: konsul.registry.v1.AdmitRequest.members:type_name -> konsul.registry.v1.Member
-	52, // 26: konsul.registry.v1.Command.time:type_name -> google.protobuf.Timestamp
-	33, // 27: konsul.registry.v1.Command.operations:type_name -> konsul.registry.v1.Operation
-	38, // 28: konsul.registry.v1.Command.conditions:type_name -> konsul.registry.v1.Condition
-	33, // 29: konsul.registry.v1.Command.otherwise:type_name -> konsul.registry.v1.Operation
-	53, // 30: konsul.registry.v1.Operation.put:type_name -> konsul.registry.v1.Record
-	37, // 31: konsul.registry.v1.Operation.delete:type_name -> konsul.registry.v1.RecordKey
-	37, // 32: konsul.registry.v1.Operation.delete_prefix:type_name -> konsul.registry.v1.RecordKey
-	53, // 33: konsul.registry.v1.Operation.replicate:type_name -> konsul.registry.v1.Record
-	37, // 34: konsul.registry.v1.Operation.get:type_name -> konsul.registry.v1.RecordKey
-	34, // 35: konsul.registry.v1.Operation.delete_below:type_name -> konsul.registry.v1.DeleteBelow
-	35, // 36: konsul.registry.v1.Operation.end_lease:type_name -> konsul.registry.v1.EndLease
-	36, // 37: konsul.registry.v1.Operation.acquire_lock:type_name -> konsul.registry.v1.AcquireLock
-	37, // 38: konsul.registry.v1.DeleteBelow.prefix:type_name -> konsul.registry.v1.RecordKey
-	50, // 39: konsul.registry.v1.AcquireLock.delay:type_name -> google.protobuf.Duration
-	54, // 40: konsul.registry.v1.RecordKey.table:type_name -> konsul.registry.v1.Table
-	37, // 41: konsul.registry.v1.Condition.row:type_name -> konsul.registry.v1.RecordKey
-	39, // 42: konsul.registry.v1.Condition.comparison:type_name -> konsul.registry.v1.Comparison
-	0,  // 43: konsul.registry.v1.Comparison.operator:type_name -> konsul.registry.v1.Comparison.Operator
-	37, // 44: konsul.registry.v1.CommandResult.failed_row:type_name -> konsul.registry.v1.RecordKey
-	53, // 45: konsul.registry.v1.CommandResult.written:type_name -> konsul.registry.v1.Record
-	41, // 46: konsul.registry.v1.CommandResult.outcomes:type_name -> konsul.registry.v1.OperationOutcome
-	53, // 47: konsul.registry.v1.OperationOutcome.row:type_name -> konsul.registry.v1.Record
-	43, // 48: konsul.registry.v1.RequestOutcomes.outcomes:type_name -> konsul.registry.v1.RequestOutcome
-	40, // 49: konsul.registry.v1.RequestOutcome.result:type_name -> konsul.registry.v1.CommandResult
-	1,  // 50: konsul.registry.v1.TrustService.PutJoinToken:input_type -> konsul.registry.v1.PutJoinTokenRequest
-	5,  // 51: konsul.registry.v1.TrustService.AdmitDatacenter:input_type -> konsul.registry.v1.AdmitDatacenterRequest
-	3,  // 52: konsul.registry.v1.TrustService.GetJoinToken:input_type -> konsul.registry.v1.GetJoinTokenRequest
-	7,  // 53: konsul.registry.v1.TrustService.PublishRoots:input_type -> konsul.registry.v1.PublishRootsRequest
-	10, // 54: konsul.registry.v1.ProposalService.Propose:input_type -> konsul.registry.v1.ProposeRequest
-	13, // 55: konsul.registry.v1.ProposalService.ReadIndex:input_type -> konsul.registry.v1.ReadIndexRequest
-	15, // 56: konsul.registry.v1.ProposalService.Ask:input_type -> konsul.registry.v1.AskRequest
-	22, // 57: konsul.registry.v1.ProposalService.RecallReadLease:input_type -> konsul.registry.v1.RecallReadLeaseRequest
-	24, // 58: konsul.registry.v1.MemberService.Greet:input_type -> konsul.registry.v1.GreetRequest
-	26, // 59: konsul.registry.v1.MemberService.Join:input_type -> konsul.registry.v1.JoinRequest
-	28, // 60: konsul.registry.v1.MemberService.Announce:input_type -> konsul.registry.v1.AnnounceRequest
-	30, // 61: konsul.registry.v1.MemberService.Admit:input_type -> konsul.registry.v1.AdmitRequest
-	2,  // 62: konsul.registry.v1.TrustService.PutJoinToken:output_type -> konsul.registry.v1.PutJoinTokenResponse
-	6,  // 63: konsul.registry.v1.TrustService.AdmitDatacenter:output_type -> konsul.registry.v1.AdmitDatacenterResponse
-	4,  // 64: konsul.registry.v1.TrustService.GetJoinToken:output_type -> konsul.registry.v1.GetJoinTokenResponse
-	8,  // 65: konsul.registry.v1.TrustService.PublishRoots:output_type -> konsul.registry.v1.PublishRootsResponse
-	11, // 66: konsul.registry.v1.ProposalService.Propose:output_type -> konsul.registry.v1.ProposeResponse
-	14, // 67: konsul.registry.v1.ProposalService.ReadIndex:output_type -> konsul.registry.v1.ReadIndexResponse
-	16, // 68: konsul.registry.v1.ProposalService.Ask:output_type -> konsul.registry.v1.AskResponse
-	23, // 69: konsul.registry.v1.ProposalService.RecallReadLease:output_type -> konsul.registry.v1.RecallReadLeaseResponse
-	25, // 70: konsul.registry.v1.MemberService.Greet:output_type -> konsul.registry.v1.GreetResponse
-	27, // 71: konsul.registry.v1.MemberService.Join:output_type -> konsul.registry.v1.JoinResponse
-	29, // 72: konsul.registry.v1.MemberService.Announce:output_type -> konsul.registry.v1.AnnounceResponse
-	31, // 73: konsul.registry.v1.MemberService.Admit:output_type -> konsul.registry.v1.AdmitResponse
-	62, // [62:74] is the sub-list for method output_type
-	50, // [50:62] is the sub-list for method input_type
-	50, // [50:50] is the sub-list for extension type_name
-	50, // [50:50] is the sub-list for extension extendee
-	0,  // [0:50] is the sub-list for field type_name
+	51, // 20: konsul.registry.v1.GreetRequest.self:type_name -> konsul.registry.v1.Member
+	51, // 21: konsul.registry.v1.GreetResponse.self:type_name -> konsul.registry.v1.Member
+	51, // 22: konsul.registry.v1.GreetResponse.met:type_name -> konsul.registry.v1.Member
+	51, // 23: konsul.registry.v1.JoinRequest.member:type_name -> konsul.registry.v1.Member
+	51, // 24: konsul.registry.v1.JoinResponse.members:type_name -> konsul.registry.v1.Member
+	51, // 25: konsul.registry.v1.AnnounceRequest.member:type_name -> konsul.registry.v1.Member
+	51, // 26: konsul.registry.v1.AdmitRequest.members:type_name -> konsul.registry.v1.Member
+	52, // 27: konsul.registry.v1.Command.time:type_name -> google.protobuf.Timestamp
+	33, // 28: konsul.registry.v1.Command.operations:type_name -> konsul.registry.v1.Operation
+	38, // 29: konsul.registry.v1.Command.conditions:type_name -> konsul.registry.v1.Condition
+	33, // 30: konsul.registry.v1.Command.otherwise:type_name -> konsul.registry.v1.Operation
+	53, // 31: konsul.registry.v1.Operation.put:type_name -> konsul.registry.v1.Record
+	37, // 32: konsul.registry.v1.Operation.delete:type_name -> konsul.registry.v1.RecordKey
+	37, // 33: konsul.registry.v1.Operation.delete_prefix:type_name -> konsul.registry.v1.RecordKey
+	53, // 34: konsul.registry.v1.Operation.replicate:type_name -> konsul.registry.v1.Record
+	37, // 35: konsul.registry.v1.Operation.get:type_name -> konsul.registry.v1.RecordKey
+	34, // 36: konsul.registry.v1.Operation.delete_below:type_name -> konsul.registry.v1.DeleteBelow
+	35, // 37: konsul.registry.v1.Operation.end_lease:type_name -> konsul.registry.v1.EndLease
+	36, // 38: konsul.registry.v1.Operation.acquire_lock:type_name -> konsul.registry.v1.AcquireLock
+	37, // 39: konsul.registry.v1.DeleteBelow.prefix:type_name -> konsul.registry.v1.RecordKey
+	50, // 40: konsul.registry.v1.AcquireLock.delay:type_name -> google.protobuf.Duration
+	54, // 41: konsul.registry.v1.RecordKey.table:type_name -> konsul.registry.v1.Table
+	37, // 42: konsul.registry.v1.Condition.row:type_name -> konsul.registry.v1.RecordKey
+	39, // 43: konsul.registry.v1.Condition.comparison:type_name -> konsul.registry.v1.Comparison
+	0,  // 44: konsul.registry.v1.Comparison.operator:type_name -> konsul.registry.v1.Comparison.Operator
+	37, // 45: konsul.registry.v1.CommandResult.failed_row:type_name -> konsul.registry.v1.RecordKey
+	53, // 46: konsul.registry.v1.CommandResult.written:type_name -> konsul.registry.v1.Record
+	41, // 47: konsul.registry.v1.CommandResult.outcomes:type_name -> konsul.registry.v1.OperationOutcome
+	53, // 48: konsul.registry.v1.OperationOutcome.row:type_name -> konsul.registry.v1.Record
+	43, // 49: konsul.registry.v1.RequestOutcomes.outcomes:type_name -> konsul.registry.v1.RequestOutcome
+	40, // 50: konsul.registry.v1.RequestOutcome.result:type_name -> konsul.registry.v1.CommandResult
+	1,  // 51: konsul.registry.v1.TrustService.PutJoinToken:input_type -> konsul.registry.v1.PutJoinTokenRequest
+	5,  // 52: konsul.registry.v1.TrustService.AdmitDatacenter:input_type -> konsul.registry.v1.AdmitDatacenterRequest
+	3,  // 53: konsul.registry.v1.TrustService.GetJoinToken:input_type -> konsul.registry.v1.GetJoinTokenRequest
+	7,  // 54: konsul.registry.v1.TrustService.PublishRoots:input_type -> konsul.registry.v1.PublishRootsRequest
+	10, // 55: konsul.registry.v1.ProposalService.Propose:input_type -> konsul.registry.v1.ProposeRequest
+	13, // 56: konsul.registry.v1.ProposalService.ReadIndex:input_type -> konsul.registry.v1.ReadIndexRequest
+	15, // 57: konsul.registry.v1.ProposalService.Ask:input_type -> konsul.registry.v1.AskRequest
+	22, // 58: konsul.registry.v1.ProposalService.RecallReadLease:input_type -> konsul.registry.v1.RecallReadLeaseRequest
+	24, // 59: konsul.registry.v1.MemberService.Greet:input_type -> konsul.registry.v1.GreetRequest
+	26, // 60: konsul.registry.v1.MemberService.Join:input_type -> konsul.registry.v1.JoinRequest
+	28, // 61: konsul.registry.v1.MemberService.Announce:input_type -> konsul.registry.v1.AnnounceRequest
+	30, // 62: konsul.registry.v1.MemberService.Admit:input_type -> konsul.registry.v1.AdmitRequest
+	2,  // 63: konsul.registry.v1.TrustService.PutJoinToken:output_type -> konsul.registry.v1.PutJoinTokenResponse
+	6,  // 64: konsul.registry.v1.TrustService.AdmitDatacenter:output_type -> konsul.registry.v1.AdmitDatacenterResponse
+	4,  // 65: konsul.registry.v1.TrustService.GetJoinToken:output_type -> konsul.registry.v1.GetJoinTokenResponse
+	8,  // 66: konsul.registry.v1.TrustService.PublishRoots:output_type -> konsul.registry.v1.PublishRootsResponse
+	11, // 67: konsul.registry.v1.ProposalService.Propose:output_type -> konsul.registry.v1.ProposeResponse
+	14, // 68: konsul.registry.v1.ProposalService.ReadIndex:output_type -> konsul.registry.v1.ReadIndexResponse
+	16, // 69: konsul.registry.v1.ProposalService.Ask:output_type -> konsul.registry.v1.AskResponse
+	23, // 70: konsul.registry.v1.ProposalService.RecallReadLease:output_type -> konsul.registry.v1.RecallReadLeaseResponse
+	25, // 71: konsul.registry.v1.MemberService.Greet:output_type -> konsul.registry.v1.GreetResponse
+	27, // 72: konsul.registry.v1.MemberService.Join:output_type -> konsul.registry.v1.JoinResponse
+	29, // 73: konsul.registry.v1.MemberService.Announce:output_type -> konsul.registry.v1.AnnounceResponse
+	31, // 74: konsul.registry.v1.MemberService.Admit:output_type -> konsul.registry.v1.AdmitResponse
+	63, // [63:75] is the sub-list for method output_type
+	51, // [51:63] is the sub-list for method input_type
+	51, // [51:51] is the sub-list for extension type_name
+	51, // [51:51] is the sub-list for extension extendee
+	0,  // [0:51] is the sub-list for field type_name
 }
 
 func init() { file_konsul_registry_v1_internal_proto_init() }
