@@ -296,3 +296,78 @@ func TestWhoGivesUpLeavesTheLine(t *testing.T) {
 	require.NoError(t, err)
 	require.NoError(t, <-got)
 }
+
+// attach writes keys with a lease, a thousand at once.
+func attach(t *testing.T, cl *registrytest.Client, id string, keys int) {
+	t.Helper()
+	const each = 1000
+	for first := 0; first < keys; first += each {
+		req := &registryv1.BatchRequest{}
+		for i := first; i < min(first+each, keys); i++ {
+			req.Operations = append(req.Operations, &registryv1.BatchOperation{Operation: &registryv1.BatchOperation_Set{
+				Set: &registryv1.SetRequest{Key: fmt.Sprintf("%s/%d", id, i), Lease: id},
+			}})
+		}
+		resp, err := cl.KV.Batch(cl.Ctx(), req)
+		require.NoError(t, err)
+		for _, result := range resp.GetResults() {
+			require.NotNil(t, result.GetSet(), result)
+		}
+	}
+}
+
+// left returns how many keys of a lease are there.
+func left(t *testing.T, cl *registrytest.Client, id string) int {
+	t.Helper()
+	resp, err := cl.KV.List(cl.Ctx(), &registryv1.ListRequest{Prefix: id + "/", KeysOnly: true})
+	require.NoError(t, err)
+	return len(resp.GetEntries())
+}
+
+func TestALeaseOfManyKeysEndsInBoundedCommits(t *testing.T) {
+	t.Parallel()
+	c := registrytest.StartCluster(t, 1)
+	cl := c.Client(c.Servers[0])
+	const keys = 2*lease.EndedAtOnce + 500
+	revoked, expired := grant(t, cl, time.Minute), grant(t, cl, time.Minute)
+	attach(t, cl, revoked, keys)
+	attach(t, cl, expired, keys)
+	held, err := cl.Locks.Acquire(cl.Ctx(), &registryv1.AcquireLockRequest{Name: "l", Lease: revoked})
+	require.NoError(t, err)
+	req := &registryv1.RevokeLeaseRequest{Id: revoked, RequestId: uuid.NewString()}
+	resp, err := cl.Leases.Revoke(cl.Ctx(), req)
+	require.NoError(t, err)
+	require.GreaterOrEqual(t, resp.GetMeta().GetIndex(), held.GetMeta().GetIndex()+3)
+	require.Zero(t, left(t, cl, revoked), "a revocation returns when all is gone")
+	_, err = cl.Leases.Revoke(cl.Ctx(), req)
+	require.NoError(t, err, "the same request made again")
+	_, err = cl.Leases.Revoke(cl.Ctx(), &registryv1.RevokeLeaseRequest{Id: revoked})
+	require.Equal(t, kv.ReasonLeaseNotFound, fault.ReasonOf(err))
+	require.NotZero(t, left(t, cl, expired))
+}
+
+// TestAnEndOutlivesItsLeader kills the leader while it deletes what was attached to a lease.
+func TestAnEndOutlivesItsLeader(t *testing.T) {
+	t.Parallel()
+	c := registrytest.StartCluster(t, 3)
+	leader := c.Leader()
+	cl := c.Client(c.Follower())
+	id := grant(t, cl, time.Minute)
+	attach(t, cl, id, 4*lease.EndedAtOnce)
+	answered := make(chan error, 1)
+	go func() {
+		_, err := cl.Leases.Revoke(cl.Ctx(), &registryv1.RevokeLeaseRequest{Id: id, RequestId: uuid.NewString()})
+		answered <- err
+	}()
+	c.Eventually(func() error {
+		_, err := cl.Leases.Get(cl.Ctx(), &registryv1.GetLeaseRequest{Id: id})
+		if fault.ReasonOf(err) != kv.ReasonLeaseNotFound {
+			return fmt.Errorf("the lease is there still (%w)", err)
+		}
+		return nil
+	})
+	leader.Kill()
+	c.Leader()
+	require.NoError(t, <-answered, "repeated where the next leader is, it waits for the end")
+	require.Zero(t, left(t, cl, id))
+}

@@ -166,7 +166,7 @@ func (s *Service) open(source identity.Source) error {
 	s.state = &state{
 		store: store, machine: fsm.New(), hub: watch.NewHub(store.Applied(), watch.DefaultLimits()),
 		catalog: catalog.NewView(dc, catalog.WithDeadlines(s.deadlines, s.cfg.Registry.Catalog.ReapAfter, s.deps.Clock.Now)),
-		tokens:  acl.NewView(s.deps.Clock), members: member.NewView(), leases: lease.NewKeeper(s.deps.Clock), census: census,
+		tokens:  acl.NewView(s.deps.Clock), members: member.NewView(), leases: lease.NewKeeper(s.deps.Clock, lease.EndedAtOnce, s.bounded), census: census,
 		federation: federation.NewView(federation.Own{
 			FederationID: source.ID().FederationID, Datacenter: dc, PrimaryDatacenter: s.cfg.Server.PrimaryDatacenter,
 			GatewayAddresses: s.cfg.Registry.GatewayAddresses, Version: s.deps.Version, NewID: s.datacenterID,
@@ -229,6 +229,9 @@ func (s *Service) admit(version uint32) error {
 	}
 	return s.state.members.Admit(version, ids)
 }
+
+// bounded reports whether every member understands leases that end in several commands.
+func (s *Service) bounded() bool { return s.admit(fsm.Bounds) == nil }
 
 func (s *Service) raftConfig() raftnode.Config {
 	r := s.cfg.Registry
@@ -331,6 +334,7 @@ func (s *Service) newCore(router *forward.Router, metrics *api.Metrics) *api.Cor
 		Backups: s.backups,
 		ACL:     acl.Writer{Datacenter: dc}, Audit: s.audit, ResetFile: s.dir(acl.ResetFile),
 		Clock: s.deps.Clock, Metrics: metrics, Log: s.deps.Telemetry.Log, Draining: s.draining,
+		Sweeping: make(chan struct{}, 1),
 	}
 }
 

@@ -139,6 +139,9 @@ type Core struct {
 	Log       *slog.Logger
 	// ResetFile opens the bootstrap of access control once more; see acl.ResetFile.
 	ResetFile string
+	// Sweeping is taken by whoever deletes many rows: one commit of the kind at a time from each server, so that others'
+	// writes come in between.
+	Sweeping chan struct{}
 	// Draining is closed when streams and blocked reads should end.
 	Draining <-chan struct{}
 }

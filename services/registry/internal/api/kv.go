@@ -139,7 +139,13 @@ func (s *kvService) Delete(ctx context.Context, req *registryv1.DeleteRequest) (
 	if err != nil {
 		return nil, err
 	}
-	result, err := s.commit(ctx, cmd)
+	rows := 0
+	if req.GetRecurse() {
+		if rows, err = s.below(key); err != nil {
+			return nil, err
+		}
+	}
+	result, err := s.sweep(ctx, rows, cmd)
 	if err != nil {
 		return nil, err
 	}
@@ -147,7 +153,7 @@ func (s *kvService) Delete(ctx context.Context, req *registryv1.DeleteRequest) (
 	for part := 1; err == nil && result.GetMore(); part++ {
 		// A part of its own each, so that a call made again goes the same way.
 		cmd.RequestId = fmt.Sprintf("%s#%d", req.GetRequestId(), part)
-		if result, err = s.commit(ctx, cmd); err != nil {
+		if result, err = s.sweep(ctx, manyRows, cmd); err != nil {
 			return nil, err
 		}
 		if err = kv.Outcome(result, key); err == nil {
@@ -162,6 +168,35 @@ func (s *kvService) deleteResponse(result *registryv1.CommandResult, key record.
 		return nil, err
 	}
 	return &registryv1.DeleteResponse{Meta: s.writeMeta(result.GetIndex()), Deleted: result.GetChanged()}, nil
+}
+
+// manyRows is how many rows make a deletion one of many, which takes turns with others of the kind.
+const manyRows = 100
+
+// below returns how many keys lie below a prefix here, or manyRows.
+func (s *kvService) below(prefix record.Key) (n int, err error) {
+	err = s.Store.View(func(r record.Reader) error {
+		return r.Scan(registryv1.Table_TABLE_KV, record.ScanOptions{Prefix: prefix.In(prefix.Write()), KeysOnly: true}, func(*registryv1.Record) bool {
+			n++
+			return n < manyRows
+		})
+	})
+	return n, err
+}
+
+// sweep is commit for commands that delete about so many rows.
+func (c *Core) sweep(ctx context.Context, rows int, cmd *registryv1.Command) (*registryv1.CommandResult, error) {
+	if rows >= manyRows {
+		select {
+		case c.Sweeping <- struct{}{}:
+			defer func() { <-c.Sweeping }()
+		case <-c.Draining:
+			return nil, c.draining()
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		}
+	}
+	return c.commit(ctx, cmd)
 }
 
 // commit is Propose for commands that carry a caller's request id.

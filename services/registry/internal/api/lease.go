@@ -2,13 +2,16 @@ package api
 
 import (
 	"context"
+	"time"
 
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	registryv1 "konsul.dev/proto/gen/konsul/registry/v1"
 	"konsul.dev/services/registry/internal/acl"
+	"konsul.dev/services/registry/internal/fsm"
 	"konsul.dev/services/registry/internal/lease"
 	"konsul.dev/services/registry/internal/record"
+	"konsul.dev/services/registry/internal/watch"
 )
 
 // leaseService answers where the leader is: it alone knows how long a lease has to go.
@@ -75,13 +78,17 @@ func (s *leaseService) KeepAlive(ctx context.Context, req *registryv1.KeepLeaseA
 	return &registryv1.KeepLeaseAliveResponse{Ttl: found.GetTtl()}, nil
 }
 
-// Revoke ends a lease.
+// Revoke ends a lease. It is over with the first commit; what is attached to it may take several.
 func (s *leaseService) Revoke(ctx context.Context, req *registryv1.RevokeLeaseRequest) (*registryv1.RevokeLeaseResponse, error) {
 	// A request made again finds the lease gone, and hears of its first outcome by its id.
 	id := req.GetRequestId()
 	var row *registryv1.Record
+	attached := 0
 	err := s.Store.View(func(r record.Reader) (err error) {
-		row, _, err = s.permitted(ctx, registryv1.LeaseService_Revoke_FullMethodName, r, req.GetId(), acl.Write)
+		if row, _, err = s.permitted(ctx, registryv1.LeaseService_Revoke_FullMethodName, r, req.GetId(), acl.Write); err != nil {
+			return err
+		}
+		attached, err = s.Keeper.Weight(r, req.GetId())
 		return err
 	})
 	if err != nil && !s.Seen(id) {
@@ -90,14 +97,50 @@ func (s *leaseService) Revoke(ctx context.Context, req *registryv1.RevokeLeaseRe
 	if row == nil {
 		row = &registryv1.Record{Key: lease.Key(req.GetId())}
 	}
-	result, err := s.commit(ctx, lease.End(id, row))
+	result, err := s.sweep(ctx, attached, s.Keeper.End(id, row))
 	if err != nil {
 		return nil, err
 	}
 	if err := lease.Outcome(result, req.GetId()); err != nil {
 		return nil, err
 	}
-	return &registryv1.RevokeLeaseResponse{Meta: s.writeMeta(result.GetIndex())}, nil
+	index := result.GetIndex()
+	if result.GetMore() {
+		if index, err = s.gone(ctx, req.GetId()); err != nil {
+			return nil, err
+		}
+	}
+	return &registryv1.RevokeLeaseResponse{Meta: s.writeMeta(index)}, nil
+}
+
+// gone waits until nothing is left of what was attached to a lease that has ended, and returns an index as of which that is so.
+func (s *leaseService) gone(ctx context.Context, id string) (index uint64, err error) {
+	sub := s.Hub.Listen(watch.Filter{Table: registryv1.Table_TABLE_LEASE, Prefix: fsm.EndingRow(id).GetKey(), Exact: true})
+	defer sub.Close()
+	check := time.NewTicker(leaseCheck)
+	defer check.Stop()
+	for {
+		gone := false
+		err := s.Store.View(func(r record.Reader) (err error) {
+			index = r.Index()
+			gone, err = lease.Gone(r, id)
+			return err
+		})
+		if err != nil || gone {
+			return index, err
+		}
+		select {
+		case <-sub.Wake():
+		case <-check.C:
+			if err := s.Node.CheckLease(); err != nil {
+				return 0, err
+			}
+		case <-s.Draining:
+			return 0, s.draining()
+		case <-ctx.Done():
+			return 0, context.Cause(ctx)
+		}
+	}
 }
 
 // Get reads one lease.

@@ -24,7 +24,11 @@ func (s *kvService) Txn(ctx context.Context, req *registryv1.TxnRequest) (*regis
 		return nil, fault.New(fault.InvalidArgument, ReasonTxnTooLarge, "is %d bytes long; at most %d are allowed", size, s.MaxTxnBytes).
 			WithField("success").WithRemedy("make several transactions of it, or raise registry.max_txn_bytes")
 	}
-	result, err := s.commit(ctx, cmd)
+	rows := 0
+	if cmd.GetMaxDeleted() > 0 {
+		rows = manyRows // It may be as many.
+	}
+	result, err := s.sweep(ctx, rows, cmd)
 	if err != nil {
 		return nil, err
 	}

@@ -22,14 +22,17 @@ func asking(ctx context.Context, requestID string, req any) context.Context {
 }
 
 // sign notes on a command what the caller asked, if it is one of those that the call's request id stands for. Members
-// that do not know of it would refuse the command.
+// that do not know of it would refuse the command, so it is left out then, and so is the bound on deletions.
 func sign(ctx context.Context, cmd *registryv1.Command, admit func(version uint32) error) {
 	a, ok := ctx.Value(askedKey{}).(asked)
 	if ok && (cmd.GetRequestId() == a.requestID || strings.HasPrefix(cmd.GetRequestId(), a.requestID+"#")) {
 		cmd.Digest = a.digest
 	}
-	if cmd.GetDigest() != 0 && admit(fsm.Version) != nil {
+	if cmd.GetDigest() != 0 && admit(fsm.Digests) != nil {
 		cmd.Digest = 0
+	}
+	if cmd.GetMaxDeleted() != 0 && admit(fsm.Bounds) != nil {
+		cmd.MaxDeleted = 0
 	}
 }
 

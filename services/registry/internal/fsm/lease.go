@@ -18,15 +18,23 @@ const (
 	locks  = registryv1.Table_TABLE_LOCK
 )
 
-// Prefixes of the keys of TABLE_LEASE: a lease, and what is attached to one.
+// Prefixes of the keys of TABLE_LEASE: a lease, what is attached to one, and a lease that has ended while something
+// is attached to it still.
 const (
-	LeasePrefix = "lease/"
-	heldPrefix  = "held/"
+	LeasePrefix  = "lease/"
+	EndingPrefix = "ending/"
+	heldPrefix   = "held/"
 )
 
 // LeaseRow answers the row of a lease.
 func LeaseRow(id string) *registryv1.RecordKey {
 	return &registryv1.RecordKey{Table: leases, Key: LeasePrefix + id}
+}
+
+// EndingRow answers the row that says that a lease has ended and something is attached to it still. While it is there
+// no lease of that id may begin: it would lose what is attached to it.
+func EndingRow(id string) *registryv1.RecordKey {
+	return &registryv1.RecordKey{Table: leases, Key: EndingPrefix + id}
 }
 
 // AttachedPrefix is what the keys of the rows that name what is attached to a lease begin with.
@@ -74,16 +82,100 @@ func (a *application) attachment(lease string, row *registryv1.Record, deleted b
 	}
 }
 
-// endLease deletes a lease and the rows attached to it. Locks that it held are lost.
-func (a *application) endLease(id string) error {
-	lease, err := a.tx.Get(leases, LeasePrefix+id)
-	if err != nil || !record.Live(lease) {
-		return err
-	}
-	attached, err := a.below(&registryv1.RecordKey{Table: leases, Key: AttachedPrefix(id)}, 0)
+// endLease deletes a lease and the rows attached to it. Locks that it held are lost. With a limit it deletes no more of
+// these rows than that, and leaves a row that says so; a command with a limit goes on where such a row says.
+func (a *application) endLease(op *registryv1.EndLease) error {
+	lease, err := a.tx.Get(leases, LeasePrefix+op.GetId())
 	if err != nil {
 		return err
 	}
+	rest, err := a.tx.Get(leases, EndingPrefix+op.GetId())
+	if err != nil || !record.Live(lease) && (!record.Live(rest) || op.GetLimit() == 0) {
+		return err
+	}
+	done := ""
+	if record.Live(rest) {
+		done = string(rest.GetValue())
+	}
+	done, more, err := a.endAttached(op.GetId(), done, op.GetLimit())
+	if err != nil {
+		return err
+	}
+	if more || record.Live(rest) {
+		a.result.More = more
+		if err := a.tx.Put(a.ending(op.GetId(), done, lease, rest, !more)); err != nil {
+			return err
+		}
+	}
+	if !record.Live(lease) {
+		return nil
+	}
+	return a.bury(lease)
+}
+
+// ending answers the row that says how far the end of a lease has come. Nobody reads it at an index, so its versions are not counted.
+func (a *application) ending(id, done string, lease, rest *registryv1.Record, deleted bool) *registryv1.Record {
+	row := &registryv1.Record{
+		Table: leases, Key: EndingPrefix + id, Deleted: deleted, CreateIndex: a.index, ModifyIndex: a.index, Version: 1,
+		OriginEpoch: a.cmd.GetEpoch(), OriginIndex: a.index, OriginTime: a.cmd.GetTime(),
+	}
+	if !deleted {
+		row.Value = []byte(done)
+	}
+	row.OriginDatacenter = lease.GetOriginDatacenter()
+	if record.Live(rest) {
+		row.OriginDatacenter = rest.GetOriginDatacenter()
+	}
+	return row
+}
+
+// endAttached deletes what is attached to a lease, behind the last key that was; no more than limit rows, if that is not 0. It
+// answers the last key now, and whether there is more. With a limit locks go first: others wait for them.
+func (a *application) endAttached(id, done string, limit uint64) (last string, more bool, err error) {
+	if limit == 0 {
+		attached, err := a.below(&registryv1.RecordKey{Table: leases, Key: AttachedPrefix(id)}, 0)
+		if err != nil {
+			return "", false, err
+		}
+		return "", false, a.detachAll(id, attached)
+	}
+	held, err := a.attachedFrom(attachedKey(id, locks, ""), "", limit+1)
+	if err != nil {
+		return "", false, err
+	}
+	if uint64(len(held)) > limit {
+		return done, true, a.detachAll(id, held[:limit])
+	}
+	if err := a.detachAll(id, held); err != nil {
+		return "", false, err
+	}
+	limit -= uint64(len(held))
+	// What comes before the last key is gone, and passing over so many tombstones each time would take longer than deleting.
+	rows, err := a.attachedFrom(AttachedPrefix(id), done, limit+1)
+	if err != nil {
+		return "", false, err
+	}
+	if uint64(len(rows)) > limit {
+		rows, more = rows[:limit], true
+	}
+	if len(rows) > 0 {
+		done = rows[len(rows)-1].GetKey()
+	}
+	return done, more, a.detachAll(id, rows)
+}
+
+// attachedFrom answers the first rows with a prefix that say what is attached to a lease, from a key on.
+func (a *application) attachedFrom(prefix, from string, limit uint64) ([]*registryv1.Record, error) {
+	var rows []*registryv1.Record
+	err := a.tx.Scan(leases, record.ScanOptions{Prefix: prefix, From: from, KeysOnly: true}, func(r *registryv1.Record) bool {
+		rows = append(rows, r)
+		return uint64(len(rows)) < limit
+	})
+	return rows, err
+}
+
+// detachAll deletes the rows that are attached to a lease, by the rows that say so.
+func (a *application) detachAll(id string, attached []*registryv1.Record) error {
 	for _, held := range attached {
 		key, err := Attached(id, held.GetKey())
 		if err != nil {
@@ -102,7 +194,7 @@ func (a *application) endLease(id string) error {
 			return err
 		}
 	}
-	return a.bury(lease)
+	return nil
 }
 
 // DecodeLock reads the row of a lock; nil of one that is not there.

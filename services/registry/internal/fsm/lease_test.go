@@ -127,6 +127,65 @@ func TestALeaseTakesItsRowsWithIt(t *testing.T) {
 	require.Zero(t, apply(t, s, 5, do(endLease("l1"))).GetChanged(), "what has ended does not end again")
 }
 
+func TestALeaseOfManyEndsInPartsLocksFirst(t *testing.T) {
+	s := recordtest.New()
+	apply(t, s, 1, do(grantLease("l1"), acquireLock("x", "l1", 15), acquireLock("y", "l1", 0), acquireLock("z", "l1", 15)))
+	apply(t, s, 2, do(leased("local/a", "l1"), leased("local/b", "l1"), leased("local/c", "l1"), leased("local/d", "l1"), leased("local/e", "l1")))
+	part := endLease("l1")
+	part.GetEndLease().Limit = 2
+	left := func() (n int) {
+		for _, r := range s.All() {
+			if record.Live(r) && r.GetLease() == "l1" {
+				n++
+			}
+		}
+		return n
+	}
+	row := func(key *registryv1.RecordKey) *registryv1.Record {
+		r, err := s.Get(key.GetTable(), key.GetKey())
+		require.NoError(t, err)
+		return r
+	}
+	require.True(t, apply(t, s, 3, do(part)).GetMore())
+	require.Equal(t, 6, left(), "two rows at a time")
+	require.Empty(t, lockAt(t, s).GetLease(), "locks come first")
+	require.False(t, record.Live(row(fsm.LeaseRow("l1"))), "nothing can be attached from the first part on")
+	require.True(t, record.Live(row(fsm.EndingRow("l1"))))
+	requireAttached(t, s)
+
+	require.Zero(t, apply(t, s, 4, do(endLease("l1"))).GetChanged(), "a command of old leaves what it does not know of")
+	require.True(t, apply(t, s, 5, do(part)).GetMore())
+	require.Equal(t, 4, left())
+	apply(t, s, 6, do(put("local/c", "kept"), leased("local/d", "l1")))
+	require.True(t, apply(t, s, 7, do(part)).GetMore())
+	require.False(t, apply(t, s, 8, do(part)).GetMore())
+	require.Zero(t, left())
+	require.False(t, record.Live(row(fsm.EndingRow("l1"))))
+	requireAttached(t, s)
+	kept, err := s.Get(kv, "local/c")
+	require.NoError(t, err)
+	require.Equal(t, "kept", string(kept.GetValue()), "what was written anew in between is not the lease's")
+	require.Zero(t, apply(t, s, 9, do(part)).GetChanged())
+}
+
+func TestOneCommandDeletesNoMoreThanItsBound(t *testing.T) {
+	s := recordtest.New()
+	apply(t, s, 1, do(put("local/a1", ""), put("local/a2", ""), put("local/b1", ""), put("local/b2", "")))
+	cmd := do()
+	for _, prefix := range []string{"local/a", "local/b"} {
+		cmd.Operations = append(cmd.Operations, &registryv1.Operation{Op: &registryv1.Operation_DeleteBelow{DeleteBelow: &registryv1.DeleteBelow{
+			Prefix: &registryv1.RecordKey{Table: kv, Key: prefix}, Limit: 2,
+		}}})
+	}
+	cmd.MaxDeleted = 3
+	result := apply(t, s, 2, cmd)
+	require.Equal(t, fsm.FailedTooMuch, result.GetFailedReason())
+	require.Equal(t, "local/b", result.GetFailedRow().GetKey())
+	require.Zero(t, result.GetChanged())
+	cmd.MaxDeleted = 4
+	require.EqualValues(t, 4, apply(t, s, 3, cmd).GetChanged())
+}
+
 func lockAt(t *testing.T, s *recordtest.Store) *registryv1.Lock {
 	t.Helper()
 	row, err := s.Get(locks, "x")

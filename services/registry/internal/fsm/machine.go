@@ -384,7 +384,7 @@ func (a *application) do(operation *registryv1.Operation) (read *registryv1.Reco
 	case *registryv1.Operation_DeleteBelow:
 		err = a.deleteBelow(op.DeleteBelow)
 	case *registryv1.Operation_EndLease:
-		err = a.endLease(op.EndLease.GetId())
+		err = a.endLease(op.EndLease)
 	case *registryv1.Operation_AcquireLock:
 		read, err = a.acquire(op.AcquireLock)
 	default:
@@ -464,16 +464,21 @@ func (a *application) tooMuch(operations []*registryv1.Operation) (bool, error) 
 		a.result.FailedReason, a.result.FailedRow = FailedTooMuch, row
 		return true, nil
 	}
-	answer := uint64(0)
+	answer, deleted := uint64(0), uint64(0)
 	for _, operation := range operations {
 		if d := operation.GetDeleteBelow(); d != nil && !d.GetPartial() {
-			rows, err := a.below(d.GetPrefix(), d.GetLimit()+1)
+			limit := d.GetLimit()
+			if most := a.cmd.GetMaxDeleted(); most > 0 {
+				limit = min(limit, most-deleted)
+			}
+			rows, err := a.below(d.GetPrefix(), limit+1)
 			if err != nil {
 				return false, err
 			}
-			if uint64(len(rows)) > d.GetLimit() {
+			if uint64(len(rows)) > limit {
 				return fail(d.GetPrefix())
 			}
+			deleted += uint64(len(rows))
 		}
 		if key := operation.GetGet(); key != nil && a.cmd.GetMaxAnswerBytes() > 0 {
 			row, err := a.tx.Get(key.GetTable(), key.GetKey())

@@ -1,6 +1,10 @@
 package fsm
 
-import registryv1 "konsul.dev/proto/gen/konsul/registry/v1"
+import (
+	"slices"
+
+	registryv1 "konsul.dev/proto/gen/konsul/registry/v1"
+)
 
 // Version is the highest command version this program understands. It grows by one when commands get a
 // kind or a field that released programs do not know.
@@ -8,10 +12,16 @@ import registryv1 "konsul.dev/proto/gen/konsul/registry/v1"
 //	1  put, delete, delete_prefix, replicate, on modify indexes
 //	2  transactions, leases and locks
 //	3  the digest of what was asked
-const Version = 3
+//	4  leases that end in several commands, and a bound on what the deletions of one command delete together
+const Version = 4
 
-// transactions is the version that brought leases; a row that has one takes another row along.
-const transactions = 2
+const (
+	// transactions is the version that brought leases; a row that has one takes another row along.
+	transactions = 2
+	// Digests and Bounds are what a command can do without while a member does not understand it.
+	Digests = 3
+	Bounds  = 4
+)
 
 // Admitting answers admit for the commands of one call: it is asked once about a version that it admits, and about those
 // below no more. Not safe for concurrent use.
@@ -33,8 +43,10 @@ func Admitting(admit func(version uint32) error) func(version uint32) error {
 func Needs(cmd *registryv1.Command) uint32 {
 	needs := uint32(1)
 	switch {
+	case cmd.GetMaxDeleted() != 0 || slices.ContainsFunc(cmd.GetOperations(), endsInParts) || slices.ContainsFunc(cmd.GetOtherwise(), endsInParts):
+		return Bounds
 	case cmd.GetDigest() != 0:
-		return Version
+		return Digests
 	case len(cmd.GetOtherwise()) > 0 || cmd.GetDetailed() || cmd.GetMaxAnswerBytes() != 0:
 		needs = transactions
 	}
@@ -56,3 +68,6 @@ func Needs(cmd *registryv1.Command) uint32 {
 	}
 	return needs
 }
+
+// endsInParts says whether an operation ends a lease in several commands.
+func endsInParts(operation *registryv1.Operation) bool { return operation.GetEndLease().GetLimit() > 0 }

@@ -29,6 +29,11 @@ func TestACommandNeedsTheVersionOfItsNewestPart(t *testing.T) {
 	digest.Digest, leased.GetOperations()[0].GetPut().Lease = 1, "l"
 	require.EqualValues(t, 3, Needs(digest))
 	require.EqualValues(t, 2, Needs(leased))
+	end := &registryv1.EndLease{Id: "l"}
+	ends := &registryv1.Command{Operations: []*registryv1.Operation{{Op: &registryv1.Operation_EndLease{EndLease: end}}}}
+	require.EqualValues(t, 2, Needs(ends))
+	end.Limit = 1
+	require.EqualValues(t, 4, Needs(ends))
 
 	// Every field that version 1 does not have makes a command new, wherever it is set.
 	for _, place := range []func(*registryv1.Command) protoreflect.Message{
@@ -39,13 +44,15 @@ func TestACommandNeedsTheVersionOfItsNewestPart(t *testing.T) {
 		fields := place(old).Descriptor().Fields()
 		for i := range fields.Len() {
 			field := fields.Get(i)
-			first, second := fieldsOf(place(old).Descriptor().Name())
-			if field.Number() <= first {
-				continue
+			versions := fieldsOf(place(old).Descriptor().Name())
+			want := uint32(1)
+			for _, last := range versions {
+				if field.Number() > last {
+					want++
+				}
 			}
-			want := uint32(transactions)
-			if field.Number() > second {
-				want = Version
+			if want == 1 {
+				continue
 			}
 			changed := proto.CloneOf(old)
 			m := place(changed)
@@ -55,17 +62,17 @@ func TestACommandNeedsTheVersionOfItsNewestPart(t *testing.T) {
 	}
 }
 
-// fieldsOf answers the last fields of a message in versions 1 and 2.
-func fieldsOf(message protoreflect.Name) (first, second protoreflect.FieldNumber) {
+// fieldsOf answers the last fields of a message in the versions before this one.
+func fieldsOf(message protoreflect.Name) []protoreflect.FieldNumber {
 	switch message {
 	case "Command":
-		return 6, 9
+		return []protoreflect.FieldNumber{6, 9, 10}
 	case "Operation":
-		return 4, 8
+		return []protoreflect.FieldNumber{4, 8, 8}
 	case "Condition":
-		return 3, 5
+		return []protoreflect.FieldNumber{3, 5, 5}
 	}
-	return 0, 0
+	return nil
 }
 
 // some answers a value of a field that is not its default.

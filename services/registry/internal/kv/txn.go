@@ -139,6 +139,7 @@ func (t *txn) operation(at string, op *registryv1.TxnOperation) (*registryv1.Ope
 	case *registryv1.TxnOperation_Delete:
 		return &registryv1.Operation{Op: &registryv1.Operation_Delete{Delete: row}}, nil
 	case *registryv1.TxnOperation_DeletePrefix:
+		t.cmd.MaxDeleted = deletedAtOnce // A hundred prefixes of so many keys would hold up everybody, too.
 		return deleteBelow(row, false), nil
 	default:
 		return &registryv1.Operation{Op: &registryv1.Operation_Get{Get: row}}, nil

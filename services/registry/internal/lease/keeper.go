@@ -18,8 +18,16 @@ import (
 	"konsul.dev/services/registry/internal/record"
 )
 
-// endedAtOnce is how many leases a leader ends in one proposal.
-const endedAtOnce = 256
+const (
+	// EndedAtOnce is how many of the keys and locks of leases one commit takes away, where nothing else is said: twice as many
+	// rows change, and nobody else writes meanwhile.
+	EndedAtOnce = 2000
+	// proposedAtOnce is how many leases a leader ends in one proposal, if no more is attached to them than may go at once.
+	proposedAtOnce = 256
+)
+
+// soon is the deadline of what is due already, such as the end of a lease that goes on.
+const soon = time.Millisecond
 
 // lockPrefix marks the deadlines of locks that were lost: when the delay is over their rows go.
 const lockPrefix = "lock/"
@@ -28,6 +36,8 @@ const lockPrefix = "lock/"
 // concurrent use.
 type Keeper struct {
 	clock   clock.Clock
+	atOnce  int
+	bounded func() bool
 	expirer *Expirer
 
 	// mu orders what is kept alive before or after what ends: a lease whose end is on its way to the log
@@ -37,9 +47,29 @@ type Keeper struct {
 	ending  map[string]bool
 }
 
-// NewKeeper answers a keeper of no leases.
-func NewKeeper(c clock.Clock) *Keeper {
-	return &Keeper{clock: c, expirer: NewExpirer(c), ending: map[string]bool{}}
+// NewKeeper returns a keeper of no leases, which ends so many keys and locks in one commit. bounded reports whether every
+// server understands leases that end in several commits; until then each ends in one.
+func NewKeeper(c clock.Clock, atOnce int, bounded func() bool) *Keeper {
+	return &Keeper{clock: c, atOnce: atOnce, bounded: bounded, expirer: NewExpirer(c), ending: map[string]bool{}}
+}
+
+// End returns the command that ends a lease as it was read, so that one of the same name that came after it lives on. What is
+// left of many keys then, whoever leads deletes in the commits that follow; see Gone.
+func (k *Keeper) End(requestID string, row *registryv1.Record) *registryv1.Command {
+	if !k.bounded() {
+		return end(requestID, row, 0)
+	}
+	return end(requestID, row, uint64(k.atOnce)) //nolint:gosec // a positive number
+}
+
+// Weight returns how many keys and locks end with a lease, or the most that one commit takes away.
+func (k *Keeper) Weight(r record.Reader, id string) (int, error) {
+	n := 0
+	err := r.Scan(table, record.ScanOptions{Prefix: fsm.AttachedPrefix(id), KeysOnly: true}, func(*registryv1.Record) bool {
+		n++
+		return n < k.atOnce
+	})
+	return n, err
 }
 
 // Apply follows a batch, while this server leads.
@@ -70,6 +100,12 @@ func (k *Keeper) Apply(rows []*registryv1.Record) error {
 func (k *Keeper) deadline(row *registryv1.Record) (string, time.Duration, error) {
 	switch row.GetTable() {
 	case table:
+		if strings.HasPrefix(row.GetKey(), fsm.EndingPrefix) {
+			if row.GetDeleted() {
+				return row.GetKey(), 0, nil
+			}
+			return row.GetKey(), soon, nil
+		}
 		if !strings.HasPrefix(row.GetKey(), fsm.LeasePrefix) {
 			return "", 0, nil
 		}
@@ -85,7 +121,7 @@ func (k *Keeper) deadline(row *registryv1.Record) (string, time.Duration, error)
 		}
 		// Clocks of servers differ: what one wrote is not much longer by another.
 		left := min(lock.GetFreeAt().AsTime().Sub(k.clock.Now()), lock.GetDelay().AsDuration())
-		return lockPrefix + row.GetKey(), max(left, time.Millisecond), nil
+		return lockPrefix + row.GetKey(), max(left, soon), nil
 	}
 	return "", 0, nil
 }
@@ -119,7 +155,7 @@ func (k *Keeper) read(store record.Store) error {
 		for _, options := range []struct {
 			table  registryv1.Table
 			prefix string
-		}{{table, fsm.LeasePrefix}, {registryv1.Table_TABLE_LOCK, ""}} {
+		}{{table, fsm.LeasePrefix}, {table, fsm.EndingPrefix}, {registryv1.Table_TABLE_LOCK, ""}} {
 			var failure error
 			err := r.Scan(options.table, record.ScanOptions{Prefix: options.prefix}, func(row *registryv1.Record) bool {
 				deadline, ttl, err := k.deadline(row)
@@ -162,7 +198,7 @@ func (k *Keeper) Lead(ctx context.Context, store record.Store, log *slog.Logger,
 	defer k.leave()
 	return k.expirer.Run(ctx, func(ctx context.Context, deadlines []string) error {
 		for len(deadlines) > 0 {
-			n := min(len(deadlines), endedAtOnce)
+			n := min(len(deadlines), proposedAtOnce)
 			if err := k.end(ctx, store, deadlines[:n], propose); err != nil {
 				if ctx.Err() == nil {
 					log.Warn("leases could not be ended; trying again", obs.KeyError, err)
@@ -178,26 +214,17 @@ func (k *Keeper) Lead(ctx context.Context, store record.Store, log *slog.Logger,
 // end ends what has not been kept alive up to now.
 func (k *Keeper) end(ctx context.Context, store record.Store, deadlines []string, propose Propose) error {
 	due := k.due(deadlines)
-	var cmds []*registryv1.Command
-	err := store.View(func(r record.Reader) error {
-		for _, deadline := range due {
-			cmd, err := ending(r, deadline)
-			if err != nil {
-				return err
-			}
-			if cmd != nil {
-				cmds = append(cmds, cmd)
+	for rest := due; len(rest) > 0; {
+		cmds, n, err := k.some(store, rest)
+		if err != nil {
+			return err
+		}
+		if len(cmds) > 0 {
+			if err := propose(ctx, cmds); err != nil {
+				return err // They stay marked: nobody knows whether they have ended.
 			}
 		}
-		return nil
-	})
-	if err != nil {
-		return err
-	}
-	if len(cmds) > 0 {
-		if err := propose(ctx, cmds); err != nil {
-			return err // They stay marked: nobody knows whether they have ended.
-		}
+		rest = rest[n:]
 	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -205,6 +232,27 @@ func (k *Keeper) end(ctx context.Context, store record.Store, deadlines []string
 		delete(k.ending, deadline)
 	}
 	return nil
+}
+
+// some returns the commands that end the first of what is due, no more together than one commit may take away, and how many
+// of the deadlines those are. What comes then waits for them, and so do others' writes in between.
+func (k *Keeper) some(store record.Store, due []string) (cmds []*registryv1.Command, n int, err error) {
+	err = store.View(func(r record.Reader) error {
+		for rows := 0; n < len(due); n++ {
+			cmd, weight, err := k.commandOf(r, due[n])
+			if err != nil {
+				return err
+			}
+			if rows += weight; rows > k.atOnce && n > 0 {
+				return nil
+			}
+			if cmd != nil {
+				cmds = append(cmds, cmd)
+			}
+		}
+		return nil
+	})
+	return cmds, n, err
 }
 
 // due marks what has passed still: from here on it cannot be kept alive.
@@ -221,16 +269,26 @@ func (k *Keeper) due(deadlines []string) []string {
 	return out
 }
 
-// ending answers the command that ends what a deadline is of; nil when it is gone or another one.
-func ending(r record.Reader, deadline string) (*registryv1.Command, error) {
-	name, isLock := strings.CutPrefix(deadline, lockPrefix)
-	if !isLock {
-		row, err := r.Get(table, deadline)
-		if err != nil || !record.Live(row) {
-			return nil, err
-		}
-		return End(uuid.NewString(), row), nil
+// commandOf returns the command that ends what a deadline is of, nil when it is gone or another one, and how many rows it
+// may take away beside that.
+func (k *Keeper) commandOf(r record.Reader, deadline string) (*registryv1.Command, int, error) {
+	if name, ok := strings.CutPrefix(deadline, lockPrefix); ok {
+		cmd, err := freeing(r, name)
+		return cmd, 0, err
 	}
+	row, err := r.Get(table, deadline)
+	if err != nil || !record.Live(row) {
+		return nil, 0, err
+	}
+	if strings.HasPrefix(deadline, fsm.EndingPrefix) {
+		return proceed(uuid.NewString(), row, uint64(k.atOnce)), k.atOnce, nil //nolint:gosec // a positive number
+	}
+	attached, err := k.Weight(r, strings.TrimPrefix(deadline, fsm.LeasePrefix))
+	return k.End(uuid.NewString(), row), attached, err
+}
+
+// freeing returns the command that forgets a lock which was lost; nil when it is another one's.
+func freeing(r record.Reader, name string) (*registryv1.Command, error) {
 	row, err := r.Get(registryv1.Table_TABLE_LOCK, name)
 	if err != nil {
 		return nil, err

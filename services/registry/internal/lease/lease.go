@@ -20,7 +20,7 @@ import (
 const (
 	// ReasonExists says that the id of a new lease is taken.
 	ReasonExists = "LEASE_EXISTS"
-	// ReasonEnding says that a lease's time is over and its end is being written.
+	// ReasonEnding says that a lease's time is over and its end is being written, or what was attached to it is being deleted.
 	ReasonEnding = "LEASE_ENDING"
 )
 
@@ -64,22 +64,40 @@ func (w Writer) Grant(req *registryv1.GrantLeaseRequest) (*registryv1.Command, *
 	}
 	row := fsm.LeaseRow(lease.GetId())
 	return &registryv1.Command{
-		RequestId:  req.GetRequestId(),
-		Conditions: []*registryv1.Condition{{Row: row, Reason: ReasonExists}},
+		RequestId: req.GetRequestId(),
+		// What is attached to an earlier lease of the id would be taken for this one's.
+		Conditions: []*registryv1.Condition{{Row: row, Reason: ReasonExists}, {Row: fsm.EndingRow(lease.GetId()), Reason: ReasonEnding}},
 		Operations: []*registryv1.Operation{{Op: &registryv1.Operation_Put{Put: &registryv1.Record{
 			Table: table, Key: row.GetKey(), Value: value, OriginDatacenter: w.Datacenter,
 		}}}},
 	}, lease, nil
 }
 
-// End answers the command that ends a lease as it was read, so that one of the same name that came after it lives on.
-func End(requestID string, row *registryv1.Record) *registryv1.Command {
+// end answers the command that ends a lease as it was read, so that one of the same name that came after it lives on. With a limit,
+// it takes so much of what is attached away, and proceed the rest.
+func end(requestID string, row *registryv1.Record, limit uint64) *registryv1.Command {
 	id := strings.TrimPrefix(row.GetKey(), fsm.LeasePrefix)
 	return &registryv1.Command{
 		RequestId:  requestID,
 		Conditions: []*registryv1.Condition{{Row: fsm.LeaseRow(id), ModifyIndex: row.GetModifyIndex(), Reason: kv.ReasonLeaseNotFound}},
-		Operations: []*registryv1.Operation{{Op: &registryv1.Operation_EndLease{EndLease: &registryv1.EndLease{Id: id}}}},
+		Operations: []*registryv1.Operation{{Op: &registryv1.Operation_EndLease{EndLease: &registryv1.EndLease{Id: id, Limit: limit}}}},
 	}
+}
+
+// proceed answers the command that goes on with the end of a lease as far as a row says it has come.
+func proceed(requestID string, row *registryv1.Record, limit uint64) *registryv1.Command {
+	id := strings.TrimPrefix(row.GetKey(), fsm.EndingPrefix)
+	return &registryv1.Command{
+		RequestId:  requestID,
+		Conditions: []*registryv1.Condition{{Row: fsm.EndingRow(id), ModifyIndex: row.GetModifyIndex(), Reason: ReasonEnding}},
+		Operations: []*registryv1.Operation{{Op: &registryv1.Operation_EndLease{EndLease: &registryv1.EndLease{Id: id, Limit: limit}}}},
+	}
+}
+
+// Gone reports whether what was attached to a lease that has ended is gone, too.
+func Gone(r record.Reader, id string) (bool, error) {
+	row, err := r.Get(table, fsm.EndingRow(id).GetKey())
+	return !record.Live(row), err
 }
 
 // Outcome answers the fault of a command that did not hold, nil if it did.
@@ -90,6 +108,8 @@ func Outcome(result *registryv1.CommandResult, id string) error {
 	case ReasonExists:
 		return fault.New(fault.AlreadyExists, ReasonExists, "lease %q is there already", id).
 			WithField("id").WithRemedy("choose another id, or none")
+	case ReasonEnding:
+		return Ending(id)
 	default:
 		return NotFound(id)
 	}
@@ -101,7 +121,7 @@ func NotFound(id string) error {
 		WithField("id").WithRemedy("grant a new one; what was attached to it is gone")
 }
 
-// Ending is the answer to who wants to keep alive what is being ended.
+// Ending is the answer to who wants to keep alive, or grant anew, what is being ended.
 func Ending(id string) error {
 	return fault.New(fault.Unavailable, ReasonEnding, "the time of lease %q is over, its end is being written", id).
 		WithField("id").WithRetryAfter(50 * time.Millisecond)

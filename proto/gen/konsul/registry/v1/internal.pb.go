@@ -1873,7 +1873,10 @@ type Command struct {
 	MaxAnswerBytes uint64 `protobuf:"varint,9,opt,name=max_answer_bytes,json=maxAnswerBytes,proto3" json:"max_answer_bytes,omitempty"`
 	// A hash of what the caller asked, when the request id is the caller's own: the same id with another one fails with
 	// REQUEST_ID_REUSED and changes nothing. 0: not known.
-	Digest        uint64 `protobuf:"fixed64,10,opt,name=digest,proto3" json:"digest,omitempty"`
+	Digest uint64 `protobuf:"fixed64,10,opt,name=digest,proto3" json:"digest,omitempty"`
+	// The rows that delete_below operations delete are at most so many together, else the command fails; 0: each has its own
+	// limit alone.
+	MaxDeleted    uint64 `protobuf:"varint,11,opt,name=max_deleted,json=maxDeleted,proto3" json:"max_deleted,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1974,6 +1977,13 @@ func (x *Command) GetMaxAnswerBytes() uint64 {
 func (x *Command) GetDigest() uint64 {
 	if x != nil {
 		return x.Digest
+	}
+	return 0
+}
+
+func (x *Command) GetMaxDeleted() uint64 {
+	if x != nil {
+		return x.MaxDeleted
 	}
 	return 0
 }
@@ -2227,8 +2237,11 @@ func (x *DeleteBelow) GetPartial() bool {
 }
 
 type EndLease struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Id    string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	// At most so many of the rows attached to it at once; the next command of the kind goes on where this one ended, and
+	// CommandResult.more says that one is needed. Locks come first. 0: all.
+	Limit         uint64 `protobuf:"varint,2,opt,name=limit,proto3" json:"limit,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2268,6 +2281,13 @@ func (x *EndLease) GetId() string {
 		return x.Id
 	}
 	return ""
+}
+
+func (x *EndLease) GetLimit() uint64 {
+	if x != nil {
+		return x.Limit
+	}
+	return 0
 }
 
 type AcquireLock struct {
@@ -3127,7 +3147,7 @@ const file_konsul_registry_v1_internal_proto_rawDesc = "" +
 	"generation\x18\x01 \x01(\x04R\n" +
 	"generation\x124\n" +
 	"\amembers\x18\x02 \x03(\v2\x1a.konsul.registry.v1.MemberR\amembers\"\x0f\n" +
-	"\rAdmitResponse\"\x9d\x03\n" +
+	"\rAdmitResponse\"\xbe\x03\n" +
 	"\aCommand\x12.\n" +
 	"\x04time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x1d\n" +
 	"\n" +
@@ -3144,7 +3164,9 @@ const file_konsul_registry_v1_internal_proto_rawDesc = "" +
 	"\bdetailed\x18\b \x01(\bR\bdetailed\x12(\n" +
 	"\x10max_answer_bytes\x18\t \x01(\x04R\x0emaxAnswerBytes\x12\x16\n" +
 	"\x06digest\x18\n" +
-	" \x01(\x06R\x06digest\"\xf8\x03\n" +
+	" \x01(\x06R\x06digest\x12\x1f\n" +
+	"\vmax_deleted\x18\v \x01(\x04R\n" +
+	"maxDeleted\"\xf8\x03\n" +
 	"\tOperation\x12.\n" +
 	"\x03put\x18\x01 \x01(\v2\x1a.konsul.registry.v1.RecordH\x00R\x03put\x127\n" +
 	"\x06delete\x18\x02 \x01(\v2\x1d.konsul.registry.v1.RecordKeyH\x00R\x06delete\x12D\n" +
@@ -3158,9 +3180,10 @@ const file_konsul_registry_v1_internal_proto_rawDesc = "" +
 	"\vDeleteBelow\x125\n" +
 	"\x06prefix\x18\x01 \x01(\v2\x1d.konsul.registry.v1.RecordKeyR\x06prefix\x12\x14\n" +
 	"\x05limit\x18\x02 \x01(\x04R\x05limit\x12\x18\n" +
-	"\apartial\x18\x03 \x01(\bR\apartial\"\x1a\n" +
+	"\apartial\x18\x03 \x01(\bR\apartial\"0\n" +
 	"\bEndLease\x12\x0e\n" +
-	"\x02id\x18\x01 \x01(\tR\x02id\"\x80\x01\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x14\n" +
+	"\x05limit\x18\x02 \x01(\x04R\x05limit\"\x80\x01\n" +
 	"\vAcquireLock\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
 	"\x05lease\x18\x02 \x01(\tR\x05lease\x12/\n" +
