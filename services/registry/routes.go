@@ -47,7 +47,7 @@ func routes(tokens localTokens) forward.Routes {
 		registryv1.CatalogService_ListChecks_FullMethodName:        {Kind: forward.Read, Reply: forward.To[registryv1.ListChecksResponse](), Service: area("catalog")},
 		registryv1.CatalogService_ListServices_FullMethodName:      {Kind: forward.Read, Reply: forward.To[registryv1.ListServicesResponse](), Service: area("catalog")},
 		registryv1.CatalogService_ListNodes_FullMethodName:         {Kind: forward.Read, Reply: forward.To[registryv1.ListNodesResponse](), Service: area("catalog")},
-		registryv1.CatalogService_QueryService_FullMethodName:      {Kind: forward.Read, Reply: forward.To[registryv1.QueryServiceResponse](), Service: queried},
+		registryv1.CatalogService_QueryService_FullMethodName:      {Kind: forward.Read, Reply: forward.To[registryv1.QueryServiceResponse](), Service: queried, Found: answered},
 		registryv1.CatalogService_SetFailoverPolicy_FullMethodName: {Kind: forward.Write, Reply: forward.To[registryv1.SetFailoverPolicyResponse](), Service: area("catalog"), Primary: always},
 		registryv1.CatalogService_GetFailoverPolicy_FullMethodName: {Kind: forward.Read, Reply: forward.To[registryv1.GetFailoverPolicyResponse](), Service: area("catalog")},
 
@@ -143,11 +143,14 @@ func globalToken(tokens localTokens) func(any) bool {
 	}
 }
 
-// queried answers the service a query asks for, if it can be one: labels must not grow with nonsense.
+// queried returns the service that a query asks for.
 func queried(req any) string {
-	const longest = 63
-	if r, ok := req.(*registryv1.QueryServiceRequest); ok && len(r.GetService()) <= longest {
-		return r.GetService()
-	}
-	return "catalog"
+	r, _ := req.(*registryv1.QueryServiceRequest)
+	return r.GetService()
+}
+
+// answered reports whether a query found the service.
+func answered(reply any) bool {
+	r, _ := reply.(*registryv1.QueryServiceResponse)
+	return len(r.GetInstances()) > 0
 }

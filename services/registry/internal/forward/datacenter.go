@@ -45,7 +45,7 @@ func (r *Router) toDatacenter(ctx context.Context, c call, target string) (any, 
 			break
 		}
 	}
-	r.Metrics.crossed(own, target, serviceOf(c), time.Since(start))
+	r.Metrics.crossed(own, target, r.serviceOf(c, reply, err), time.Since(start))
 	if err != nil {
 		return nil, c.honestFrom(target, r.farError(ctx, target, err), sent)
 	}
@@ -132,9 +132,13 @@ func wait(req any) time.Duration {
 	return min(blocking.GetWait().AsDuration()*17/16, maxWait)
 }
 
-func serviceOf(c call) string {
-	if c.route.Service != nil {
+// serviceOf returns the metrics' name of what a call asked for.
+func (r *Router) serviceOf(c call, reply any, err error) string {
+	switch {
+	case c.route.Service == nil:
+		return ""
+	case c.route.Found == nil:
 		return c.route.Service(c.req)
 	}
-	return ""
+	return r.Metrics.known(c.route.Service(c.req), err == nil && c.route.Found(reply))
 }

@@ -1,6 +1,7 @@
 package forward
 
 import (
+	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -10,13 +11,25 @@ import (
 type Metrics struct {
 	queries  *prometheus.CounterVec
 	duration *prometheus.HistogramVec
+
+	mu sync.Mutex
+	// services are those that another datacenter answered with.
+	services map[string]struct{}
 }
+
+const (
+	// mostServices bounds the series: whoever registers services by the thousand makes no more of them.
+	mostServices = 1000
+	// unknownService labels what nobody has, or is one too many.
+	unknownService = "unknown"
+)
 
 // NewMetrics registers the metrics.
 func NewMetrics(registerer prometheus.Registerer) (*Metrics, error) {
 	m := &Metrics{
+		services: map[string]struct{}{},
 		queries: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "konsul_cross_dc_queries_total", Help: "Calls passed on to another datacenter, by service asked for.",
+			Name: "konsul_cross_dc_queries_total", Help: "Calls passed on to another datacenter, by service asked for; unknown: one that it did not answer with.",
 		}, []string{"source_dc", "target_dc", "service"}),
 		duration: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name: "konsul_cross_dc_query_duration_seconds", Help: "Time until another datacenter answered, or did not.",
@@ -29,6 +42,20 @@ func NewMetrics(registerer prometheus.Registerer) (*Metrics, error) {
 		}
 	}
 	return m, nil
+}
+
+// known returns the label of a service that a caller asked for: its name once an answer has shown that there is one.
+func (m *Metrics) known(service string, found bool) string {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if _, ok := m.services[service]; ok {
+		return service
+	}
+	if !found || len(m.services) == mostServices {
+		return unknownService
+	}
+	m.services[service] = struct{}{}
+	return service
 }
 
 func (m *Metrics) crossed(source, target, service string, elapsed time.Duration) {

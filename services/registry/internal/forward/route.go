@@ -37,6 +37,8 @@ type Route struct {
 	Shared bool
 	// Service names what is asked for, for metrics.
 	Service func(req any) string
+	// Found reports whether a response shows that there is what Service names, which the caller chose; nil: the caller did not.
+	Found func(reply any) bool
 }
 
 // Routes maps full method names.

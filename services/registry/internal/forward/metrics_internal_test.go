@@ -1,0 +1,43 @@
+package forward
+
+import (
+	"fmt"
+	"testing"
+
+	"github.com/prometheus/client_golang/prometheus/testutil"
+	"github.com/stretchr/testify/require"
+
+	registryv1 "konsul.dev/proto/gen/konsul/registry/v1"
+)
+
+func TestALabelIsNoNameThatACallerMadeUp(t *testing.T) {
+	w := &world{leader: "s1"}
+	r := newRouter(t, w)
+	exists := false
+	r.Routes["/query"] = Route{
+		Kind: Read, Reply: To[registryv1.QueryServiceResponse](),
+		Service: func(req any) string { return req.(*registryv1.QueryServiceRequest).GetService() },
+		Found:   func(any) bool { return exists },
+	}
+	ask := func(service string) {
+		require.NoError(t, w.do(t.Context(), t, r, "/query", &registryv1.QueryServiceRequest{Service: service, Datacenter: "dc2"}))
+	}
+	count := func(service string) float64 {
+		return testutil.ToFloat64(r.Metrics.queries.WithLabelValues("dc1", "dc2", service))
+	}
+	for i := range 100 {
+		ask(fmt.Sprintf("made-up-%d", i))
+	}
+	require.Equal(t, 1, testutil.CollectAndCount(r.Metrics.queries))
+	require.EqualValues(t, 100, count(unknownService))
+	exists = true
+	ask("web")
+	exists = false
+	ask("web") // None of its instances passes now.
+	require.EqualValues(t, 2, count("web"))
+	exists = true
+	for i := range 2 * mostServices {
+		ask(fmt.Sprintf("web-%d", i))
+	}
+	require.Equal(t, 1+mostServices, testutil.CollectAndCount(r.Metrics.queries), "nor is one that was registered by the thousand")
+}
