@@ -63,6 +63,9 @@ type Settings struct {
 	// HeapBytes is how full the process's heap may be before garbage is collected, however little of it is alive; where much is, the heap grows by
 	// half as much. 0: what is alive decides.
 	HeapBytes int64 `koanf:"heap_bytes"`
+	// MinFreeBytes is how much room the data folder's file system must have: with less the server stops in order, and one that
+	// starts waits for a quarter more. Leave room for twice store.tail_bytes and two Raft segments. 0: it is not looked after.
+	MinFreeBytes uint64 `koanf:"min_free_bytes"`
 }
 
 // Lease is the `registry.lease` section.
@@ -144,7 +147,7 @@ func DefaultConfig() Config {
 			Lease:     Lease{MinTTL: time.Second, MaxTTL: 24 * time.Hour, LockDelay: 15 * time.Second},
 			Audit:     Audit{MaxBytes: 64 << 20, Keep: 10},
 			Catalog:   Catalog{ReapAfter: 72 * time.Hour, MaxServicesPerRequest: catalog.DefaultMaxServices},
-			Retention: retention, Store: store, Backup: defaultBackup(), HeapBytes: defaultHeap,
+			Retention: retention, Store: store, Backup: defaultBackup(), HeapBytes: defaultHeap, MinFreeBytes: 128 << 20,
 			Raft: Raft{
 				HeartbeatTimeout: timing.Heartbeat, ElectionTimeout: timing.Election, LeaderLease: timing.Lease, ReadLease: 150 * time.Millisecond,
 				SnapshotThreshold: 64 << 10, TrailingLogs: 32 << 10, SnapshotBytes: 256 << 20, TrailingBytes: 64 << 20, SegmentBytes: 32 << 20, ZeroAheadBytes: 512 << 10, MaxInFlight: 8 << 10, MaxInFlightBytes: 64 << 20,

@@ -30,6 +30,7 @@ import (
 	"konsul.dev/services/registry/internal/cluster"
 	"konsul.dev/services/registry/internal/federation"
 	"konsul.dev/services/registry/internal/forward"
+	"konsul.dev/services/registry/internal/freespace"
 	"konsul.dev/services/registry/internal/fsm"
 	"konsul.dev/services/registry/internal/kv"
 	"konsul.dev/services/registry/internal/lease"
@@ -114,6 +115,9 @@ func (s *Service) Start(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
+	if err := s.awaitRoom(ctx); err != nil {
+		return err
+	}
 	if err := s.open(source); err != nil {
 		return err
 	}
@@ -144,6 +148,24 @@ func (s *Service) enroll(ctx context.Context) (identity.Source, error) {
 	}
 	s.identity = source
 	return source, nil
+}
+
+// awaitRoom waits until the disk has room to start, and looks after it from then on.
+func (s *Service) awaitRoom(ctx context.Context) error {
+	guard := freespace.Guard{
+		Dir: filepath.Join(s.cfg.Server.DataDir, Name), Least: s.cfg.Registry.MinFreeBytes, Free: freespace.Available, Log: s.deps.Telemetry.Log,
+	}
+	if err := os.MkdirAll(guard.Dir, 0o700); err != nil {
+		return fmt.Errorf("make the registry's folder: %w", err)
+	}
+	if err := guard.Measure(s.deps.Telemetry.Metrics); err != nil {
+		return fmt.Errorf("register disk metrics: %w", err)
+	}
+	if err := guard.Await(ctx); err != nil {
+		return err
+	}
+	s.group.Go("free space", guard.Run)
+	return nil
 }
 
 // open opens the store and what is kept in memory of it.
