@@ -32,6 +32,13 @@ type Settings struct {
 	KeyRefresh time.Duration `koanf:"key_refresh"`
 	// LeaveTimeout bounds the farewell at a stop.
 	LeaveTimeout time.Duration `koanf:"leave_timeout"`
+	// MaxStreams bounds the gossip exchanges over TCP at a time, members' and strangers': nobody can tell them
+	// apart before the end. One more ends the oldest of whoever has most.
+	MaxStreams int `koanf:"max_streams"`
+	// MaxStreamsPerSource is the same for one IPv4 address or IPv6 network of 64 bits.
+	MaxStreamsPerSource int `koanf:"max_streams_per_source"`
+	// MaxStreamBytes bounds one exchange: the list of all members, at less than 1 KiB for each.
+	MaxStreamBytes int64 `koanf:"max_stream_bytes"`
 	// Detection is how fast the pool notices things; all datacenters should agree on it.
 	Detection Detection `koanf:"detection"`
 }
@@ -61,16 +68,27 @@ type Detection struct {
 	StreamTimeout time.Duration `koanf:"stream_timeout"`
 }
 
+const (
+	defaultMaxStreams          = 32
+	defaultMaxStreamsPerSource = 8
+	defaultMaxStreamBytes      = 1 << 20
+	leastMaxStreamBytes        = 64 << 10
+	mostMaxStreamBytes         = 16 << 20 // memberlist's own bound is 20 MiB
+)
+
 // DefaultConfig answers the defaults.
 func DefaultConfig() Config {
 	return Config{
 		Base: config.DefaultBase(),
 		WANGossip: Settings{
-			ProbeInterval: time.Second,
-			RetryMin:      250 * time.Millisecond,
-			RetryMax:      10 * time.Second,
-			KeyRefresh:    5 * time.Minute,
-			LeaveTimeout:  5 * time.Second,
+			ProbeInterval:       time.Second,
+			RetryMin:            250 * time.Millisecond,
+			RetryMax:            10 * time.Second,
+			KeyRefresh:          5 * time.Minute,
+			LeaveTimeout:        5 * time.Second,
+			MaxStreams:          defaultMaxStreams,
+			MaxStreamsPerSource: defaultMaxStreamsPerSource,
+			MaxStreamBytes:      defaultMaxStreamBytes,
 			Detection: Detection{
 				ProbeInterval:     time.Second,
 				ProbeTimeout:      700 * time.Millisecond,
@@ -137,7 +155,12 @@ func (c *Config) Validate() error {
 		errs = append(errs, fault.Invalid("wan_gossip.detection.probe_timeout", "%s is not less than wan_gossip.detection.probe_interval (%s)", d.ProbeTimeout, d.ProbeInterval).
 			WithRemedy("a probe must end, by way of another member too, before the next begins"))
 	}
+	if s.MaxStreamBytes < leastMaxStreamBytes || s.MaxStreamBytes > mostMaxStreamBytes {
+		errs = append(errs, fault.Invalid("wan_gossip.max_stream_bytes", "%d is not from %d to %d", s.MaxStreamBytes, leastMaxStreamBytes, mostMaxStreamBytes).
+			WithRemedy("leave it out for the default, 1048576"))
+	}
 	for field, value := range map[string]int{
+		"wan_gossip.max_streams": s.MaxStreams, "wan_gossip.max_streams_per_source": s.MaxStreamsPerSource,
 		"wan_gossip.detection.suspicion_mult": d.SuspicionMult, "wan_gossip.detection.suspicion_max_mult": d.SuspicionMaxMult,
 	} {
 		if value < 1 {

@@ -46,7 +46,11 @@ func (s *Service) poolConfig(ctx context.Context, gossipKeys [][]byte) (serfpool
 	}
 	return serfpool.Config{
 		Self: s.self, BindIP: bindIP, BindPort: bindPort, AdvertiseIP: advertiseIP, AdvertisePort: advertisePort,
-		Keys: gossipKeys, Admit: s.gate.admit, Log: s.deps.Telemetry.Log,
+		Keys: gossipKeys, Admit: s.gate.admit, Metrics: s.metrics, Log: s.deps.Telemetry.Log,
+		Limits: serfpool.Limits{
+			Streams: s.cfg.WANGossip.MaxStreams, StreamsPerSource: s.cfg.WANGossip.MaxStreamsPerSource,
+			StreamBytes: s.cfg.WANGossip.MaxStreamBytes,
+		},
 		Timing: serfpool.Timing{
 			ProbeInterval: d.ProbeInterval, ProbeTimeout: d.ProbeTimeout,
 			SuspicionMult: d.SuspicionMult, SuspicionMaxMult: d.SuspicionMaxMult,

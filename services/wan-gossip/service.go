@@ -59,6 +59,7 @@ type Service struct {
 	self     members.Self
 	view     *datacenters.View
 	gate     *gate
+	metrics  *serfpool.Metrics
 	keys     *keys
 	peers    *peers
 	ca       *grpc.ClientConn
@@ -163,6 +164,9 @@ func (s *Service) introduce() error {
 	}
 	s.keys = &keys{box: box, ca: cav1.NewCertificateServiceClient(s.ca), log: s.deps.Telemetry.Log}
 	s.peers = &peers{path: filepath.Join(s.dir(), "peers.json"), own: s.self.Name, log: s.deps.Telemetry.Log}
+	if s.metrics, err = serfpool.NewMetrics(s.deps.Telemetry.Metrics); err != nil {
+		return err
+	}
 	s.gate, err = newGate(s.self, s.deps.Telemetry, s.deps.Clock)
 	return err
 }

@@ -8,6 +8,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log" //nolint:depguard // the type the libraries take; it writes to slog
 	"log/slog"
 	"net"
 	"strconv"
@@ -53,7 +54,10 @@ type Config struct {
 	// Admit answers nil for a member that may be in the pool; it gets the members known so far.
 	Admit  func(candidate members.Member, known []members.Member) *members.Refusal
 	Timing Timing
-	Log    *slog.Logger
+	Limits Limits
+	// Metrics count what is refused.
+	Metrics *Metrics
+	Log     *slog.Logger
 }
 
 // eventBuffer is room for events between Serf, which must not block, and the loop that empties it.
@@ -84,9 +88,14 @@ func Open(cfg Config) (*Pool, error) {
 	}
 	p := &Pool{cfg: cfg, ring: ring, events: make(chan serf.Event, eventBuffer)}
 	p.known.Store(&[]members.Member{})
-	s, err := serf.Create(p.serfConfig())
+	logger := stdLogger(cfg.Log, cfg.Metrics.warnings.Inc)
+	sockets, err := listen(cfg.BindIP, cfg.BindPort, cfg.Limits, cfg.Metrics, logger)
 	if err != nil {
 		return nil, fmt.Errorf("open gossip on %s: %w", net.JoinHostPort(cfg.BindIP, strconv.Itoa(cfg.BindPort)), err)
+	}
+	s, err := serf.Create(p.serfConfig(sockets, logger))
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("open gossip: %w", err), sockets.Shutdown())
 	}
 	p.serf = s
 	all := p.list()
@@ -94,13 +103,14 @@ func Open(cfg Config) (*Pool, error) {
 	return p, nil
 }
 
-func (p *Pool) serfConfig() *serf.Config {
-	t, logger := p.cfg.Timing, stdLogger(p.cfg.Log)
+func (p *Pool) serfConfig(sockets *transport, logger *log.Logger) *serf.Config {
+	t := p.cfg.Timing
 	wan := memberlist.DefaultWANConfig()
-	wan.BindAddr, wan.BindPort = p.cfg.BindIP, p.cfg.BindPort
+	wan.Transport = sockets
+	wan.BindAddr, wan.BindPort = p.cfg.BindIP, sockets.GetAutoBindPort()
 	wan.AdvertiseAddr, wan.AdvertisePort = p.cfg.AdvertiseIP, p.cfg.AdvertisePort
 	if p.cfg.AdvertisePort == 0 {
-		wan.AdvertisePort = p.cfg.BindPort
+		wan.AdvertisePort = wan.BindPort
 	}
 	wan.Keyring = p.ring
 	wan.ProbeInterval, wan.ProbeTimeout = t.ProbeInterval, t.ProbeTimeout

@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/stretchr/testify/require"
 
 	"konsul.dev/services/wan-gossip/internal/members"
@@ -34,6 +35,17 @@ func fast() serfpool.Timing {
 	}
 }
 
+func limits() serfpool.Limits {
+	return serfpool.Limits{Streams: 16, StreamsPerSource: 8, StreamBytes: 1 << 20}
+}
+
+func metrics(t *testing.T, registry *prometheus.Registry) *serfpool.Metrics {
+	t.Helper()
+	m, err := serfpool.NewMetrics(registry)
+	require.NoError(t, err)
+	return m
+}
+
 type node struct {
 	*serfpool.Pool
 
@@ -45,7 +57,7 @@ func open(t *testing.T, me members.Self, gossipKey []byte, port int) *node {
 	t.Helper()
 	pool, err := serfpool.Open(serfpool.Config{
 		Self: me, BindIP: "127.0.0.1", BindPort: port, Keys: [][]byte{gossipKey}, Admit: me.Admit,
-		Timing: fast(), Log: slog.New(slog.DiscardHandler),
+		Timing: fast(), Limits: limits(), Metrics: metrics(t, prometheus.NewRegistry()), Log: slog.New(slog.DiscardHandler),
 	})
 	require.NoError(t, err)
 	ctx, cancel := context.WithCancel(context.Background())
