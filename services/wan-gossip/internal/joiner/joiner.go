@@ -18,6 +18,9 @@ import (
 	"konsul.dev/services/wan-gossip/internal/members"
 )
 
+// movingInterval is how often a member whose address has changed says so to those who know its old one.
+const movingInterval = time.Second
+
 // Params is what a joiner is made of.
 type Params struct {
 	// Seeds are host:port as configured.
@@ -40,13 +43,16 @@ type Joiner struct {
 	p      Params
 	joined bool
 	said   map[string]string // what was logged last about a seed
+	moved  map[string]bool   // where this member was known at another address in the last round
 
 	mu      sync.Mutex
 	refusal *members.Refusal
 }
 
 // New answers a joiner that has not tried anything yet.
-func New(p Params) *Joiner { return &Joiner{p: p, said: map[string]string{}} }
+func New(p Params) *Joiner {
+	return &Joiner{p: p, said: map[string]string{}, moved: map[string]bool{}}
+}
 
 // Refusal answers why the last round was turned away; nil when it was not.
 func (j *Joiner) Refusal() *members.Refusal {
@@ -59,11 +65,15 @@ func (j *Joiner) Refusal() *members.Refusal {
 func (j *Joiner) Run(ctx context.Context) error {
 	pause := backoff.New(j.p.RetryMin, j.p.RetryMax)
 	idle := backoff.New(j.p.RetryMax, j.p.RetryMax)
+	moving := backoff.New(movingInterval, movingInterval)
 	for {
 		next := pause
-		if complete := j.round(ctx); complete {
+		switch complete := j.round(ctx); {
+		case complete:
 			pause.Reset()
 			next = idle
+		case len(j.moved) > 0:
+			next = moving
 		}
 		if next.Wait(ctx) != nil {
 			return nil
@@ -74,16 +84,19 @@ func (j *Joiner) Run(ctx context.Context) error {
 // round tries every seed that is not connected, and says whether none is missing now.
 func (j *Joiner) round(ctx context.Context) bool {
 	seeds := j.p.Seeds
-	if !j.joined {
+	if !j.joined || len(j.moved) > 0 {
 		seeds = slices.Concat(seeds, j.p.Peers)
 	}
+	moved := map[string]bool{}
+	// Members that are met in this round are tried in it, too: a member that has moved must tell each.
+	connected := j.p.Connected()
 	complete := true
 	var refused *members.Refusal
 	for _, seed := range seeds {
 		if ctx.Err() != nil {
 			return false
 		}
-		err := j.try(ctx, seed)
+		err := j.try(ctx, seed, connected, moved)
 		j.say(seed, err)
 		var refusal *members.Refusal
 		if errors.As(err, &refusal) {
@@ -91,27 +104,31 @@ func (j *Joiner) round(ctx context.Context) bool {
 		}
 		complete = complete && err == nil
 	}
+	j.moved = moved
 	j.mu.Lock()
 	j.refusal = refused
 	j.mu.Unlock()
 	return complete
 }
 
-// try answers nil when one of the seed's addresses is connected, or has just been joined.
-func (j *Joiner) try(ctx context.Context, seed string) error {
+// try answers nil when one of the seed's addresses is connected, or has just been joined. It notes in
+// moved where this member is known at another address.
+func (j *Joiner) try(ctx context.Context, seed string, connected []string, moved map[string]bool) error {
 	addresses, err := j.resolve(ctx, seed)
 	if err != nil {
 		return err
 	}
-	connected := j.p.Connected()
 	for _, address := range addresses {
-		if slices.Contains(connected, address) {
+		if slices.Contains(connected, address) && !j.moved[address] {
 			return nil
 		}
 	}
 	var errs []error
 	for _, address := range addresses {
 		err := j.p.Join(address)
+		if errors.Is(err, members.ErrOldAddress) {
+			moved[address] = true
+		}
 		if err == nil {
 			j.joined = true
 			return nil

@@ -133,3 +133,30 @@ func TestRefusalIsKnownWhileItLasts(t *testing.T) {
 		require.Nil(t, j.Refusal())
 	})
 }
+
+func TestAMemberThatMovedSaysSoUntilItIsBelieved(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := &pool{answer: map[string]error{"10.0.0.2:8302": members.ErrOldAddress, "10.0.0.3:8302": members.ErrOldAddress}}
+		names := map[string]string{"10.0.0.2": "10.0.0.2", "10.0.0.3": "10.0.0.3"}
+		run(t, p, names, []string{"10.0.0.2:8302"}, []string{"10.0.0.3:8302"})
+		synctest.Wait()
+		require.Len(t, p.tries(), 2)
+		// Gossip works both ways from the first exchange: they are connected, and yet hold the old address.
+		p.mu.Lock()
+		p.connected = []string{"10.0.0.2:8302", "10.0.0.3:8302"}
+		p.mu.Unlock()
+		time.Sleep(10 * time.Second)
+		count := map[string]int{}
+		for _, a := range p.tries() {
+			count[a]++
+		}
+		require.GreaterOrEqual(t, count["10.0.0.2:8302"], 10, "about once a second")
+		require.GreaterOrEqual(t, count["10.0.0.3:8302"], 10, "peers of an earlier life, too")
+		p.set("10.0.0.2:8302", nil)
+		p.set("10.0.0.3:8302", nil)
+		time.Sleep(2 * time.Second)
+		before := len(p.tries())
+		time.Sleep(time.Minute)
+		require.Len(t, p.tries(), before, "believed")
+	})
+}

@@ -6,9 +6,14 @@
 package members
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 )
+
+// ErrOldAddress means that others still hold this member at an address it has left. They take the new
+// one once they have found the old one dead.
+var ErrOldAddress = errors.New("others still hold this member at its old address")
 
 // Status of a member, in Serf's words.
 type Status string

@@ -71,6 +71,8 @@ type Pool struct {
 	events chan serf.Event
 	// known is what Admit sees: Serf calls it with locks held under which its own list cannot be read.
 	known atomic.Pointer[[]members.Member]
+	// own is this member's address, heldAt another one at which somebody said it is; empty: nobody has.
+	own, heldAt atomic.Value
 	// refused is the last refusal: memberlist keeps only an error's text, Join finds the error again.
 	refused atomic.Pointer[members.Refusal]
 
@@ -98,6 +100,7 @@ func Open(cfg Config) (*Pool, error) {
 		return nil, errors.Join(fmt.Errorf("open gossip: %w", err), sockets.Shutdown())
 	}
 	p.serf = s
+	p.own.Store(p.Addr())
 	all := p.list()
 	p.known.Store(&all)
 	return p, nil
@@ -117,8 +120,9 @@ func (p *Pool) serfConfig(sockets *transport, logger *log.Logger) *serf.Config {
 	wan.SuspicionMult, wan.SuspicionMaxTimeoutMult = t.SuspicionMult, t.SuspicionMaxMult
 	wan.GossipInterval, wan.PushPullInterval = t.GossipInterval, t.PushPullInterval
 	wan.TCPTimeout = t.StreamTimeout
-	// A member that was killed may come back at another address, as containers do.
-	wan.DeadNodeReclaimTime = t.ProbeInterval
+	// A member that was killed may come back at another address, as containers do. It hears at once that it
+	// is taken for dead, and says where it is; who made it wait would have missed that.
+	wan.DeadNodeReclaimTime = time.Millisecond
 	// The default stretches probes to eight times their interval on a busy machine: too slow to promise anything.
 	wan.AwarenessMaxMultiplier = 3
 	wan.Logger, wan.LogOutput = logger, nil
@@ -190,13 +194,18 @@ func (p *Pool) Addr() string {
 }
 
 // Join exchanges members with whoever listens at ip:port. A *members.Refusal in the error's chain
-// says that one of them may not be in a pool with this member.
+// says that one of them may not be in a pool with this member, members.ErrOldAddress that somebody knows
+// this member at another address: the exchange has to be repeated until it is known at its own.
 func (p *Pool) Join(address string) error {
+	p.heldAt.Store("")
 	if _, err := p.serf.Join([]string{address}, true); err != nil {
 		if refusal := p.refusal(address, err); refusal != nil {
 			return fmt.Errorf("join gossip at %s: %w", address, refusal)
 		}
 		return errors.New(oneLine(err))
+	}
+	if old := p.heldAt.Load(); old != "" {
+		return fmt.Errorf("%w, %s", members.ErrOldAddress, old)
 	}
 	return nil
 }
@@ -294,6 +303,10 @@ type merger struct{ pool *Pool }
 func (m merger) NotifyMerge(candidates []*serf.Member) error {
 	known := m.pool.Members()
 	for _, candidate := range candidates {
+		own, _ := m.pool.own.Load().(string)
+		if c := convert(candidate); c.Name == m.pool.cfg.Self.Name && c.Status != members.Left && own != "" && c.Address != own {
+			m.pool.heldAt.Store(c.Address)
+		}
 		if refusal := m.pool.cfg.Admit(convert(candidate), known); refusal != nil {
 			m.pool.refused.Store(refusal)
 			return refusal

@@ -55,9 +55,14 @@ type node struct {
 
 func open(t *testing.T, me members.Self, gossipKey []byte, port int) *node {
 	t.Helper()
+	return openWith(t, me, gossipKey, port, fast())
+}
+
+func openWith(t *testing.T, me members.Self, gossipKey []byte, port int, timing serfpool.Timing) *node {
+	t.Helper()
 	pool, err := serfpool.Open(serfpool.Config{
 		Self: me, BindIP: "127.0.0.1", BindPort: port, Keys: [][]byte{gossipKey}, Admit: me.Admit,
-		Timing: fast(), Limits: limits(), Metrics: metrics(t, prometheus.NewRegistry()), Log: slog.New(slog.DiscardHandler),
+		Timing: timing, Limits: limits(), Metrics: metrics(t, prometheus.NewRegistry()), Log: slog.New(slog.DiscardHandler),
 	})
 	require.NoError(t, err)
 	ctx, cancel := context.WithCancel(context.Background())
@@ -139,6 +144,7 @@ func TestThreeDatacentersLiveDieAndReturn(t *testing.T) {
 	west.kill()
 	eventually(t, "it fails again", func() bool { return east.status("n1.us-west") == members.Failed })
 	west = open(t, self("us-west"), key(1), 0)
+	require.ErrorIs(t, west.Join(eu.Addr()), members.ErrOldAddress, "that is what eu said before it heard")
 	require.NoError(t, west.Join(eu.Addr()))
 	eventually(t, "and may return at another address", func() bool {
 		return east.status("n1.us-west") == members.Alive && west.status("n1.us-east") == members.Alive
@@ -207,4 +213,41 @@ func TestUnreachableSeedIsAnErrorAndNoRefusal(t *testing.T) {
 	require.Error(t, err)
 	var refusal *members.Refusal
 	require.NotErrorAs(t, err, &refusal)
+}
+
+func TestAMemberThatMovesAtOnceIsBackOnceItsOldAddressIsFoundDead(t *testing.T) {
+	slow := fast()
+	slow.PushPullInterval, slow.ReconnectInterval = time.Hour, time.Hour // neither may be what mends it
+	east, eu := openWith(t, self("us-east"), key(1), 0, slow), openWith(t, self("eu"), key(1), 0, slow)
+	west := openWith(t, self("us-west"), key(1), 0, slow)
+	require.NoError(t, west.Join(east.Addr()))
+	require.NoError(t, eu.Join(east.Addr()))
+	others := []*node{east, eu}
+	eventually(t, "they know it", func() bool {
+		return east.status("n1.us-west") == members.Alive && eu.status("n1.us-west") == members.Alive
+	})
+	west.kill()
+	west = openWith(t, self("us-west"), key(1), 0, slow)
+	for _, other := range others {
+		require.ErrorIs(t, west.Join(other.Addr()), members.ErrOldAddress, "they hold it at its old address")
+	}
+	eventually(t, "they take the new address", func() bool {
+		for _, other := range others {
+			if err := west.Join(other.Addr()); err != nil {
+				require.ErrorIs(t, err, members.ErrOldAddress)
+				return false
+			}
+		}
+		return true
+	})
+	eventually(t, "it is alive there", func() bool {
+		for _, other := range others {
+			for _, m := range other.Members() {
+				if m.Name == "n1.us-west" && (m.Address != west.Addr() || m.Status != members.Alive) {
+					return false
+				}
+			}
+		}
+		return true
+	})
 }
