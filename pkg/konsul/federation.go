@@ -98,13 +98,27 @@ type ClusterStatus struct {
 	// Leader is the id of the leading server; empty when there is none.
 	Leader  string
 	Servers []Server
-	// Healthy means that more than half of the voters are reachable and know a leader.
-	Healthy           bool
+	// Healthy means that nothing is wrong but what Problems warns of.
+	Healthy bool
+	// Available means that writes and default reads are served: a majority of the voters follows a leader.
+	Available bool
+	// Problems is what is wrong, the worst first.
+	Problems          []HealthProblem
 	FederationID      string
 	PrimaryDatacenter string
 	Epoch             uint64
 	// Time is the answering server's clock.
 	Time time.Time
+}
+
+// HealthProblem is one thing that is wrong with a datacenter.
+type HealthProblem struct {
+	// Reason is a stable name, such as "SERVER_DOWN".
+	Reason, Message, Remedy string
+	// Server and Datacenter are whom it is about; empty: the datacenter that was asked.
+	Server, Datacenter string
+	// Warning means that it makes the datacenter no less healthy.
+	Warning bool
 }
 
 // ClusterClient asks how registries are doing.
@@ -120,8 +134,13 @@ func (c *ClusterClient) Status(ctx context.Context, datacenter string) (*Cluster
 		return nil, err
 	}
 	status := &ClusterStatus{
-		Datacenter: answer.GetDatacenter(), Leader: answer.GetLeader(), Healthy: answer.GetHealthy(),
+		Datacenter: answer.GetDatacenter(), Leader: answer.GetLeader(), Healthy: answer.GetHealthy(), Available: answer.GetAvailable(),
 		FederationID: answer.GetFederationId(), PrimaryDatacenter: answer.GetPrimaryDatacenter(), Epoch: answer.GetEpoch(),
+	}
+	for _, p := range answer.GetProblems() {
+		status.Problems = append(status.Problems, HealthProblem{
+			Reason: p.GetReason(), Message: p.GetMessage(), Remedy: p.GetRemedy(), Server: p.GetServer(), Datacenter: p.GetDatacenter(), Warning: p.GetWarning(),
+		})
 	}
 	if answer.GetTime() != nil {
 		status.Time = answer.GetTime().AsTime()

@@ -2,6 +2,7 @@ package registry_test
 
 import (
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -61,6 +62,53 @@ func TestEveryServerAnswersForTheCluster(t *testing.T) {
 	require.True(t, status.GetHealthy())
 	require.Len(t, status.GetServers(), 3)
 	require.Equal(t, c.Leader().ID(), status.GetLeader())
+}
+
+func TestStatusSaysWhichServerIsDownAndWhyNothingCanBeWritten(t *testing.T) {
+	t.Parallel()
+	c := registrytest.StartCluster(t, 3)
+	leader, lost := c.Leader(), c.Follower()
+	cl := c.Client(leader)
+	problems := func() (*registryv1.ClusterStatusResponse, string) {
+		status, err := cl.Operator.ClusterStatus(cl.Ctx(), &registryv1.ClusterStatusRequest{})
+		require.NoError(t, err)
+		var text []string
+		for _, p := range status.GetProblems() {
+			text = append(text, p.GetReason()+" "+p.GetServer())
+		}
+		return status, strings.Join(text, ", ")
+	}
+	status, wrong := problems()
+	require.Empty(t, wrong)
+	require.True(t, status.GetAvailable())
+	require.True(t, status.GetHealthy())
+
+	lost.Kill()
+	status, wrong = problems()
+	require.Equal(t, "SERVER_DOWN "+lost.ID(), wrong)
+	require.True(t, status.GetAvailable(), "two of three serve")
+	require.False(t, status.GetHealthy())
+
+	for _, s := range c.Servers {
+		if s != leader && s != lost {
+			s.Kill()
+		}
+	}
+	status, wrong = problems()
+	require.Contains(t, wrong, "MAJORITY_LOST")
+	require.False(t, status.GetAvailable())
+
+	c.Eventually(func() error {
+		_, err := cl.KV.Set(cl.Ctx(), &registryv1.SetRequest{Key: "k", Value: []byte("v")})
+		if fault.ReasonOf(err) != fault.ReasonNoLeader {
+			return fmt.Errorf("still %w", err) // what was proposed before the leader stepped down has an outcome that is not known
+		}
+		f, _ := fault.As(err)
+		require.Equal(t, fault.Unavailable, f.Code())
+		require.Contains(t, f.Message(), "datacenter dc1 has had no leader")
+		require.Contains(t, f.Remedy(), "konsulctl cluster status")
+		return nil
+	})
 }
 
 func TestAcknowledgedWritesSurviveTheLeadersDeathAndAFullRestart(t *testing.T) {

@@ -37,6 +37,7 @@ import (
 	"konsul.dev/services/registry/internal/lock"
 	"konsul.dev/services/registry/internal/member"
 	"konsul.dev/services/registry/internal/raftnode"
+	"konsul.dev/services/registry/internal/skew"
 	"konsul.dev/services/registry/internal/watch"
 )
 
@@ -77,6 +78,7 @@ type Service struct {
 	audit     *audit.Log
 	core      *api.Core
 	backups   *backup.Manager
+	clocks    *skew.Meter
 	duty      *duties
 	listener  net.Listener
 	identity  identity.Source
@@ -306,6 +308,9 @@ func (s *Service) serve(source identity.Source) error {
 	if s.backups, err = s.newBackups(); err != nil {
 		return err
 	}
+	if s.clocks, err = s.newClocks(); err != nil {
+		return err
+	}
 	close(s.wired)
 	s.core = s.newCore(router, metrics)
 	guard := api.NewGuard(needs(s.state.catalog), s.audit)
@@ -325,6 +330,7 @@ func (s *Service) serve(source identity.Source) error {
 	}
 	s.group.Go("grpc", func(context.Context) error { return s.server.Serve(s.listener) })
 	s.group.Go("cluster", s.cluster.Run)
+	s.group.Go("clocks", s.clocks.Run)
 	s.server.Serving()
 	return nil
 }
@@ -353,8 +359,8 @@ func (s *Service) newCore(router *forward.Router, metrics *api.Metrics) *api.Cor
 		MaxTxnBytes: r.MaxTxnBytes, Seen: s.state.machine.Seen, Keeper: s.state.leases, Turns: lock.NewTurns(),
 		Leases: lease.Writer{Datacenter: dc, MinTTL: r.Lease.MinTTL, MaxTTL: r.Lease.MaxTTL}, Locks: lock.Writer{Delay: r.Lease.LockDelay},
 		Services: s.services, Deadlines: s.deadlines, Joiner: federation.NewJoiner(dc, s.state.machine.Seen), Router: router, Peers: s.pool, Cluster: s.cluster, Members: s.state.members,
-		Backups: s.backups,
-		ACL:     acl.Writer{Datacenter: dc}, Audit: s.audit, ResetFile: s.dir(acl.ResetFile),
+		Backups: s.backups, Clocks: s.clocks,
+		ACL: acl.Writer{Datacenter: dc}, Audit: s.audit, ResetFile: s.dir(acl.ResetFile),
 		Clock: s.deps.Clock, Metrics: metrics, Log: s.deps.Telemetry.Log, Draining: s.draining,
 		Sweeping: make(chan struct{}, 1),
 	}

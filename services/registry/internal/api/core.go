@@ -24,6 +24,7 @@ import (
 	"konsul.dev/services/registry/internal/lock"
 	"konsul.dev/services/registry/internal/member"
 	"konsul.dev/services/registry/internal/record"
+	"konsul.dev/services/registry/internal/skew"
 	"konsul.dev/services/registry/internal/watch"
 )
 
@@ -104,6 +105,14 @@ type Deadlines interface {
 	Renew(key string) bool
 }
 
+// Clocks are those of other servers and datacenters, compared with this server's.
+type Clocks interface {
+	// Of returns the latest difference of a peer; false when there is none.
+	Of(peer skew.Peer) (skew.Difference, bool)
+	// Notable returns the differences that are more than they should be, the largest first.
+	Notable() []skew.Difference
+}
+
 // Core is what the handlers share.
 type Core struct {
 	ServerID   string
@@ -134,6 +143,7 @@ type Core struct {
 	Cluster   Cluster
 	Members   *member.View
 	Backups   *backup.Manager
+	Clocks    Clocks
 	Clock     clock.Clock
 	Metrics   *Metrics
 	Log       *slog.Logger

@@ -13,12 +13,14 @@ import (
 	registryv1 "konsul.dev/proto/gen/konsul/registry/v1"
 	"konsul.dev/services/registry/internal/member"
 	"konsul.dev/services/registry/internal/record"
+	"konsul.dev/services/registry/internal/skew"
 )
 
 // statusTimeout bounds the wait for each server: an operator asks when something is wrong.
 const statusTimeout = time.Second
 
-const unreachable = "unreachable"
+// ProblemClocks says that a clock differs from this server's by more than clocks should.
+const ProblemClocks = "CLOCK_DIFFERENCE"
 
 type operatorService struct {
 	registryv1.UnimplementedOperatorServiceServer
@@ -51,7 +53,7 @@ func (s *operatorService) ServerStatus(context.Context, *registryv1.ServerStatus
 			state.Address = server.Address
 		}
 	}
-	return &registryv1.ServerStatusResponse{Server: state}, nil
+	return &registryv1.ServerStatusResponse{Server: state, Time: timestamppb.New(s.Clock.Now())}, nil
 }
 
 // ClusterStatus asks every server of the datacenter.
@@ -69,24 +71,27 @@ func (s *operatorService) ClusterStatus(ctx context.Context, _ *registryv1.Clust
 		wg.Go(func() { resp.Servers[i] = s.ask(ctx, server) })
 	}
 	wg.Wait()
-	voters, reachable := 0, 0
-	for i, server := range resp.GetServers() {
-		if !servers[i].Voter {
-			continue
+	var problems []*registryv1.HealthProblem
+	resp.Available, problems = member.Judge(resp.GetDatacenter(), resp.GetLeader(), resp.GetServers())
+	resp.Healthy = resp.GetAvailable() && len(problems) == 0
+	for _, d := range s.Clocks.Notable() {
+		problem := &registryv1.HealthProblem{
+			Reason: ProblemClocks, Message: d.Describe(), Remedy: "synchronise the clocks (NTP): certificates, tokens and lag are judged by them",
+			Server: d.Peer.Server, Warning: true,
 		}
-		voters++
-		if server.GetState() != unreachable {
-			reachable++
+		if d.Peer.Server == "" {
+			problem.Datacenter = d.Peer.Datacenter
 		}
+		problems = append(problems, problem)
 	}
-	resp.Healthy = reachable > voters/2 && resp.GetLeader() != ""
+	resp.Problems = problems
 	return resp, nil
 }
 
 func (s *operatorService) ask(ctx context.Context, server Server) *registryv1.ServerState {
 	row := s.Members.Server(server.ID)
 	lost := &registryv1.ServerState{
-		Id: server.ID, Address: server.Address, State: unreachable, Voter: server.Voter,
+		Id: server.ID, Address: server.Address, State: member.Unreachable, Voter: server.Voter,
 		GrpcAddress: row.GetAddress(), Version: row.GetVersion(), CommandVersion: row.GetCommandVersion(), Incarnation: row.GetIncarnation(),
 	}
 	if server.ID == s.ServerID {
@@ -103,7 +108,11 @@ func (s *operatorService) ask(ctx context.Context, server Server) *registryv1.Se
 	if err != nil {
 		return lost
 	}
-	return resp.GetServer()
+	state := resp.GetServer()
+	if d, ok := s.Clocks.Of(skew.Peer{Datacenter: s.Federation.Datacenter(), Server: server.ID}); ok {
+		state.ClockDifference = durationpb.New(d.By)
+	}
+	return state
 }
 
 // AddPeer adds the server at an address.

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"konsul.dev/pkg/fault"
 	federationv1 "konsul.dev/proto/gen/konsul/federation/v1"
@@ -123,5 +124,5 @@ func (s *federationService) GetFederation(context.Context, *federationv1.GetFede
 	if f == nil {
 		return nil, fault.New(fault.Unavailable, ReasonNotFounded, "this datacenter has no federation record yet").WithRetryAfter(200 * time.Millisecond)
 	}
-	return &federationv1.GetFederationResponse{Federation: f}, nil
+	return &federationv1.GetFederationResponse{Federation: f, Time: timestamppb.New(s.Clock.Now())}, nil
 }

@@ -106,8 +106,11 @@ func (r *Router) Leading(ctx context.Context) (grpc.ClientConnInterface, context
 			conn, err := r.Connections.Server(leader)
 			return conn, outgoing(ctx, hops{datacenter: h.datacenter, server: r.ServerID}), err
 		}
-		if h.server != "" || time.Now().After(deadline) || pause.Wait(ctx) != nil {
+		if h.server != "" || pause.Wait(ctx) != nil {
 			return nil, nil, err
+		}
+		if time.Now().After(deadline) {
+			return nil, nil, r.leaderless(err)
 		}
 	}
 }

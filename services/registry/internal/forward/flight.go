@@ -10,7 +10,8 @@ import (
 
 // errLeaderMoved ends a call to a server that leads no more. It is repeated at the next leader; a
 // caller sees it only when there is none in time.
-var errLeaderMoved = fault.New(fault.Unavailable, fault.ReasonNoLeader, "the leader changed while it answered").WithRetryAfter(100 * time.Millisecond)
+var errLeaderMoved = fault.New(fault.Unavailable, fault.ReasonNoLeader, "the leader changed while it answered").
+	WithRetryAfter(100 * time.Millisecond).WithRemedy("ask again")
 
 // flights are the calls that wait for a leader on another server. A leader that is paused answers
 // nothing and breaks no connection: its calls end when a new one is known.

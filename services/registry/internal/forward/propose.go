@@ -62,7 +62,11 @@ func (r *Router) Propose(ctx context.Context, cmds ...*registryv1.Command) []fsm
 			break
 		}
 	}
+	inVain := time.Now().After(deadline)
 	for i := range outcomes {
+		if inVain {
+			outcomes[i].Err = r.leaderless(outcomes[i].Err)
+		}
 		outcomes[i].Err = honest(outcomes[i].Err, sent[i])
 		if outcomes[i].Result.GetFailedReason() == fsm.FailedReused {
 			outcomes[i] = fsm.Outcome{Err: reused(cmds[i].GetRequestId())}

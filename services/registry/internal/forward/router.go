@@ -210,13 +210,26 @@ func (r *Router) onLeader(ctx context.Context, c call) (any, error) {
 	for {
 		resp, err := r.once(ctx, c)
 		sent = sent || err != nil && unsure(err)
-		if err == nil || ctx.Err() != nil || c.hops.server != "" || !repeatable(err) || time.Now().After(deadline) {
+		if err == nil || ctx.Err() != nil || c.hops.server != "" || !repeatable(err) {
 			return resp, c.honest(err, sent)
+		}
+		if time.Now().After(deadline) {
+			return resp, c.honest(r.leaderless(err), sent)
 		}
 		if pause.Wait(ctx) != nil {
 			return nil, c.honest(err, sent)
 		}
 	}
+}
+
+// leaderless returns the error of a call that has waited for a leader in vain: of the datacenter, since no other server can help.
+func (r *Router) leaderless(err error) error {
+	if fault.ReasonOf(err) != fault.ReasonNoLeader {
+		return err
+	}
+	return fault.New(fault.Unavailable, fault.ReasonNoLeader, "datacenter %s has had no leader for %s", r.Directory.Datacenter(), r.patience).
+		WithRetryAfter(time.Second).WithMeta("datacenter", r.Directory.Datacenter()).
+		WithRemedy("`konsulctl cluster status` shows which servers are up: more than half of them must be, and reach each other").Wrap(err)
 }
 
 func (c call) honest(err error, sent bool) error {

@@ -163,7 +163,8 @@ func (n *Node) noLeader() *fault.Error {
 	if r := n.refusal.Load(); r != nil && r.leader == leader {
 		return r.fault
 	}
-	f := fault.New(fault.Unavailable, fault.ReasonNoLeader, "this server does not lead its datacenter").WithRetryAfter(100 * time.Millisecond)
+	f := fault.New(fault.Unavailable, fault.ReasonNoLeader, "this server does not lead its datacenter").
+		WithRetryAfter(100 * time.Millisecond).WithRemedy("ask again; `konsulctl cluster status` shows which servers are up")
 	if leader != "" && leader != n.config.ID {
 		f = f.WithMeta("leader", leader)
 	}

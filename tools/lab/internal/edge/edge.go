@@ -28,13 +28,13 @@ func Connect(url, tokenFile, rootsFile string) (ready.Federation, error) {
 	return client{sdk: sdk}, nil
 }
 
-// Serving answers nil once the registry behind the edge is healthy and knows the token.
+// Serving answers nil once the registry behind the edge serves writes and knows the token.
 func (c client) Serving(ctx context.Context) error {
 	status, err := c.sdk.Cluster.Status(ctx, "")
 	if err != nil {
 		return fmt.Errorf("ask for the cluster's status: %w", err)
 	}
-	if !status.Healthy {
+	if !status.Available {
 		return fmt.Errorf("the registry of %s has no leader", status.Datacenter)
 	}
 	return nil

@@ -62,8 +62,10 @@ func (*GetFederationRequest) Descriptor() ([]byte, []int) {
 }
 
 type GetFederationResponse struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Federation    *Federation            `protobuf:"bytes,1,opt,name=federation,proto3" json:"federation,omitempty"`
+	state      protoimpl.MessageState `protogen:"open.v1"`
+	Federation *Federation            `protobuf:"bytes,1,opt,name=federation,proto3" json:"federation,omitempty"`
+	// The asked server's clock when it answered.
+	Time          *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=time,proto3" json:"time,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -101,6 +103,13 @@ func (*GetFederationResponse) Descriptor() ([]byte, []int) {
 func (x *GetFederationResponse) GetFederation() *Federation {
 	if x != nil {
 		return x.Federation
+	}
+	return nil
+}
+
+func (x *GetFederationResponse) GetTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Time
 	}
 	return nil
 }
@@ -409,11 +418,12 @@ var File_konsul_federation_v1_federation_proto protoreflect.FileDescriptor
 const file_konsul_federation_v1_federation_proto_rawDesc = "" +
 	"\n" +
 	"%konsul/federation/v1/federation.proto\x12\x14konsul.federation.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x16\n" +
-	"\x14GetFederationRequest\"Y\n" +
+	"\x14GetFederationRequest\"\x89\x01\n" +
 	"\x15GetFederationResponse\x12@\n" +
 	"\n" +
 	"federation\x18\x01 \x01(\v2 .konsul.federation.v1.FederationR\n" +
-	"federation\"\xf4\x01\n" +
+	"federation\x12.\n" +
+	"\x04time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\"\xf4\x01\n" +
 	"\n" +
 	"Federation\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x14\n" +
@@ -469,18 +479,19 @@ var file_konsul_federation_v1_federation_proto_goTypes = []any{
 }
 var file_konsul_federation_v1_federation_proto_depIdxs = []int32{
 	2, // 0: konsul.federation.v1.GetFederationResponse.federation:type_name -> konsul.federation.v1.Federation
-	4, // 1: konsul.federation.v1.Federation.members:type_name -> konsul.federation.v1.Datacenter
-	3, // 2: konsul.federation.v1.Federation.history:type_name -> konsul.federation.v1.Epoch
-	6, // 3: konsul.federation.v1.Epoch.began_at:type_name -> google.protobuf.Timestamp
-	6, // 4: konsul.federation.v1.Datacenter.joined_at:type_name -> google.protobuf.Timestamp
-	6, // 5: konsul.federation.v1.ReplicationCursor.source_time:type_name -> google.protobuf.Timestamp
-	0, // 6: konsul.federation.v1.FederationService.GetFederation:input_type -> konsul.federation.v1.GetFederationRequest
-	1, // 7: konsul.federation.v1.FederationService.GetFederation:output_type -> konsul.federation.v1.GetFederationResponse
-	7, // [7:8] is the sub-list for method output_type
-	6, // [6:7] is the sub-list for method input_type
-	6, // [6:6] is the sub-list for extension type_name
-	6, // [6:6] is the sub-list for extension extendee
-	0, // [0:6] is the sub-list for field type_name
+	6, // 1: konsul.federation.v1.GetFederationResponse.time:type_name -> google.protobuf.Timestamp
+	4, // 2: konsul.federation.v1.Federation.members:type_name -> konsul.federation.v1.Datacenter
+	3, // 3: konsul.federation.v1.Federation.history:type_name -> konsul.federation.v1.Epoch
+	6, // 4: konsul.federation.v1.Epoch.began_at:type_name -> google.protobuf.Timestamp
+	6, // 5: konsul.federation.v1.Datacenter.joined_at:type_name -> google.protobuf.Timestamp
+	6, // 6: konsul.federation.v1.ReplicationCursor.source_time:type_name -> google.protobuf.Timestamp
+	0, // 7: konsul.federation.v1.FederationService.GetFederation:input_type -> konsul.federation.v1.GetFederationRequest
+	1, // 8: konsul.federation.v1.FederationService.GetFederation:output_type -> konsul.federation.v1.GetFederationResponse
+	8, // [8:9] is the sub-list for method output_type
+	7, // [7:8] is the sub-list for method input_type
+	7, // [7:7] is the sub-list for extension type_name
+	7, // [7:7] is the sub-list for extension extendee
+	0, // [0:7] is the sub-list for field type_name
 }
 
 func init() { file_konsul_federation_v1_federation_proto_init() }

@@ -61,8 +61,10 @@ func (*ServerStatusRequest) Descriptor() ([]byte, []int) {
 }
 
 type ServerStatusResponse struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Server        *ServerState           `protobuf:"bytes,1,opt,name=server,proto3" json:"server,omitempty"`
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Server *ServerState           `protobuf:"bytes,1,opt,name=server,proto3" json:"server,omitempty"`
+	// The server's clock when it answered.
+	Time          *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=time,proto3" json:"time,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -100,6 +102,13 @@ func (*ServerStatusResponse) Descriptor() ([]byte, []int) {
 func (x *ServerStatusResponse) GetServer() *ServerState {
 	if x != nil {
 		return x.Server
+	}
+	return nil
+}
+
+func (x *ServerStatusResponse) GetTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Time
 	}
 	return nil
 }
@@ -170,8 +179,10 @@ type ServerState struct {
 	// The highest command version it understands.
 	CommandVersion uint32 `protobuf:"varint,13,opt,name=command_version,json=commandVersion,proto3" json:"command_version,omitempty"`
 	Incarnation    string `protobuf:"bytes,14,opt,name=incarnation,proto3" json:"incarnation,omitempty"`
-	unknownFields  protoimpl.UnknownFields
-	sizeCache      protoimpl.SizeCache
+	// How far its clock is ahead of the asked server's; negative: behind. Absent when it could not be measured.
+	ClockDifference *durationpb.Duration `protobuf:"bytes,15,opt,name=clock_difference,json=clockDifference,proto3" json:"clock_difference,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
 }
 
 func (x *ServerState) Reset() {
@@ -302,20 +313,32 @@ func (x *ServerState) GetIncarnation() string {
 	return ""
 }
 
+func (x *ServerState) GetClockDifference() *durationpb.Duration {
+	if x != nil {
+		return x.ClockDifference
+	}
+	return nil
+}
+
 type ClusterStatusResponse struct {
 	state      protoimpl.MessageState `protogen:"open.v1"`
 	Datacenter string                 `protobuf:"bytes,1,opt,name=datacenter,proto3" json:"datacenter,omitempty"`
 	// The id of the leader; empty when there is none.
 	Leader  string         `protobuf:"bytes,2,opt,name=leader,proto3" json:"leader,omitempty"`
 	Servers []*ServerState `protobuf:"bytes,3,rep,name=servers,proto3" json:"servers,omitempty"`
-	// More than half of the voters are reachable and know a leader.
-	Healthy           bool                   `protobuf:"varint,4,opt,name=healthy,proto3" json:"healthy,omitempty"`
-	FederationId      string                 `protobuf:"bytes,5,opt,name=federation_id,json=federationId,proto3" json:"federation_id,omitempty"`
-	PrimaryDatacenter string                 `protobuf:"bytes,6,opt,name=primary_datacenter,json=primaryDatacenter,proto3" json:"primary_datacenter,omitempty"`
-	Epoch             uint64                 `protobuf:"varint,7,opt,name=epoch,proto3" json:"epoch,omitempty"`
-	Time              *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=time,proto3" json:"time,omitempty"`
-	unknownFields     protoimpl.UnknownFields
-	sizeCache         protoimpl.SizeCache
+	// Nothing is wrong: every problem is a warning.
+	Healthy           bool   `protobuf:"varint,4,opt,name=healthy,proto3" json:"healthy,omitempty"`
+	FederationId      string `protobuf:"bytes,5,opt,name=federation_id,json=federationId,proto3" json:"federation_id,omitempty"`
+	PrimaryDatacenter string `protobuf:"bytes,6,opt,name=primary_datacenter,json=primaryDatacenter,proto3" json:"primary_datacenter,omitempty"`
+	Epoch             uint64 `protobuf:"varint,7,opt,name=epoch,proto3" json:"epoch,omitempty"`
+	// The asked server's clock when it answered.
+	Time *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=time,proto3" json:"time,omitempty"`
+	// More than half of the voters are reachable and follow one leader: writes and default reads are served.
+	Available bool `protobuf:"varint,9,opt,name=available,proto3" json:"available,omitempty"`
+	// What is wrong, the worst first.
+	Problems      []*HealthProblem `protobuf:"bytes,10,rep,name=problems,proto3" json:"problems,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ClusterStatusResponse) Reset() {
@@ -404,6 +427,110 @@ func (x *ClusterStatusResponse) GetTime() *timestamppb.Timestamp {
 	return nil
 }
 
+func (x *ClusterStatusResponse) GetAvailable() bool {
+	if x != nil {
+		return x.Available
+	}
+	return false
+}
+
+func (x *ClusterStatusResponse) GetProblems() []*HealthProblem {
+	if x != nil {
+		return x.Problems
+	}
+	return nil
+}
+
+// HealthProblem is one thing that is wrong with a datacenter.
+type HealthProblem struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Stable: "MAJORITY_LOST", "NO_LEADER", "SERVER_DOWN", "SERVER_ASTRAY" or "CLOCK_DIFFERENCE".
+	Reason string `protobuf:"bytes,1,opt,name=reason,proto3" json:"reason,omitempty"`
+	// For people; it names the server or the datacenter.
+	Message string `protobuf:"bytes,2,opt,name=message,proto3" json:"message,omitempty"`
+	Remedy  string `protobuf:"bytes,3,opt,name=remedy,proto3" json:"remedy,omitempty"`
+	// The server it is about; empty: the datacenter as a whole.
+	Server string `protobuf:"bytes,4,opt,name=server,proto3" json:"server,omitempty"`
+	// The other datacenter it is about; empty: none.
+	Datacenter string `protobuf:"bytes,5,opt,name=datacenter,proto3" json:"datacenter,omitempty"`
+	// It makes the datacenter no less healthy.
+	Warning       bool `protobuf:"varint,6,opt,name=warning,proto3" json:"warning,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HealthProblem) Reset() {
+	*x = HealthProblem{}
+	mi := &file_konsul_registry_v1_operator_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HealthProblem) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HealthProblem) ProtoMessage() {}
+
+func (x *HealthProblem) ProtoReflect() protoreflect.Message {
+	mi := &file_konsul_registry_v1_operator_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HealthProblem.ProtoReflect.Descriptor instead.
+func (*HealthProblem) Descriptor() ([]byte, []int) {
+	return file_konsul_registry_v1_operator_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *HealthProblem) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *HealthProblem) GetMessage() string {
+	if x != nil {
+		return x.Message
+	}
+	return ""
+}
+
+func (x *HealthProblem) GetRemedy() string {
+	if x != nil {
+		return x.Remedy
+	}
+	return ""
+}
+
+func (x *HealthProblem) GetServer() string {
+	if x != nil {
+		return x.Server
+	}
+	return ""
+}
+
+func (x *HealthProblem) GetDatacenter() string {
+	if x != nil {
+		return x.Datacenter
+	}
+	return ""
+}
+
+func (x *HealthProblem) GetWarning() bool {
+	if x != nil {
+		return x.Warning
+	}
+	return false
+}
+
 type AddPeerRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The server's gRPC address, host:port.
@@ -418,7 +545,7 @@ type AddPeerRequest struct {
 
 func (x *AddPeerRequest) Reset() {
 	*x = AddPeerRequest{}
-	mi := &file_konsul_registry_v1_operator_proto_msgTypes[5]
+	mi := &file_konsul_registry_v1_operator_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -430,7 +557,7 @@ func (x *AddPeerRequest) String() string {
 func (*AddPeerRequest) ProtoMessage() {}
 
 func (x *AddPeerRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_konsul_registry_v1_operator_proto_msgTypes[5]
+	mi := &file_konsul_registry_v1_operator_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -443,7 +570,7 @@ func (x *AddPeerRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AddPeerRequest.ProtoReflect.Descriptor instead.
 func (*AddPeerRequest) Descriptor() ([]byte, []int) {
-	return file_konsul_registry_v1_operator_proto_rawDescGZIP(), []int{5}
+	return file_konsul_registry_v1_operator_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *AddPeerRequest) GetAddress() string {
@@ -483,7 +610,7 @@ type AddPeerResponse struct {
 
 func (x *AddPeerResponse) Reset() {
 	*x = AddPeerResponse{}
-	mi := &file_konsul_registry_v1_operator_proto_msgTypes[6]
+	mi := &file_konsul_registry_v1_operator_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -495,7 +622,7 @@ func (x *AddPeerResponse) String() string {
 func (*AddPeerResponse) ProtoMessage() {}
 
 func (x *AddPeerResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_konsul_registry_v1_operator_proto_msgTypes[6]
+	mi := &file_konsul_registry_v1_operator_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -508,7 +635,7 @@ func (x *AddPeerResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AddPeerResponse.ProtoReflect.Descriptor instead.
 func (*AddPeerResponse) Descriptor() ([]byte, []int) {
-	return file_konsul_registry_v1_operator_proto_rawDescGZIP(), []int{6}
+	return file_konsul_registry_v1_operator_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *AddPeerResponse) GetMember() *Member {
@@ -529,7 +656,7 @@ type RemovePeerRequest struct {
 
 func (x *RemovePeerRequest) Reset() {
 	*x = RemovePeerRequest{}
-	mi := &file_konsul_registry_v1_operator_proto_msgTypes[7]
+	mi := &file_konsul_registry_v1_operator_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -541,7 +668,7 @@ func (x *RemovePeerRequest) String() string {
 func (*RemovePeerRequest) ProtoMessage() {}
 
 func (x *RemovePeerRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_konsul_registry_v1_operator_proto_msgTypes[7]
+	mi := &file_konsul_registry_v1_operator_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -554,7 +681,7 @@ func (x *RemovePeerRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemovePeerRequest.ProtoReflect.Descriptor instead.
 func (*RemovePeerRequest) Descriptor() ([]byte, []int) {
-	return file_konsul_registry_v1_operator_proto_rawDescGZIP(), []int{7}
+	return file_konsul_registry_v1_operator_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *RemovePeerRequest) GetId() string {
@@ -588,7 +715,7 @@ type RemovePeerResponse struct {
 
 func (x *RemovePeerResponse) Reset() {
 	*x = RemovePeerResponse{}
-	mi := &file_konsul_registry_v1_operator_proto_msgTypes[8]
+	mi := &file_konsul_registry_v1_operator_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -600,7 +727,7 @@ func (x *RemovePeerResponse) String() string {
 func (*RemovePeerResponse) ProtoMessage() {}
 
 func (x *RemovePeerResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_konsul_registry_v1_operator_proto_msgTypes[8]
+	mi := &file_konsul_registry_v1_operator_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -613,7 +740,7 @@ func (x *RemovePeerResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemovePeerResponse.ProtoReflect.Descriptor instead.
 func (*RemovePeerResponse) Descriptor() ([]byte, []int) {
-	return file_konsul_registry_v1_operator_proto_rawDescGZIP(), []int{8}
+	return file_konsul_registry_v1_operator_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *RemovePeerResponse) GetLeader() string {
@@ -635,7 +762,7 @@ type TransferLeadershipRequest struct {
 
 func (x *TransferLeadershipRequest) Reset() {
 	*x = TransferLeadershipRequest{}
-	mi := &file_konsul_registry_v1_operator_proto_msgTypes[9]
+	mi := &file_konsul_registry_v1_operator_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -647,7 +774,7 @@ func (x *TransferLeadershipRequest) String() string {
 func (*TransferLeadershipRequest) ProtoMessage() {}
 
 func (x *TransferLeadershipRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_konsul_registry_v1_operator_proto_msgTypes[9]
+	mi := &file_konsul_registry_v1_operator_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -660,7 +787,7 @@ func (x *TransferLeadershipRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TransferLeadershipRequest.ProtoReflect.Descriptor instead.
 func (*TransferLeadershipRequest) Descriptor() ([]byte, []int) {
-	return file_konsul_registry_v1_operator_proto_rawDescGZIP(), []int{9}
+	return file_konsul_registry_v1_operator_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *TransferLeadershipRequest) GetId() string {
@@ -694,7 +821,7 @@ type TransferLeadershipResponse struct {
 
 func (x *TransferLeadershipResponse) Reset() {
 	*x = TransferLeadershipResponse{}
-	mi := &file_konsul_registry_v1_operator_proto_msgTypes[10]
+	mi := &file_konsul_registry_v1_operator_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -706,7 +833,7 @@ func (x *TransferLeadershipResponse) String() string {
 func (*TransferLeadershipResponse) ProtoMessage() {}
 
 func (x *TransferLeadershipResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_konsul_registry_v1_operator_proto_msgTypes[10]
+	mi := &file_konsul_registry_v1_operator_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -719,7 +846,7 @@ func (x *TransferLeadershipResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TransferLeadershipResponse.ProtoReflect.Descriptor instead.
 func (*TransferLeadershipResponse) Descriptor() ([]byte, []int) {
-	return file_konsul_registry_v1_operator_proto_rawDescGZIP(), []int{10}
+	return file_konsul_registry_v1_operator_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *TransferLeadershipResponse) GetFrom() string {
@@ -756,7 +883,7 @@ type AutopilotConfig struct {
 
 func (x *AutopilotConfig) Reset() {
 	*x = AutopilotConfig{}
-	mi := &file_konsul_registry_v1_operator_proto_msgTypes[11]
+	mi := &file_konsul_registry_v1_operator_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -768,7 +895,7 @@ func (x *AutopilotConfig) String() string {
 func (*AutopilotConfig) ProtoMessage() {}
 
 func (x *AutopilotConfig) ProtoReflect() protoreflect.Message {
-	mi := &file_konsul_registry_v1_operator_proto_msgTypes[11]
+	mi := &file_konsul_registry_v1_operator_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -781,7 +908,7 @@ func (x *AutopilotConfig) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AutopilotConfig.ProtoReflect.Descriptor instead.
 func (*AutopilotConfig) Descriptor() ([]byte, []int) {
-	return file_konsul_registry_v1_operator_proto_rawDescGZIP(), []int{11}
+	return file_konsul_registry_v1_operator_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *AutopilotConfig) GetCleanupDeadServers() bool {
@@ -835,7 +962,7 @@ type GetAutopilotConfigRequest struct {
 
 func (x *GetAutopilotConfigRequest) Reset() {
 	*x = GetAutopilotConfigRequest{}
-	mi := &file_konsul_registry_v1_operator_proto_msgTypes[12]
+	mi := &file_konsul_registry_v1_operator_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -847,7 +974,7 @@ func (x *GetAutopilotConfigRequest) String() string {
 func (*GetAutopilotConfigRequest) ProtoMessage() {}
 
 func (x *GetAutopilotConfigRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_konsul_registry_v1_operator_proto_msgTypes[12]
+	mi := &file_konsul_registry_v1_operator_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -860,7 +987,7 @@ func (x *GetAutopilotConfigRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetAutopilotConfigRequest.ProtoReflect.Descriptor instead.
 func (*GetAutopilotConfigRequest) Descriptor() ([]byte, []int) {
-	return file_konsul_registry_v1_operator_proto_rawDescGZIP(), []int{12}
+	return file_konsul_registry_v1_operator_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *GetAutopilotConfigRequest) GetDatacenter() string {
@@ -881,7 +1008,7 @@ type GetAutopilotConfigResponse struct {
 
 func (x *GetAutopilotConfigResponse) Reset() {
 	*x = GetAutopilotConfigResponse{}
-	mi := &file_konsul_registry_v1_operator_proto_msgTypes[13]
+	mi := &file_konsul_registry_v1_operator_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -893,7 +1020,7 @@ func (x *GetAutopilotConfigResponse) String() string {
 func (*GetAutopilotConfigResponse) ProtoMessage() {}
 
 func (x *GetAutopilotConfigResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_konsul_registry_v1_operator_proto_msgTypes[13]
+	mi := &file_konsul_registry_v1_operator_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -906,7 +1033,7 @@ func (x *GetAutopilotConfigResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetAutopilotConfigResponse.ProtoReflect.Descriptor instead.
 func (*GetAutopilotConfigResponse) Descriptor() ([]byte, []int) {
-	return file_konsul_registry_v1_operator_proto_rawDescGZIP(), []int{13}
+	return file_konsul_registry_v1_operator_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *GetAutopilotConfigResponse) GetConfig() *AutopilotConfig {
@@ -936,7 +1063,7 @@ type SetAutopilotConfigRequest struct {
 
 func (x *SetAutopilotConfigRequest) Reset() {
 	*x = SetAutopilotConfigRequest{}
-	mi := &file_konsul_registry_v1_operator_proto_msgTypes[14]
+	mi := &file_konsul_registry_v1_operator_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -948,7 +1075,7 @@ func (x *SetAutopilotConfigRequest) String() string {
 func (*SetAutopilotConfigRequest) ProtoMessage() {}
 
 func (x *SetAutopilotConfigRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_konsul_registry_v1_operator_proto_msgTypes[14]
+	mi := &file_konsul_registry_v1_operator_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -961,7 +1088,7 @@ func (x *SetAutopilotConfigRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetAutopilotConfigRequest.ProtoReflect.Descriptor instead.
 func (*SetAutopilotConfigRequest) Descriptor() ([]byte, []int) {
-	return file_konsul_registry_v1_operator_proto_rawDescGZIP(), []int{14}
+	return file_konsul_registry_v1_operator_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *SetAutopilotConfigRequest) GetConfig() *AutopilotConfig {
@@ -1002,7 +1129,7 @@ type SetAutopilotConfigResponse struct {
 
 func (x *SetAutopilotConfigResponse) Reset() {
 	*x = SetAutopilotConfigResponse{}
-	mi := &file_konsul_registry_v1_operator_proto_msgTypes[15]
+	mi := &file_konsul_registry_v1_operator_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1014,7 +1141,7 @@ func (x *SetAutopilotConfigResponse) String() string {
 func (*SetAutopilotConfigResponse) ProtoMessage() {}
 
 func (x *SetAutopilotConfigResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_konsul_registry_v1_operator_proto_msgTypes[15]
+	mi := &file_konsul_registry_v1_operator_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1027,7 +1154,7 @@ func (x *SetAutopilotConfigResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetAutopilotConfigResponse.ProtoReflect.Descriptor instead.
 func (*SetAutopilotConfigResponse) Descriptor() ([]byte, []int) {
-	return file_konsul_registry_v1_operator_proto_rawDescGZIP(), []int{15}
+	return file_konsul_registry_v1_operator_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *SetAutopilotConfigResponse) GetConfig() *AutopilotConfig {
@@ -1053,7 +1180,7 @@ type GetAutopilotStateRequest struct {
 
 func (x *GetAutopilotStateRequest) Reset() {
 	*x = GetAutopilotStateRequest{}
-	mi := &file_konsul_registry_v1_operator_proto_msgTypes[16]
+	mi := &file_konsul_registry_v1_operator_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1065,7 +1192,7 @@ func (x *GetAutopilotStateRequest) String() string {
 func (*GetAutopilotStateRequest) ProtoMessage() {}
 
 func (x *GetAutopilotStateRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_konsul_registry_v1_operator_proto_msgTypes[16]
+	mi := &file_konsul_registry_v1_operator_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1078,7 +1205,7 @@ func (x *GetAutopilotStateRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetAutopilotStateRequest.ProtoReflect.Descriptor instead.
 func (*GetAutopilotStateRequest) Descriptor() ([]byte, []int) {
-	return file_konsul_registry_v1_operator_proto_rawDescGZIP(), []int{16}
+	return file_konsul_registry_v1_operator_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *GetAutopilotStateRequest) GetDatacenter() string {
@@ -1103,7 +1230,7 @@ type GetAutopilotStateResponse struct {
 
 func (x *GetAutopilotStateResponse) Reset() {
 	*x = GetAutopilotStateResponse{}
-	mi := &file_konsul_registry_v1_operator_proto_msgTypes[17]
+	mi := &file_konsul_registry_v1_operator_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1115,7 +1242,7 @@ func (x *GetAutopilotStateResponse) String() string {
 func (*GetAutopilotStateResponse) ProtoMessage() {}
 
 func (x *GetAutopilotStateResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_konsul_registry_v1_operator_proto_msgTypes[17]
+	mi := &file_konsul_registry_v1_operator_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1128,7 +1255,7 @@ func (x *GetAutopilotStateResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetAutopilotStateResponse.ProtoReflect.Descriptor instead.
 func (*GetAutopilotStateResponse) Descriptor() ([]byte, []int) {
-	return file_konsul_registry_v1_operator_proto_rawDescGZIP(), []int{17}
+	return file_konsul_registry_v1_operator_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *GetAutopilotStateResponse) GetHealthy() bool {
@@ -1188,7 +1315,7 @@ type ServerHealth struct {
 
 func (x *ServerHealth) Reset() {
 	*x = ServerHealth{}
-	mi := &file_konsul_registry_v1_operator_proto_msgTypes[18]
+	mi := &file_konsul_registry_v1_operator_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1200,7 +1327,7 @@ func (x *ServerHealth) String() string {
 func (*ServerHealth) ProtoMessage() {}
 
 func (x *ServerHealth) ProtoReflect() protoreflect.Message {
-	mi := &file_konsul_registry_v1_operator_proto_msgTypes[18]
+	mi := &file_konsul_registry_v1_operator_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1213,7 +1340,7 @@ func (x *ServerHealth) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ServerHealth.ProtoReflect.Descriptor instead.
 func (*ServerHealth) Descriptor() ([]byte, []int) {
-	return file_konsul_registry_v1_operator_proto_rawDescGZIP(), []int{18}
+	return file_konsul_registry_v1_operator_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *ServerHealth) GetId() string {
@@ -1291,13 +1418,14 @@ var File_konsul_registry_v1_operator_proto protoreflect.FileDescriptor
 const file_konsul_registry_v1_operator_proto_rawDesc = "" +
 	"\n" +
 	"!konsul/registry/v1/operator.proto\x12\x12konsul.registry.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1fkonsul/registry/v1/record.proto\"\x15\n" +
-	"\x13ServerStatusRequest\"O\n" +
+	"\x13ServerStatusRequest\"\x7f\n" +
 	"\x14ServerStatusResponse\x127\n" +
-	"\x06server\x18\x01 \x01(\v2\x1f.konsul.registry.v1.ServerStateR\x06server\"6\n" +
+	"\x06server\x18\x01 \x01(\v2\x1f.konsul.registry.v1.ServerStateR\x06server\x12.\n" +
+	"\x04time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\"6\n" +
 	"\x14ClusterStatusRequest\x12\x1e\n" +
 	"\n" +
 	"datacenter\x18\x01 \x01(\tR\n" +
-	"datacenter\"\xcf\x03\n" +
+	"datacenter\"\x95\x04\n" +
 	"\vServerState\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x18\n" +
 	"\aaddress\x18\x02 \x01(\tR\aaddress\x12\x14\n" +
@@ -1313,7 +1441,8 @@ const file_konsul_registry_v1_operator_proto_rawDesc = "" +
 	"\flast_contact\x18\v \x01(\v2\x19.google.protobuf.DurationR\vlastContact\x12\"\n" +
 	"\rlast_log_term\x18\f \x01(\x04R\vlastLogTerm\x12'\n" +
 	"\x0fcommand_version\x18\r \x01(\rR\x0ecommandVersion\x12 \n" +
-	"\vincarnation\x18\x0e \x01(\tR\vincarnation\"\xbe\x02\n" +
+	"\vincarnation\x18\x0e \x01(\tR\vincarnation\x12D\n" +
+	"\x10clock_difference\x18\x0f \x01(\v2\x19.google.protobuf.DurationR\x0fclockDifference\"\x9b\x03\n" +
 	"\x15ClusterStatusResponse\x12\x1e\n" +
 	"\n" +
 	"datacenter\x18\x01 \x01(\tR\n" +
@@ -1324,7 +1453,19 @@ const file_konsul_registry_v1_operator_proto_rawDesc = "" +
 	"\rfederation_id\x18\x05 \x01(\tR\ffederationId\x12-\n" +
 	"\x12primary_datacenter\x18\x06 \x01(\tR\x11primaryDatacenter\x12\x14\n" +
 	"\x05epoch\x18\a \x01(\x04R\x05epoch\x12.\n" +
-	"\x04time\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\x04time\"y\n" +
+	"\x04time\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x1c\n" +
+	"\tavailable\x18\t \x01(\bR\tavailable\x12=\n" +
+	"\bproblems\x18\n" +
+	" \x03(\v2!.konsul.registry.v1.HealthProblemR\bproblems\"\xab\x01\n" +
+	"\rHealthProblem\x12\x16\n" +
+	"\x06reason\x18\x01 \x01(\tR\x06reason\x12\x18\n" +
+	"\amessage\x18\x02 \x01(\tR\amessage\x12\x16\n" +
+	"\x06remedy\x18\x03 \x01(\tR\x06remedy\x12\x16\n" +
+	"\x06server\x18\x04 \x01(\tR\x06server\x12\x1e\n" +
+	"\n" +
+	"datacenter\x18\x05 \x01(\tR\n" +
+	"datacenter\x12\x18\n" +
+	"\awarning\x18\x06 \x01(\bR\awarning\"y\n" +
 	"\x0eAddPeerRequest\x12\x18\n" +
 	"\aaddress\x18\x01 \x01(\tR\aaddress\x12\x0e\n" +
 	"\x02id\x18\x02 \x01(\tR\x02id\x12\x1e\n" +
@@ -1431,67 +1572,71 @@ func file_konsul_registry_v1_operator_proto_rawDescGZIP() []byte {
 	return file_konsul_registry_v1_operator_proto_rawDescData
 }
 
-var file_konsul_registry_v1_operator_proto_msgTypes = make([]protoimpl.MessageInfo, 19)
+var file_konsul_registry_v1_operator_proto_msgTypes = make([]protoimpl.MessageInfo, 20)
 var file_konsul_registry_v1_operator_proto_goTypes = []any{
 	(*ServerStatusRequest)(nil),        // 0: konsul.registry.v1.ServerStatusRequest
 	(*ServerStatusResponse)(nil),       // 1: konsul.registry.v1.ServerStatusResponse
 	(*ClusterStatusRequest)(nil),       // 2: konsul.registry.v1.ClusterStatusRequest
 	(*ServerState)(nil),                // 3: konsul.registry.v1.ServerState
 	(*ClusterStatusResponse)(nil),      // 4: konsul.registry.v1.ClusterStatusResponse
-	(*AddPeerRequest)(nil),             // 5: konsul.registry.v1.AddPeerRequest
-	(*AddPeerResponse)(nil),            // 6: konsul.registry.v1.AddPeerResponse
-	(*RemovePeerRequest)(nil),          // 7: konsul.registry.v1.RemovePeerRequest
-	(*RemovePeerResponse)(nil),         // 8: konsul.registry.v1.RemovePeerResponse
-	(*TransferLeadershipRequest)(nil),  // 9: konsul.registry.v1.TransferLeadershipRequest
-	(*TransferLeadershipResponse)(nil), // 10: konsul.registry.v1.TransferLeadershipResponse
-	(*AutopilotConfig)(nil),            // 11: konsul.registry.v1.AutopilotConfig
-	(*GetAutopilotConfigRequest)(nil),  // 12: konsul.registry.v1.GetAutopilotConfigRequest
-	(*GetAutopilotConfigResponse)(nil), // 13: konsul.registry.v1.GetAutopilotConfigResponse
-	(*SetAutopilotConfigRequest)(nil),  // 14: konsul.registry.v1.SetAutopilotConfigRequest
-	(*SetAutopilotConfigResponse)(nil), // 15: konsul.registry.v1.SetAutopilotConfigResponse
-	(*GetAutopilotStateRequest)(nil),   // 16: konsul.registry.v1.GetAutopilotStateRequest
-	(*GetAutopilotStateResponse)(nil),  // 17: konsul.registry.v1.GetAutopilotStateResponse
-	(*ServerHealth)(nil),               // 18: konsul.registry.v1.ServerHealth
-	(*durationpb.Duration)(nil),        // 19: google.protobuf.Duration
+	(*HealthProblem)(nil),              // 5: konsul.registry.v1.HealthProblem
+	(*AddPeerRequest)(nil),             // 6: konsul.registry.v1.AddPeerRequest
+	(*AddPeerResponse)(nil),            // 7: konsul.registry.v1.AddPeerResponse
+	(*RemovePeerRequest)(nil),          // 8: konsul.registry.v1.RemovePeerRequest
+	(*RemovePeerResponse)(nil),         // 9: konsul.registry.v1.RemovePeerResponse
+	(*TransferLeadershipRequest)(nil),  // 10: konsul.registry.v1.TransferLeadershipRequest
+	(*TransferLeadershipResponse)(nil), // 11: konsul.registry.v1.TransferLeadershipResponse
+	(*AutopilotConfig)(nil),            // 12: konsul.registry.v1.AutopilotConfig
+	(*GetAutopilotConfigRequest)(nil),  // 13: konsul.registry.v1.GetAutopilotConfigRequest
+	(*GetAutopilotConfigResponse)(nil), // 14: konsul.registry.v1.GetAutopilotConfigResponse
+	(*SetAutopilotConfigRequest)(nil),  // 15: konsul.registry.v1.SetAutopilotConfigRequest
+	(*SetAutopilotConfigResponse)(nil), // 16: konsul.registry.v1.SetAutopilotConfigResponse
+	(*GetAutopilotStateRequest)(nil),   // 17: konsul.registry.v1.GetAutopilotStateRequest
+	(*GetAutopilotStateResponse)(nil),  // 18: konsul.registry.v1.GetAutopilotStateResponse
+	(*ServerHealth)(nil),               // 19: konsul.registry.v1.ServerHealth
 	(*timestamppb.Timestamp)(nil),      // 20: google.protobuf.Timestamp
-	(*Member)(nil),                     // 21: konsul.registry.v1.Member
+	(*durationpb.Duration)(nil),        // 21: google.protobuf.Duration
+	(*Member)(nil),                     // 22: konsul.registry.v1.Member
 }
 var file_konsul_registry_v1_operator_proto_depIdxs = []int32{
 	3,  // 0: konsul.registry.v1.ServerStatusResponse.server:type_name -> konsul.registry.v1.ServerState
-	19, // 1: konsul.registry.v1.ServerState.last_contact:type_name -> google.protobuf.Duration
-	3,  // 2: konsul.registry.v1.ClusterStatusResponse.servers:type_name -> konsul.registry.v1.ServerState
-	20, // 3: konsul.registry.v1.ClusterStatusResponse.time:type_name -> google.protobuf.Timestamp
-	21, // 4: konsul.registry.v1.AddPeerResponse.member:type_name -> konsul.registry.v1.Member
-	19, // 5: konsul.registry.v1.AutopilotConfig.dead_server_after:type_name -> google.protobuf.Duration
-	19, // 6: konsul.registry.v1.AutopilotConfig.last_contact_threshold:type_name -> google.protobuf.Duration
-	19, // 7: konsul.registry.v1.AutopilotConfig.server_stabilization_time:type_name -> google.protobuf.Duration
-	11, // 8: konsul.registry.v1.GetAutopilotConfigResponse.config:type_name -> konsul.registry.v1.AutopilotConfig
-	11, // 9: konsul.registry.v1.SetAutopilotConfigRequest.config:type_name -> konsul.registry.v1.AutopilotConfig
-	11, // 10: konsul.registry.v1.SetAutopilotConfigResponse.config:type_name -> konsul.registry.v1.AutopilotConfig
-	18, // 11: konsul.registry.v1.GetAutopilotStateResponse.servers:type_name -> konsul.registry.v1.ServerHealth
-	19, // 12: konsul.registry.v1.ServerHealth.last_contact:type_name -> google.protobuf.Duration
-	20, // 13: konsul.registry.v1.ServerHealth.stable_since:type_name -> google.protobuf.Timestamp
-	2,  // 14: konsul.registry.v1.OperatorService.ClusterStatus:input_type -> konsul.registry.v1.ClusterStatusRequest
-	0,  // 15: konsul.registry.v1.OperatorService.ServerStatus:input_type -> konsul.registry.v1.ServerStatusRequest
-	5,  // 16: konsul.registry.v1.OperatorService.AddPeer:input_type -> konsul.registry.v1.AddPeerRequest
-	7,  // 17: konsul.registry.v1.OperatorService.RemovePeer:input_type -> konsul.registry.v1.RemovePeerRequest
-	9,  // 18: konsul.registry.v1.OperatorService.TransferLeadership:input_type -> konsul.registry.v1.TransferLeadershipRequest
-	12, // 19: konsul.registry.v1.OperatorService.GetAutopilotConfig:input_type -> konsul.registry.v1.GetAutopilotConfigRequest
-	14, // 20: konsul.registry.v1.OperatorService.SetAutopilotConfig:input_type -> konsul.registry.v1.SetAutopilotConfigRequest
-	16, // 21: konsul.registry.v1.OperatorService.GetAutopilotState:input_type -> konsul.registry.v1.GetAutopilotStateRequest
-	4,  // 22: konsul.registry.v1.OperatorService.ClusterStatus:output_type -> konsul.registry.v1.ClusterStatusResponse
-	1,  // 23: konsul.registry.v1.OperatorService.ServerStatus:output_type -> konsul.registry.v1.ServerStatusResponse
-	6,  // 24: konsul.registry.v1.OperatorService.AddPeer:output_type -> konsul.registry.v1.AddPeerResponse
-	8,  // 25: konsul.registry.v1.OperatorService.RemovePeer:output_type -> konsul.registry.v1.RemovePeerResponse
-	10, // 26: konsul.registry.v1.OperatorService.TransferLeadership:output_type -> konsul.registry.v1.TransferLeadershipResponse
-	13, // 27: konsul.registry.v1.OperatorService.GetAutopilotConfig:output_type -> konsul.registry.v1.GetAutopilotConfigResponse
-	15, // 28: konsul.registry.v1.OperatorService.SetAutopilotConfig:output_type -> konsul.registry.v1.SetAutopilotConfigResponse
-	17, // 29: konsul.registry.v1.OperatorService.GetAutopilotState:output_type -> konsul.registry.v1.GetAutopilotStateResponse
-	22, // [22:30] is the sub-list for method output_type
-	14, // [14:22] is the sub-list for method input_type
-	14, // [14:14] is the sub-list for extension type_name
-	14, // [14:14] is the sub-list for extension extendee
-	0,  // [0:14] is the sub-list for field type_name
+	20, // 1: konsul.registry.v1.ServerStatusResponse.time:type_name -> google.protobuf.Timestamp
+	21, // 2: konsul.registry.v1.ServerState.last_contact:type_name -> google.protobuf.Duration
+	21, // 3: konsul.registry.v1.ServerState.clock_difference:type_name -> google.protobuf.Duration
+	3,  // 4: konsul.registry.v1.ClusterStatusResponse.servers:type_name -> konsul.registry.v1.ServerState
+	20, // 5: konsul.registry.v1.ClusterStatusResponse.time:type_name -> google.protobuf.Timestamp
+	5,  // 6: konsul.registry.v1.ClusterStatusResponse.problems:type_name -> konsul.registry.v1.HealthProblem
+	22, // 7: konsul.registry.v1.AddPeerResponse.member:type_name -> konsul.registry.v1.Member
+	21, // 8: konsul.registry.v1.AutopilotConfig.dead_server_after:type_name -> google.protobuf.Duration
+	21, // 9: konsul.registry.v1.AutopilotConfig.last_contact_threshold:type_name -> google.protobuf.Duration
+	21, // 10: konsul.registry.v1.AutopilotConfig.server_stabilization_time:type_name -> google.protobuf.Duration
+	12, // 11: konsul.registry.v1.GetAutopilotConfigResponse.config:type_name -> konsul.registry.v1.AutopilotConfig
+	12, // 12: konsul.registry.v1.SetAutopilotConfigRequest.config:type_name -> konsul.registry.v1.AutopilotConfig
+	12, // 13: konsul.registry.v1.SetAutopilotConfigResponse.config:type_name -> konsul.registry.v1.AutopilotConfig
+	19, // 14: konsul.registry.v1.GetAutopilotStateResponse.servers:type_name -> konsul.registry.v1.ServerHealth
+	21, // 15: konsul.registry.v1.ServerHealth.last_contact:type_name -> google.protobuf.Duration
+	20, // 16: konsul.registry.v1.ServerHealth.stable_since:type_name -> google.protobuf.Timestamp
+	2,  // 17: konsul.registry.v1.OperatorService.ClusterStatus:input_type -> konsul.registry.v1.ClusterStatusRequest
+	0,  // 18: konsul.registry.v1.OperatorService.ServerStatus:input_type -> konsul.registry.v1.ServerStatusRequest
+	6,  // 19: konsul.registry.v1.OperatorService.AddPeer:input_type -> konsul.registry.v1.AddPeerRequest
+	8,  // 20: konsul.registry.v1.OperatorService.RemovePeer:input_type -> konsul.registry.v1.RemovePeerRequest
+	10, // 21: konsul.registry.v1.OperatorService.TransferLeadership:input_type -> konsul.registry.v1.TransferLeadershipRequest
+	13, // 22: konsul.registry.v1.OperatorService.GetAutopilotConfig:input_type -> konsul.registry.v1.GetAutopilotConfigRequest
+	15, // 23: konsul.registry.v1.OperatorService.SetAutopilotConfig:input_type -> konsul.registry.v1.SetAutopilotConfigRequest
+	17, // 24: konsul.registry.v1.OperatorService.GetAutopilotState:input_type -> konsul.registry.v1.GetAutopilotStateRequest
+	4,  // 25: konsul.registry.v1.OperatorService.ClusterStatus:output_type -> konsul.registry.v1.ClusterStatusResponse
+	1,  // 26: konsul.registry.v1.OperatorService.ServerStatus:output_type -> konsul.registry.v1.ServerStatusResponse
+	7,  // 27: konsul.registry.v1.OperatorService.AddPeer:output_type -> konsul.registry.v1.AddPeerResponse
+	9,  // 28: konsul.registry.v1.OperatorService.RemovePeer:output_type -> konsul.registry.v1.RemovePeerResponse
+	11, // 29: konsul.registry.v1.OperatorService.TransferLeadership:output_type -> konsul.registry.v1.TransferLeadershipResponse
+	14, // 30: konsul.registry.v1.OperatorService.GetAutopilotConfig:output_type -> konsul.registry.v1.GetAutopilotConfigResponse
+	16, // 31: konsul.registry.v1.OperatorService.SetAutopilotConfig:output_type -> konsul.registry.v1.SetAutopilotConfigResponse
+	18, // 32: konsul.registry.v1.OperatorService.GetAutopilotState:output_type -> konsul.registry.v1.GetAutopilotStateResponse
+	25, // [25:33] is the sub-list for method output_type
+	17, // [17:25] is the sub-list for method input_type
+	17, // [17:17] is the sub-list for extension type_name
+	17, // [17:17] is the sub-list for extension extendee
+	0,  // [0:17] is the sub-list for field type_name
 }
 
 func init() { file_konsul_registry_v1_operator_proto_init() }
@@ -1500,15 +1645,15 @@ func file_konsul_registry_v1_operator_proto_init() {
 		return
 	}
 	file_konsul_registry_v1_record_proto_init()
-	file_konsul_registry_v1_operator_proto_msgTypes[11].OneofWrappers = []any{}
-	file_konsul_registry_v1_operator_proto_msgTypes[14].OneofWrappers = []any{}
+	file_konsul_registry_v1_operator_proto_msgTypes[12].OneofWrappers = []any{}
+	file_konsul_registry_v1_operator_proto_msgTypes[15].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_konsul_registry_v1_operator_proto_rawDesc), len(file_konsul_registry_v1_operator_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   19,
+			NumMessages:   20,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
