@@ -56,7 +56,7 @@ type WAN struct {
 	Enabled bool `koanf:"enabled"`
 	// BindAddr is host:port for TCP and UDP.
 	BindAddr string `koanf:"bind_addr"`
-	// AdvertiseAddr is host:port as other datacenters reach it; a host name is resolved at start.
+	// AdvertiseAddr is host:port as other datacenters reach it; gossip begins once DNS knows a host name.
 	AdvertiseAddr string `koanf:"advertise_addr"`
 	// Members lists the other datacenters' gossip addresses (used in the primary).
 	Members []string `koanf:"members"`

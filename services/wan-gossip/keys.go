@@ -6,24 +6,20 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
+	"sync"
 	"time"
 
 	cav1 "konsul.dev/proto/gen/konsul/ca/v1"
 
-	"konsul.dev/pkg/backoff"
 	"konsul.dev/pkg/fault"
 	"konsul.dev/pkg/obs"
 	"konsul.dev/services/wan-gossip/internal/keyfile"
 )
 
-// How the ca is asked. While there is a kept copy, a ca that does not answer holds up a start for one callTimeout only.
-const (
-	keyCallTimeout = 3 * time.Second
-	keyRetryMin    = 200 * time.Millisecond
-	keyRetryMax    = 5 * time.Second
-)
+// keyCallTimeout is how long a ca that does not answer holds up a start.
+const keyCallTimeout = 3 * time.Second
 
-// ReasonNoGossipKey is the reason of a start without any gossip key to be had.
+// ReasonNoGossipKey is the reason of a pool that waits for a first gossip key.
 const ReasonNoGossipKey = "NO_GOSSIP_KEY"
 
 // keys gets the federation's gossip keys from the ca and keeps a sealed copy.
@@ -32,32 +28,39 @@ type keys struct {
 	ca      cav1.CertificateServiceClient
 	log     *slog.Logger
 	current [][]byte
+	// kept is the sealed copy, read once.
+	kept func() [][]byte
 }
 
-// obtain answers the ca's keys; while it is away, the kept ones; while there are none, it waits until ctx ends.
+func newKeys(box *keyfile.Box, ca cav1.CertificateServiceClient, log *slog.Logger) *keys {
+	return &keys{box: box, ca: ca, log: log, kept: sync.OnceValue(func() [][]byte {
+		kept, err := box.Load()
+		if err != nil {
+			log.Warn("kept gossip keys are of no use; asking the ca", obs.KeyError, err)
+		}
+		return kept
+	})}
+}
+
+// obtain answers the ca's keys, and the kept ones while it is away; Unavailable while there are none.
 func (k *keys) obtain(ctx context.Context) ([][]byte, error) {
-	kept, err := k.box.Load()
-	if err != nil {
-		k.log.Warn("kept gossip keys are of no use; asking the ca", obs.KeyError, err)
-	}
-	for pause := backoff.New(keyRetryMin, keyRetryMax); ; {
-		asked, err := k.ask(ctx)
-		switch {
-		case err == nil:
-			k.keep(asked)
-			return asked, nil
-		case len(kept) > 0:
+	kept := k.kept()
+	asked, err := k.ask(ctx)
+	switch {
+	case err == nil:
+		k.keep(asked)
+		return asked, nil
+	case len(kept) > 0:
+		if k.current == nil {
 			k.log.Warn("ca is away; gossip starts with the kept keys", obs.KeyError, err)
-			k.current = kept
-			return kept, nil
-		case fault.CodeOf(err) == fault.PermissionDenied:
-			return nil, fmt.Errorf("get gossip key from ca: %w", err)
 		}
-		k.log.Warn("ca gives no gossip key yet; waiting", obs.KeyError, err)
-		if pause.Wait(ctx) != nil {
-			return nil, fault.New(fault.Unavailable, ReasonNoGossipKey, "the ca gave no gossip key, and none is kept here").
-				WithRemedy("start the datacenter's ca; see endpoints.ca").Wrap(err)
-		}
+		k.current = kept
+		return kept, nil
+	case fault.CodeOf(err) == fault.PermissionDenied:
+		return nil, fmt.Errorf("get gossip key from ca: %w", err)
+	default:
+		return nil, fault.New(fault.Unavailable, ReasonNoGossipKey, "the ca gave no gossip key, and none is kept here").
+			WithRemedy("start the datacenter's ca; see endpoints.ca").Wrap(err)
 	}
 }
 

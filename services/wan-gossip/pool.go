@@ -14,7 +14,6 @@ import (
 
 	"github.com/google/uuid"
 
-	"konsul.dev/pkg/backoff"
 	"konsul.dev/pkg/config"
 	"konsul.dev/pkg/fault"
 	"konsul.dev/pkg/identity"
@@ -24,14 +23,14 @@ import (
 	"konsul.dev/services/wan-gossip/internal/serfpool"
 )
 
-const (
-	// lookupTimeout bounds how long a start waits for names of its own to appear in DNS.
-	lookupTimeout = time.Minute
-	lookupMin     = 200 * time.Millisecond
-	lookupMax     = 5 * time.Second
-)
+// ReasonUnresolved is the reason of a pool that waits for a name of its own to appear in DNS.
+const ReasonUnresolved = "GOSSIP_ADDRESS_UNRESOLVED"
 
-func (s *Service) poolConfig(ctx context.Context, gossipKeys [][]byte) (serfpool.Config, error) {
+// lookupTimeout bounds one look into DNS.
+const lookupTimeout = 3 * time.Second
+
+// poolConfig returns what the pool is made of, but for its keys.
+func (s *Service) poolConfig(ctx context.Context) (serfpool.Config, error) {
 	wan, d := s.cfg.Server.WAN, s.cfg.WANGossip.Detection
 	bindIP, bindPort, err := s.resolve(ctx, "server.wan.bind_addr", wan.BindAddr)
 	if err != nil {
@@ -46,7 +45,7 @@ func (s *Service) poolConfig(ctx context.Context, gossipKeys [][]byte) (serfpool
 	}
 	return serfpool.Config{
 		Self: s.self, BindIP: bindIP, BindPort: bindPort, AdvertiseIP: advertiseIP, AdvertisePort: advertisePort,
-		Keys: gossipKeys, Admit: s.gate.admit, Metrics: s.metrics, Log: s.deps.Telemetry.Log,
+		Admit: s.gate.admit, Metrics: s.metrics, Log: s.deps.Telemetry.Log,
 		Limits: serfpool.Limits{
 			Streams: s.cfg.WANGossip.MaxStreams, StreamsPerSource: s.cfg.WANGossip.MaxStreamsPerSource,
 			StreamBytes: s.cfg.WANGossip.MaxStreamBytes,
@@ -61,7 +60,7 @@ func (s *Service) poolConfig(ctx context.Context, gossipKeys [][]byte) (serfpool
 	}, nil
 }
 
-// resolve answers the IP and port of an own address, waiting for its name to appear.
+// resolve answers the IP and port of an own address; Unavailable while DNS does not know its name.
 func (s *Service) resolve(ctx context.Context, field, address string) (ip string, port int, err error) {
 	host, portText, err := net.SplitHostPort(address)
 	if err != nil {
@@ -75,17 +74,12 @@ func (s *Service) resolve(ctx context.Context, field, address string) (ip string
 	}
 	ctx, cancel := context.WithTimeout(ctx, lookupTimeout)
 	defer cancel()
-	for pause := backoff.New(lookupMin, lookupMax); ; {
-		ips, err := s.deps.Lookup(ctx, host)
-		if err == nil && len(ips) > 0 {
-			return preferV4(ips), port, nil
-		}
-		s.deps.Telemetry.Log.Warn("own gossip address has no IP address yet; waiting", obs.KeyAddress, address, obs.KeyError, err)
-		if pause.Wait(ctx) != nil {
-			return "", 0, fault.Invalid(field, "%q cannot be resolved: %v", host, err).
-				WithRemedy("write an IP address, or a name that DNS knows on this machine")
-		}
+	ips, err := s.deps.Lookup(ctx, host)
+	if err != nil || len(ips) == 0 {
+		return "", 0, fault.New(fault.Unavailable, ReasonUnresolved, "%q has no IP address", host).WithField(field).
+			WithRemedy("write an IP address, or a name that DNS knows on this machine").Wrap(err)
 	}
+	return preferV4(ips), port, nil
 }
 
 func preferV4(ips []string) string {

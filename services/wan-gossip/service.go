@@ -7,6 +7,8 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"google.golang.org/grpc"
@@ -22,10 +24,8 @@ import (
 	"konsul.dev/pkg/rpc"
 	"konsul.dev/services/wan-gossip/internal/api"
 	"konsul.dev/services/wan-gossip/internal/datacenters"
-	"konsul.dev/services/wan-gossip/internal/joiner"
 	"konsul.dev/services/wan-gossip/internal/keyfile"
 	"konsul.dev/services/wan-gossip/internal/members"
-	"konsul.dev/services/wan-gossip/internal/roundtrip"
 	"konsul.dev/services/wan-gossip/internal/serfpool"
 )
 
@@ -63,10 +63,12 @@ type Service struct {
 	keys     *keys
 	peers    *peers
 	ca       *grpc.ClientConn
-	pool     *serfpool.Pool
-	joiner   *joiner.Joiner
 	server   *rpc.Server
 	listener net.Listener
+	// pool is nil without server.wan.enabled, and until it can be opened; opening is waited for before it
+	// is left.
+	pool    atomic.Pointer[pool]
+	opening sync.WaitGroup
 	// quiesce ends what must be quiet before the farewell: watches, joins and pings.
 	quiesce context.CancelFunc
 }
@@ -87,8 +89,8 @@ func New(cfg Config, deps Deps) (*Service, error) {
 	}, nil
 }
 
-// Start gets an identity and the gossip keys, binds both ports and begins to look for the other
-// datacenters. It does not wait for them.
+// Start gets an identity, binds both ports and begins to look for the other datacenters. It waits neither
+// for them, nor for what the own part of the pool needs: a gossip key, and names that DNS knows.
 func (s *Service) Start(ctx context.Context) (err error) {
 	defer func() {
 		if err != nil {
@@ -111,14 +113,12 @@ func (s *Service) Start(ctx context.Context) (err error) {
 	if err := s.deps.Telemetry.Metrics.Register(datacenters.NewCollector(s.view)); err != nil {
 		return fmt.Errorf("register metrics: %w", err)
 	}
+	alone := members.Parse(s.self.Name, s.cfg.Server.WAN.BindAddr, members.Alive, s.self.Tags())
+	s.view.SetMembers([]members.Member{alone}, s.deps.Clock.Now())
 	if s.cfg.Server.WAN.Enabled {
-		err = s.gossip(ctx, quiet)
-	} else {
-		alone := members.Parse(s.self.Name, s.cfg.Server.WAN.BindAddr, members.Alive, s.self.Tags())
-		s.view.SetMembers([]members.Member{alone}, s.deps.Clock.Now())
-	}
-	if err != nil {
-		return err
+		if err := s.gossip(ctx, quiet); err != nil {
+			return err
+		}
 	}
 	return s.serve(ctx, quiet.Done())
 }
@@ -162,62 +162,13 @@ func (s *Service) introduce() error {
 	if err != nil {
 		return err
 	}
-	s.keys = &keys{box: box, ca: cav1.NewCertificateServiceClient(s.ca), log: s.deps.Telemetry.Log}
+	s.keys = newKeys(box, cav1.NewCertificateServiceClient(s.ca), s.deps.Telemetry.Log)
 	s.peers = &peers{path: filepath.Join(s.dir(), "peers.json"), own: s.self.Name, log: s.deps.Telemetry.Log}
 	if s.metrics, err = serfpool.NewMetrics(s.deps.Telemetry.Metrics); err != nil {
 		return err
 	}
 	s.gate, err = newGate(s.self, s.deps.Telemetry, s.deps.Clock)
 	return err
-}
-
-// gossip opens the pool and starts its loops; those that must end before the farewell end with quiet.
-func (s *Service) gossip(ctx, quiet context.Context) error {
-	gossipKeys, err := s.keys.obtain(ctx)
-	if err != nil {
-		return err
-	}
-	poolConfig, err := s.poolConfig(ctx, gossipKeys)
-	if err != nil {
-		return err
-	}
-	s.pool, err = serfpool.Open(poolConfig)
-	if err != nil {
-		return err
-	}
-	s.joiner = joiner.New(joiner.Params{
-		Seeds: append(append([]string{}, s.cfg.Server.WAN.Members...), s.cfg.Server.WAN.Join...),
-		Peers: s.peers.load(), Lookup: s.deps.Lookup,
-		Join: func(address string) error { return s.gate.counted(s.pool.Join(address)) }, Connected: s.connected,
-		RetryMin: s.cfg.WANGossip.RetryMin, RetryMax: s.cfg.WANGossip.RetryMax, Log: s.deps.Telemetry.Log,
-	})
-	prober := roundtrip.Prober{
-		Own: s.cfg.Server.Datacenter, Interval: s.cfg.WANGossip.ProbeInterval, Pinger: s.pool, Members: s.pool.Members,
-		Publish: func(measured map[string]time.Duration) { s.view.SetRoundTrips(measured, s.deps.Clock.Now()) },
-	}
-	s.group.Go("gossip", func(ctx context.Context) error { return s.pool.Run(ctx, s.changed) })
-	s.group.Go("join", func(context.Context) error { return s.joiner.Run(quiet) })
-	s.group.Go("measure round trips", func(context.Context) error { return prober.Run(quiet) })
-	s.group.Go("refresh gossip keys", func(context.Context) error {
-		return s.keys.refresh(quiet, s.cfg.WANGossip.KeyRefresh, s.pool.SetKeys)
-	})
-	return nil
-}
-
-// changed is told each time the members have changed.
-func (s *Service) changed(all []members.Member) {
-	s.view.SetMembers(all, s.deps.Clock.Now())
-	s.peers.remember(all)
-}
-
-func (s *Service) connected() []string {
-	addresses := []string{s.pool.Addr()}
-	for _, m := range s.pool.Members() {
-		if m.Up() {
-			addresses = append(addresses, m.Address)
-		}
-	}
-	return addresses
 }
 
 func (s *Service) serve(ctx context.Context, stopping <-chan struct{}) (err error) {
@@ -238,11 +189,12 @@ func (s *Service) serve(ctx context.Context, stopping <-chan struct{}) (err erro
 // Ready answers why this datacenter is not in the pool although others are there. Having no
 // other datacenter to talk to is no reason.
 func (s *Service) Ready(context.Context) error {
-	if s.joiner == nil {
+	open := s.pool.Load()
+	if open == nil {
 		return nil
 	}
 	list, _ := s.view.Current()
-	if refusal := s.joiner.Refusal(); refusal != nil && datacenters.Connected(list) < 2 {
+	if refusal := open.joiner.Refusal(); refusal != nil && datacenters.Connected(list) < 2 {
 		return fault.New(fault.FailedPrecondition, ReasonRefused, "%s", refusal.Text).WithRemedy(refusal.Remedy)
 	}
 	return nil
@@ -254,22 +206,26 @@ func (s *Service) Identity() identity.Source { return s.identity }
 // Addr answers where the list is served.
 func (s *Service) Addr() string { return s.listener.Addr().String() }
 
-// GossipAddr answers where gossip is advertised; empty when server.wan.enabled is false.
+// GossipAddr answers where gossip is advertised; empty when server.wan.enabled is false, and until the
+// pool is open.
 func (s *Service) GossipAddr() string {
-	if s.pool == nil {
+	open := s.pool.Load()
+	if open == nil {
 		return ""
 	}
-	return s.pool.Addr()
+	return open.Addr()
 }
 
 // Stop says farewell to the pool, then ends the rest. It undoes a Start that failed half-way, too.
 func (s *Service) Stop(ctx context.Context) error {
 	s.quiesce()
+	s.opening.Wait()
 	var errs []error
-	if s.pool != nil {
+	open := s.pool.Load()
+	if open != nil {
 		leaving, cancel := context.WithTimeout(ctx, s.cfg.WANGossip.LeaveTimeout)
 		defer cancel()
-		if err := s.pool.Leave(leaving); err != nil {
+		if err := open.Leave(leaving); err != nil {
 			// The others will see a failure instead of a farewell; they know how to live with that.
 			s.deps.Telemetry.Log.Warn("gossip was left without a farewell", obs.KeyError, err)
 		}
@@ -278,8 +234,8 @@ func (s *Service) Stop(ctx context.Context) error {
 		s.server.Drain(ctx)
 	}
 	errs = append(errs, s.group.Stop(ctx))
-	if s.pool != nil {
-		errs = append(errs, s.pool.Shutdown())
+	if open != nil {
+		errs = append(errs, open.Shutdown())
 	}
 	if s.ca != nil {
 		errs = append(errs, s.ca.Close())

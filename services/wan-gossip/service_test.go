@@ -3,10 +3,13 @@ package wangossip_test
 import (
 	"bytes"
 	"context"
+	"log/slog"
 	"net"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -49,6 +52,9 @@ type fakeCA struct {
 func (f fakeCA) GetGossipKey(context.Context, *cav1.GetGossipKeyRequest) (*cav1.GetGossipKeyResponse, error) {
 	f.w.mu.Lock()
 	defer f.w.mu.Unlock()
+	if f.w.key == nil {
+		return &cav1.GetGossipKeyResponse{}, nil
+	}
 	return &cav1.GetGossipKeyResponse{Keys: [][]byte{f.w.key}}, nil
 }
 
@@ -87,6 +93,33 @@ func (w *world) config(t *testing.T, dc string) wangossip.Config {
 	return cfg
 }
 
+// lines is a log that can be read while it is written.
+type lines struct {
+	mu   sync.Mutex
+	text bytes.Buffer
+}
+
+func (l *lines) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.Write(p)
+}
+
+func (l *lines) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.String()
+}
+
+func (l *lines) count(part string) int { return strings.Count(l.String(), part) }
+
+func (l *lines) telemetry(t *testing.T) *obs.Telemetry {
+	t.Helper()
+	telemetry := obs.Discard()
+	telemetry.Log = slog.New(slog.NewTextHandler(l, nil))
+	return telemetry
+}
+
 type running struct {
 	*wangossip.Service
 
@@ -98,12 +131,16 @@ type running struct {
 
 func (w *world) start(t *testing.T, cfg wangossip.Config) *running {
 	t.Helper()
-	r := &running{dc: cfg.Server.Datacenter, telemetry: obs.Discard()}
+	return w.startWith(t, cfg, wangossip.Deps{Telemetry: obs.Discard()})
+}
+
+func (w *world) startWith(t *testing.T, cfg wangossip.Config, deps wangossip.Deps) *running {
+	t.Helper()
+	r := &running{dc: cfg.Server.Datacenter, telemetry: deps.Telemetry}
+	deps.Clock, deps.Identity = clock.System(), w.ca.Source(r.dc, "wan-gossip")
+	deps.Fail = func(err error) { t.Errorf("a loop failed: %v", err) }
 	var err error
-	r.Service, err = wangossip.New(cfg, wangossip.Deps{
-		Telemetry: r.telemetry, Clock: clock.System(), Identity: w.ca.Source(r.dc, "wan-gossip"),
-		Fail: func(err error) { t.Errorf("a loop failed: %v", err) },
-	})
+	r.Service, err = wangossip.New(cfg, deps)
 	require.NoError(t, err)
 	require.NoError(t, r.Start(t.Context()))
 	var once sync.Once
@@ -257,27 +294,69 @@ func TestARefusedNewcomerSaysSo(t *testing.T) {
 
 func TestOwnNamesMayAppearLate(t *testing.T) {
 	w := newWorld(t, identitytest.FederationID)
-	cfg := w.config(t, "us-east")
-	cfg.Server.WAN.AdvertiseAddr = "konsul-us-east.example.com:8302"
-	tries := 0
-	service, err := wangossip.New(cfg, wangossip.Deps{
-		Telemetry: obs.Discard(), Clock: clock.System(), Identity: w.ca.Source("us-east", "wan-gossip"),
-		Fail: func(err error) { t.Errorf("a loop failed: %v", err) },
+	east := w.start(t, w.config(t, "us-east"))
+	cfg := w.config(t, "us-west")
+	cfg.Server.WAN.AdvertiseAddr = "konsul-us-west.example.com:8302"
+	cfg.Server.WAN.Join = []string{east.GossipAddr()}
+	var log lines
+	var known atomic.Bool
+	var tries atomic.Int32
+	west := w.startWith(t, cfg, wangossip.Deps{
+		Telemetry: log.telemetry(t),
 		Lookup: func(_ context.Context, host string) ([]string, error) {
-			if host != "konsul-us-east.example.com" {
+			if host != "konsul-us-west.example.com" {
 				return []string{host}, nil
 			}
-			if tries++; tries < 3 {
+			if tries.Add(1); !known.Load() {
 				return nil, &net.DNSError{Err: "no such host", Name: host, IsNotFound: true}
 			}
 			return []string{"::1", "127.9.9.9"}, nil
 		},
 	})
-	require.NoError(t, err)
-	require.NoError(t, service.Start(t.Context()))
-	defer func() { require.NoError(t, service.Stop(context.Background())) }()
-	require.Equal(t, 3, tries)
-	require.Contains(t, service.GossipAddr(), "127.9.9.9:")
+	require.Equal(t, alive, west.list(t)["us-west"].GetState(), "the own datacenter is served meanwhile")
+	require.NoError(t, west.Ready(t.Context()))
+	require.Empty(t, west.GossipAddr())
+	require.Eventually(t, func() bool { return tries.Load() > 3 }, patience, 10*time.Millisecond, "it is asked for again")
+	require.Equal(t, 1, log.count("level=WARN"), log.String())
+
+	known.Store(true)
+	require.Eventually(t, func() bool { return strings.HasPrefix(west.GossipAddr(), "127.9.9.9:") }, patience, 10*time.Millisecond)
+	require.Eventually(t, func() bool { return len(west.list(t)) == 2 }, patience, 10*time.Millisecond, "and then it joins")
+}
+
+func TestAGossipKeyMayComeLate(t *testing.T) {
+	w := newWorld(t, identitytest.FederationID)
+	cfg := w.config(t, "us-east")
+	ca, stop := w.serveCA(t, "us-east")
+	stop()
+	cfg.Endpoints.CA = []string{ca, cfg.Endpoints.CA[0]}
+	key := w.key
+	w.mu.Lock()
+	w.key = nil
+	w.mu.Unlock()
+	east := w.start(t, cfg)
+	require.Equal(t, alive, east.list(t)["us-east"].GetState())
+	require.Empty(t, east.GossipAddr())
+	w.mu.Lock()
+	w.key = key
+	w.mu.Unlock()
+	require.Eventually(t, func() bool { return east.GossipAddr() != "" }, patience, 10*time.Millisecond)
+}
+
+func TestAStopDoesNotWaitForANameThatNeverComes(t *testing.T) {
+	w := newWorld(t, identitytest.FederationID)
+	cfg := w.config(t, "us-east")
+	cfg.Server.WAN.AdvertiseAddr = "nosuch.invalid:8302"
+	east := w.startWith(t, cfg, wangossip.Deps{
+		Telemetry: obs.Discard(),
+		Lookup: func(_ context.Context, host string) ([]string, error) {
+			if host == "nosuch.invalid" {
+				return nil, &net.DNSError{Err: "no such host", Name: host}
+			}
+			return []string{host}, nil
+		},
+	})
+	east.stop()
 }
 
 func TestWithoutGossipTheOwnDatacenterIsListed(t *testing.T) {

@@ -14,12 +14,16 @@ import (
 	"time"
 
 	"konsul.dev/pkg/backoff"
+	"konsul.dev/pkg/clock"
 	"konsul.dev/pkg/obs"
 	"konsul.dev/services/wan-gossip/internal/members"
 )
 
 // movingInterval is how often a member whose address has changed says so to those who know its old one.
 const movingInterval = time.Second
+
+// remindEvery is how often the log repeats that a seed cannot be joined.
+const remindEvery = 10 * time.Minute
 
 // Params is what a joiner is made of.
 type Params struct {
@@ -35,6 +39,7 @@ type Params struct {
 	Connected func() []string
 	// RetryMin and RetryMax bound the waits between rounds.
 	RetryMin, RetryMax time.Duration
+	Clock              clock.Clock
 	Log                *slog.Logger
 }
 
@@ -42,8 +47,8 @@ type Params struct {
 type Joiner struct {
 	p      Params
 	joined bool
-	said   map[string]string // what was logged last about a seed
-	moved  map[string]bool   // where this member was known at another address in the last round
+	said   map[string]told // what was logged last about a seed
+	moved  map[string]bool // where this member was known at another address in the last round
 
 	mu      sync.Mutex
 	refusal *members.Refusal
@@ -51,7 +56,7 @@ type Joiner struct {
 
 // New answers a joiner that has not tried anything yet.
 func New(p Params) *Joiner {
-	return &Joiner{p: p, said: map[string]string{}, moved: map[string]bool{}}
+	return &Joiner{p: p, said: map[string]told{}, moved: map[string]bool{}}
 }
 
 // Refusal answers why the last round was turned away; nil when it was not.
@@ -154,21 +159,42 @@ func (j *Joiner) resolve(ctx context.Context, seed string) ([]string, error) {
 	return addresses, nil
 }
 
-// say logs a seed's outcome when it is another than last time.
+// told is what was logged about a seed, and when.
+type told struct {
+	outcome string
+	at      time.Time
+}
+
+// say logs a seed's outcome when it is of another kind than last time, and a lasting trouble now and then.
+// The text does not tell: a failed lookup names another port each time.
 func (j *Joiner) say(seed string, err error) {
-	text := ""
-	if err != nil {
-		text = err.Error()
-	}
-	last, told := j.said[seed]
-	if told && last == text {
+	now, outcome := j.p.Clock.Now(), outcomeOf(err)
+	last, known := j.said[seed]
+	if known && last.outcome == outcome && (err == nil || now.Sub(last.at) < remindEvery) {
 		return
 	}
-	j.said[seed] = text
+	j.said[seed] = told{outcome, now}
 	switch {
 	case err == nil:
 		j.p.Log.Info("gossip seed joined", obs.KeyAddress, seed)
 	default:
-		j.p.Log.Warn("gossip seed cannot be joined; trying on", obs.KeyAddress, seed, obs.KeyError, text)
+		j.p.Log.Warn("gossip seed cannot be joined; trying on", obs.KeyAddress, seed, obs.KeyError, err)
+	}
+}
+
+func outcomeOf(err error) string {
+	var refusal *members.Refusal
+	var lookup *net.DNSError
+	switch {
+	case err == nil:
+		return "joined"
+	case errors.As(err, &refusal):
+		return "refused"
+	case errors.Is(err, members.ErrOldAddress):
+		return "moved"
+	case errors.As(err, &lookup):
+		return "no such name"
+	default:
+		return "unreachable"
 	}
 }

@@ -1,10 +1,14 @@
 package joiner_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
+	"net"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -12,6 +16,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"konsul.dev/pkg/clock"
 	"konsul.dev/services/wan-gossip/internal/joiner"
 	"konsul.dev/services/wan-gossip/internal/members"
 )
@@ -22,6 +27,7 @@ type pool struct {
 	answer    map[string]error // by address; absent: unreachable
 	connected []string
 	tried     []string
+	log       bytes.Buffer // read when all is quiet
 }
 
 var errUnreachable = errors.New("unreachable")
@@ -70,7 +76,7 @@ func run(t *testing.T, p *pool, names map[string]string, seeds, peers []string) 
 			}
 			return nil, errors.New("no such host")
 		},
-		RetryMin: 100 * time.Millisecond, RetryMax: time.Second, Log: slog.New(slog.DiscardHandler),
+		RetryMin: 100 * time.Millisecond, RetryMax: time.Second, Clock: clock.System(), Log: slog.New(slog.NewTextHandler(&p.log, nil)),
 	})
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan struct{})
@@ -158,5 +164,25 @@ func TestAMemberThatMovedSaysSoUntilItIsBelieved(t *testing.T) {
 		before := len(p.tries())
 		time.Sleep(time.Minute)
 		require.Len(t, p.tries(), before, "believed")
+	})
+}
+
+func TestALastingTroubleIsLoggedNowAndThen(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := &pool{answer: map[string]error{}}
+		lookups := 0
+		j := joiner.New(joiner.Params{
+			Seeds: []string{"late.example:8302"}, Join: p.join, Connected: p.up,
+			Lookup: func(context.Context, string) ([]string, error) {
+				lookups++
+				return nil, &net.DNSError{Err: fmt.Sprintf("read udp 192.0.2.1:%d: i/o timeout", lookups), Name: "late.example"}
+			},
+			RetryMin: 100 * time.Millisecond, RetryMax: time.Second, Clock: clock.System(), Log: slog.New(slog.NewTextHandler(&p.log, nil)),
+		})
+		ctx, cancel := context.WithTimeout(t.Context(), 25*time.Minute)
+		defer cancel()
+		require.NoError(t, j.Run(ctx))
+		require.Greater(t, lookups, 1000)
+		require.Equal(t, 3, strings.Count(p.log.String(), "cannot be joined"), "at once, after ten minutes, after twenty")
 	})
 }
