@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
@@ -40,7 +41,9 @@ type EnrollConfig struct {
 	CAAddrs    []string
 	Datacenter string
 	Service    string
-	// SecretFile holds the datacenter secret.
+	// Node is the node whose agent the service is; empty for every other service.
+	Node string
+	// SecretFile holds the component's key, or the datacenter secret, from which it is derived.
 	SecretFile string
 	// Dir keeps the identity over restarts; created if missing.
 	Dir string
@@ -56,7 +59,10 @@ type EnrollConfig struct {
 type Enrolled struct {
 	*Rotating
 
-	cfg    EnrollConfig
+	cfg EnrollConfig
+	// key proves who we are.
+	key []byte
+	// secret is the datacenter secret, if the file holds it: a ca of an earlier version knows no other key.
 	secret []byte
 	expiry *prometheus.GaugeVec
 }
@@ -64,7 +70,7 @@ type Enrolled struct {
 // Enroll answers the identity kept in Dir if it is still valid, else gets one from the ca, trying until
 // ctx ends. It fails at once when the ca refuses: a wrong secret does not become right.
 func Enroll(ctx context.Context, cfg EnrollConfig) (*Enrolled, error) {
-	secret, err := ReadSecret(cfg.SecretFile)
+	e, err := prepare(cfg)
 	if err != nil {
 		return nil, err
 	}
@@ -72,17 +78,19 @@ func Enroll(ctx context.Context, cfg EnrollConfig) (*Enrolled, error) {
 		return nil, fault.Invalid("endpoints.ca", "names no ca").WithRemedy("list the datacenter's cas as host:port")
 	}
 	WarnIfExposed(cfg.Log, cfg.SecretFile)
-	expiry, err := obs.Register(cfg.Metrics, prometheus.NewGaugeVec(prometheus.GaugeOpts{
+	e.expiry, err = obs.Register(cfg.Metrics, prometheus.NewGaugeVec(prometheus.GaugeOpts{
 		Name: "konsul_identity_certificate_expiry_timestamp_seconds",
 		Help: "When the certificate in use expires, as seconds since 1970.",
 	}, []string{"service"}))
 	if err != nil {
 		return nil, fmt.Errorf("register identity metrics: %w", err)
 	}
-	e := &Enrolled{cfg: cfg, secret: secret, expiry: expiry}
 	material, err := load(cfg.Dir)
 	if err == nil {
 		err = e.adopt(material)
+	}
+	if err == nil && e.ID().Node != cfg.Node {
+		err = fmt.Errorf("certificate for %s does not name node %s", e.ID(), cfg.Node)
 	}
 	if err == nil {
 		return e, nil
@@ -99,6 +107,19 @@ func Enroll(ctx context.Context, cfg EnrollConfig) (*Enrolled, error) {
 	return e, save(cfg.Dir, material)
 }
 
+// prepare reads the key that cfg names.
+func prepare(cfg EnrollConfig) (*Enrolled, error) {
+	credential, err := ReadCredential(cfg.SecretFile)
+	if err != nil {
+		return nil, err
+	}
+	key, err := credential.Key(Holder{Component: cfg.Service, Node: cfg.Node})
+	if err != nil {
+		return nil, err
+	}
+	return &Enrolled{cfg: cfg, key: key, secret: credential.secret}, nil
+}
+
 // adopt takes material into use if it is what the configuration asks for.
 func (e *Enrolled) adopt(m Material) error {
 	source, err := NewRotating(m)
@@ -107,7 +128,8 @@ func (e *Enrolled) adopt(m Material) error {
 	}
 	leaf := m.Chain[0]
 	id := source.ID()
-	if id.Datacenter != e.cfg.Datacenter || id.Service != e.cfg.Service || !e.covers(leaf) {
+	// A ca of an earlier version gives agents certificates without a node.
+	if id.Datacenter != e.cfg.Datacenter || id.Service != e.cfg.Service || (id.Node != "" && id.Node != e.cfg.Node) || !e.covers(leaf) {
 		return fmt.Errorf("certificate for %s does not match the configuration", id)
 	}
 	e.Rotating = source
@@ -156,7 +178,8 @@ func (e *Enrolled) refusal(addr string, err error) error {
 	f := fault.New(fault.Unauthenticated, "ENROLLMENT_REFUSED", "the ca at %s refuses service %s of datacenter %s: %s",
 		addr, e.cfg.Service, e.cfg.Datacenter, status.Convert(err).Message()).Wrap(err)
 	if status.Code(err) == codes.Unauthenticated {
-		return f.WithField("server.secret_file").WithRemedy("give every service of the datacenter the ca's secret file")
+		return f.WithField("server.secret_file").
+			WithRemedy("give it a key derived from the ca's datacenter secret: `konsulctl secret derive --component " + e.cfg.Service + "`")
 	}
 	return f.WithField("server.datacenter").WithRemedy("compare server.datacenter and endpoints.ca with the ca's configuration")
 }
@@ -177,7 +200,28 @@ func refused(err error) bool {
 // errNotTheCA means that whoever answered does not hold the datacenter's secret.
 var errNotTheCA = status.Error(codes.Unauthenticated, "the answer does not prove the datacenter's secret")
 
+// reasonSecretMismatch is how a ca of an earlier version, which knows no component keys, refuses a proof.
+const reasonSecretMismatch = "SECRET_MISMATCH"
+
+func reasonOf(err error) string {
+	for _, detail := range status.Convert(err).Details() {
+		if info, ok := detail.(*errdetails.ErrorInfo); ok {
+			return info.GetReason()
+		}
+	}
+	return ""
+}
+
 func (e *Enrolled) enrollAt(ctx context.Context, addr string) (Material, error) {
+	material, err := e.enrollWith(ctx, addr, e.key)
+	if len(e.secret) > 0 && reasonOf(err) == reasonSecretMismatch {
+		// A proof tells nothing of what it was made with: whoever pretends to be an old ca gains nothing.
+		return e.enrollWith(ctx, addr, e.secret)
+	}
+	return material, err
+}
+
+func (e *Enrolled) enrollWith(ctx context.Context, addr string, proving []byte) (Material, error) {
 	ctx, cancel := context.WithTimeout(ctx, attemptTimeout)
 	defer cancel()
 	conn, state, err := DialUnverified(ctx, addr, "")
@@ -194,13 +238,13 @@ func (e *Enrolled) enrollAt(ctx context.Context, addr string) (Material, error) 
 		return Material{}, err
 	}
 	resp, err := cav1.NewEnrollmentServiceClient(conn).Enroll(ctx, &cav1.EnrollRequest{
-		Service: e.cfg.Service, Datacenter: e.cfg.Datacenter, Csr: csr, Proof: ClientProof(e.secret, exporter, csr),
+		Service: e.cfg.Service, Node: e.cfg.Node, Datacenter: e.cfg.Datacenter, Csr: csr, Proof: ClientProof(proving, exporter, csr),
 	})
 	if err != nil {
 		return Material{}, err
 	}
 	// Nothing in the answer is believed before this holds: the connection itself verified nobody.
-	if !hmac.Equal(resp.GetProof(), ServerProof(e.secret, exporter, resp.GetCertificateChain(), resp.GetRoots())) {
+	if !hmac.Equal(resp.GetProof(), ServerProof(proving, exporter, resp.GetCertificateChain(), resp.GetRoots())) {
 		return Material{}, errNotTheCA
 	}
 	return parseMaterial(key, resp.GetCertificateChain(), resp.GetRoots())

@@ -18,13 +18,16 @@ const (
 
 const trustDomainSuffix = ".konsul"
 
-// ID names a service or workload: spiffe://<federation id>.konsul/dc/<datacenter>/<kind>/<service>.
+// ID names a service or workload: spiffe://<federation id>.konsul/dc/<datacenter>/<kind>/<service>[/<node>].
 type ID struct {
 	FederationID string
 	Datacenter   string
 	// Kind is KindService for konsul's own services, KindWorkload for what runs in the mesh.
 	Kind    string
 	Service string
+	// Node is the node whose agent it is; empty for every other service, and in certificates of agents
+	// that were made by earlier versions.
+	Node string
 }
 
 // TrustDomain answers the trust domain of a federation.
@@ -35,7 +38,11 @@ func (id ID) String() string {
 	if id == (ID{}) {
 		return ""
 	}
-	return "spiffe://" + TrustDomain(id.FederationID) + "/dc/" + id.Datacenter + "/" + id.Kind + "/" + id.Service
+	uri := "spiffe://" + TrustDomain(id.FederationID) + "/dc/" + id.Datacenter + "/" + id.Kind + "/" + id.Service
+	if id.Node != "" {
+		uri += "/" + id.Node
+	}
+	return uri
 }
 
 // ParseID reads a SPIFFE id of the form String gives.
@@ -46,10 +53,15 @@ func ParseID(uri string) (ID, error) {
 	}
 	federationID, ours := strings.CutSuffix(parsed.TrustDomain().Name(), trustDomainSuffix)
 	parts := strings.Split(strings.TrimPrefix(parsed.Path(), "/"), "/")
-	if !ours || federationID == "" || len(parts) != 4 || parts[0] != "dc" || (parts[2] != KindService && parts[2] != KindWorkload) {
-		return ID{}, fault.Invalid("spiffe_id", "%q is not spiffe://<federation>.konsul/dc/<dc>/svc|workload/<service>", uri)
+	agent := len(parts) == 5 && parts[2] == KindService && parts[3] == componentAgent
+	if !ours || federationID == "" || (len(parts) != 4 && !agent) || parts[0] != "dc" || (parts[2] != KindService && parts[2] != KindWorkload) {
+		return ID{}, fault.Invalid("spiffe_id", "%q is not spiffe://<federation>.konsul/dc/<dc>/svc|workload/<service>[/<node>]", uri)
 	}
-	return ID{FederationID: federationID, Datacenter: parts[1], Kind: parts[2], Service: parts[3]}, nil
+	id := ID{FederationID: federationID, Datacenter: parts[1], Kind: parts[2], Service: parts[3]}
+	if agent {
+		id.Node = parts[4]
+	}
+	return id, nil
 }
 
 // DatacenterURI answers the id an intermediate carries: it names the datacenter it signs for.

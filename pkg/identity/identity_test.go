@@ -21,6 +21,9 @@ func TestIDsAndServerNamesSurviveTheirText(t *testing.T) {
 			FederationID: name.Draw(t, "federation"), Datacenter: name.Draw(t, "dc"), Service: name.Draw(t, "service"),
 			Kind: rapid.SampledFrom([]string{identity.KindService, identity.KindWorkload}).Draw(t, "kind"),
 		}
+		if id.Kind == identity.KindService && rapid.Bool().Draw(t, "an agent") {
+			id.Service, id.Node = "agent", name.Draw(t, "node")
+		}
 		parsed, err := identity.ParseID(id.String())
 		require.NoError(t, err)
 		require.Equal(t, id, parsed)
@@ -37,6 +40,7 @@ func TestIDsAndServerNamesSurviveTheirText(t *testing.T) {
 
 func FuzzParse(f *testing.F) {
 	f.Add("spiffe://f.konsul/dc/us-east/svc/registry")
+	f.Add("spiffe://f.konsul/dc/us-east/svc/agent/web-1")
 	f.Add("registry.control.us-east.f.konsul")
 	f.Fuzz(func(t *testing.T, text string) {
 		if id, err := identity.ParseID(text); err == nil {

@@ -7,47 +7,23 @@ import (
 	"crypto/tls"
 	"encoding/base64"
 	"encoding/binary"
-	"encoding/hex"
 	"fmt"
 	"hash"
 	"log/slog"
 	"os"
-	"strings"
-
-	"konsul.dev/pkg/fault"
 )
 
 // minSecret is how many random bytes a datacenter secret must have: a proof made with it can be
 // tried offline by whoever provoked it, so it must not be guessable.
 const minSecret = 32
 
-const secretRemedy = "make one with `konsulctl secret generate`, the same file on every machine of the datacenter"
+const secretRemedy = "make one with `konsulctl secret generate`, and from it a key for every component: `konsulctl secret derive`"
 
 // NewSecret answers a fresh datacenter secret as text.
 func NewSecret() string {
 	secret := make([]byte, minSecret)
 	_, _ = rand.Read(secret) // never fails, see crypto/rand
 	return base64.StdEncoding.EncodeToString(secret)
-}
-
-// ReadSecret reads a datacenter secret: base64 or hex text of at least 32 bytes.
-func ReadSecret(path string) ([]byte, error) {
-	text, err := os.ReadFile(path)
-	if err != nil {
-		return nil, fault.Invalid("server.secret_file", "cannot be read: %v", err).WithRemedy(secretRemedy)
-	}
-	trimmed := strings.TrimSpace(string(text))
-	secret, err := hex.DecodeString(trimmed)
-	if err != nil {
-		secret, err = base64.StdEncoding.DecodeString(trimmed)
-	}
-	if err != nil {
-		return nil, fault.Invalid("server.secret_file", "%q holds neither base64 nor hex", path).WithRemedy(secretRemedy)
-	}
-	if len(secret) < minSecret {
-		return nil, fault.Invalid("server.secret_file", "%q holds %d bytes, fewer than %d", path, len(secret), minSecret).WithRemedy(secretRemedy)
-	}
-	return secret, nil
 }
 
 // WarnIfExposed logs when every user of the machine may read a secret file.
@@ -72,14 +48,14 @@ func Exporter(state tls.ConnectionState) ([]byte, error) {
 	return value, nil
 }
 
-// ClientProof answers the proof of EnrollRequest: that the caller holds the datacenter secret, on this connection, for this CSR.
-func ClientProof(secret, exporter, csr []byte) []byte {
+// ClientProof returns the proof of EnrollRequest: that the caller holds a component key, on this connection, for this CSR.
+func ClientProof(key, exporter, csr []byte) []byte {
 	digest := sha256.Sum256(csr)
-	return prove(secret, "konsul-enroll-client", exporter, digest[:])
+	return prove(key, "konsul-enroll-client", exporter, digest[:])
 }
 
-// ServerProof answers the proof of EnrollResponse: that the ca holds the datacenter secret, on this connection, for this answer.
-func ServerProof(secret, exporter []byte, chain, roots [][]byte) []byte {
+// ServerProof returns the proof of EnrollResponse: that the ca has the caller's component key, on this connection, for this answer.
+func ServerProof(key, exporter []byte, chain, roots [][]byte) []byte {
 	digest := sha256.New()
 	for _, list := range [][][]byte{chain, roots} {
 		writeLength(digest, len(list))
@@ -88,7 +64,7 @@ func ServerProof(secret, exporter []byte, chain, roots [][]byte) []byte {
 			digest.Write(der)
 		}
 	}
-	return prove(secret, "konsul-enroll-server", exporter, digest.Sum(nil))
+	return prove(key, "konsul-enroll-server", exporter, digest.Sum(nil))
 }
 
 // JoinMessage answers what a join token's key signs.
@@ -97,8 +73,8 @@ func JoinMessage(exporter, csr []byte) []byte {
 	return append(append([]byte("konsul-join"), exporter...), digest[:]...)
 }
 
-func prove(secret []byte, role string, exporter, digest []byte) []byte {
-	mac := hmac.New(sha256.New, secret)
+func prove(key []byte, role string, exporter, digest []byte) []byte {
+	mac := hmac.New(sha256.New, key)
 	mac.Write([]byte(role))
 	mac.Write(exporter)
 	mac.Write(digest)

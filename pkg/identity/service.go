@@ -7,10 +7,11 @@ import (
 	"konsul.dev/pkg/obs"
 )
 
-// ConfigFor answers what a service of the datacenter in base enrolls with; its identity is kept in the
-// service's own folder.
+// ConfigFor returns what a service of the datacenter in base enrolls with; its identity is kept in the
+// service's own folder. An agent's identity names its node, unless it has a name that no identity can hold:
+// then the agent needs the key of all agents.
 func ConfigFor(base config.Base, service string, telemetry *obs.Telemetry) EnrollConfig {
-	return EnrollConfig{
+	cfg := EnrollConfig{
 		CAAddrs:    base.Endpoints.CA,
 		Datacenter: base.Server.Datacenter,
 		Service:    service,
@@ -19,4 +20,8 @@ func ConfigFor(base config.Base, service string, telemetry *obs.Telemetry) Enrol
 		Log:        telemetry.Log,
 		Metrics:    telemetry.Metrics,
 	}
+	if service == componentAgent && ValidNode(base.Server.Node) {
+		cfg.Node = base.Server.Node
+	}
+	return cfg
 }

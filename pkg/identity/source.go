@@ -104,7 +104,11 @@ func (r *Rotating) Set(m Material) error {
 	if err != nil {
 		return fmt.Errorf("new certificate: %w", err)
 	}
-	if id != r.id {
+	same := id
+	if r.id.Node == "" {
+		same.Node = "" // The ca was upgraded meanwhile, and its new version names the agent's node.
+	}
+	if same != r.id {
 		return fmt.Errorf("new certificate is for %s, not %s", id, r.id)
 	}
 	r.current.Store(&m)

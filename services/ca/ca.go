@@ -44,6 +44,9 @@ type Settings struct {
 	JoinTokenTTL time.Duration `koanf:"join_token_ttl"`
 	// MaxJoinTokenTTL is the longest its maker may say.
 	MaxJoinTokenTTL time.Duration `koanf:"max_join_token_ttl"`
+	// AcceptDatacenterSecret lets components of earlier versions, which prove the datacenter secret itself, get
+	// a first certificate. It is for an upgrade: while it is on, whoever has the secret enrols as any component.
+	AcceptDatacenterSecret bool `koanf:"accept_datacenter_secret"`
 	// WriteRootsFile is where the trust anchors are written as PEM, for clients.
 	WriteRootsFile string `koanf:"write_roots_file"`
 }

@@ -50,9 +50,7 @@ func TestALostAnswerDoesNotCostTheToken(t *testing.T) {
 
 	store.mu.Lock()
 	require.Len(t, store.requests, 1, "every try is the same request")
-	secret, err := identity.ReadSecret(west.cfg.Server.SecretFile)
-	require.NoError(t, err)
-	id, err := identity.DatacenterID(secret, "us-west")
+	id, err := identity.DatacenterID(west.secret(), "us-west")
 	require.NoError(t, err)
 	for _, applied := range store.requests {
 		require.Equal(t, id, applied, "the id is the one the datacenter's registry and gossip use")

@@ -60,7 +60,7 @@ type Service struct {
 
 // New answers a ca that does nothing yet, or what is wrong with its configuration.
 func New(cfg Config, deps Deps) (*Service, error) {
-	secret, err := identity.ReadSecret(cfg.Server.SecretFile)
+	secret, err := identity.ReadSecret(cfg.Server.SecretFile, Name)
 	if err != nil {
 		return nil, err
 	}
@@ -120,11 +120,12 @@ func (s *Service) open(ctx context.Context) (*keystore.State, error) {
 		return nil, fmt.Errorf("register ca metrics: %w", err)
 	}
 	params := api.Params{
-		Datacenter: s.cfg.Server.Datacenter, State: known(state), Clock: s.deps.Clock, Metrics: metrics,
+		Datacenter: s.cfg.Server.Datacenter, State: known(state), Clock: s.deps.Clock, Metrics: metrics, Log: s.deps.Telemetry.Log,
 		Limits: api.Limits{
 			LeafTTL: s.cfg.CA.LeafTTL, IntermediateTTL: s.cfg.CA.IntermediateTTL,
 			JoinTokenTTL: s.cfg.CA.JoinTokenTTL, MaxJoinTokenTTL: s.cfg.CA.MaxJoinTokenTTL,
 			PrimaryGateways: s.cfg.CA.PrimaryGateways, DatacenterSecret: s.secret,
+			AcceptDatacenterSecret: s.cfg.CA.AcceptDatacenterSecret,
 		},
 	}
 	material, err := s.issueOwn(api.New(params), state)
@@ -142,7 +143,10 @@ func (s *Service) open(ctx context.Context) (*keystore.State, error) {
 	}
 	params.Trust = registryv1.NewTrustServiceClient(s.registry)
 	s.handlers = api.New(params)
-	s.server, err = rpc.NewServer(rpc.ServerParams{Name: Name, Identity: s.source, Access: api.Access(), Telemetry: s.deps.Telemetry})
+	s.server, err = rpc.NewServer(rpc.ServerParams{
+		Name: Name, Identity: s.source, Access: api.Access(), Refused: s.handlers.Refused, Telemetry: s.deps.Telemetry,
+		Unary: []grpc.UnaryServerInterceptor{s.handlers.Door},
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -302,7 +306,7 @@ func (s *Service) issueOwn(handlers *api.Handlers, state *keystore.State) (ident
 	if err != nil {
 		return identity.Material{}, err
 	}
-	chain, err := handlers.IssueLeaf(Name, &key.PublicKey, nil, nil)
+	chain, err := handlers.IssueLeaf(Name, "", &key.PublicKey, nil, nil)
 	if err != nil {
 		return identity.Material{}, err
 	}

@@ -209,7 +209,7 @@ func TestServicesProveTheSecretAndGetTheirOwnIdentity(t *testing.T) {
 func TestAProofIsWorthNothingOnAnotherConnection(t *testing.T) {
 	dc := newDatacenter(t, "us-east", "us-east")
 	require.NoError(t, dc.start())
-	secret, err := identity.ReadSecret(dc.cfg.Server.SecretFile)
+	key, err := identity.DeriveKey(dc.secret(), identity.Holder{Component: "registry"})
 	require.NoError(t, err)
 
 	// Someone in the middle ends one TLS connection and relays what it heard over another.
@@ -226,7 +226,7 @@ func TestAProofIsWorthNothingOnAnotherConnection(t *testing.T) {
 
 	csr := []byte("any request")
 	_, err = cav1.NewEnrollmentServiceClient(relay).Enroll(t.Context(), &cav1.EnrollRequest{
-		Service: "registry", Datacenter: "us-east", Csr: csr, Proof: identity.ClientProof(secret, exporter, csr),
+		Service: "registry", Datacenter: "us-east", Csr: csr, Proof: identity.ClientProof(key, exporter, csr),
 	})
 	require.Equal(t, codes.Unauthenticated, status.Code(err), "%v", err)
 }

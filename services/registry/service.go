@@ -144,7 +144,7 @@ func (s *Service) enroll(ctx context.Context) (identity.Source, error) {
 		}
 		s.group.Go("identity renewal", enrolled.Run)
 		source = enrolled
-		if s.secret, err = identity.ReadSecret(s.cfg.Server.SecretFile); err != nil {
+		if s.secret, err = identity.ReadSecret(s.cfg.Server.SecretFile, Name); err != nil {
 			return nil, err
 		}
 	}

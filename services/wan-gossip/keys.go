@@ -11,6 +11,7 @@ import (
 
 	cav1 "konsul.dev/proto/gen/konsul/ca/v1"
 
+	"konsul.dev/pkg/backoff"
 	"konsul.dev/pkg/fault"
 	"konsul.dev/pkg/obs"
 	"konsul.dev/services/wan-gossip/internal/keyfile"
@@ -19,8 +20,17 @@ import (
 // keyCallTimeout is how long a ca that does not answer holds up a start.
 const keyCallTimeout = 3 * time.Second
 
+// idRetryMin and idRetryMax bound the pauses between questions for the datacenter's id.
+const (
+	idRetryMin = 200 * time.Millisecond
+	idRetryMax = 5 * time.Second
+)
+
 // ReasonNoGossipKey is the reason of a pool that waits for a first gossip key.
 const ReasonNoGossipKey = "NO_GOSSIP_KEY"
+
+// ReasonNoDatacenterID is the reason of a start without the datacenter's id to be had.
+const ReasonNoDatacenterID = "NO_DATACENTER_ID"
 
 // keys gets the federation's gossip keys from the ca and keeps a sealed copy.
 type keys struct {
@@ -64,10 +74,35 @@ func (k *keys) obtain(ctx context.Context) ([][]byte, error) {
 	}
 }
 
-func (k *keys) ask(ctx context.Context) ([][]byte, error) {
+// datacenterID returns the id that the ca derives from the datacenter secret, waiting for it until ctx ends.
+func (k *keys) datacenterID(ctx context.Context) (string, error) {
+	for pause := backoff.New(idRetryMin, idRetryMax); ; {
+		resp, err := k.call(ctx)
+		switch {
+		case err == nil && resp.GetDatacenterId() == "":
+			return "", fault.New(fault.FailedPrecondition, ReasonNoDatacenterID, "the ca does not tell the datacenter's id: it is of an earlier version").
+				WithRemedy("upgrade the ca first")
+		case err == nil:
+			return resp.GetDatacenterId(), nil
+		case fault.CodeOf(err) == fault.PermissionDenied:
+			return "", fmt.Errorf("get the datacenter's id from the ca: %w", err)
+		}
+		k.log.Warn("ca does not tell the datacenter's id yet; waiting", obs.KeyError, err)
+		if pause.Wait(ctx) != nil {
+			return "", fault.New(fault.Unavailable, ReasonNoDatacenterID, "the ca did not tell the datacenter's id, and it is not kept here").
+				WithRemedy("start the datacenter's ca; see endpoints.ca").Wrap(err)
+		}
+	}
+}
+
+func (k *keys) call(ctx context.Context) (*cav1.GetGossipKeyResponse, error) {
 	ctx, cancel := context.WithTimeout(ctx, keyCallTimeout)
 	defer cancel()
-	resp, err := k.ca.GetGossipKey(ctx, &cav1.GetGossipKeyRequest{})
+	return k.ca.GetGossipKey(ctx, &cav1.GetGossipKeyRequest{})
+}
+
+func (k *keys) ask(ctx context.Context) ([][]byte, error) {
+	resp, err := k.call(ctx)
 	if err != nil {
 		return nil, err
 	}

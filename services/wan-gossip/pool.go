@@ -108,23 +108,24 @@ func gateways(cfg Config) []string {
 	return []string{net.JoinHostPort(host, strconv.Itoa(config.PortGateway))}
 }
 
-// datacenterID answers the immutable id of the datacenter. The first start derives it from the datacenter
-// secret, so that every member of a datacenter has the same one, also after the loss of a disk, and another
-// datacenter of the same name another; then it is kept, so that a new secret does not change it.
-func datacenterID(path, datacenter string, secret []byte) (string, error) {
+// datacenterID returns the immutable id of the datacenter. The first start learns it: it is derived from the
+// datacenter secret, here or by the ca, so that every member of a datacenter has the same one, also after the
+// loss of a disk, and another datacenter of the same name another. Then it is kept, so that a new secret does
+// not change it.
+func datacenterID(path string, learn func() (string, error)) (string, error) {
 	kept, err := os.ReadFile(path)
 	if err == nil {
 		id, err := uuid.Parse(strings.TrimSpace(string(kept)))
 		if err != nil {
 			return "", fault.New(fault.DataLoss, "DATACENTER_ID_UNREADABLE", "%q holds no UUID", path).
-				WithRemedy("restore it from another member of the datacenter, or remove it to derive the id from server.secret_file").Wrap(err)
+				WithRemedy("restore it from another member of the datacenter, or remove it to learn the id anew, from server.secret_file or the ca").Wrap(err)
 		}
 		return id.String(), nil
 	}
 	if !errors.Is(err, os.ErrNotExist) {
 		return "", fmt.Errorf("read datacenter id: %w", err)
 	}
-	id, err := identity.DatacenterID(secret, datacenter)
+	id, err := learn()
 	if err != nil {
 		return "", err
 	}

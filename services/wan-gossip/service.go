@@ -107,7 +107,7 @@ func (s *Service) Start(ctx context.Context) (err error) {
 	}
 	quiet, quiesce := context.WithCancel(context.WithoutCancel(ctx))
 	s.quiesce = quiesce
-	if err := s.introduce(); err != nil {
+	if err := s.introduce(ctx); err != nil {
 		return err
 	}
 	if err := s.deps.Telemetry.Metrics.Register(datacenters.NewCollector(s.view)); err != nil {
@@ -138,21 +138,12 @@ func (s *Service) enroll(ctx context.Context) error {
 }
 
 // introduce makes what this member says about itself, and what it keeps its secrets in.
-func (s *Service) introduce() error {
-	secret, err := identity.ReadSecret(s.cfg.Server.SecretFile)
+func (s *Service) introduce(ctx context.Context) error {
+	credential, err := identity.ReadCredential(s.cfg.Server.SecretFile)
 	if err != nil {
 		return err
 	}
-	id, err := datacenterID(filepath.Join(s.dir(), "dcid"), s.cfg.Server.Datacenter, secret)
-	if err != nil {
-		return err
-	}
-	s.self = members.Self{
-		Name:       s.cfg.Server.Node + "." + s.cfg.Server.Datacenter,
-		Federation: s.identity.ID().FederationID, Datacenter: s.cfg.Server.Datacenter, DatacenterID: id,
-		Gateways: gateways(s.cfg), Version: s.deps.Version,
-	}
-	box, err := keyfile.New(filepath.Join(s.dir(), "gossip.key"), s.cfg.Server.Datacenter, secret)
+	box, err := keyfile.New(filepath.Join(s.dir(), "gossip.key"), s.cfg.Server.Datacenter, credential.SealingKey())
 	if err != nil {
 		return err
 	}
@@ -163,6 +154,24 @@ func (s *Service) introduce() error {
 		return err
 	}
 	s.keys = newKeys(box, cav1.NewCertificateServiceClient(s.ca), s.deps.Telemetry.Log)
+	id, err := datacenterID(filepath.Join(s.dir(), "dcid"), func() (string, error) {
+		if !credential.IsSecret() {
+			return s.keys.datacenterID(ctx)
+		}
+		secret, err := credential.Secret(Name)
+		if err != nil {
+			return "", err
+		}
+		return identity.DatacenterID(secret, s.cfg.Server.Datacenter)
+	})
+	if err != nil {
+		return err
+	}
+	s.self = members.Self{
+		Name:       s.cfg.Server.Node + "." + s.cfg.Server.Datacenter,
+		Federation: s.identity.ID().FederationID, Datacenter: s.cfg.Server.Datacenter, DatacenterID: id,
+		Gateways: gateways(s.cfg), Version: s.deps.Version,
+	}
 	s.peers = &peers{path: filepath.Join(s.dir(), "peers.json"), own: s.self.Name, log: s.deps.Telemetry.Log}
 	if s.metrics, err = serfpool.NewMetrics(s.deps.Telemetry.Metrics); err != nil {
 		return err

@@ -12,6 +12,7 @@ import (
 	"encoding/hex"
 	"encoding/pem"
 	"fmt"
+	"log/slog"
 	"net"
 	"sync"
 	"time"
@@ -23,6 +24,7 @@ import (
 	"konsul.dev/pkg/config"
 	"konsul.dev/pkg/fault"
 	"konsul.dev/pkg/identity"
+	"konsul.dev/pkg/obs"
 	"konsul.dev/pkg/rpc"
 	cav1 "konsul.dev/proto/gen/konsul/ca/v1"
 	registryv1 "konsul.dev/proto/gen/konsul/registry/v1"
@@ -38,6 +40,9 @@ type Limits struct {
 	MaxJoinTokenTTL  time.Duration
 	PrimaryGateways  []string
 	DatacenterSecret []byte
+	// AcceptDatacenterSecret takes proofs made with the datacenter secret itself, as components of
+	// earlier versions make them.
+	AcceptDatacenterSecret bool
 }
 
 // State is what the handlers know of the federation.
@@ -73,6 +78,8 @@ type Params struct {
 	Trust   registryv1.TrustServiceClient
 	Clock   clock.Clock
 	Metrics *Metrics
+	// Log gets the audit lines.
+	Log *slog.Logger
 }
 
 // Handlers serve EnrollmentService and CertificateService. Safe for concurrent use.
@@ -80,12 +87,16 @@ type Handlers struct {
 	cav1.UnimplementedEnrollmentServiceServer
 	cav1.UnimplementedCertificateServiceServer
 
+	*auditor
+
 	p  Params
 	mu sync.RWMutex // guards p.State
 }
 
 // New answers the handlers.
-func New(p Params) *Handlers { return &Handlers{p: p} }
+func New(p Params) *Handlers {
+	return &Handlers{p: p, auditor: &auditor{log: p.Log, clock: p.Clock}}
+}
 
 // Access says who may call what.
 func Access() rpc.Access {
@@ -114,10 +125,10 @@ func (h *Handlers) state() *State {
 	return h.p.State
 }
 
-// IssueLeaf signs a leaf for a service of this datacenter.
-func (h *Handlers) IssueLeaf(service string, key *ecdsa.PublicKey, names []string, ips []net.IP) ([]*x509.Certificate, error) {
+// IssueLeaf signs a leaf for a service of this datacenter, for an agent of a node.
+func (h *Handlers) IssueLeaf(service, node string, key *ecdsa.PublicKey, names []string, ips []net.IP) ([]*x509.Certificate, error) {
 	state := h.state()
-	id := identity.ID{FederationID: state.FederationID, Datacenter: h.p.Datacenter, Kind: identity.KindService, Service: service}
+	id := identity.ID{FederationID: state.FederationID, Datacenter: h.p.Datacenter, Kind: identity.KindService, Service: service, Node: node}
 	leaf, err := state.Leaves.SignLeaf(id, key, names, ips, h.p.Clock.Now(), h.p.Limits.LeafTTL)
 	if err != nil {
 		return nil, err
@@ -127,40 +138,75 @@ func (h *Handlers) IssueLeaf(service string, key *ecdsa.PublicKey, names []strin
 }
 
 // Enroll gives a service its first certificate.
-func (h *Handlers) Enroll(ctx context.Context, req *cav1.EnrollRequest) (*cav1.EnrollResponse, error) {
+func (h *Handlers) Enroll(ctx context.Context, req *cav1.EnrollRequest) (_ *cav1.EnrollResponse, err error) {
+	defer func() {
+		if err != nil {
+			h.Refused(ctx, cav1.EnrollmentService_Enroll_FullMethodName, err)
+		}
+	}()
 	exporter, err := exporterOf(ctx)
 	if err != nil {
 		return nil, err
 	}
-	if !hmac.Equal(req.GetProof(), identity.ClientProof(h.p.Limits.DatacenterSecret, exporter, req.GetCsr())) {
+	key, err := h.provenKey(req, exporter)
+	if err != nil {
 		h.p.Metrics.Refused.WithLabelValues("secret").Inc()
-		return nil, fault.New(fault.Unauthenticated, "SECRET_MISMATCH", "the proof does not hold: caller and ca have different datacenter secrets").WithField("server.secret_file")
+		return nil, err
 	}
 	if req.GetDatacenter() != h.p.Datacenter {
 		return nil, fault.Invalid("server.datacenter", "this is the ca of %s, not of %s", h.p.Datacenter, req.GetDatacenter())
 	}
-	chain, err := h.signRequest(req.GetService(), req.GetCsr())
+	chain, err := h.signRequest(req.GetService(), req.GetNode(), req.GetCsr())
 	if err != nil {
 		return nil, err
 	}
-	roots := ders(h.state().Roots)
+	h.handedOut(ctx, cav1.EnrollmentService_Enroll_FullMethodName,
+		obs.KeyService, req.GetService(), obs.KeyNode, req.GetNode(), "serial", chain[0].SerialNumber.Text(16), "expires", chain[0].NotAfter)
+	certificates, roots := ders(chain), ders(h.state().Roots)
 	return &cav1.EnrollResponse{
-		CertificateChain: chain, Roots: roots, FederationId: h.state().FederationID,
-		Proof: identity.ServerProof(h.p.Limits.DatacenterSecret, exporter, chain, roots),
+		CertificateChain: certificates, Roots: roots, FederationId: h.state().FederationID,
+		Proof: identity.ServerProof(key, exporter, certificates, roots),
 	}, nil
+}
+
+// provenKey returns the key that a request's proof was made with. It is the one of exactly the component
+// and node that the request asks for, so that nobody proves to be anyone else.
+func (h *Handlers) provenKey(req *cav1.EnrollRequest, exporter []byte) ([]byte, error) {
+	holder := identity.Holder{Component: req.GetService(), Node: req.GetNode()}
+	key, err := identity.DeriveKey(h.p.Limits.DatacenterSecret, holder)
+	if err != nil {
+		return nil, err
+	}
+	proves := func(key []byte) bool {
+		return hmac.Equal(req.GetProof(), identity.ClientProof(key, exporter, req.GetCsr()))
+	}
+	switch {
+	case proves(key):
+		return key, nil
+	case !proves(h.p.Limits.DatacenterSecret):
+		return nil, fault.New(fault.Unauthenticated, "ENROLLMENT_KEY_MISMATCH",
+			"the proof does not hold: the key is not the one of %s, or derived from another datacenter secret", holder).WithField("server.secret_file")
+	case !h.p.Limits.AcceptDatacenterSecret:
+		return nil, fault.New(fault.Unauthenticated, "DATACENTER_SECRET_REFUSED",
+			"the proof was made with the datacenter secret itself, as earlier versions make it: upgrade the %s, or set ca.accept_datacenter_secret until it is", holder).
+			WithField("server.secret_file")
+	default:
+		return h.p.Limits.DatacenterSecret, nil
+	}
 }
 
 // Renew signs a new leaf for the caller's own identity.
 func (h *Handlers) Renew(ctx context.Context, req *cav1.RenewRequest) (*cav1.RenewResponse, error) {
-	chain, err := h.signRequest(rpc.CallerFrom(ctx).Peer.Service, req.GetCsr())
+	caller := rpc.CallerFrom(ctx).Peer
+	chain, err := h.signRequest(caller.Service, caller.Node, req.GetCsr())
 	if err != nil {
 		return nil, err
 	}
-	return &cav1.RenewResponse{CertificateChain: chain, Roots: ders(h.state().Roots)}, nil
+	return &cav1.RenewResponse{CertificateChain: ders(chain), Roots: ders(h.state().Roots)}, nil
 }
 
-func (h *Handlers) signRequest(service string, der []byte) ([][]byte, error) {
-	if err := policy.CheckService(service); err != nil {
+func (h *Handlers) signRequest(service, node string, der []byte) ([]*x509.Certificate, error) {
+	if err := policy.CheckIdentity(service, node); err != nil {
 		return nil, err
 	}
 	csr, key, err := parseRequest(der)
@@ -168,15 +214,16 @@ func (h *Handlers) signRequest(service string, der []byte) ([][]byte, error) {
 		return nil, err
 	}
 	names, ips := policy.HostNames(service, csr)
-	chain, err := h.IssueLeaf(service, key, names, ips)
-	if err != nil {
-		return nil, err
-	}
-	return ders(chain), nil
+	return h.IssueLeaf(service, node, key, names, ips)
 }
 
 // Join admits a new datacenter: it consumes the token and signs the intermediate.
-func (h *Handlers) Join(ctx context.Context, req *cav1.JoinRequest) (*cav1.JoinResponse, error) {
+func (h *Handlers) Join(ctx context.Context, req *cav1.JoinRequest) (_ *cav1.JoinResponse, err error) {
+	defer func() {
+		if err != nil {
+			h.Refused(ctx, cav1.EnrollmentService_Join_FullMethodName, err)
+		}
+	}()
 	state, err := h.primary()
 	if err != nil {
 		return nil, err
@@ -215,6 +262,8 @@ func (h *Handlers) Join(ctx context.Context, req *cav1.JoinRequest) (*cav1.JoinR
 	}); err != nil {
 		return nil, err
 	}
+	h.handedOut(ctx, cav1.EnrollmentService_Join_FullMethodName, "datacenter", req.GetDatacenter().GetName(),
+		"token", req.GetTokenId(), "serial", cert.SerialNumber.Text(16), "expires", cert.NotAfter)
 	return &cav1.JoinResponse{
 		Intermediate: cert.Raw, Roots: ders(state.Roots), FederationId: state.FederationID,
 		PrimaryDatacenter: h.p.Datacenter, GossipKeys: state.GossipKeys,
@@ -237,19 +286,30 @@ func joinRequestID(req *cav1.JoinRequest, key *ecdsa.PublicKey) (string, error) 
 }
 
 // RenewIntermediate signs a new intermediate for the calling ca's own datacenter.
-func (h *Handlers) RenewIntermediate(ctx context.Context, req *cav1.RenewIntermediateRequest) (*cav1.RenewIntermediateResponse, error) {
+func (h *Handlers) RenewIntermediate(ctx context.Context, req *cav1.RenewIntermediateRequest) (_ *cav1.RenewIntermediateResponse, err error) {
+	defer func() {
+		if err != nil {
+			h.Refused(ctx, cav1.CertificateService_RenewIntermediate_FullMethodName, err)
+		}
+	}()
 	state, err := h.primary()
 	if err != nil {
+		return nil, err
+	}
+	datacenter := rpc.CallerFrom(ctx).Peer.Datacenter
+	if err := policy.CheckRenewal(h.p.Datacenter, datacenter); err != nil {
 		return nil, err
 	}
 	_, key, err := parseRequest(req.GetCsr())
 	if err != nil {
 		return nil, err
 	}
-	cert, err := state.Root.SignIntermediate(state.FederationID, rpc.CallerFrom(ctx).Peer.Datacenter, key, h.p.Clock.Now(), h.p.Limits.IntermediateTTL)
+	cert, err := state.Root.SignIntermediate(state.FederationID, datacenter, key, h.p.Clock.Now(), h.p.Limits.IntermediateTTL)
 	if err != nil {
 		return nil, err
 	}
+	h.handedOut(ctx, cav1.CertificateService_RenewIntermediate_FullMethodName,
+		"datacenter", datacenter, "serial", cert.SerialNumber.Text(16), "expires", cert.NotAfter)
 	return &cav1.RenewIntermediateResponse{Intermediate: cert.Raw, Roots: ders(state.Roots)}, nil
 }
 
@@ -263,9 +323,14 @@ func (h *Handlers) GetTrustBundle(context.Context, *cav1.GetTrustBundleRequest) 
 	return resp, nil
 }
 
-// GetGossipKey answers the federation's gossip keys.
-func (h *Handlers) GetGossipKey(context.Context, *cav1.GetGossipKeyRequest) (*cav1.GetGossipKeyResponse, error) {
-	return &cav1.GetGossipKeyResponse{Keys: h.state().GossipKeys}, nil
+// GetGossipKey returns the federation's gossip keys, and the datacenter's id to a component that has no secret to derive it.
+func (h *Handlers) GetGossipKey(ctx context.Context, _ *cav1.GetGossipKeyRequest) (*cav1.GetGossipKeyResponse, error) {
+	id, err := identity.DatacenterID(h.p.Limits.DatacenterSecret, h.p.Datacenter)
+	if err != nil {
+		return nil, err
+	}
+	h.handedOut(ctx, cav1.CertificateService_GetGossipKey_FullMethodName)
+	return &cav1.GetGossipKeyResponse{Keys: h.state().GossipKeys, DatacenterId: id}, nil
 }
 
 // CreateJoinToken makes a token and has the registry remember its public half.
@@ -300,6 +365,7 @@ func (h *Handlers) CreateJoinToken(ctx context.Context, req *cav1.CreateJoinToke
 	}); err != nil {
 		return nil, err
 	}
+	h.handedOut(ctx, cav1.CertificateService_CreateJoinToken_FullMethodName, "datacenter", token.Datacenter, "token", token.ID, "expires", token.ExpiresAt)
 	return &cav1.CreateJoinTokenResponse{Token: token.String(), Id: token.ID, ExpiresAt: timestamppb.New(token.ExpiresAt)}, nil
 }
 

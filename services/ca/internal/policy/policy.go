@@ -13,18 +13,48 @@ import (
 	"konsul.dev/pkg/identity"
 )
 
-// gateway is the one component that people reach by host name.
-const gateway = "gateway"
+const (
+	// gateway is the one component that people reach by host name.
+	gateway = "gateway"
+	agent   = "agent"
+	ca      = "ca"
+)
 
-// components are the services that may hold an identity of the control plane.
-func components() []string {
-	return []string{"registry", "wan-gossip", "replicator", "ca", gateway, "failover-router", "agent"}
+// Components returns the services that may ask for an identity of the control plane. The ca is not
+// among them: it signs its own, and whoever had one could ask the primary for a datacenter's
+// intermediate.
+func Components() []string {
+	return []string{"registry", "wan-gossip", "replicator", gateway, "failover-router", agent}
 }
 
-// CheckService refuses identities for anything that is no component of ours.
-func CheckService(service string) error {
-	if !slices.Contains(components(), service) {
+// CheckIdentity refuses identities for anything that is no component of ours, and for the ca.
+func CheckIdentity(service, node string) error {
+	switch {
+	case service == ca:
+		return fault.New(fault.PermissionDenied, "CA_SIGNS_ITSELF", "the ca signs its own certificate and gives nobody else one").
+			WithField("service")
+	case !slices.Contains(Components(), service):
 		return fault.Invalid("service", "%q is no konsul service", service)
+	case node != "" && service != agent:
+		return fault.Invalid("node", "is for agents, not for %s", service)
+	case node != "" && !identity.ValidNode(node):
+		return fault.Invalid("node", "%q cannot stand in an agent's certificate", node)
+	}
+	return nil
+}
+
+// ThroughGateway reports whether a connection was opened with a server name by which gateways route.
+// They route by that name alone and pass the bytes on as they came, so no connection that came through
+// one is without it.
+func ThroughGateway(serverName, trustDomain string) bool {
+	name, err := identity.ParseSNI(serverName)
+	return err == nil && name.TrustDomain == trustDomain
+}
+
+// CheckRenewal refuses an intermediate to a datacenter that signs its own.
+func CheckRenewal(primary, datacenter string) error {
+	if datacenter == primary {
+		return fault.New(fault.PermissionDenied, "CA_SIGNS_ITSELF", "the ca of the primary %s signs its own intermediate and gives nobody else one", primary)
 	}
 	return nil
 }

@@ -50,9 +50,51 @@ func TestHostNamesAreForTheGatewayOnly(t *testing.T) {
 }
 
 func TestOnlyComponentsGetAnIdentity(t *testing.T) {
-	require.NoError(t, policy.CheckService("wan-gossip"))
-	require.Error(t, policy.CheckService("payment-api"))
-	require.Error(t, policy.CheckService(""))
+	for name, c := range map[string]struct{ service, node, wantErr string }{
+		"a component":               {service: "wan-gossip"},
+		"an agent of a node":        {service: "agent", node: "web-1.example"},
+		"an agent of any node":      {service: "agent"},
+		"a workload":                {service: "payment-api", wantErr: "no konsul service"},
+		"nothing":                   {wantErr: "no konsul service"},
+		"the ca":                    {service: "ca", wantErr: "signs its own"},
+		"a gateway of a node":       {service: "gateway", node: "web-1", wantErr: "is for agents"},
+		"a node that is a path":     {service: "agent", node: "web/1", wantErr: "cannot stand"},
+		"a node that goes upwards":  {service: "agent", node: "..", wantErr: "cannot stand"},
+		"a node that is an address": {service: "agent", node: "2001:db8::1", wantErr: "cannot stand"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			err := policy.CheckIdentity(c.service, c.node)
+			if c.wantErr == "" {
+				require.NoError(t, err)
+				return
+			}
+			require.ErrorContains(t, err, c.wantErr)
+		})
+	}
+}
+
+func TestWhatCameThroughAGatewayIsKnownByItsName(t *testing.T) {
+	const domain = "11111111-2222-4333-8444-555555555555.konsul"
+	for name, c := range map[string]struct {
+		serverName string
+		want       bool
+	}{
+		"by address":                 {serverName: ""},
+		"by a host's name":           {serverName: "ca.us-east"},
+		"by a name of Kubernetes":    {serverName: "konsul-ca.konsul-system.svc.cluster.local"},
+		"by the ca's control name":   {serverName: "ca.control.us-east." + domain, want: true},
+		"in upper case":              {serverName: "CA.CONTROL.US-EAST." + domain, want: true},
+		"by a workload's name":       {serverName: "ca.us-east." + domain, want: true},
+		"by another federation's":    {serverName: "ca.control.us-east.other.konsul"},
+		"by a name nobody routes by": {serverName: "ca.x.us-east." + domain},
+	} {
+		t.Run(name, func(t *testing.T) { require.Equal(t, c.want, policy.ThroughGateway(c.serverName, domain)) })
+	}
+}
+
+func TestThePrimarysIntermediateIsGivenToNobody(t *testing.T) {
+	require.Error(t, policy.CheckRenewal("us-east", "us-east"))
+	require.NoError(t, policy.CheckRenewal("us-east", "us-west"))
 }
 
 func TestACertificateNeverOutlivesItsIssuer(t *testing.T) {

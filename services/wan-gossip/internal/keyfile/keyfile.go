@@ -1,8 +1,8 @@
 // Package keyfile keeps the federation's gossip keys over a restart, sealed, so that gossip comes up
 // while the ca is away.
 //
-// Keys are sealed with AES-256-GCM under a key derived from the datacenter secret by HKDF-SHA-256
-// (RFC 5869), bound to the datacenter's name. Functions of their inputs and one file.
+// Keys are sealed with AES-256-GCM under a key derived by HKDF-SHA-256 (RFC 5869) from what
+// server.secret_file holds, the component's key or the datacenter secret, bound to the datacenter's name. Functions of their inputs and one file.
 package keyfile
 
 import (
@@ -38,7 +38,7 @@ type Box struct {
 	aead       cipher.AEAD
 }
 
-// New answers a box for the file at path, under the datacenter secret.
+// New answers a box for the file at path, under the datacenter secret or a key derived from it.
 func New(path, datacenter string, secret []byte) (*Box, error) {
 	key, err := hkdf.Key(sha256.New, secret, nil, purpose, keySize)
 	if err != nil {
@@ -88,6 +88,6 @@ func (b *Box) Load() ([][]byte, error) {
 }
 
 func (b *Box) unreadable(cause error) error {
-	return fault.New(fault.DataLoss, ReasonUnreadable, "%q cannot be opened with the datacenter secret", b.path).
+	return fault.New(fault.DataLoss, ReasonUnreadable, "%q cannot be opened with what server.secret_file holds", b.path).
 		WithRemedy("check server.secret_file; or remove the file and start while the ca is up, which gives the keys again").Wrap(cause)
 }

@@ -1,6 +1,7 @@
 package command_test
 
 import (
+	"cmp"
 	"encoding/base64"
 	"net"
 	"os"
@@ -247,6 +248,57 @@ func TestSecretsGoToNewFilesOfTheUsersOwn(t *testing.T) {
 	require.NoFileExists(t, path, "a refused token leaves no empty file")
 }
 
+func TestAComponentsKeyIsDerivedFromTheSecret(t *testing.T) {
+	const secret = "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f"
+	dir := t.TempDir()
+	file, out := filepath.Join(dir, "dc.secret"), filepath.Join(dir, "web-1.key")
+	require.NoError(t, os.WriteFile(file, []byte(secret+"\n"), 0o600))
+	r := ctl(t, nil, "", "secret", "derive", "--component", "agent", "--node", "web-1", "--secret-file", file, "--out", out)
+	require.Zero(t, r.code, r.stderr)
+	require.Empty(t, r.stdout)
+	text, err := os.ReadFile(out)
+	require.NoError(t, err)
+	require.Equal(t, "konsul-key:v1:agent/web-1:EhTIXnjEdP8UI2lRcyO6DYQg4lXJAYrGO2GlshZqymI=\n", string(text))
+	info, err := os.Stat(out)
+	require.NoError(t, err)
+	require.Equal(t, os.FileMode(0o600), info.Mode().Perm())
+
+	piped := ctl(t, nil, secret, "secret", "derive", "--component", "agent", "--node", "web-1")
+	require.Equal(t, string(text), piped.stdout, "the same key every time")
+	require.Equal(t, "konsul-key:v1:agent:mF/5HagqnWQre2JlCGDO+ICmxKmYGFxCTEMLiO4JqH8=\n",
+		ctl(t, nil, secret, "secret", "derive", "--component", "agent", "--all-nodes").stdout)
+
+	for name, c := range map[string]struct {
+		args  []string
+		stdin string
+		want  string
+	}{
+		"over a file":             {args: []string{"--component", "gateway", "--out", out}, want: "--out"},
+		"without a component":     {want: "--component"},
+		"an unknown component":    {args: []string{"--component", "proxy"}, want: "failover-router"},
+		"the registry":            {args: []string{"--component", "registry"}, want: "needs the datacenter secret itself"},
+		"an agent without a node": {args: []string{"--component", "agent"}, want: "--all-nodes"},
+		"a gateway of a node":     {args: []string{"--component", "gateway", "--node", "x"}, want: "--node"},
+		"all gateways":            {args: []string{"--component", "gateway", "--all-nodes"}, want: "--all-nodes"},
+		"one and all":             {args: []string{"--component", "agent", "--node", "x", "--all-nodes"}, want: "--all-nodes"},
+		"a node that is a path":   {args: []string{"--component", "agent", "--node", "a/b"}, want: "--node"},
+		"no such file":            {args: []string{"--component", "gateway", "--secret-file", filepath.Join(dir, "none")}, want: "--secret-file"},
+		"no secret":               {args: []string{"--component", "gateway"}, stdin: "hello", want: "--secret-file"},
+		"a key":                   {args: []string{"--component", "gateway", "--secret-file", out}, want: "--secret-file"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := ctl(t, nil, cmp.Or(c.stdin, secret), append([]string{"secret", "derive"}, c.args...)...)
+			require.Equal(t, 2, r.code)
+			require.Contains(t, r.stderr, c.want)
+			require.NotContains(t, r.stderr, "server.secret_file")
+			require.Empty(t, r.stdout)
+		})
+	}
+	again, err := os.ReadFile(out)
+	require.NoError(t, err)
+	require.Equal(t, text, again, "a refusal changes nothing")
+}
+
 func TestCompletions(t *testing.T) {
 	gateway := federation(t)
 	for _, shell := range []string{"bash", "zsh", "fish", "powershell"} {
@@ -272,7 +324,7 @@ func TestEveryCommandHasExamples(t *testing.T) {
 	for _, line := range []string{
 		"", "service", "service get", "service list", "service register", "service deregister", "kv", "kv get", "kv set", "kv list", "kv delete",
 		"cluster", "cluster status", "datacenter", "datacenter list", "datacenter token", "datacenter token create", "federation", "federation show",
-		"secret", "secret generate", "version",
+		"secret", "secret derive", "secret generate", "version",
 	} {
 		r := ctl(t, nil, "", append(strings.Fields(line), "--help")...)
 		require.Zero(t, r.code)

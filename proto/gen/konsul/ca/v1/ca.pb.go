@@ -33,10 +33,13 @@ type EnrollRequest struct {
 	Service string `protobuf:"bytes,1,opt,name=service,proto3" json:"service,omitempty"`
 	// PKCS #10, DER.
 	Csr []byte `protobuf:"bytes,2,opt,name=csr,proto3" json:"csr,omitempty"`
-	// HMAC-SHA-256 under the datacenter secret of "konsul-enroll-client" || exporter || SHA-256(csr).
+	// HMAC-SHA-256 under the component key of service and node of "konsul-enroll-client" || exporter || SHA-256(csr).
+	// The component key is derived from the datacenter secret (HKDF-SHA-256).
 	Proof []byte `protobuf:"bytes,3,opt,name=proof,proto3" json:"proof,omitempty"`
 	// The datacenter the caller believes it is in; must match.
-	Datacenter    string `protobuf:"bytes,4,opt,name=datacenter,proto3" json:"datacenter,omitempty"`
+	Datacenter string `protobuf:"bytes,4,opt,name=datacenter,proto3" json:"datacenter,omitempty"`
+	// The node whose agent wants an identity; for agents only.
+	Node          string `protobuf:"bytes,5,opt,name=node,proto3" json:"node,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -99,6 +102,13 @@ func (x *EnrollRequest) GetDatacenter() string {
 	return ""
 }
 
+func (x *EnrollRequest) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
 type EnrollResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Leaf first, then the datacenter's intermediate, DER.
@@ -106,7 +116,7 @@ type EnrollResponse struct {
 	// Trust anchors, DER.
 	Roots        [][]byte `protobuf:"bytes,2,rep,name=roots,proto3" json:"roots,omitempty"`
 	FederationId string   `protobuf:"bytes,3,opt,name=federation_id,json=federationId,proto3" json:"federation_id,omitempty"`
-	// HMAC-SHA-256 under the datacenter secret of "konsul-enroll-server" || exporter ||
+	// HMAC-SHA-256 under the key of the request's proof of "konsul-enroll-server" || exporter ||
 	// SHA-256 over the length-prefixed chain and roots. The caller trusts nothing above before this holds.
 	Proof         []byte `protobuf:"bytes,4,opt,name=proof,proto3" json:"proof,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -646,8 +656,10 @@ func (*GetGossipKeyRequest) Descriptor() ([]byte, []int) {
 }
 
 type GetGossipKeyResponse struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Keys          [][]byte               `protobuf:"bytes,1,rep,name=keys,proto3" json:"keys,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Keys  [][]byte               `protobuf:"bytes,1,rep,name=keys,proto3" json:"keys,omitempty"`
+	// The immutable id of the datacenter, which only holders of its secret can derive.
+	DatacenterId  string `protobuf:"bytes,2,opt,name=datacenter_id,json=datacenterId,proto3" json:"datacenter_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -687,6 +699,13 @@ func (x *GetGossipKeyResponse) GetKeys() [][]byte {
 		return x.Keys
 	}
 	return nil
+}
+
+func (x *GetGossipKeyResponse) GetDatacenterId() string {
+	if x != nil {
+		return x.DatacenterId
+	}
+	return ""
 }
 
 type CreateJoinTokenRequest struct {
@@ -808,14 +827,15 @@ var File_konsul_ca_v1_ca_proto protoreflect.FileDescriptor
 
 const file_konsul_ca_v1_ca_proto_rawDesc = "" +
 	"\n" +
-	"\x15konsul/ca/v1/ca.proto\x12\fkonsul.ca.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a%konsul/federation/v1/federation.proto\"q\n" +
+	"\x15konsul/ca/v1/ca.proto\x12\fkonsul.ca.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a%konsul/federation/v1/federation.proto\"\x85\x01\n" +
 	"\rEnrollRequest\x12\x18\n" +
 	"\aservice\x18\x01 \x01(\tR\aservice\x12\x10\n" +
 	"\x03csr\x18\x02 \x01(\fR\x03csr\x12\x14\n" +
 	"\x05proof\x18\x03 \x01(\fR\x05proof\x12\x1e\n" +
 	"\n" +
 	"datacenter\x18\x04 \x01(\tR\n" +
-	"datacenter\"\x8e\x01\n" +
+	"datacenter\x12\x12\n" +
+	"\x04node\x18\x05 \x01(\tR\x04node\"\x8e\x01\n" +
 	"\x0eEnrollResponse\x12+\n" +
 	"\x11certificate_chain\x18\x01 \x03(\fR\x10certificateChain\x12\x14\n" +
 	"\x05roots\x18\x02 \x03(\fR\x05roots\x12#\n" +
@@ -850,9 +870,10 @@ const file_konsul_ca_v1_ca_proto_rawDesc = "" +
 	"\rfederation_id\x18\x01 \x01(\tR\ffederationId\x12!\n" +
 	"\ftrust_domain\x18\x02 \x01(\tR\vtrustDomain\x12\x14\n" +
 	"\x05roots\x18\x03 \x03(\tR\x05roots\"\x15\n" +
-	"\x13GetGossipKeyRequest\"*\n" +
+	"\x13GetGossipKeyRequest\"O\n" +
 	"\x14GetGossipKeyResponse\x12\x12\n" +
-	"\x04keys\x18\x01 \x03(\fR\x04keys\"e\n" +
+	"\x04keys\x18\x01 \x03(\fR\x04keys\x12#\n" +
+	"\rdatacenter_id\x18\x02 \x01(\tR\fdatacenterId\"e\n" +
 	"\x16CreateJoinTokenRequest\x12\x1e\n" +
 	"\n" +
 	"datacenter\x18\x01 \x01(\tR\n" +

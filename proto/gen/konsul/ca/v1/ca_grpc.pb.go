@@ -33,8 +33,9 @@ const (
 // requests proves possession of a secret, bound to the TLS connection it travels on
 // (RFC 5705 exporter, label "EXPORTER-konsul-enroll", no context, 32 bytes).
 type EnrollmentServiceClient interface {
-	// Enroll gives a service of the own datacenter its first certificate.
-	// Unauthenticated when the proof does not hold: the two sides have different datacenter secrets.
+	// Enroll gives a service of the own datacenter its first certificate. Not served over the WAN.
+	// Unauthenticated when the proof does not hold: the key is not derived from the ca's datacenter
+	// secret, or for another component or node.
 	Enroll(ctx context.Context, in *EnrollRequest, opts ...grpc.CallOption) (*EnrollResponse, error)
 	// Join gives a new datacenter its intermediate. Served in the primary.
 	// Unauthenticated: unknown token or wrong key. FailedPrecondition: expired or used.
@@ -78,8 +79,9 @@ func (c *enrollmentServiceClient) Join(ctx context.Context, in *JoinRequest, opt
 // requests proves possession of a secret, bound to the TLS connection it travels on
 // (RFC 5705 exporter, label "EXPORTER-konsul-enroll", no context, 32 bytes).
 type EnrollmentServiceServer interface {
-	// Enroll gives a service of the own datacenter its first certificate.
-	// Unauthenticated when the proof does not hold: the two sides have different datacenter secrets.
+	// Enroll gives a service of the own datacenter its first certificate. Not served over the WAN.
+	// Unauthenticated when the proof does not hold: the key is not derived from the ca's datacenter
+	// secret, or for another component or node.
 	Enroll(context.Context, *EnrollRequest) (*EnrollResponse, error)
 	// Join gives a new datacenter its intermediate. Served in the primary.
 	// Unauthenticated: unknown token or wrong key. FailedPrecondition: expired or used.
@@ -195,7 +197,7 @@ type CertificateServiceClient interface {
 	// Renew signs a new leaf for the identity of the caller's certificate, and for no other.
 	Renew(ctx context.Context, in *RenewRequest, opts ...grpc.CallOption) (*RenewResponse, error)
 	// RenewIntermediate signs a new intermediate for the datacenter of the calling ca, and for no other.
-	// Served in the primary.
+	// Served in the primary, to secondaries: the primary's ca signs its own.
 	RenewIntermediate(ctx context.Context, in *RenewIntermediateRequest, opts ...grpc.CallOption) (*RenewIntermediateResponse, error)
 	// GetTrustBundle answers the federation's trust anchors.
 	GetTrustBundle(ctx context.Context, in *GetTrustBundleRequest, opts ...grpc.CallOption) (*GetTrustBundleResponse, error)
@@ -272,7 +274,7 @@ type CertificateServiceServer interface {
 	// Renew signs a new leaf for the identity of the caller's certificate, and for no other.
 	Renew(context.Context, *RenewRequest) (*RenewResponse, error)
 	// RenewIntermediate signs a new intermediate for the datacenter of the calling ca, and for no other.
-	// Served in the primary.
+	// Served in the primary, to secondaries: the primary's ca signs its own.
 	RenewIntermediate(context.Context, *RenewIntermediateRequest) (*RenewIntermediateResponse, error)
 	// GetTrustBundle answers the federation's trust anchors.
 	GetTrustBundle(context.Context, *GetTrustBundleRequest) (*GetTrustBundleResponse, error)
