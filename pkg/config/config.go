@@ -45,7 +45,8 @@ type Server struct {
 	BindAddr string `koanf:"bind_addr"`
 	// DataDir holds a folder for each service.
 	DataDir string `koanf:"data_dir"`
-	// SecretFile holds the datacenter secret: at least 32 random bytes as base64 or hex.
+	// SecretFile holds the component's key, which `konsulctl secret derive` makes; for the registry and the ca, and
+	// where a whole datacenter is one process, the datacenter secret: at least 32 random bytes as base64 or hex.
 	SecretFile string `koanf:"secret_file"`
 	WAN        WAN    `koanf:"wan"`
 }
@@ -166,7 +167,7 @@ func (b *Base) Validate() error {
 		errs = append(errs, fault.Invalid("server.data_dir", "is empty").WithRemedy("name a folder on a durable disk"))
 	}
 	if b.Server.SecretFile == "" {
-		errs = append(errs, fault.Invalid("server.secret_file", "is empty").WithRemedy("make one with `konsulctl secret generate` and name its path"))
+		errs = append(errs, fault.Invalid("server.secret_file", "is empty").WithRemedy("make a datacenter secret with `konsulctl secret generate`, the component's key from it with `konsulctl secret derive`, and name its path"))
 	}
 	if b.Server.Node == "" {
 		errs = append(errs, fault.Invalid("server.node", "is empty").WithRemedy("name this machine"))

@@ -36,6 +36,8 @@ type world struct {
 
 	mu  sync.Mutex
 	key []byte
+	// id is what the cas say the datacenter's id is; empty: they are of an earlier version.
+	id string
 }
 
 func newWorld(t *testing.T, federationID string) *world {
@@ -53,9 +55,9 @@ func (f fakeCA) GetGossipKey(context.Context, *cav1.GetGossipKeyRequest) (*cav1.
 	f.w.mu.Lock()
 	defer f.w.mu.Unlock()
 	if f.w.key == nil {
-		return &cav1.GetGossipKeyResponse{}, nil
+		return &cav1.GetGossipKeyResponse{DatacenterId: f.w.id}, nil
 	}
-	return &cav1.GetGossipKeyResponse{Keys: [][]byte{f.w.key}}, nil
+	return &cav1.GetGossipKeyResponse{Keys: [][]byte{f.w.key}, DatacenterId: f.w.id}, nil
 }
 
 // serveCA answers the address of a datacenter's ca, and how to stop it.
@@ -252,6 +254,40 @@ func TestRestartNeedsNeitherCaNorSeeds(t *testing.T) {
 	west.sees(t, "us-east", alive)
 	east.sees(t, "us-west", alive)
 	require.Equal(t, id, west.list(t)["us-west"].GetId(), "the datacenter's id is immutable")
+}
+
+func TestWithAKeyOfItsOwnTheCATellsTheDatacentersID(t *testing.T) {
+	w := newWorld(t, identitytest.FederationID)
+	cfg := w.config(t, "us-east")
+	secret, err := identity.ReadSecret(cfg.Server.SecretFile, "ca")
+	require.NoError(t, err)
+	id, err := identity.DatacenterID(secret, "us-east")
+	require.NoError(t, err)
+	holder := identity.Holder{Component: "wan-gossip"}
+	key, err := identity.DeriveKey(secret, holder)
+	require.NoError(t, err)
+	require.NoError(t, os.WriteFile(cfg.Server.SecretFile, []byte(identity.FormatKey(holder, key)), 0o600))
+
+	service, err := wangossip.New(cfg, wangossip.Deps{Telemetry: obs.Discard(), Clock: clock.System(), Identity: w.ca.Source("us-east", "wan-gossip")})
+	require.NoError(t, err)
+	require.Equal(t, wangossip.ReasonNoDatacenterID, fault.ReasonOf(service.Start(t.Context())), "a ca of an earlier version does not know")
+
+	w.mu.Lock()
+	w.id = id
+	w.mu.Unlock()
+	running := w.start(t, cfg)
+	kept, err := os.ReadFile(filepath.Join(cfg.Server.DataDir, wangossip.Name, "dcid"))
+	require.NoError(t, err)
+	require.Equal(t, id+"\n", string(kept), "the id that holders of the secret derive")
+	running.stop()
+
+	w.mu.Lock()
+	w.id = "another"
+	w.mu.Unlock()
+	w.start(t, cfg)
+	again, err := os.ReadFile(filepath.Join(cfg.Server.DataDir, wangossip.Name, "dcid"))
+	require.NoError(t, err)
+	require.Equal(t, kept, again, "it is asked for once")
 }
 
 func TestARefusedNewcomerSaysSo(t *testing.T) {

@@ -185,11 +185,12 @@ func (h *Handlers) provenKey(req *cav1.EnrollRequest, exporter []byte) ([]byte, 
 		return key, nil
 	case !proves(h.p.Limits.DatacenterSecret):
 		return nil, fault.New(fault.Unauthenticated, "ENROLLMENT_KEY_MISMATCH",
-			"the proof does not hold: the key is not the one of %s, or derived from another datacenter secret", holder).WithField("server.secret_file")
+			"the proof does not hold: the key is not the one of %s, or derived from another datacenter secret", holder).
+			WithField("server.secret_file").WithRemedy("derive it from the secret of this ca: `konsulctl secret derive`")
 	case !h.p.Limits.AcceptDatacenterSecret:
 		return nil, fault.New(fault.Unauthenticated, "DATACENTER_SECRET_REFUSED",
-			"the proof was made with the datacenter secret itself, as earlier versions make it: upgrade the %s, or set ca.accept_datacenter_secret until it is", holder).
-			WithField("server.secret_file")
+			"the proof was made with the datacenter secret itself, as earlier versions make it: upgrade the %s, or set ca.accept_datacenter_secret until then", holder).
+			WithField("server.secret_file").WithRemedy("upgrade the component, or set ca.accept_datacenter_secret until it is upgraded")
 	default:
 		return h.p.Limits.DatacenterSecret, nil
 	}
