@@ -173,7 +173,7 @@ func TestAComponentEnrollsWithItsKeyAlone(t *testing.T) {
 	require.ErrorContains(t, err, "this process is registry")
 }
 
-func TestAnAgentGetsItsNodeWithItsNextStart(t *testing.T) {
+func TestAnAgentGetsItsNodeOnceTheCANamesNodes(t *testing.T) {
 	w := newWorld(t)
 	w.cfg.Service = "agent"
 	ca := w.serve(time.Hour)
@@ -192,10 +192,16 @@ func TestAnAgentGetsItsNodeWithItsNextStart(t *testing.T) {
 	ca.sign = func(key *ecdsa.PublicKey) *x509.Certificate {
 		return w.ca.Sign(w.id(), "us-east", key, time.Now(), time.Now().Add(time.Hour))
 	}
+	e, err = w.enroll()
+	require.NoError(t, err)
+	require.Empty(t, e.ID().Node, "a start does not need the ca")
+	w.run(e)
+	require.Eventually(t, func() bool {
+		again, err := w.enroll()
+		return err == nil && again.ID().Node == "web-1"
+	}, 10*time.Second, 10*time.Millisecond, "the certificate that names the node is in use, and kept")
 	again, err := w.enroll()
 	require.NoError(t, err)
-	require.Equal(t, "web-1", again.ID().Node)
-	require.NoError(t, e.Set(again.Material()), "and one that runs takes it when it renews")
 	require.ErrorContains(t, again.Set(w.ca.Material(identity.ID{
 		FederationID: w.id().FederationID, Datacenter: "us-east", Kind: identity.KindService, Service: "agent", Node: "web-2",
 	}, "us-east")), "web-2")

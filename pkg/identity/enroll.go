@@ -89,9 +89,6 @@ func Enroll(ctx context.Context, cfg EnrollConfig) (*Enrolled, error) {
 	if err == nil {
 		err = e.adopt(material)
 	}
-	if err == nil && e.ID().Node != cfg.Node {
-		err = fmt.Errorf("certificate for %s does not name node %s", e.ID(), cfg.Node)
-	}
 	if err == nil {
 		return e, nil
 	}
@@ -128,7 +125,7 @@ func (e *Enrolled) adopt(m Material) error {
 	}
 	leaf := m.Chain[0]
 	id := source.ID()
-	// A ca of an earlier version gives agents certificates without a node.
+	// A ca of an earlier version gives agents certificates without a node; Run sees to it.
 	if id.Datacenter != e.cfg.Datacenter || id.Service != e.cfg.Service || (id.Node != "" && id.Node != e.cfg.Node) || !e.covers(leaf) {
 		return fmt.Errorf("certificate for %s does not match the configuration", id)
 	}

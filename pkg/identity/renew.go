@@ -23,6 +23,11 @@ const (
 // Run renews the certificate at two thirds of its life, for as long as ctx lasts. It never fails:
 // a ca that is away is asked again, and an expired certificate is replaced by enrolling anew.
 func (e *Enrolled) Run(ctx context.Context) error {
+	if e.lacksNode() {
+		if err := e.renew(ctx); err != nil {
+			e.cfg.Log.Warn("certificate does not name the node yet; the old one stays in use", obs.KeyNode, e.cfg.Node, obs.KeyError, err)
+		}
+	}
 	retry := backoff.New(renewRetryMin, renewRetryMax)
 	for {
 		leaf := e.Material().Chain[0]
@@ -53,18 +58,16 @@ func RenewAt(c *x509.Certificate) time.Time {
 	return c.NotBefore.Add(c.NotAfter.Sub(c.NotBefore) * 2 / 3)
 }
 
+// lacksNode reports whether the certificate in use was made by a ca of an earlier version, which names no nodes.
+func (e *Enrolled) lacksNode() bool {
+	id, err := leafID(e.Material().Chain[0])
+	return err == nil && id.Node != e.cfg.Node
+}
+
 func (e *Enrolled) renew(ctx context.Context) error {
-	material, err := e.renewed(ctx)
+	material, err := e.next(ctx)
 	if err != nil {
-		if time.Now().Before(e.Material().Chain[0].NotAfter) {
-			return err
-		}
-		// With an expired certificate no ca takes the call; the secret still proves who we are.
-		enrollCtx, cancel := context.WithTimeout(ctx, attemptTimeout)
-		defer cancel()
-		if material, err = e.enroll(enrollCtx); err != nil {
-			return err
-		}
+		return err
 	}
 	if err := e.Set(material); err != nil {
 		return err
@@ -72,6 +75,23 @@ func (e *Enrolled) renew(ctx context.Context) error {
 	e.expiry.WithLabelValues(e.cfg.Service).Set(float64(material.Chain[0].NotAfter.Unix()))
 	e.cfg.Log.Info("certificate renewed", "expires", material.Chain[0].NotAfter)
 	return save(e.cfg.Dir, material)
+}
+
+// next gets a new certificate. With an expired one no ca takes the call, and with one that names no node it
+// gives no better one; then the key still proves who we are.
+func (e *Enrolled) next(ctx context.Context) (Material, error) {
+	material, err := e.renewed(ctx)
+	usable := err == nil || time.Now().Before(e.Material().Chain[0].NotAfter)
+	if usable && !e.lacksNode() {
+		return material, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, attemptTimeout)
+	defer cancel()
+	enrolled, enrollErr := e.enroll(ctx)
+	if enrollErr != nil && usable {
+		return material, err
+	}
+	return enrolled, enrollErr
 }
 
 func (e *Enrolled) renewed(ctx context.Context) (Material, error) {
