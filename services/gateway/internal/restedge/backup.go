@@ -65,10 +65,13 @@ func parse(r *http.Request, into proto.Message) error {
 	if err == nil {
 		err = queryParser{}.Parse(into, values, utilities.NewDoubleArray(nil))
 	}
-	if err != nil {
-		return fault.Invalid("query", "cannot be understood: %v", err).WithRemedy(docRemedy)
+	if err == nil {
+		return nil
 	}
-	return nil
+	if f, ok := malformed(err.Error()); ok {
+		return f
+	}
+	return fault.Invalid("query", "is malformed").WithRemedy("percent-encode what is no letter, digit, dot, dash or underscore").Wrap(err)
 }
 
 // asCaller is the context of a call for the request's caller.

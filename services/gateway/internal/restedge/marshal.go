@@ -38,15 +38,23 @@ func (m bodies) NewDecoder(r io.Reader) runtime.Decoder {
 		if len(text) == 0 {
 			return io.EOF // An empty body is nobody's mistake.
 		}
+		if value, ok := v.(*[]byte); ok {
+			*value, err = valueIn(text)
+			return err
+		}
 		if err = m.JSONPb.NewDecoder(bytes.NewReader(text)).Decode(v); err == nil {
 			return nil
 		}
-		if message, ok := v.(proto.Message); ok && json.Valid(text) { // Which also bounds how deep it goes.
+		message, ok := v.(proto.Message)
+		if !ok {
+			return malformedError{"body", "cannot be read", docRemedy}
+		}
+		if json.Valid(text) { // Which also bounds how deep it goes.
 			if err = spelled(message, text); err == nil {
 				return nil
 			}
 		}
-		return malformedError{"body", err.Error(), docRemedy}
+		return badBody(message.ProtoReflect().Descriptor(), err)
 	})
 }
 

@@ -95,6 +95,8 @@ func form(field protoreflect.FieldDescriptor) string {
 		return "write a whole number"
 	case protoreflect.BytesKind:
 		return "write it in base64"
+	case protoreflect.StringKind:
+		return "write a text"
 	case protoreflect.MessageKind:
 		switch field.Message().FullName() {
 		case "google.protobuf.Duration":

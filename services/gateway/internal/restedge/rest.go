@@ -144,17 +144,18 @@ func (e *Edge) readBody(w http.ResponseWriter, r *http.Request) error {
 }
 
 // negotiate makes the KV endpoints carry raw bytes where the client speaks no JSON: any body that is
-// not JSON is a value, and ?raw or Accept asks for one. Everything else is JSON.
+// not JSON is a value, and ?raw, or of a read Accept, asks for one. Everything else is JSON.
 func negotiate(r *http.Request) {
 	accept := mimeJSON
 	if query := r.URL.Query(); strings.HasPrefix(r.URL.Path, kvPrefix) {
+		raw := flag(query.Has("raw"), query.Get("raw"))
 		switch r.Method {
 		case http.MethodGet:
-			if flag(query.Has("raw"), query.Get("raw")) || accepts(r.Header.Values("Accept"), mimeRaw) {
+			if raw || accepts(r.Header.Values("Accept"), mimeRaw) {
 				accept = mimeRaw
 			}
 		case http.MethodPut:
-			if mediaType(r.Header.Get("Content-Type")) != mimeJSON {
+			if raw || mediaType(r.Header.Get("Content-Type")) != mimeJSON {
 				r.Header.Set("Content-Type", mimeRaw)
 			}
 		}

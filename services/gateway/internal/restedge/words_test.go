@@ -23,19 +23,19 @@ func TestWordsInBodies(t *testing.T) {
 		{"id":"b","status":"HEALTH_STATUS_CRITICAL","ttl":"10s"}],"services":[{"service":{"name":"s","weights":{"passing":7}},"checks":[{"id":"c","status":"HEALTH_STATUS_WARNING","output":"passing"}]}]}`), full))
 	require.Equal(t, protojson.Format(full), protojson.Format(short))
 
-	for name, c := range map[string]struct{ body, says string }{
-		"no such word":         {`{"checks":[{"status":"fine"}]}`, "fine"},
-		"word beside a typo":   {`{"checks":[{"status":"passing","outptu":"x"}]}`, "outptu"},
-		"word given twice":     {`{"checks":[{"status":"passing","status":"passing"}]}`, "duplicate"},
-		"word where none is":   {`{"checks":"passing"}`, "passing"},
-		"cut off":              {`{"checks":[{"status":"passing"`, "EOF"},
-		"deeper than is sound": {strings.Repeat("[", 1<<20), "depth"},
+	for name, c := range map[string]struct{ body, field, says string }{
+		"no such word":         {`{"checks":[{"status":"fine"}]}`, "status", "fine"},
+		"word beside a typo":   {`{"checks":[{"status":"passing","outptu":"x"}]}`, "outptu", "is no field"},
+		"word given twice":     {`{"checks":[{"status":"passing","status":"passing"}]}`, "body", "duplicate"},
+		"word where none is":   {`{"checks":"passing"}`, "body", "passing"},
+		"cut off":              {`{"checks":[{"status":"passing"`, "body", "EOF"},
+		"deeper than is sound": {strings.Repeat("[", 1<<20), "body", "depth"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, err := decode(c.body)
 			var m malformedError
 			require.ErrorAs(t, err, &m)
-			require.Equal(t, "body", m.Field)
+			require.Equal(t, c.field, m.Field)
 			require.Contains(t, m.Message, c.says)
 		})
 	}
