@@ -193,7 +193,7 @@ func TestErrorsSayWhatToDo(t *testing.T) {
 			http.StatusBadRequest,
 			map[string]any{"code": "InvalidArgument", "field": "nodes"},
 		},
-		"too large":          {http.MethodPut, "/api/v1/kv/k", strings.NewReader(long), nil, http.StatusRequestEntityTooLarge, map[string]any{"reason": "BODY_TOO_LARGE", "field": "nodes"}},
+		"too large":          {http.MethodPut, "/api/v1/kv/k", strings.NewReader(long), nil, http.StatusRequestEntityTooLarge, map[string]any{"reason": "BODY_TOO_LARGE", "field": "body"}},
 		"too large, chunked": {http.MethodPut, "/api/v1/kv/k", io.MultiReader(strings.NewReader(long)), nil, http.StatusRequestEntityTooLarge, map[string]any{"reason": "BODY_TOO_LARGE"}},
 		"no such path":       {http.MethodGet, "/api/v1/nothing", nil, nil, http.StatusNotFound, map[string]any{"reason": "NO_ROUTE"}},
 		"no such method":     {http.MethodPost, "/api/v1/kv/k", nil, nil, http.StatusMethodNotAllowed, map[string]any{"reason": "NO_ROUTE"}},

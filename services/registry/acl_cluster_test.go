@@ -1,6 +1,7 @@
 package registry_test
 
 import (
+	"context"
 	"os"
 	"path/filepath"
 	"strings"
@@ -209,6 +210,74 @@ func TestAWatchShowsWhatItsTokenMayReadAndEndsWithIt(t *testing.T) {
 	require.Equal(t, fault.Unauthenticated, fault.CodeOf(err), "%v", err)
 	_, err = admin.KV.Get(admin.As(made.GetSecret()), &registryv1.GetRequest{Key: "config/a"})
 	require.Equal(t, "TOKEN_UNKNOWN", fault.ReasonOf(err))
+}
+
+func TestAWatchOfWhatATokenMayNotReadIsRefused(t *testing.T) {
+	t.Parallel()
+	c := registrytest.StartCluster(t, 1)
+	admin := c.Client(c.Servers[0])
+	made := limited(t, admin, "reader", "kv config/ read", "service web read")
+	set(t, admin, "private/a", "1")
+	set(t, admin, "config/a", "1")
+	register(t, admin, "n1", "web-1", "web")
+	register(t, admin, "n1", "db-1", "db")
+	ctx, end := context.WithCancel(admin.As(made.GetSecret()))
+	defer end()
+	watch := func(req *registryv1.WatchRequest) (registryv1.WatchService_WatchClient, error) {
+		stream, err := admin.Watch.Watch(ctx, req)
+		require.NoError(t, err)
+		_, err = stream.Recv()
+		return stream, err
+	}
+	const kv = registryv1.Table_TABLE_KV
+	for lacks, req := range map[string]*registryv1.WatchRequest{
+		"kv:read on private/a":                        {Table: kv, Key: "private/a"},
+		"kv:read on local/private/a":                  {Table: kv, Key: "local/private/a"},
+		"kv:read on everything below private/":        {Table: kv, KeyPrefix: "private/"},
+		"kv:read on everything below global/private/": {Table: kv, KeyPrefix: "global/private/"},
+		"kv:read on everything below local/private/":  {Table: kv, Prefix: "local/private/"},
+		"kv:read on none/yet":                         {Table: kv, Key: "none/yet"},
+		"node:read on everything":                     {Table: registryv1.Table_TABLE_NODE},
+		"node:read on n1":                             {Table: registryv1.Table_TABLE_NODE, Key: "n1"},
+		"service:read on db":                          {Table: registryv1.Table_TABLE_SERVICE, Key: "db-1"},
+		"service:read on everything below db":         {Table: registryv1.Table_TABLE_FAILOVER_POLICY, Prefix: "db"},
+		"federation:read":                             {Table: registryv1.Table_TABLE_FEDERATION},
+		"operator:read on replication":                {Table: registryv1.Table_TABLE_REPLICATION_CURSOR},
+	} {
+		_, err := watch(req)
+		requireLacks(t, err, lacks)
+	}
+	instances, err := admin.Watch.WatchInstances(ctx, &registryv1.WatchInstancesRequest{Service: "db"})
+	require.NoError(t, err)
+	_, err = instances.Recv()
+	requireLacks(t, err, "service:read on db")
+
+	var open []registryv1.WatchService_WatchClient
+	for _, req := range []*registryv1.WatchRequest{
+		{Table: kv},
+		{Table: kv, Prefix: "local/"},
+		{Table: kv, Key: "config/none"},
+		{Table: kv, KeyPrefix: "config/"},
+		{Table: kv, KeyPrefix: "conf"},
+		{Table: registryv1.Table_TABLE_SERVICE},
+		{Table: registryv1.Table_TABLE_SERVICE, Key: "web-1"},
+		{Table: registryv1.Table_TABLE_CHECK},
+	} {
+		req.Heartbeat = durationpb.New(100 * time.Millisecond)
+		stream, err := watch(req)
+		require.NoError(t, err, "%v", req)
+		open = append(open, stream)
+	}
+	_, err = admin.ACL.UpdatePolicy(admin.Ctx(), &registryv1.UpdatePolicyRequest{Policy: &registryv1.ACLPolicy{
+		Name: "reader", Rules: []*registryv1.ACLRule{aclRule("node n1 list")},
+	}})
+	require.NoError(t, err)
+	for i, stream := range open {
+		for err = nil; err == nil; {
+			_, err = stream.Recv()
+		}
+		require.Equal(t, fault.PermissionDenied, fault.CodeOf(err), "%d: a watch whose rights were withdrawn ends with why: %v", i, err)
+	}
 }
 
 func TestAccessControlAcrossTwoDatacenters(t *testing.T) {

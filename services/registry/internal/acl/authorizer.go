@@ -15,7 +15,7 @@ type Authorizer struct {
 	// all allows everything.
 	all   bool
 	rules [ACL][scopes]ruleset
-	// denials are kept apart for questions about everything below a prefix.
+	// denials are kept apart for questions about what is below a prefix.
 	denials, grants []rule
 
 	// entry and generation say what it was compiled from.
@@ -49,7 +49,7 @@ func compile(token *registryv1.ACLToken, rules []rule) *Authorizer {
 		a.rules[r.resource][r.scope].add(r)
 		if r.grants == deny {
 			a.denials = append(a.denials, r)
-		} else if r.kind == prefix {
+		} else {
 			a.grants = append(a.grants, r)
 		}
 	}
@@ -145,6 +145,44 @@ func (a *Authorizer) below(n Need, scope scoped, name string) bool {
 		}
 	}
 	return false
+}
+
+// AllowsSome reports whether the need may be met for anything whose name begins with n.Name. It is generous to
+// rules that allow: a glob counts whenever it cannot be ruled out by how its matches begin.
+func (a *Authorizer) AllowsSome(n Need) bool {
+	switch {
+	case a.all:
+		return true
+	case n.Resource >= ACL:
+		return false
+	case n.Resource != KV:
+		return a.some(n, everywhere, n.Name)
+	}
+	scope, bare := cutScope(n.Name)
+	if scope == everywhere {
+		return a.some(n, inLocal, bare) || a.some(n, inGlobal, bare)
+	}
+	return a.some(n, scope, bare)
+}
+
+func (a *Authorizer) some(n Need, scope scoped, below string) bool {
+	n.Below = false
+	return slices.ContainsFunc(a.grants, func(g rule) bool {
+		if g.resource != n.Resource || g.grants&n.Access == 0 || !g.touches(scope, below) {
+			return false
+		}
+		if g.kind == exact {
+			return a.in(n, scope, g.text)
+		}
+		head := g.text
+		if g.kind == wild {
+			head, _ = g.glob.head()
+		}
+		if len(head) < len(below) {
+			head = below
+		}
+		return !slices.ContainsFunc(a.denials, func(d rule) bool { return d.resource == n.Resource && d.covers(scope, head) })
+	})
 }
 
 // Check answers nil when every need is met, else a PermissionDenied fault that names the first that is not.

@@ -199,6 +199,63 @@ func TestDecisions(t *testing.T) {
 	}
 }
 
+func TestWhetherAnythingBelowAPrefixMayBeUsed(t *testing.T) {
+	for name, c := range map[string]struct {
+		rules     []*registryv1.ACLRule
+		some, not []string
+	}{
+		"nothing": {nil, nil, []string{"kv read", "kv read config/", "service read", "operator read"}},
+		"a prefix": {
+			rules("kv prefix config/ read"),
+			[]string{"kv read", "kv read conf", "kv read config/app/", "kv read local/config/", "kv read global/"},
+			[]string{"kv read other/", "kv write config/", "service read"},
+		},
+		"one key": {
+			rules("kv exact config/a read"), []string{"kv read config/", "kv read config/a", "kv read"}, []string{"kv read config/a/b", "kv read config/b"},
+		},
+		"a glob": {
+			rules("kv glob config/*/url read"), []string{"kv read config/x/", "kv read"}, []string{"kv read other/"},
+		},
+		"names alone": {rules("kv all list"), nil, []string{"kv read", "kv read a"}},
+		"one scope": {
+			rules("kv prefix global/config/ read"), []string{"kv read config/", "kv read global/"}, []string{"kv read local/", "kv read local/config/"},
+		},
+		"all of it denied": {
+			rules("kv prefix config/ read", "kv prefix conf deny"), nil, []string{"kv read", "kv read config/"},
+		},
+		"a part denied": {
+			rules("kv prefix config/ read", "kv prefix config/secret/ deny"), []string{"kv read config/", "kv read config/s"}, []string{"kv read config/secret/", "kv read config/secret/x"},
+		},
+		"the one key denied": {
+			rules("kv exact config/secret read", "kv glob **secret** deny"), nil, []string{"kv read", "kv read config/"},
+		},
+		"another resource": {
+			rules("service prefix web read", "node all deny"), []string{"service read", "service read web-1"}, []string{"node read", "service read db"},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			w.policy("p", c.rules...)
+			w.token(func(t *registryv1.ACLToken) { t.Policies = []string{"p"} })
+			ask := func(question string) bool {
+				part := strings.Fields(question)
+				resource, err := acl.ParseResource("resource", part[0])
+				require.NoError(t, err)
+				access, err := acl.ParseAccess("access", part[1])
+				require.NoError(t, err)
+				return w.resolve().AllowsSome(acl.Need{Resource: resource, Access: access, Name: strings.Join(part[2:], " "), Below: true})
+			}
+			for _, q := range c.some {
+				require.True(t, ask(q), q)
+			}
+			for _, q := range c.not {
+				require.False(t, ask(q), q)
+			}
+		})
+	}
+	require.True(t, acl.Everything().AllowsSome(acl.Need{Resource: acl.KV, Access: acl.Read}))
+}
+
 func TestOnlyManagementChangesAccessControl(t *testing.T) {
 	w := newWorld(t)
 	var all []*registryv1.ACLRule

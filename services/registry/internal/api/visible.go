@@ -2,12 +2,14 @@ package api
 
 import (
 	"context"
+	"strings"
 
 	"google.golang.org/protobuf/proto"
 
 	registryv1 "konsul.dev/proto/gen/konsul/registry/v1"
 	"konsul.dev/services/registry/internal/acl"
 	"konsul.dev/services/registry/internal/record"
+	"konsul.dev/services/registry/internal/watch"
 )
 
 // narrow answers the scopes of a key that the call's token may read: a bare key means whichever it may.
@@ -60,6 +62,57 @@ func visible[T any](ctx context.Context, resource acl.Resource, list []T, name f
 	}
 	meta.ResultsFiltered = meta.GetResultsFiltered() || filtered
 	return out
+}
+
+// seesSome returns PermissionDenied when a token may read none of the rows that a watch names: it would wait for ever in
+// silence. Where that depends on rows that are not there yet it may.
+func (c *Core) seesSome(a *acl.Authorizer, filters []watch.Filter) error {
+	if a == nil || a.Management() {
+		return nil
+	}
+	var lacking []acl.Need
+	for _, f := range filters {
+		for _, need := range c.filterNeeds(f) {
+			if need.Below && a.AllowsSome(need) || !need.Below && a.Allows(need) {
+				return nil
+			}
+			lacking = append(lacking, need)
+		}
+	}
+	if len(lacking) > 1 && lacking[0].Resource == acl.KV { // A bare key, whose scopes are watched both.
+		_, lacking[0].Name, _ = strings.Cut(lacking[0].Name, "/")
+	}
+	return a.Check(lacking[:min(1, len(lacking))]...)
+}
+
+// filterNeeds returns the permissions of which one shows rows of a filter.
+func (c *Core) filterNeeds(f watch.Filter) []acl.Need {
+	named := acl.Need{Name: f.Prefix, Access: acl.Read, Below: !f.Exact}
+	anything := acl.Need{Access: acl.Read, Below: true}
+	with := func(need acl.Need, resource acl.Resource) acl.Need {
+		need.Resource = resource
+		return need
+	}
+	switch f.Table {
+	case registryv1.Table_TABLE_KV:
+		if !f.Exact && (strings.HasPrefix(record.LocalPrefix, f.Prefix) || strings.HasPrefix(record.GlobalPrefix, f.Prefix)) {
+			named = anything
+		}
+		return []acl.Need{with(named, acl.KV)}
+	case registryv1.Table_TABLE_NODE:
+		return []acl.Need{with(named, acl.Node)}
+	case registryv1.Table_TABLE_FAILOVER_POLICY:
+		return []acl.Need{with(named, acl.Service)}
+	case registryv1.Table_TABLE_SERVICE: // Its keys are ids, which say nothing of whose they are.
+		if name, known := c.Catalog.ServiceName(f.Prefix); known && f.Exact {
+			return []acl.Need{{Resource: acl.Service, Name: name, Access: acl.Read}}
+		}
+		return []acl.Need{with(anything, acl.Service)}
+	case registryv1.Table_TABLE_CHECK:
+		return []acl.Need{with(anything, acl.Service), with(anything, acl.Node)}
+	}
+	need, _ := c.rowNeed(&registryv1.Record{Table: f.Table})
+	return []acl.Need{need}
 }
 
 // rowNeed answers what reading a watched row takes. A tombstone of a service or check holds an id and

@@ -81,6 +81,10 @@ func (s *watchService) Watch(req *registryv1.WatchRequest, stream grpc.ServerStr
 	if err != nil {
 		return err
 	}
+	if err := s.seesSome(acl.From(stream.Context()), filters); err != nil {
+		s.Audit.Denied(stream.Context(), entryOf(stream.Context(), registryv1.WatchService_Watch_FullMethodName, err))
+		return err
+	}
 	heartbeat, err := heartbeatOf(req.GetHeartbeat(), defaultHeartbeat)
 	if err != nil {
 		return err

@@ -171,13 +171,16 @@ func (w *watcher) readable(rows []*registryv1.Record) []*registryv1.Record {
 	return out
 }
 
-// stillGood answers a fault when the caller's token is gone, and false when its rights changed: rows may
+// stillGood answers a fault when the caller's token is gone or may read nothing here any more, and false when its rights changed: rows may
 // be missing then that it may read now.
 func (w *watcher) stillGood() (bool, error) {
 	if w.rights == nil {
 		return true, nil
 	}
 	now, err := w.Tokens.Refresh(w.rights)
+	if err == nil && now != w.rights {
+		err = w.seesSome(now, w.filters)
+	}
 	return now == w.rights, err
 }
 

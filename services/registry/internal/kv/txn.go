@@ -71,8 +71,12 @@ func (w Writer) Txn(req *registryv1.TxnRequest) (*registryv1.Command, error) {
 		return nil, fault.Invalid("scope", "%d is no scope", req.GetScope()).WithRemedy("use local or global, or leave it out")
 	}
 	operations := len(req.GetSuccess()) + len(req.GetFailure())
-	if n := len(req.GetCompare()) + operations; n > w.MaxOperations || operations == 0 {
-		return nil, fault.Invalid("success", "makes %d comparisons and operations with the rest; 1 operation at least and %d of both at most are allowed", n, w.MaxOperations).
+	if operations == 0 {
+		return nil, fault.Invalid("success", "is empty, and so is failure: there is nothing to carry out").
+			WithRemedy("give at least one operation")
+	}
+	if n := len(req.GetCompare()) + operations; n > w.MaxOperations {
+		return nil, fault.Invalid("success", "makes %d comparisons and operations with the rest; %d of both at most are allowed", n, w.MaxOperations).
 			WithRemedy("make several transactions of it, or raise registry.max_txn_operations")
 	}
 	t := txn{
