@@ -395,3 +395,25 @@ func TestACommandWaitsUntilEveryServerUnderstandsIt(t *testing.T) {
 		return nil
 	})
 }
+
+// TestATransferSaysWhoLedAndWhoLeads whichever server is asked: one that does not lead sees the leader move while it waits
+// for the answer, and must not begin another transfer.
+func TestATransferSaysWhoLedAndWhoLeads(t *testing.T) {
+	t.Parallel()
+	c := registrytest.StartCluster(t, 3)
+	for i := range 12 {
+		before, asked := c.Leader(), c.Servers[i%3]
+		req := &registryv1.TransferLeadershipRequest{}
+		if i%2 == 0 {
+			req.Id = c.Follower().ID()
+		}
+		moved, err := c.Client(asked).Operator.TransferLeadership(c.Client(asked).Ctx(), req)
+		require.NoError(t, err)
+		require.Equal(t, before.ID(), moved.GetFrom(), "round %d, asked %s for %q", i, asked.ID(), req.GetId())
+		require.NotEqual(t, moved.GetFrom(), moved.GetTo())
+		if req.GetId() != "" {
+			require.Equal(t, req.GetId(), moved.GetTo())
+		}
+		require.Equal(t, moved.GetTo(), c.Leader().ID(), "round %d", i)
+	}
+}

@@ -54,9 +54,15 @@ func routes(tokens localTokens) forward.Routes {
 		registryv1.OperatorService_ClusterStatus_FullMethodName: {Kind: forward.Anywhere, Reply: forward.To[registryv1.ClusterStatusResponse](), Service: area("operator")},
 
 		// The leader knows what the autopilot thinks and carries out changes of membership: reads and proposals would not do.
-		registryv1.OperatorService_AddPeer_FullMethodName:            {Kind: forward.Write, Reply: forward.To[registryv1.AddPeerResponse](), Service: area("operator")},
-		registryv1.OperatorService_RemovePeer_FullMethodName:         {Kind: forward.Write, Reply: forward.To[registryv1.RemovePeerResponse](), Service: area("operator")},
-		registryv1.OperatorService_TransferLeadership_FullMethodName: {Kind: forward.Write, Reply: forward.To[registryv1.TransferLeadershipResponse](), Service: area("operator")},
+		registryv1.OperatorService_AddPeer_FullMethodName:    {Kind: forward.Write, Reply: forward.To[registryv1.AddPeerResponse](), Service: area("operator")},
+		registryv1.OperatorService_RemovePeer_FullMethodName: {Kind: forward.Write, Reply: forward.To[registryv1.RemovePeerResponse](), Service: area("operator")},
+		registryv1.OperatorService_TransferLeadership_FullMethodName: {
+			Kind: forward.Write, Reply: forward.To[registryv1.TransferLeadershipResponse](), Service: area("operator"), Note: func(req any, leader string) {
+				if r, ok := req.(*registryv1.TransferLeadershipRequest); ok && r.GetFrom() == "" {
+					r.From = leader
+				}
+			},
+		},
 		registryv1.OperatorService_GetAutopilotState_FullMethodName:  {Kind: forward.Write, Reply: forward.To[registryv1.GetAutopilotStateResponse](), Service: area("operator")},
 		registryv1.OperatorService_SetAutopilotConfig_FullMethodName: {Kind: forward.Write, Reply: forward.To[registryv1.SetAutopilotConfigResponse](), Service: area("operator")},
 		registryv1.OperatorService_GetAutopilotConfig_FullMethodName: {Kind: forward.Read, Reply: forward.To[registryv1.GetAutopilotConfigResponse](), Service: area("operator")},

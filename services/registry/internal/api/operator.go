@@ -1,7 +1,9 @@
 package api
 
 import (
+	"cmp"
 	"context"
+	"slices"
 	"sync"
 	"time"
 
@@ -140,11 +142,18 @@ func (s *operatorService) RemovePeer(ctx context.Context, req *registryv1.Remove
 
 // TransferLeadership makes another server the leader.
 func (s *operatorService) TransferLeadership(ctx context.Context, req *registryv1.TransferLeadershipRequest) (*registryv1.TransferLeadershipResponse, error) {
+	from := cmp.Or(req.GetFrom(), s.ServerID)
+	if !slices.ContainsFunc(s.Node.Servers(), func(member Server) bool { return member.ID == from }) {
+		return nil, fault.Invalid("from", "%q is no server of this cluster", from).WithRemedy("see `konsulctl operator raft list-peers`")
+	}
+	if from != s.ServerID && req.GetId() == "" { // It has moved since the request came in.
+		return &registryv1.TransferLeadershipResponse{From: from, To: s.ServerID}, nil
+	}
 	to, err := s.Cluster.Transfer(ctx, req.GetId())
 	if err != nil {
 		return nil, err
 	}
-	return &registryv1.TransferLeadershipResponse{From: s.ServerID, To: to}, nil
+	return &registryv1.TransferLeadershipResponse{From: from, To: to}, nil
 }
 
 // GetAutopilotConfig answers the settings in force.

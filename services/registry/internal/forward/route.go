@@ -35,6 +35,9 @@ type Route struct {
 	// Shared lets calls travel to the leader together: none takes longer there than its commit does. Only for a Write without
 	// KindOf, Primary and Named.
 	Shared bool
+	// Note writes down in a request which server leads as the call sets out; nil: nothing is noted. Who repeats it sees that
+	// the leadership has moved since.
+	Note func(req any, leader string)
 	// Service names what is asked for, for metrics.
 	Service func(req any) string
 	// Found reports whether a response shows that there is what Service names, which the caller chose; nil: the caller did not.

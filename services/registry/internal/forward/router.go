@@ -208,6 +208,9 @@ func (r *Router) onLeader(ctx context.Context, c call) (any, error) {
 	pause := backoff.New(10*time.Millisecond, 100*time.Millisecond)
 	sent := false
 	for {
+		if c.route.Note != nil {
+			c.route.Note(c.req, r.Leadership.LeaderID())
+		}
 		resp, err := r.once(ctx, c)
 		sent = sent || err != nil && unsure(err)
 		if err == nil || ctx.Err() != nil || c.hops.server != "" || !repeatable(err) {

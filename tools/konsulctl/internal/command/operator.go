@@ -150,7 +150,13 @@ JSON is that of POST /api/v1/operator/raft/transfer-leadership.`,
 				if err != nil {
 					return err
 				}
-				return a.print(answer, func(g *output.Grid) { g.Line("%s leads; it was %s", answer.GetTo(), answer.GetFrom()) })
+				return a.print(answer, func(g *output.Grid) {
+					if answer.GetTo() == answer.GetFrom() {
+						g.Line("%s led already", answer.GetTo())
+						return
+					}
+					g.Line("%s leads; it was %s", answer.GetTo(), answer.GetFrom())
+				})
 			})
 		},
 		ValidArgsFunction: a.completePeers,
