@@ -95,8 +95,8 @@ func (c *Core) filterNeeds(f watch.Filter) []acl.Need {
 	}
 	switch f.Table {
 	case registryv1.Table_TABLE_KV:
-		if !f.Exact && (strings.HasPrefix(record.LocalPrefix, f.Prefix) || strings.HasPrefix(record.GlobalPrefix, f.Prefix)) {
-			named = anything
+		if !f.Exact && !strings.Contains(f.Prefix, "/") {
+			named = anything // It ends before the scope does.
 		}
 		return []acl.Need{with(named, acl.KV)}
 	case registryv1.Table_TABLE_NODE:

@@ -24,6 +24,7 @@ const (
 	exitConflict
 )
 
+// reasonUsage says that a command line is not understood.
 const reasonUsage = "USAGE"
 
 func exitCode(err error) int {
