@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -26,7 +27,8 @@ const patience = 5 * time.Second
 // The states of a datacenter in an overview.
 const (
 	stateHealthy     = "healthy"
-	stateUnhealthy   = "unhealthy"
+	stateDegraded    = "degraded"
+	stateUnavailable = "unavailable"
 	stateUnreachable = "unreachable"
 	stateLeft        = "left"
 )
@@ -46,8 +48,12 @@ func (a *app) clusterStatus() *cobra.Command {
 		Long: `Show the servers of one datacenter's registry and their Raft state, or with --all-datacenters a row for
 every datacenter gossip knows.
 
-With --all-datacenters, one that cannot be reached is a row with the state "unreachable", and the exit
-code stays 0; it is 5 only when none can be reached. JSON is that of GET /api/v1/cluster/status, or with
+A datacenter is healthy when nothing is wrong with it, degraded when it serves all the same (a server is
+down), and unavailable when no majority of its servers follows a leader. With --all-datacenters one that
+cannot be reached is a row with the state "unreachable".
+
+The exit code is 0 only when every datacenter shown is healthy or has left; it is 5 when one is unavailable
+or unreachable, else 1. JSON is that of GET /api/v1/cluster/status, or with
 --all-datacenters {"datacenters": [{"datacenter", "state", "primary", "error", "status"}]}, with that
 document as each status.`,
 		Example: `  konsulctl cluster status
@@ -63,7 +69,10 @@ document as each status.`,
 				if err != nil {
 					return err
 				}
-				return a.print(answer, func(g *output.Grid) { statusTable(g, answer) })
+				if err := a.print(answer, func(g *output.Grid) { statusTable(g, answer) }); err != nil {
+					return err
+				}
+				return ill([]member{{Datacenter: answer.GetDatacenter(), State: stateOf(answer), answer: answer}})
 			})
 		},
 	}
@@ -80,6 +89,13 @@ func statusTable(g *output.Grid, s *registryv1.ClusterStatusResponse) {
 	g.Row("Primary", s.GetPrimaryDatacenter())
 	g.Row("Epoch", fmt.Sprint(s.GetEpoch()))
 	g.Row("Federation", s.GetFederationId())
+	for _, p := range s.GetProblems() {
+		kind := "Problem"
+		if p.GetWarning() {
+			kind = "Warning"
+		}
+		g.Row(kind, strings.TrimSuffix(p.GetMessage()+"; "+p.GetRemedy(), "; "))
+	}
 	g.Line("")
 	g.Row("SERVER", "ADDRESS", "STATE", "VOTER", "TERM", "LAST LOG", "COMMIT", "APPLIED", "VERSION")
 	for _, n := range s.GetServers() {
@@ -122,7 +138,35 @@ func (a *app) overview(ctx context.Context, api konsul.API) error {
 	if err := a.print(document, func(g *output.Grid) { overviewTable(g, members) }); err != nil {
 		return err
 	}
-	return allFailed(members)
+	return cmp.Or(allFailed(members), ill(members))
+}
+
+// reasonUnhealthy says that a datacenter is not healthy.
+const reasonUnhealthy = "UNHEALTHY"
+
+// ill answers an error when a datacenter is not healthy; one that has left need not be.
+func ill(members []member) error {
+	code, remedy := fault.FailedPrecondition, "look at `konsulctl cluster status --datacenter` of each"
+	if len(members) == 1 {
+		remedy = "see to the servers that are not well"
+	}
+	var ailing []string
+	for _, m := range members {
+		if m.State == stateHealthy || m.State == stateLeft {
+			continue
+		}
+		ailing = append(ailing, m.Datacenter+" is "+m.State)
+		if m.State != stateDegraded {
+			code = fault.Unavailable
+		}
+		if problems := m.answer.GetProblems(); len(members) == 1 && len(problems) > 0 {
+			remedy = cmp.Or(problems[0].GetRemedy(), remedy)
+		}
+	}
+	if len(ailing) == 0 {
+		return nil
+	}
+	return fault.New(code, reasonUnhealthy, "%s", strings.Join(ailing, ", ")).WithRemedy(remedy)
 }
 
 func (m *member) ask(ctx context.Context, api konsul.API, timeout time.Duration) {
@@ -172,8 +216,12 @@ func overviewTable(g *output.Grid, members []member) {
 				reachable++
 			}
 		}
+		problem := ""
+		if all := m.answer.GetProblems(); len(all) > 0 {
+			problem = output.Clip(all[0].GetMessage(), 100)
+		}
 		g.Row(m.Datacenter, m.State, role, fmt.Sprint(m.answer.GetEpoch()), m.answer.GetLeader(),
-			fmt.Sprintf("%d of %d", reachable, len(m.answer.GetServers())), fmt.Sprint(commit), "")
+			fmt.Sprintf("%d of %d", reachable, len(m.answer.GetServers())), fmt.Sprint(commit), problem)
 	}
 }
 
@@ -186,11 +234,16 @@ func (m *member) brief() string {
 	return output.Clip(strings.Join(strings.Fields(text), " "), 100)
 }
 
+// stateOf sums a datacenter up. A server of an older version calls one healthy whose majority works.
 func stateOf(s *registryv1.ClusterStatusResponse) string {
-	if s.GetHealthy() {
+	down := slices.ContainsFunc(s.GetServers(), func(n *registryv1.ServerState) bool { return n.GetState() == stateUnreachable })
+	switch {
+	case s.GetHealthy() && !down:
 		return stateHealthy
+	case s.GetHealthy() || s.GetAvailable():
+		return stateDegraded
 	}
-	return stateUnhealthy
+	return stateUnavailable
 }
 
 func yes(b bool) string {

@@ -53,7 +53,7 @@ func TestEveryCommandLineOfTheADRAsksTheRightThing(t *testing.T) {
 		})
 	}
 	gateway := federation(t)
-	require.Zero(t, ctl(t, gateway, "", "cluster", "status", "--all-datacenters").code)
+	require.Equal(t, 5, ctl(t, gateway, "", "cluster", "status", "--all-datacenters").code, "eu-central is cut off")
 	require.Len(t, gateway.Requests(), 4, "the list, then every datacenter that has not left")
 }
 
@@ -83,6 +83,8 @@ func TestExitCodes(t *testing.T) {
 		"unavailable":           {[]string{"kv", "get", "leaderless"}, 5},
 		"nobody answered":       {[]string{"service", "get", "nowhere", "--all-datacenters"}, 5},
 		"conflict":              {[]string{"kv", "set", "--cas", "0", "k", "v"}, 6},
+		"a server is down":      {[]string{"cluster", "status"}, 1},
+		"a datacenter is lost":  {[]string{"cluster", "status", "--all-datacenters"}, 5},
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := ctl(t, gateway, "", c.args...)

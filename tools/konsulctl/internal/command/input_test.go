@@ -388,3 +388,54 @@ func TestASecretInAFileLeavesADocumentBehind(t *testing.T) {
 		require.NotContains(t, r.stdout+r.stderr, strings.TrimSpace(string(secret)))
 	}
 }
+
+func TestAClusterIsHealthyOnlyWhenItIs(t *testing.T) {
+	server := func(state string) *registryv1.ServerState {
+		return &registryv1.ServerState{Id: "n", State: state, Voter: true}
+	}
+	whole := []*registryv1.ServerState{server("leader"), server("follower"), server("follower")}
+	short := []*registryv1.ServerState{server("leader"), server("follower"), server("unreachable")}
+	for name, c := range map[string]struct {
+		answer *registryv1.ClusterStatusResponse
+		state  string
+		code   int
+		says   string
+	}{
+		"whole": {&registryv1.ClusterStatusResponse{Healthy: true, Available: true, Leader: "n", Servers: whole}, "healthy", 0, ""},
+		"a warning": {&registryv1.ClusterStatusResponse{Healthy: true, Available: true, Servers: whole, Problems: []*registryv1.HealthProblem{
+			{Reason: "CLOCK_DIFFERENCE", Message: "eu-central's clock is 90s ahead", Remedy: "look at its time source", Warning: true},
+		}}, "healthy", 0, "Warning     eu-central's clock is 90s ahead; look at its time source"},
+		"a server down": {&registryv1.ClusterStatusResponse{Available: true, Servers: short, Problems: []*registryv1.HealthProblem{
+			{Reason: "SERVER_DOWN", Message: "n3 does not answer", Remedy: "start it"},
+		}}, "degraded", 1, "Problem     n3 does not answer; start it"},
+		"a server down, says an older one": {&registryv1.ClusterStatusResponse{Healthy: true, Servers: short}, "degraded", 1, ""},
+		"no leader": {&registryv1.ClusterStatusResponse{Servers: whole, Problems: []*registryv1.HealthProblem{
+			{Reason: "NO_LEADER", Message: "nobody leads"},
+		}}, "unavailable", 5, "Problem     nobody leads\n"},
+		"no majority, says an older one": {&registryv1.ClusterStatusResponse{Servers: short}, "unavailable", 5, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			gateway := federation(t)
+			konsultest.On(gateway, func(r *registryv1.ClusterStatusRequest) (*registryv1.ClusterStatusResponse, error) {
+				answer := proto.CloneOf(c.answer)
+				answer.Datacenter = "us-west"
+				return answer, nil
+			})
+			for _, args := range [][]string{{"cluster", "status"}, {"cluster", "status", "--all-datacenters"}} {
+				r := ctl(t, gateway, "", args...)
+				require.Equal(t, c.code, r.code, r.stderr)
+				require.Contains(t, r.stdout, c.state)
+				if len(args) == 2 {
+					require.Contains(t, r.stdout, c.says)
+				}
+				if c.code != 0 {
+					require.Contains(t, r.stderr, "us-west is "+c.state)
+					require.Contains(t, r.stderr, "  reason: UNHEALTHY\n  remedy: ")
+				}
+				r = ctl(t, gateway, "", append(args, "-o", "json")...)
+				require.Equal(t, c.code, r.code)
+				require.True(t, json.Valid([]byte(r.stdout)))
+			}
+		})
+	}
+}
