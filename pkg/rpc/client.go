@@ -38,26 +38,33 @@ type ClientParams struct {
 	// ServerName is the SNI to send; empty: none.
 	ServerName string
 	Telemetry  *obs.Telemetry
-	Options    []grpc.DialOption
+	// Lookup finds the addresses of names; nil: the system does. It is asked anew for each connection.
+	Lookup  Lookup
+	Options []grpc.DialOption
 }
 
 // Dial answers a connection that spreads its calls over addrs (host:port each) and reconnects by
-// itself. It does not wait: the first call does. Errors of calls are faults.
+// itself. It does not wait: the first call does. Errors of calls are faults. Calls to a server that keeps its
+// connection but has fallen silent end within about two seconds, as if the connection had broken, and the next
+// ones go elsewhere until it is heard again.
 func Dial(addrs []string, p ClientParams) (*grpc.ClientConn, error) {
-	endpoints := make([]resolver.Endpoint, len(addrs))
+	listening := newSilence(p.Telemetry.Log, dialer(p.Lookup))
+	servers := make([]resolver.Address, len(addrs))
 	for i, addr := range addrs {
-		endpoints[i] = resolver.Endpoint{Addresses: []resolver.Address{{Addr: addr}}}
+		servers[i] = listening.address(addr)
 	}
 	static := manual.NewBuilderWithScheme("konsul-static")
-	static.InitialState(resolver.State{Endpoints: endpoints})
+	static.InitialState(resolver.State{Addresses: servers})
 	options := append([]grpc.DialOption{
 		grpc.WithResolvers(static),
 		grpc.WithTransportCredentials(credentials.NewTLS(p.Identity.ClientTLS(p.Want, p.ServerName))),
 	}, ClientOptions(p.Telemetry)...)
+	options = append(options, listening.options()...)
 	conn, err := grpc.NewClient(static.Scheme()+":///"+p.Want.Service, append(options, p.Options...)...)
 	if err != nil {
 		return nil, fmt.Errorf("make client for %s: %w", p.Want.Service, err)
 	}
+	listening.conn = conn
 	return conn, nil
 }
 
@@ -73,7 +80,7 @@ func DialDatacenter(gatewayAddrs []string, datacenter, component string, p Clien
 // keepalive, tracing, and faults instead of statuses.
 func ClientOptions(t *obs.Telemetry) []grpc.DialOption {
 	reconnect := backoff.DefaultConfig
-	reconnect.BaseDelay, reconnect.MaxDelay = 100*time.Millisecond, 3*time.Second
+	reconnect.BaseDelay, reconnect.MaxDelay = 100*time.Millisecond, 2*time.Second
 	return append([]grpc.DialOption{
 		grpc.WithDefaultServiceConfig(`{"loadBalancingConfig":[{"round_robin":{}}]}`),
 		grpc.WithConnectParams(grpc.ConnectParams{Backoff: reconnect, MinConnectTimeout: connectTimeout}),

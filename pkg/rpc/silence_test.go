@@ -1,0 +1,115 @@
+package rpc_test
+
+import (
+	"context"
+	"net"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"konsul.dev/pkg/fault"
+	"konsul.dev/pkg/identity"
+	"konsul.dev/pkg/identity/identitytest"
+	"konsul.dev/pkg/konsultest"
+	"konsul.dev/pkg/obs"
+	"konsul.dev/pkg/rpc"
+	federationv1 "konsul.dev/proto/gen/konsul/federation/v1"
+)
+
+var anyService = rpc.Access{federationv1.FederationService_ServiceDesc.ServiceName: {Peers: []rpc.Peer{{Service: "*"}}}}
+
+func TestACallToAServerThatFellSilentEndsSoonAndTheNextOnesGoElsewhere(t *testing.T) {
+	ca := identitytest.NewCA(t, identitytest.FederationID)
+	paused := konsultest.NewPausable(t, serve(t, ca, federation{}, anyService))
+	healthy := serve(t, ca, federation{}, anyService)
+	conn, err := rpc.Dial([]string{paused.Addr(), healthy}, rpc.ClientParams{
+		Identity: ca.Source("us-east", "gateway"), Want: identity.Want{Service: "registry"}, Telemetry: obs.Discard(),
+	})
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = conn.Close() })
+	client := federationv1.NewFederationServiceClient(conn)
+	call := func() error {
+		ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+		defer cancel()
+		_, err := client.GetFederation(ctx, &federationv1.GetFederationRequest{})
+		return err
+	}
+	for range 8 { // until both are connected
+		require.NoError(t, call())
+	}
+	paused.Pause()
+	var failed error
+	require.Eventually(t, func() bool {
+		err := call()
+		if err != nil {
+			failed = err
+		}
+		return err == nil && failed != nil // What comes after the one that was on its way is answered elsewhere.
+	}, 20*time.Second, time.Millisecond)
+	require.Equal(t, fault.Unavailable, fault.CodeOf(failed), "%v", failed)
+	require.Empty(t, fault.ReasonOf(failed), "like a connection that broke, it promises nothing")
+	require.Contains(t, failed.Error(), "fallen silent")
+
+	paused.Resume()
+	require.Eventually(t, func() bool {
+		before := paused.Passed()
+		for range 4 {
+			require.NoError(t, call())
+		}
+		return paused.Passed() > before
+	}, 20*time.Second, 100*time.Millisecond, "a server that is heard again is used again")
+}
+
+func TestAloneAndSilentRefusesAtOnceUntilItIsHeard(t *testing.T) {
+	ca := identitytest.NewCA(t, identitytest.FederationID)
+	paused := konsultest.NewPausable(t, serve(t, ca, federation{}, anyService))
+	conn, err := rpc.Dial([]string{paused.Addr()}, rpc.ClientParams{
+		Identity: ca.Source("us-east", "gateway"), Want: identity.Want{Service: "registry"}, Telemetry: obs.Discard(),
+	})
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = conn.Close() })
+	client := federationv1.NewFederationServiceClient(conn)
+	_, err = client.GetFederation(t.Context(), &federationv1.GetFederationRequest{})
+	require.NoError(t, err)
+	paused.Pause()
+	_, err = client.GetFederation(t.Context(), &federationv1.GetFederationRequest{})
+	require.Equal(t, fault.Unavailable, fault.CodeOf(err), "%v", err)
+	for range 100 { // each would take two seconds
+		_, err = client.GetFederation(t.Context(), &federationv1.GetFederationRequest{})
+		require.Contains(t, err.Error(), "every server that is connected has fallen silent")
+	}
+	paused.Resume()
+	require.Eventually(t, func() bool {
+		_, err := client.GetFederation(t.Context(), &federationv1.GetFederationRequest{})
+		return err == nil
+	}, 20*time.Second, 50*time.Millisecond)
+}
+
+func TestANameThatCannotBeResolvedYetIsAskedForAgain(t *testing.T) {
+	ca := identitytest.NewCA(t, identitytest.FederationID)
+	host, port, err := net.SplitHostPort(serve(t, ca, federation{}, anyService))
+	require.NoError(t, err)
+	var asked atomic.Int32
+	conn, err := rpc.Dial([]string{net.JoinHostPort("registry.us-east", port)}, rpc.ClientParams{
+		Identity: ca.Source("us-east", "gateway"), Want: identity.Want{Service: "registry"}, Telemetry: obs.Discard(),
+		Lookup: func(ctx context.Context, _ string) ([]string, error) {
+			switch asked.Add(1) {
+			case 1: // A name server elsewhere that never answers.
+				<-ctx.Done()
+				return nil, ctx.Err()
+			case 2:
+				return nil, &net.DNSError{Err: "no such host", IsNotFound: true}
+			}
+			return []string{host}, nil
+		},
+	})
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = conn.Close() })
+	client := federationv1.NewFederationServiceClient(conn)
+	require.Eventually(t, func() bool {
+		_, err := client.GetFederation(t.Context(), &federationv1.GetFederationRequest{})
+		return err == nil
+	}, 15*time.Second, 50*time.Millisecond)
+}
