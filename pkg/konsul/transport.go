@@ -3,7 +3,6 @@ package konsul
 import (
 	"context"
 	"fmt"
-	"path"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -235,24 +234,12 @@ func repeatable(err error, method string, request any) bool {
 		if untrusted(err) {
 			return false
 		}
-		return identified || reads(method) || fault.ReasonOf(err) != ""
+		return identified || rpc.ReadsOnly(method) || fault.ReasonOf(err) != ""
 	case fault.Unknown:
-		return identified && fault.ReasonOf(err) == fault.ReasonOutcomeUnknown
+		return (identified || rpc.ReadsOnly(method)) && fault.ReasonOf(err) == fault.ReasonOutcomeUnknown
 	default:
 		return false
 	}
-}
-
-// reads says whether a method changes nothing, or nothing more when it is called again, going by the names
-// the contracts use.
-func reads(method string) bool {
-	name := path.Base(method)
-	for _, prefix := range []string{"Get", "List", "Query", "Resolve", "ClusterStatus", "ServerStatus", "History", "KeepAlive", "Acquire"} {
-		if strings.HasPrefix(name, prefix) {
-			return true
-		}
-	}
-	return false
 }
 
 // untrusted recognises a handshake that will fail again however often it is tried. gRPC leaves

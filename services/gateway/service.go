@@ -44,6 +44,7 @@ type Service struct {
 	serving  atomic.Bool
 	table    atomic.Pointer[route.Table]
 	topology *topology.Watcher
+	writes   *writes
 
 	meshListener net.Listener
 	edgeListener net.Listener
@@ -90,6 +91,7 @@ func (s *Service) Start(ctx context.Context) (err error) {
 	s.group.Go("edge", func(context.Context) error { return s.edge.Serve(s.edgeListener) })
 	s.group.Go("watch gossip", s.topology.WatchGossip)
 	s.group.Go("poll registry", s.topology.PollRegistry)
+	s.group.Go("ask for a leader", s.writes.run)
 	s.serving.Store(true)
 	return nil
 }

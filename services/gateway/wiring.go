@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
+	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
 
 	federationv1 "konsul.dev/proto/gen/konsul/federation/v1"
 	registryv1 "konsul.dev/proto/gen/konsul/registry/v1"
@@ -75,7 +76,7 @@ func (s *Service) dial() (restedge.Conns, error) {
 		Registry: connect(registryComponent, e.Registry), CA: connect(caComponent, e.CA), WANGossip: connect("wan-gossip", e.WANGossip),
 		Replicator: connect("replicator", e.Replicator), FailoverRouter: connect("failover-router", e.FailoverRouter),
 	}
-	return conns, errors.Join(errs...)
+	return conns.Named(s.cfg.Server.Datacenter), errors.Join(errs...)
 }
 
 // watchTopology keeps the routing table in step with what is known of the federation.
@@ -122,6 +123,7 @@ func (s *Service) assembleMesh(conns restedge.Conns, limits admission.Limits) er
 
 func (s *Service) assembleEdge(conns restedge.Conns, limits admission.Limits) (err error) {
 	g := s.cfg.Gateway
+	s.writes = &writes{registry: healthv1.NewHealthClient(conns.Registry), clock: s.deps.Clock}
 	s.edge, err = restedge.New(restedge.Params{
 		Conns:           conns,
 		Tokens:          restedge.NewTokens(registryv1.NewTokenServiceClient(conns.Registry), s.deps.Clock, g.IntrospectCacheTTL),
@@ -130,6 +132,7 @@ func (s *Service) assembleEdge(conns restedge.Conns, limits admission.Limits) (e
 		MaxRequestBytes: g.MaxRequestBytes,
 		Limits:          limits,
 		Ready:           s.deps.Ready,
+		Writes:          s.writes.why,
 		Metrics:         s.deps.Metrics,
 	})
 	return err

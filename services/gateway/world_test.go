@@ -13,6 +13,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"github.com/stretchr/testify/require"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/health"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/durationpb"
@@ -56,6 +57,9 @@ type datacenter struct {
 	failoverrouterv1.UnimplementedRouterServiceServer
 	cav1.UnimplementedCertificateServiceServer
 
+	// health is the registry's.
+	health *health.Server
+
 	name                            string
 	registry, gossip, router, caSrv string
 
@@ -89,6 +93,7 @@ func newDatacenter(t *testing.T, ca *identitytest.CA, name string) *datacenter {
 	t.Helper()
 	d := &datacenter{name: name, values: map[string]*registryv1.Entry{}, others: map[string][]string{}, changed: make(chan struct{})}
 	d.registry = d.serve(t, ca.Source(name, "registry"), func(s *rpc.Server) {
+		d.health = s.Health
 		registryv1.RegisterKVServiceServer(s, d)
 		registryv1.RegisterCatalogServiceServer(s, d)
 		registryv1.RegisterTokenServiceServer(s, d)

@@ -13,6 +13,7 @@ import (
 
 	"github.com/google/uuid"
 	"google.golang.org/grpc"
+	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
 
 	"konsul.dev/pkg/clock"
 	"konsul.dev/pkg/fault"
@@ -331,8 +332,29 @@ func (s *Service) serve(source identity.Source) error {
 	s.group.Go("grpc", func(context.Context) error { return s.server.Serve(s.listener) })
 	s.group.Go("cluster", s.cluster.Run)
 	s.group.Go("clocks", s.clocks.Run)
+	s.group.Go("health", s.tellLeader)
 	s.server.Serving()
 	return nil
+}
+
+const leaderPoll = 250 * time.Millisecond
+
+// tellLeader has the health service say whether there is a leader, until ctx ends.
+func (s *Service) tellLeader(ctx context.Context) error {
+	ticker := time.NewTicker(leaderPoll)
+	defer ticker.Stop()
+	for {
+		state := healthv1.HealthCheckResponse_NOT_SERVING
+		if s.node.LeaderID() != "" {
+			state = healthv1.HealthCheckResponse_SERVING
+		}
+		s.server.Health.SetServingStatus(rpc.HealthWrites, state)
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-ticker.C:
+		}
+	}
 }
 
 // newCluster makes what finds the other servers.

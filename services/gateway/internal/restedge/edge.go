@@ -8,6 +8,7 @@ package restedge
 import (
 	"context"
 	"crypto/tls"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -45,6 +46,8 @@ type Params struct {
 	Limits          admission.Limits
 	// Ready answers what is not ready; empty: all is.
 	Ready func(context.Context) map[string]string
+	// Writes returns why nothing can be written, as a stable reason; empty: it can.
+	Writes func() string
 	// Metrics serves /metrics to holders of a token; nil: there are none.
 	Metrics http.Handler
 }
@@ -157,13 +160,25 @@ func allowRead(w http.ResponseWriter, r *http.Request) bool {
 	return false
 }
 
-// serveReadiness says whether, not why: nobody has shown a token.
+// serveReadiness says which part is not ready by a stable reason, and no more: nobody has shown a token. Reads may go on
+// where nothing can be written; ?reads asks for those alone.
 func (e *Edge) serveReadiness(w http.ResponseWriter, r *http.Request) {
+	parts := map[string]string{"process": "ok", "registry": "ok"}
+	ready := true
 	if len(e.p.Ready(r.Context())) > 0 {
-		writeText(w, http.StatusServiceUnavailable, "not ready\n")
-		return
+		parts["process"], ready = "NOT_READY", false
 	}
-	writeText(w, http.StatusOK, "ready\n")
+	if why := e.p.Writes(); why != "" {
+		parts["registry"] = why
+		ready = ready && r.URL.Query().Has("reads")
+	}
+	w.Header().Set("Content-Type", mimeJSON)
+	w.Header().Set("Cache-Control", "no-store")
+	if !ready {
+		w.WriteHeader(http.StatusServiceUnavailable)
+	}
+	// The client has gone if this fails.
+	_ = json.NewEncoder(w).Encode(map[string]any{"ready": ready, "parts": parts})
 }
 
 func (e *Edge) serveMetrics(w http.ResponseWriter, r *http.Request) {

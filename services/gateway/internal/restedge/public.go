@@ -22,6 +22,16 @@ type Conns struct {
 	Registry, CA, WANGossip, Replicator, FailoverRouter grpc.ClientConnInterface
 }
 
+// Named returns the connections with errors that say which service of the datacenter did not answer.
+func (c Conns) Named(datacenter string) Conns {
+	for name, conn := range map[string]*grpc.ClientConnInterface{
+		"registry": &c.Registry, "ca": &c.CA, "wan-gossip": &c.WANGossip, "replicator": &c.Replicator, "failover-router": &c.FailoverRouter,
+	} {
+		*conn = backend{conn: *conn, service: name, datacenter: datacenter}
+	}
+	return c
+}
+
 // guarded answers connections to services that keep no tokens, which ask the registry what a token may do
 // before a call goes on: those services take the gateway's word for who calls. The registry decides for itself.
 func (c Conns) guarded(tokens registryv1.TokenServiceClient) Conns {
