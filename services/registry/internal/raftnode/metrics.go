@@ -4,6 +4,8 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"konsul.dev/pkg/admission"
 )
 
 // Metrics counts what a node does.
@@ -18,6 +20,8 @@ type Metrics struct {
 	restores  prometheus.Histogram
 	// readLeases counts what became of the leases to read, by event.
 	readLeases *prometheus.CounterVec
+	// refused counts connections to the Raft port that found no place, by reason.
+	refused *prometheus.CounterVec
 }
 
 // NewMetrics registers the node's metrics.
@@ -57,12 +61,23 @@ func NewMetrics(registerer prometheus.Registerer) (*Metrics, error) {
 		Name: "konsul_registry_read_leases_total",
 		Help: "Leases to answer default reads that this leader gave, took back before a write, or had to let end before one, by event (given, recalled, outlasted).",
 	}, []string{"event"})
-	for _, c := range []prometheus.Collector{m.readLeases, m.apply, m.batch, m.index, m.leader, m.elections, m.propose, m.entry, m.restores} {
+	m.refused = prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "konsul_registry_raft_connections_refused_total",
+		Help: "Connections to the Raft port that were refused, or had to make room, by reason.",
+	}, []string{"reason"})
+	for _, reason := range admission.Reasons() {
+		m.refused.WithLabelValues(string(reason))
+	}
+	for _, c := range []prometheus.Collector{m.refused, m.readLeases, m.apply, m.batch, m.index, m.leader, m.elections, m.propose, m.entry, m.restores} {
 		if err := registerer.Register(c); err != nil {
 			return nil, err
 		}
 	}
 	return m, nil
+}
+
+func (m *Metrics) refusedPeer(reason admission.Reason) {
+	m.refused.WithLabelValues(string(reason)).Inc()
 }
 
 func (m *Metrics) applied(entries int, elapsed time.Duration, index uint64) {

@@ -130,7 +130,7 @@ func (n *Node) open(p Params, notify chan<- bool) error {
 	if err != nil {
 		return err
 	}
-	if n.network, err = listen(p.Config, p.Identity); err != nil {
+	if n.network, err = listen(p.Config, p.Identity, p.Metrics); err != nil {
 		return err
 	}
 	n.network.moved = p.Moved

@@ -3,10 +3,13 @@ package raftnode
 import (
 	"context"
 	"log/slog"
+	"net"
+	"os"
 	"testing"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
 	"github.com/stretchr/testify/require"
 
 	"konsul.dev/pkg/fault"
@@ -86,4 +89,27 @@ func TestAServerWhoseLoopIsStuckStopsAllTheSame(t *testing.T) {
 	_, err = startNode(t, dir, &recorder{})
 	require.Equal(t, ReasonFolderInUse, fault.ReasonOf(err), "its loop may still write there")
 	close(sink.until)
+}
+
+func TestStrangersAtTheRaftPortHoldNothingForLong(t *testing.T) {
+	t.Parallel()
+	n, err := startNode(t, t.TempDir(), &recorder{})
+	require.NoError(t, err)
+	defer func() { require.NoError(t, n.Stop(t.Context())) }()
+	n.Open()
+	crowd := make([]net.Conn, maxGreetings+10)
+	for i := range crowd {
+		crowd[i], err = net.Dial("tcp", n.network.Listener.Addr().String())
+		require.NoError(t, err)
+		defer func() { _ = crowd[i].Close() }()
+	}
+	require.Eventually(t, func() bool {
+		return testutil.ToFloat64(n.metrics.refused.WithLabelValues("half_open_evicted")) >= float64(len(crowd)-maxGreetingsOfOne)
+	}, networkTimeout, 5*time.Millisecond, "one address has few")
+	start := time.Now()
+	for i, conn := range crowd {
+		require.NoError(t, conn.SetReadDeadline(start.Add(4*networkTimeout)))
+		_, err := conn.Read(make([]byte, 1))
+		require.NotErrorIs(t, err, os.ErrDeadlineExceeded, "connection %d says nothing and stays", i)
+	}
 }

@@ -13,6 +13,7 @@ import (
 
 	"github.com/hashicorp/raft"
 
+	"konsul.dev/pkg/admission"
 	"konsul.dev/pkg/fault"
 	"konsul.dev/pkg/identity"
 )
@@ -22,6 +23,11 @@ const (
 	// maxPool bounds idle connections to a peer: one carries heartbeats, one entries, one those that are sent early.
 	maxPool        = 3
 	networkTimeout = 5 * time.Second
+	// maxInbound bounds connections from peers: a handful of each. maxGreetings bounds those that have not shown a
+	// certificate yet, maxGreetingsOfOne those of one address; one more ends the oldest.
+	maxInbound        = 512
+	maxGreetings      = 64
+	maxGreetingsOfOne = 16
 )
 
 // streams is Raft's network: mutual TLS between the registries of one datacenter. It closes its
@@ -29,7 +35,11 @@ const (
 type streams struct {
 	net.Listener
 	advertise addr
-	dial      *tls.Config
+	// accept and dial are how TLS is spoken with peers.
+	accept, dial *tls.Config
+	// receiving starts with the first Accept; arrived hands on peers that have shown who they are.
+	receiving sync.Once
+	arrived   chan peerConn
 	// moved is Params.Moved.
 	moved func(address string) (now string, moved bool)
 
@@ -87,17 +97,65 @@ func (s *streams) track(conn net.Conn, inbound bool) (net.Conn, error) {
 	return tracked, nil
 }
 
-// Accept answers the next connection of a peer.
+// peerConn is a connection of a peer, or why there is none.
+type peerConn struct {
+	conn net.Conn
+	err  error
+}
+
+// Accept answers the next connection of a peer that has shown its certificate: Raft gives a connection all the time it
+// wants, so a stranger's must not get there.
 func (s *streams) Accept() (net.Conn, error) {
+	s.receiving.Do(func() { go s.receive() })
+	select {
+	case in := <-s.arrived:
+		return in.conn, in.err
+	case <-s.life.Done():
+		return nil, net.ErrClosed
+	}
+}
+
+func (s *streams) receive() {
 	for {
 		conn, err := s.Listener.Accept()
-		if err != nil {
-			return nil, err
+		switch {
+		case err != nil:
+			s.hand(peerConn{err: err}) // Raft waits a little before it asks again.
+		case s.admitting.Load():
+			go s.greet(conn)
+		default:
+			_ = conn.Close() // The peer tries again.
 		}
-		if s.admitting.Load() {
-			return s.track(conn, true)
+		if s.life.Err() != nil {
+			return
 		}
-		_ = conn.Close() // The peer tries again.
+	}
+}
+
+// greet shakes hands with whoever connected, who may take networkTimeout for it.
+func (s *streams) greet(conn net.Conn) {
+	ctx, cancel := context.WithTimeout(s.life, networkTimeout)
+	defer cancel()
+	secured := tls.Server(conn, s.accept)
+	if err := secured.HandshakeContext(ctx); err != nil {
+		_ = conn.Close() // A stranger, or a peer that tries again.
+		return
+	}
+	if admitted, ok := conn.(*admission.Conn); ok {
+		admitted.Established()
+	}
+	if tracked, err := s.track(secured, true); err == nil {
+		s.hand(peerConn{conn: tracked})
+	}
+}
+
+func (s *streams) hand(in peerConn) {
+	select {
+	case s.arrived <- in:
+	case <-s.life.Done():
+		if in.conn != nil {
+			_ = in.conn.Close() // The network is at its end.
+		}
 	}
 }
 
@@ -133,7 +191,7 @@ type addr string
 func (addr) Network() string  { return "tcp" }
 func (a addr) String() string { return string(a) }
 
-func listen(c Config, source identity.Source) (*streams, error) {
+func listen(c Config, source identity.Source, metrics *Metrics) (*streams, error) {
 	own := source.ID()
 	server := source.ServerTLS(identity.ServerOptions{
 		NextProtos: []string{raftProtocol},
@@ -155,7 +213,13 @@ func listen(c Config, source identity.Source) (*streams, error) {
 		advertise = listener.Addr().String()
 	}
 	life, end := context.WithCancel(context.Background())
-	return &streams{life: life, end: end, Listener: tls.NewListener(listener, server), advertise: addr(advertise), dial: client, conns: map[*stream]struct{}{}, broken: make(chan struct{}, 1)}, nil
+	gate := admission.New(admission.Limits{
+		Connections: maxInbound, PerSource: maxInbound, HalfOpen: maxGreetings, HalfOpenPerSource: maxGreetingsOfOne,
+	}, metrics.refusedPeer)
+	return &streams{
+		life: life, end: end, Listener: gate.Listener(listener), advertise: addr(advertise), accept: server, dial: client,
+		arrived: make(chan peerConn), conns: map[*stream]struct{}{}, broken: make(chan struct{}, 1),
+	}, nil
 }
 
 func (s *streams) Addr() net.Addr { return s.advertise }
