@@ -529,8 +529,13 @@ func TestTheAuditLogNamesRefusalsAndChanges(t *testing.T) {
 	require.Equal(t, "needs[0].resource", f.Field())
 	c.Servers[0].Stop()
 
-	text, err := os.ReadFile(filepath.Join(c.Servers[0].DataDir(), "registry", "audit.log"))
+	changes, err := os.ReadFile(filepath.Join(c.Servers[0].DataDir(), "registry", "audit.log"))
 	require.NoError(t, err)
+	require.NotContains(t, string(changes), `"decision":"denied"`)
+	text, err := os.ReadFile(filepath.Join(c.Servers[0].DataDir(), "registry", "audit-denied.log"))
+	require.NoError(t, err)
+	require.NotContains(t, string(text), `"decision":"allowed"`)
+	text = append(text, changes...)
 	for _, secret := range []string{made.GetSecret(), value, registrytest.Token, "a-secret-nobody-has"} {
 		require.NotContains(t, string(text), secret)
 	}

@@ -6,10 +6,13 @@
 package registry
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net"
+	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
 	"konsul.dev/pkg/config"
@@ -87,12 +90,18 @@ type Catalog struct {
 
 // Audit is the `registry.audit` section.
 type Audit struct {
-	// Path is the file to which refusals and administrative changes are written; "-" is the service's log; default: audit.log
-	// in the registry's folder of server.data_dir.
+	// Path is the file to which administrative changes are written; "-" is the service's log; default: audit.log in the
+	// registry's folder of server.data_dir.
 	Path string `koanf:"path"`
-	// MaxBytes is the size at which the file is put aside as PATH.1.
+	// DeniedPath is the file to which refusals are written; "-" is the service's log; default: beside path, with -denied behind
+	// its name, such as audit-denied.log.
+	DeniedPath string `koanf:"denied_path"`
+	// DeniedPerMinute is how many refusals of the same caller, method and outcome are written in a minute; one line counts the
+	// rest. 0: all are written.
+	DeniedPerMinute int `koanf:"denied_per_minute"`
+	// MaxBytes is the size at which a file is put aside as PATH.1.
 	MaxBytes int64 `koanf:"max_bytes"`
-	// Keep is how many files that were put aside are kept.
+	// Keep is how many files that were put aside are kept of each.
 	Keep int `koanf:"keep"`
 }
 
@@ -145,7 +154,7 @@ func DefaultConfig() Config {
 		Registry: Settings{
 			MaxValueBytes: 512 << 10, MaxTxnOperations: 128, MaxTxnBytes: 2 << 20,
 			Lease:     Lease{MinTTL: time.Second, MaxTTL: 24 * time.Hour, LockDelay: 15 * time.Second},
-			Audit:     Audit{MaxBytes: 64 << 20, Keep: 10},
+			Audit:     Audit{MaxBytes: 64 << 20, Keep: 10, DeniedPerMinute: 30},
 			Catalog:   Catalog{ReapAfter: 72 * time.Hour, MaxServicesPerRequest: catalog.DefaultMaxServices},
 			Retention: retention, Store: store, Backup: defaultBackup(), HeapBytes: defaultHeap, MinFreeBytes: 128 << 20,
 			Raft: Raft{
@@ -346,6 +355,15 @@ func (c Catalog) validate() error {
 	return errors.Join(errs...)
 }
 
+// deniedPath is the file of refusals that belongs to a file of changes.
+func (a Audit) deniedPath(changes string) string {
+	if a.DeniedPath != "" || changes == "-" {
+		return cmp.Or(a.DeniedPath, changes)
+	}
+	extension := filepath.Ext(changes)
+	return strings.TrimSuffix(changes, extension) + "-denied" + extension
+}
+
 func (a Audit) validate() error {
 	var errs []error
 	if a.MaxBytes < leastAuditBytes {
@@ -353,6 +371,12 @@ func (a Audit) validate() error {
 	}
 	if a.Keep < 1 {
 		errs = append(errs, fault.Invalid("registry.audit.keep", "is %d", a.Keep).WithRemedy("keep at least one file that was put aside"))
+	}
+	if a.DeniedPerMinute < 0 {
+		errs = append(errs, fault.Invalid("registry.audit.denied_per_minute", "is %d", a.DeniedPerMinute).WithRemedy("use 0 to write all refusals"))
+	}
+	if a.Path != "" && a.Path != "-" && a.Path == a.DeniedPath {
+		errs = append(errs, fault.Invalid("registry.audit.denied_path", "is registry.audit.path").WithRemedy("leave it out: refusals have a file of their own"))
 	}
 	return errors.Join(errs...)
 }

@@ -21,7 +21,7 @@ func TestBadConfigurationNamesEveryField(t *testing.T) {
 	cfg.Normalize()
 	require.NoError(t, cfg.Validate())
 	cfg.Registry.MaxValueBytes = 1
-	cfg.Registry.Audit = registry.Audit{MaxBytes: 1}
+	cfg.Registry.Audit = registry.Audit{MaxBytes: 1, DeniedPerMinute: -1, Path: "a.log", DeniedPath: "a.log"}
 	cfg.Registry.Listen = "nowhere"
 	cfg.Registry.Join = []string{"somewhere"}
 	server := registry.Server{ID: "a", RaftAddress: "10.0.0.1:8300", Address: "10.0.0.1:8502"}
@@ -34,7 +34,7 @@ func TestBadConfigurationNamesEveryField(t *testing.T) {
 	err := cfg.Validate()
 	for _, field := range []string{
 		"registry.heap_bytes", "registry.retention.indexes", "registry.store.memtable_bytes", "registry.store.row_cache_bytes", "registry.store.tail_bytes",
-		"registry.audit.max_bytes", "registry.audit.keep", "registry.max_value_bytes", "registry.listen", "registry.servers[1].id", "registry.servers", "registry.join[0]", "registry.bootstrap_expect", "registry.raft.leader_lease",
+		"registry.audit.max_bytes", "registry.audit.keep", "registry.audit.denied_per_minute", "registry.audit.denied_path", "registry.max_value_bytes", "registry.listen", "registry.servers[1].id", "registry.servers", "registry.join[0]", "registry.bootstrap_expect", "registry.raft.leader_lease",
 		"registry.raft.zero_ahead_bytes",
 	} {
 		require.ErrorContains(t, err, field)

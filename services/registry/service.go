@@ -211,8 +211,9 @@ func (s *Service) openAudit() error {
 		return fmt.Errorf("register audit metrics: %w", err)
 	}
 	a := s.cfg.Registry.Audit
+	path := cmp.Or(a.Path, s.dir("audit.log"))
 	s.audit, err = audit.Open(audit.Params{
-		Path: cmp.Or(a.Path, s.dir("audit.log")), MaxBytes: a.MaxBytes, Keep: a.Keep, Datacenter: s.cfg.Server.Datacenter,
+		Path: path, DeniedPath: a.deniedPath(path), DeniedPerMinute: a.DeniedPerMinute, MaxBytes: a.MaxBytes, Keep: a.Keep, Datacenter: s.cfg.Server.Datacenter,
 		Clock: s.deps.Clock, Metrics: metrics, Log: s.deps.Telemetry.Log,
 	})
 	if err != nil {

@@ -171,7 +171,7 @@ func auditLogs(t *testing.T, dir string) string {
 	t.Helper()
 	var all strings.Builder
 	require.NoError(t, filepath.WalkDir(dir, func(path string, entry fs.DirEntry, err error) error {
-		if err != nil || entry.Name() != "audit.log" {
+		if err != nil || entry.Name() != "audit.log" && entry.Name() != "audit-denied.log" {
 			return err
 		}
 		text, err := os.ReadFile(path)

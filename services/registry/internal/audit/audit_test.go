@@ -22,6 +22,7 @@ import (
 type fixture struct {
 	log      *audit.Log
 	path     string
+	denied   string
 	clock    *clock.Manual
 	registry *prometheus.Registry
 	service  *bytes.Buffer
@@ -29,11 +30,12 @@ type fixture struct {
 
 func open(t *testing.T, change func(*audit.Params)) *fixture {
 	t.Helper()
-	f := &fixture{path: filepath.Join(t.TempDir(), "audit.log"), clock: clock.NewManual(time.Unix(100, 0).UTC()), registry: prometheus.NewRegistry(), service: &bytes.Buffer{}}
+	dir := t.TempDir()
+	f := &fixture{path: filepath.Join(dir, "audit.log"), denied: filepath.Join(dir, "audit-denied.log"), clock: clock.NewManual(time.Unix(100, 0).UTC()), registry: prometheus.NewRegistry(), service: &bytes.Buffer{}}
 	metrics, err := audit.NewMetrics(f.registry)
 	require.NoError(t, err)
 	p := audit.Params{
-		Path: f.path, MaxBytes: 1 << 20, Keep: 2, Datacenter: "dc1", Clock: f.clock, Metrics: metrics,
+		Path: f.path, DeniedPath: f.denied, MaxBytes: 1 << 20, Keep: 2, Datacenter: "dc1", Clock: f.clock, Metrics: metrics,
 		Log: slog.New(slog.NewJSONHandler(f.service, nil)),
 	}
 	if change != nil {
@@ -66,13 +68,15 @@ func TestALineSaysWhoDidWhat(t *testing.T) {
 	f.log.Denied(t.Context(), audit.Entry{Accessor: "acc", Method: "/m", Resource: "kv:read on local/a", Outcome: "PermissionDenied PERMISSION_DENIED"})
 	f.log.Changed(t.Context(), entry(1))
 	require.NoError(t, f.log.Close())
+	denied := lines(t, f.denied)
+	require.Len(t, denied, 1)
+	require.Equal(t, "denied", denied[0]["decision"])
 	got := lines(t, f.path)
-	require.Len(t, got, 2)
-	require.Equal(t, "denied", got[0]["decision"])
+	require.Len(t, got, 1)
 	require.Equal(t, map[string]any{
 		"time": "1970-01-01T00:01:40Z", "level": "INFO", "msg": "audit", "dc": "dc1", "decision": "allowed", "accessor": "acc", "peer": "spiffe://x",
 		"method": "/m", "resource": "kv:write on local/a", "outcome": "OK", "request_id": "1",
-	}, got[1])
+	}, got[0])
 	info, err := os.Stat(f.path)
 	require.NoError(t, err)
 	require.Equal(t, os.FileMode(0o600), info.Mode().Perm())
@@ -80,7 +84,7 @@ func TestALineSaysWhoDidWhat(t *testing.T) {
 	again := open(t, func(p *audit.Params) { p.Path = f.path })
 	again.log.Changed(t.Context(), entry(2))
 	require.NoError(t, again.log.Close())
-	require.Len(t, lines(t, f.path), 3, "a restart appends")
+	require.Len(t, lines(t, f.path), 2, "a restart appends")
 	again.log.Denied(t.Context(), entry(3))
 	again.log.Changed(t.Context(), entry(4))
 	require.Contains(t, again.service.String(), `"request_id":"4"`, "a change after the end is still told")
@@ -113,8 +117,11 @@ func TestARefusalNeverWaitsAndAChangeDoes(t *testing.T) {
 	for range queue + 10 {
 		f.log.Denied(t.Context(), entry(0)) // Nobody writes: it returns all the same.
 	}
+	for range queue {
+		f.log.Changed(t.Context(), entry(0))
+	}
 	dropped := `
-# HELP konsul_registry_audit_dropped_total Lines that are missing in the audit log: denied ones that found no place, changes that went to the service's log instead, and those that failed to be written.
+# HELP konsul_registry_audit_dropped_total Lines that are missing in the audit log: denied ones that found no place, repeated denials that a later line counts, changes that went to the service's log instead, and those that failed to be written.
 # TYPE konsul_registry_audit_dropped_total counter
 konsul_registry_audit_dropped_total{kind="denied"} 10
 `
@@ -141,7 +148,7 @@ konsul_registry_audit_dropped_total{kind="denied"} 10
 func TestAChangeThatFindsNoPlaceGoesToTheServicesLog(t *testing.T) {
 	f := open(t, nil)
 	for range 4096 {
-		f.log.Denied(t.Context(), entry(0))
+		f.log.Changed(t.Context(), entry(0))
 	}
 	done := make(chan struct{})
 	go func() {
@@ -160,9 +167,49 @@ func TestAChangeThatFindsNoPlaceGoesToTheServicesLog(t *testing.T) {
 }
 
 func TestTheServicesLogWillDo(t *testing.T) {
-	f := open(t, func(p *audit.Params) { p.Path = "-" })
+	f := open(t, func(p *audit.Params) { p.Path, p.DeniedPath = "-", "-" })
 	f.log.Changed(t.Context(), entry(1))
 	require.NoError(t, f.log.Close())
 	require.Contains(t, f.service.String(), `"decision":"allowed"`)
 	require.NoFileExists(t, f.path)
+}
+
+func TestAFloodOfRefusalsIsCountedAndPushesNoChangeOut(t *testing.T) {
+	f := open(t, func(p *audit.Params) { p.DeniedPerMinute, p.MaxBytes = 3, 64<<10 })
+	f.log.Changed(t.Context(), entry(1))
+	running := make(chan error, 1)
+	go func() { running <- f.log.Run(t.Context()) }()
+	const flood = 75_000
+	wrong := audit.Entry{Peer: "gateway", Method: "/m", Outcome: "Unauthenticated TOKEN_UNKNOWN"}
+	for range flood {
+		f.log.Denied(t.Context(), wrong)
+	}
+	other := wrong
+	other.Accessor = "acc"
+	f.log.Denied(t.Context(), other)
+	require.Eventually(t, func() bool {
+		f.clock.Advance(time.Minute)
+		text, err := os.ReadFile(f.denied)
+		return err == nil && strings.Contains(string(text), `"omitted":`)
+	}, 5*time.Second, time.Millisecond)
+	got := lines(t, f.denied)
+	require.Len(t, got, 5, "three, one of somebody else, and the count")
+	require.EqualValues(t, flood-3, got[4]["omitted"])
+	require.Equal(t, wrong.Outcome, got[4]["outcome"])
+	require.Equal(t, "1", lines(t, f.path)[0]["request_id"], "the change is there still")
+	f.log.Denied(t.Context(), wrong)
+	require.Eventually(t, func() bool { return len(lines(t, f.denied)) == 6 }, 5*time.Second, time.Millisecond, "a minute later it is written anew")
+}
+
+func TestKindsOfRefusalsAreBounded(t *testing.T) {
+	f := open(t, func(p *audit.Params) { p.DeniedPerMinute = 1 })
+	const kinds = 4096
+	for i := range kinds + 500 {
+		f.log.Denied(t.Context(), audit.Entry{Accessor: fmt.Sprint(i), Method: "/m", Outcome: "PermissionDenied"})
+	}
+	require.NoError(t, f.log.Close())
+	got := lines(t, f.denied)
+	last := got[len(got)-1]
+	require.Equal(t, "(others)", last["accessor"])
+	require.EqualValues(t, 499, last["omitted"])
 }

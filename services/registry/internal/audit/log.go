@@ -17,6 +17,8 @@ import (
 
 const (
 	queueLength = 4096
+	// interval is how long refusals of a kind are counted before the line about those that were left out.
+	interval = time.Minute
 	// changePatience is how long a change waits for its place when the disk does not keep up; then it goes
 	// to the service's log instead.
 	changePatience = 5 * time.Second
@@ -25,6 +27,10 @@ const (
 	keyResource = "resource"
 	keyDecision = "decision"
 	keyOutcome  = "outcome"
+	keyOmitted  = "omitted"
+
+	decisionAllowed = "allowed"
+	decisionDenied  = "denied"
 )
 
 // Entry is one line.
@@ -45,11 +51,13 @@ type Entry struct {
 
 // Params is what a Log is made of.
 type Params struct {
-	// Path is the file; "-" is the service's log.
-	Path string
-	// MaxBytes is the size at which the file is put aside, Keep how many are kept that were.
+	// Path is the file of changes, DeniedPath that of refusals; "-" is the service's log.
+	Path, DeniedPath string
+	// MaxBytes is the size at which a file is put aside, Keep how many are kept of each that were.
 	MaxBytes int64
 	Keep     int
+	// DeniedPerMinute is how many refusals of the same caller, method and outcome are written in a minute; 0: all.
+	DeniedPerMinute int
 
 	Datacenter string
 	Clock      clock.Clock
@@ -59,12 +67,20 @@ type Params struct {
 
 // Log is an audit log. Run writes it.
 type Log struct {
-	p     Params
-	out   *slog.Logger
-	file  *rotating
+	p      Params
+	sample sample
+	// Refusals have a queue and a file of their own: however many there are, changes find their place and stay.
+	changes, denials target
+	mu               sync.RWMutex
+	done             bool
+}
+
+// target is where lines of a kind go.
+type target struct {
 	queue chan line
-	mu    sync.RWMutex
-	done  bool
+	out   *slog.Logger
+	// file is nil when out is the service's log.
+	file *rotating
 }
 
 type line struct {
@@ -72,21 +88,41 @@ type line struct {
 	decision string
 	entry    Entry
 	traceID  string
+	// omitted is how many refusals like this one the line stands for, if it is about more than one.
+	omitted int
 }
 
-// Open opens the file; lines wait in the queue until Run.
+// Open opens the files; lines wait in queues until Run.
 func Open(p Params) (*Log, error) {
-	l := &Log{p: p, out: p.Log, queue: make(chan line, queueLength)}
-	if p.Path == "-" {
-		return l, nil
+	l := &Log{p: p, sample: sample{first: p.DeniedPerMinute, seen: map[kind]int{}}}
+	var err error
+	if l.changes, err = p.open(p.Path); err != nil {
+		return nil, err
 	}
-	file, err := openRotating(p.Path, p.MaxBytes, p.Keep)
-	if err != nil {
-		return nil, fmt.Errorf("open the audit log: %w", err)
+	if l.denials, err = p.open(p.DeniedPath); err != nil {
+		return nil, errors.Join(err, l.changes.close())
 	}
-	l.file = file
-	l.out = slog.New(slog.NewJSONHandler(failing{file, p}, &slog.HandlerOptions{Level: slog.LevelInfo})).With(obs.KeyDatacenter, p.Datacenter)
 	return l, nil
+}
+
+func (p Params) open(path string) (target, error) {
+	t := target{queue: make(chan line, queueLength), out: p.Log}
+	if path == "-" {
+		return t, nil
+	}
+	var err error
+	if t.file, err = openRotating(path, p.MaxBytes, p.Keep); err != nil {
+		return t, fmt.Errorf("open the audit log: %w", err)
+	}
+	t.out = slog.New(slog.NewJSONHandler(failing{t.file, p}, &slog.HandlerOptions{Level: slog.LevelInfo})).With(obs.KeyDatacenter, p.Datacenter)
+	return t, nil
+}
+
+func (t target) close() error {
+	if t.file == nil {
+		return nil
+	}
+	return errors.Join(t.file.Sync(), t.file.Close())
 }
 
 // failing counts and reports lines that could not be written: the call they are about is over.
@@ -104,15 +140,19 @@ func (f failing) Write(b []byte) (int, error) {
 	return n, err
 }
 
-// Denied notes a refusal, unless there is no place for it.
+// Denied notes a refusal, unless there is no place for it, or there were many like it of late: those are counted.
 func (l *Log) Denied(ctx context.Context, e Entry) {
 	l.mu.RLock()
 	defer l.mu.RUnlock()
 	if l.done {
 		return
 	}
+	if !l.sample.admit(e) {
+		l.p.Metrics.dropped.WithLabelValues("repeated").Inc()
+		return
+	}
 	select {
-	case l.queue <- l.line(ctx, "denied", e):
+	case l.denials.queue <- l.line(ctx, decisionDenied, e):
 	default:
 		l.p.Metrics.dropped.WithLabelValues("denied").Inc()
 	}
@@ -122,18 +162,18 @@ func (l *Log) Denied(ctx context.Context, e Entry) {
 func (l *Log) Changed(ctx context.Context, e Entry) {
 	l.mu.RLock()
 	defer l.mu.RUnlock()
-	entry := l.line(ctx, "allowed", e)
+	entry := l.line(ctx, decisionAllowed, e)
 	if l.done {
 		l.write(ctx, l.p.Log, entry)
 		return
 	}
 	select {
-	case l.queue <- entry:
+	case l.changes.queue <- entry:
 		return
 	default:
 	}
 	select {
-	case l.queue <- entry:
+	case l.changes.queue <- entry:
 	case <-l.p.Clock.After(changePatience):
 		l.p.Metrics.dropped.WithLabelValues("changed").Inc()
 		l.write(ctx, l.p.Log, entry)
@@ -155,6 +195,9 @@ func (l *Log) write(ctx context.Context, to *slog.Logger, n line) {
 		slog.String(obs.KeyMethod, n.entry.Method), slog.String(keyResource, n.entry.Resource), slog.String(keyOutcome, n.entry.Outcome),
 		slog.String(obs.KeyRequestID, n.entry.RequestID),
 	)
+	if n.omitted > 0 {
+		record.AddAttrs(slog.Int(keyOmitted, n.omitted))
+	}
 	if n.traceID != "" {
 		record.AddAttrs(slog.String(obs.KeyTraceID, n.traceID))
 	}
@@ -164,17 +207,33 @@ func (l *Log) write(ctx context.Context, to *slog.Logger, n line) {
 
 // Run writes lines until ctx ends.
 func (l *Log) Run(ctx context.Context) error {
+	tick := l.p.Clock.After(interval)
 	for {
 		select {
-		case n := <-l.queue:
-			l.write(ctx, l.out, n)
+		case n := <-l.changes.queue:
+			l.write(ctx, l.changes.out, n)
+		case n := <-l.denials.queue:
+			l.write(ctx, l.denials.out, n)
+		case <-tick:
+			l.summarize(ctx)
+			tick = l.p.Clock.After(interval)
 		case <-ctx.Done():
 			return nil
 		}
 	}
 }
 
-// Close writes what is queued and closes the file. Run has ended. Closing it again does nothing.
+// summarize writes how many refusals were left out, a line for each kind.
+func (l *Log) summarize(ctx context.Context) {
+	for k, omitted := range l.sample.next() {
+		l.write(ctx, l.denials.out, line{
+			at: l.p.Clock.Now(), decision: decisionDenied, omitted: omitted,
+			entry: Entry{Accessor: k.accessor, Peer: k.peer, Method: k.method, Outcome: k.outcome},
+		})
+	}
+}
+
+// Close writes what is queued and closes the files. Run has ended. Closing it again does nothing.
 func (l *Log) Close() error {
 	l.mu.Lock()
 	again := l.done
@@ -183,16 +242,11 @@ func (l *Log) Close() error {
 	if again {
 		return nil
 	}
-	for {
-		select {
-		case n := <-l.queue:
-			l.write(context.Background(), l.out, n)
-			continue
-		default:
+	for _, t := range []target{l.changes, l.denials} {
+		for len(t.queue) > 0 { // Nobody sends or receives any more.
+			l.write(context.Background(), t.out, <-t.queue)
 		}
-		if l.file == nil {
-			return nil
-		}
-		return errors.Join(l.file.Sync(), l.file.Close())
 	}
+	l.summarize(context.Background())
+	return errors.Join(l.changes.close(), l.denials.close())
 }

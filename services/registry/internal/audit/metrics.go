@@ -15,7 +15,7 @@ func NewMetrics(registerer prometheus.Registerer) (*Metrics, error) {
 			Name: "konsul_registry_audit_lines_total", Help: "Lines of the audit log, by decision (allowed, denied).",
 		}, []string{"decision"}),
 		dropped: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "konsul_registry_audit_dropped_total", Help: "Lines that are missing in the audit log: denied ones that found no place, changes that went to the service's log instead, and those that failed to be written.",
+			Name: "konsul_registry_audit_dropped_total", Help: "Lines that are missing in the audit log: denied ones that found no place, repeated denials that a later line counts, changes that went to the service's log instead, and those that failed to be written.",
 		}, []string{"kind"}),
 	}
 	for _, c := range []prometheus.Collector{m.lines, m.dropped} {
