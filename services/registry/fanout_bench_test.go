@@ -12,6 +12,7 @@ import (
 
 	"konsul.dev/pkg/rpc"
 	registryv1 "konsul.dev/proto/gen/konsul/registry/v1"
+	"konsul.dev/services/registry"
 	"konsul.dev/services/registry/registrytest"
 )
 
@@ -90,7 +91,7 @@ func watchFanout(b *testing.B, c *registrytest.Cluster, servers []*registrytest.
 
 // BenchmarkIdleWatchers measures what a watcher costs that nothing happens to, client and server together.
 func BenchmarkIdleWatchers(b *testing.B) {
-	c := registrytest.StartCluster(b, 1)
+	c := registrytest.Start(b, 1, within(registry.Limits{}))
 	client := c.Client(c.Servers[0])
 	ctx, cancel := context.WithCancel(rpc.WithToken(context.Background(), registrytest.Token))
 	defer cancel()

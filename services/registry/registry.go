@@ -60,6 +60,7 @@ type Settings struct {
 	Catalog          Catalog   `koanf:"catalog"`
 	Audit            Audit     `koanf:"audit"`
 	Lease            Lease     `koanf:"lease"`
+	Limits           Limits    `koanf:"limits"`
 	Retention        Retention `koanf:"retention"`
 	Store            Store     `koanf:"store"`
 	Backup           Backup    `koanf:"backup"`
@@ -153,6 +154,7 @@ func DefaultConfig() Config {
 		Base: config.DefaultBase(),
 		Registry: Settings{
 			MaxValueBytes: 512 << 10, MaxTxnOperations: 128, MaxTxnBytes: 2 << 20,
+			Limits:    defaultLimits(),
 			Lease:     Lease{MinTTL: time.Second, MaxTTL: 24 * time.Hour, LockDelay: 15 * time.Second},
 			Audit:     Audit{MaxBytes: 64 << 20, Keep: 10, DeniedPerMinute: 30},
 			Catalog:   Catalog{ReapAfter: 72 * time.Hour, MaxServicesPerRequest: catalog.DefaultMaxServices},
@@ -222,6 +224,7 @@ func (c *Config) Validate() error {
 		r.Catalog.validate(),
 		r.Backup.validate(),
 		r.Audit.validate(),
+		r.Limits.validate(),
 	}
 	for i, address := range r.GatewayAddresses {
 		errs = append(errs, config.CheckAddress(fmt.Sprintf("registry.gateway_addresses[%d]", i), address))

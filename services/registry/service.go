@@ -37,6 +37,7 @@ import (
 	"konsul.dev/services/registry/internal/lease"
 	"konsul.dev/services/registry/internal/lock"
 	"konsul.dev/services/registry/internal/member"
+	"konsul.dev/services/registry/internal/quota"
 	"konsul.dev/services/registry/internal/raftnode"
 	"konsul.dev/services/registry/internal/skew"
 	"konsul.dev/services/registry/internal/watch"
@@ -313,9 +314,13 @@ func (s *Service) serve(source identity.Source) error {
 	if s.clocks, err = s.newClocks(); err != nil {
 		return err
 	}
+	quotas, err := quota.New(r.Limits.quotas(), s.deps.Clock, s.state.census.Held, s.deps.Telemetry.Metrics)
+	if err != nil {
+		return fmt.Errorf("register quota metrics: %w", err)
+	}
 	close(s.wired)
-	s.core = s.newCore(router, metrics)
-	guard := api.NewGuard(needs(s.state.catalog), s.audit)
+	s.core = s.newCore(router, metrics, quotas)
+	guard := api.NewGuard(needs(s.state.catalog), s.audit, quotas)
 	s.server, err = rpc.NewServer(rpc.ServerParams{
 		Name: Name, Identity: source, Access: api.Access(), Tokens: s.core, Refused: guard.Refused, Telemetry: s.deps.Telemetry,
 		Unary: []grpc.UnaryServerInterceptor{guard.Unary, router.Unary, guard.Audited}, Relay: router,
@@ -373,7 +378,7 @@ func (s *Service) newCluster(router *forward.Router) *cluster.Cluster {
 	})
 }
 
-func (s *Service) newCore(router *forward.Router, metrics *api.Metrics) *api.Core {
+func (s *Service) newCore(router *forward.Router, metrics *api.Metrics, quotas *quota.Quotas) *api.Core {
 	dc, r := s.cfg.Server.Datacenter, s.cfg.Registry
 	return &api.Core{
 		ServerID: s.cfg.Registry.ID, Version: s.deps.Version, Node: raftMember{s.node}, Store: s.store, Hub: s.state.hub,
@@ -385,7 +390,7 @@ func (s *Service) newCore(router *forward.Router, metrics *api.Metrics) *api.Cor
 		Backups: s.backups, Clocks: s.clocks,
 		ACL: acl.Writer{Datacenter: dc}, Audit: s.audit, ResetFile: s.dir(acl.ResetFile),
 		Clock: s.deps.Clock, Metrics: metrics, Log: s.deps.Telemetry.Log, Draining: s.draining,
-		Sweeping: make(chan struct{}, 1),
+		Quotas: quotas, Sweeping: make(chan struct{}, 1),
 	}
 }
 

@@ -11,6 +11,7 @@ import (
 	"konsul.dev/services/registry/internal/acl"
 	"konsul.dev/services/registry/internal/audit"
 	"konsul.dev/services/registry/internal/fsm"
+	"konsul.dev/services/registry/internal/quota"
 )
 
 // Rule says what a method asks of the caller's token.
@@ -31,14 +32,15 @@ type Rules map[string]Rule
 // check for all faces: a call that is passed on is checked again where it arrives. Services that act as
 // themselves may do what the access table lets them.
 type Guard struct {
-	rules Rules
-	peers *acl.Authorizer
-	audit *audit.Log
+	rules  Rules
+	peers  *acl.Authorizer
+	audit  *audit.Log
+	quotas *quota.Quotas
 }
 
-// NewGuard answers a guard that writes what it refuses to the audit log.
-func NewGuard(rules Rules, log *audit.Log) Guard {
-	return Guard{rules: rules, peers: acl.Everything(), audit: log}
+// NewGuard returns a guard that writes what it refuses to the audit log, and refuses who asks too fast.
+func NewGuard(rules Rules, log *audit.Log, quotas *quota.Quotas) Guard {
+	return Guard{rules: rules, peers: acl.Everything(), audit: log, quotas: quotas}
 }
 
 // authorizer answers the rights of the call's caller, and the rule of its method.
@@ -51,7 +53,7 @@ func (g Guard) authorizer(ctx context.Context, method string) (*acl.Authorizer, 
 	if !known {
 		return nil, rule, fault.New(fault.PermissionDenied, rpc.ReasonUnknownMethod, "%s is not open to tokens", method)
 	}
-	return a, rule, nil
+	return a, rule, g.quotas.Request(a.Accessor())
 }
 
 // check asks for what a request takes.

@@ -9,6 +9,7 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"konsul.dev/pkg/fault"
+	"konsul.dev/pkg/rpc"
 	registryv1 "konsul.dev/proto/gen/konsul/registry/v1"
 	"konsul.dev/services/registry/internal/acl"
 	"konsul.dev/services/registry/internal/watch"
@@ -42,6 +43,11 @@ func (c *Core) block(ctx context.Context, req blocking, filters []watch.Filter, 
 	if err != nil {
 		return err
 	}
+	release, err := c.Quotas.BlockedRead(rpc.CallerFrom(ctx).Accessor)
+	if err != nil {
+		return err
+	}
+	defer release()
 	sub := c.Hub.Listen(filters...)
 	defer sub.Close()
 	c.Metrics.blocked.Inc()

@@ -23,6 +23,7 @@ import (
 	"konsul.dev/services/registry/internal/lease"
 	"konsul.dev/services/registry/internal/lock"
 	"konsul.dev/services/registry/internal/member"
+	"konsul.dev/services/registry/internal/quota"
 	"konsul.dev/services/registry/internal/record"
 	"konsul.dev/services/registry/internal/skew"
 	"konsul.dev/services/registry/internal/watch"
@@ -149,6 +150,8 @@ type Core struct {
 	Log       *slog.Logger
 	// ResetFile opens the bootstrap of access control once more; see acl.ResetFile.
 	ResetFile string
+	// Quotas bound what the holder of one token has this server do at a time.
+	Quotas *quota.Quotas
 	// Sweeping is taken by whoever deletes many rows: one commit of the kind at a time from each server, so that others'
 	// writes come in between.
 	Sweeping chan struct{}

@@ -6,6 +6,7 @@ import (
 
 	"google.golang.org/protobuf/types/known/durationpb"
 
+	"konsul.dev/pkg/rpc"
 	registryv1 "konsul.dev/proto/gen/konsul/registry/v1"
 	"konsul.dev/services/registry/internal/acl"
 	"konsul.dev/services/registry/internal/fsm"
@@ -27,9 +28,16 @@ func NeedsOfLease(name string, access acl.Access) []acl.Need {
 
 // Grant makes a lease.
 func (s *leaseService) Grant(ctx context.Context, req *registryv1.GrantLeaseRequest) (*registryv1.GrantLeaseResponse, error) {
-	cmd, granted, err := s.Leases.Grant(req)
+	holder := rpc.CallerFrom(ctx).Accessor
+	cmd, granted, err := s.Leases.Grant(req, holder)
 	if err != nil {
 		return nil, err
+	}
+	// A request made again has its lease already.
+	if !s.Seen(req.GetRequestId()) {
+		if err := s.Quotas.Lease(holder); err != nil {
+			return nil, err
+		}
 	}
 	result, err := s.commit(ctx, cmd)
 	if err != nil {

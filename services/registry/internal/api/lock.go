@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"konsul.dev/pkg/fault"
+	"konsul.dev/pkg/rpc"
 	registryv1 "konsul.dev/proto/gen/konsul/registry/v1"
 	"konsul.dev/services/registry/internal/acl"
 	"konsul.dev/services/registry/internal/kv"
@@ -40,6 +41,11 @@ func (s *lockService) Acquire(ctx context.Context, req *registryv1.AcquireLockRe
 	if err != nil {
 		return nil, err
 	}
+	release, err := s.Quotas.BlockedRead(rpc.CallerFrom(ctx).Accessor)
+	if err != nil {
+		return nil, err
+	}
+	defer release()
 	w := lockWait{lockService: s, req: req, name: name, end: s.Clock.After(wait)}
 	called, leave := s.Turns.Join(name)
 	defer leave()

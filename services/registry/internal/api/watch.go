@@ -62,6 +62,11 @@ func (s *watchService) mayWatch(ctx context.Context, table registryv1.Table) err
 
 // Watch streams the rows that match, from an index on.
 func (s *watchService) Watch(req *registryv1.WatchRequest, stream grpc.ServerStreamingServer[registryv1.WatchResponse]) error {
+	release, err := s.Quotas.Watch(rpc.CallerFrom(stream.Context()).Accessor)
+	if err != nil {
+		return err
+	}
+	defer release()
 	target, err := s.Router.Resolve(req.GetDatacenter())
 	if err != nil {
 		return err

@@ -6,6 +6,7 @@ import (
 
 	"google.golang.org/grpc"
 
+	"konsul.dev/pkg/rpc"
 	registryv1 "konsul.dev/proto/gen/konsul/registry/v1"
 	"konsul.dev/services/registry/internal/acl"
 	"konsul.dev/services/registry/internal/catalog"
@@ -13,6 +14,11 @@ import (
 
 // WatchInstances streams the instances of one service.
 func (s *watchService) WatchInstances(req *registryv1.WatchInstancesRequest, stream grpc.ServerStreamingServer[registryv1.WatchInstancesResponse]) error {
+	release, err := s.Quotas.Watch(rpc.CallerFrom(stream.Context()).Accessor)
+	if err != nil {
+		return err
+	}
+	defer release()
 	target, err := s.Router.Resolve(req.GetDatacenter())
 	if err != nil {
 		return err

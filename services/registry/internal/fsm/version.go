@@ -18,9 +18,10 @@ const Version = 4
 const (
 	// transactions is the version that brought leases; a row that has one takes another row along.
 	transactions = 2
-	// Digests and Bounds are what a command can do without while a member does not understand it.
+	// Digests is the version that brought Command.digest, which a command can do without while a member does not understand it.
 	Digests = 3
-	Bounds  = 4
+	// Bounds is the version that brought Command.max_deleted and EndLease.limit, which a command can do without, too.
+	Bounds = 4
 )
 
 // Admitting answers admit for the commands of one call: it is asked once about a version that it admits, and about those

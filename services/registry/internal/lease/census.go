@@ -3,6 +3,7 @@ package lease
 import (
 	"cmp"
 	"strings"
+	"sync"
 
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -11,17 +12,22 @@ import (
 	"konsul.dev/services/registry/internal/record"
 )
 
-// Census counts leases, and the locks that leases hold, as they are committed: on every server, whoever leads. Apply and
-// Load belong to one goroutine.
+// Census counts leases, by the tokens they were granted with, and the locks that leases hold, as they are committed: on every
+// server, whoever leads. Safe for concurrent use.
 type Census struct {
-	leases, locks          map[string]struct{}
 	leasesGauge, lockGauge prometheus.Gauge
+
+	mu sync.Mutex
+	// leases maps the rows of leases to accessor ids.
+	leases map[string]string
+	held   map[string]int
+	locks  map[string]struct{}
 }
 
 // NewCensus answers a census of nothing and registers its metrics.
 func NewCensus(registerer prometheus.Registerer) (*Census, error) {
 	c := &Census{
-		leases: map[string]struct{}{}, locks: map[string]struct{}{},
+		leases: map[string]string{}, held: map[string]int{}, locks: map[string]struct{}{},
 		leasesGauge: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "konsul_registry_leases", Help: "Leases that have not ended.",
 		}),
@@ -37,8 +43,17 @@ func NewCensus(registerer prometheus.Registerer) (*Census, error) {
 	return c, nil
 }
 
+// Held returns how many leases that have not ended a token was granted.
+func (c *Census) Held(accessor string) int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.held[accessor]
+}
+
 // Apply follows a batch.
 func (c *Census) Apply(rows []*registryv1.Record) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	for _, row := range rows {
 		if err := c.count(row); err != nil {
 			return err
@@ -50,7 +65,10 @@ func (c *Census) Apply(rows []*registryv1.Record) error {
 
 // Load counts anew.
 func (c *Census) Load(r record.Reader) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	clear(c.leases)
+	clear(c.held)
 	clear(c.locks)
 	for _, options := range []struct {
 		table  registryv1.Table
@@ -69,27 +87,47 @@ func (c *Census) Load(r record.Reader) error {
 	return nil
 }
 
+// count follows a row. It runs under mu.
 func (c *Census) count(row *registryv1.Record) error {
-	note := func(in map[string]struct{}, there bool) {
-		if there {
-			in[row.GetKey()] = struct{}{}
-			return
-		}
-		delete(in, row.GetKey())
-	}
 	switch row.GetTable() {
 	case table:
-		if strings.HasPrefix(row.GetKey(), fsm.LeasePrefix) {
-			note(c.leases, !row.GetDeleted())
+		if !strings.HasPrefix(row.GetKey(), fsm.LeasePrefix) {
+			return nil
 		}
+		if row.GetDeleted() {
+			c.forget(row.GetKey())
+			return nil
+		}
+		lease, err := Decode(row)
+		if err != nil {
+			return err
+		}
+		c.forget(row.GetKey())
+		c.leases[row.GetKey()] = lease.GetAccessorId()
+		c.held[lease.GetAccessorId()]++
 	case registryv1.Table_TABLE_LOCK:
 		lock, err := fsm.DecodeLock(row)
 		if err != nil {
 			return err
 		}
-		note(c.locks, lock.GetLease() != "")
+		if lock.GetLease() == "" {
+			delete(c.locks, row.GetKey())
+			return nil
+		}
+		c.locks[row.GetKey()] = struct{}{}
 	}
 	return nil
+}
+
+func (c *Census) forget(key string) {
+	accessor, known := c.leases[key]
+	if !known {
+		return
+	}
+	delete(c.leases, key)
+	if c.held[accessor]--; c.held[accessor] == 0 {
+		delete(c.held, accessor)
+	}
 }
 
 func (c *Census) show() {

@@ -23,7 +23,9 @@ func TestACensusCountsWhatIsThere(t *testing.T) {
 		return &registryv1.Record{Table: registryv1.Table_TABLE_LOCK, Key: name, Value: value}
 	}
 	leased := func(id string) *registryv1.Record {
-		return &registryv1.Record{Table: registryv1.Table_TABLE_LEASE, Key: fsm.LeasePrefix + id}
+		value, err := proto.Marshal(&registryv1.Lease{Id: id, AccessorId: "token"})
+		require.NoError(t, err)
+		return &registryv1.Record{Table: registryv1.Table_TABLE_LEASE, Key: fsm.LeasePrefix + id, Value: value}
 	}
 	gone := func(row *registryv1.Record) *registryv1.Record {
 		return &registryv1.Record{Table: row.GetTable(), Key: row.GetKey(), Deleted: true}
@@ -55,6 +57,8 @@ func TestACensusCountsWhatIsThere(t *testing.T) {
 		require.NoError(t, census.Apply(step.rows))
 		leases, locks := count(registry)
 		require.Equal(t, []float64{step.leases, step.locks}, []float64{leases, locks})
+		require.Equal(t, int(step.leases), census.Held("token"))
+		require.Zero(t, census.Held("another"))
 
 		again := prometheus.NewPedanticRegistry()
 		restarted, err := lease.NewCensus(again)
@@ -62,6 +66,7 @@ func TestACensusCountsWhatIsThere(t *testing.T) {
 		require.NoError(t, restarted.Load(s))
 		leases, locks = count(again)
 		require.Equal(t, []float64{step.leases, step.locks}, []float64{leases, locks}, "after a restart")
+		require.Equal(t, int(step.leases), restarted.Held("token"))
 	}
 	problems, err := testutil.GatherAndLint(registry)
 	require.NoError(t, err)

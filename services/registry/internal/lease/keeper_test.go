@@ -89,7 +89,7 @@ func (l *log) rows(prefix string) (n int) {
 
 // grant makes a lease with so many keys.
 func (l *log) grant(w lease.Writer, id string, keys int) {
-	cmd, _, err := w.Grant(&registryv1.GrantLeaseRequest{Id: id, Ttl: durationpb.New(time.Minute), RequestId: uuid.NewString()})
+	cmd, _, err := w.Grant(&registryv1.GrantLeaseRequest{Id: id, Ttl: durationpb.New(time.Minute), RequestId: uuid.NewString()}, "token")
 	require.NoError(l.t, err)
 	for i := range keys {
 		cmd.Operations = append(cmd.Operations, &registryv1.Operation{Op: &registryv1.Operation_Put{Put: &registryv1.Record{
@@ -153,7 +153,7 @@ func TestANewLeaderGoesOnWithAnEnd(t *testing.T) {
 		require.Equal(t, mostRows, l.keys())
 		require.Equal(t, 1, l.rows(fsm.EndingPrefix))
 
-		again, _, err := w.Grant(&registryv1.GrantLeaseRequest{Id: "l", Ttl: durationpb.New(time.Minute), RequestId: "again"})
+		again, _, err := w.Grant(&registryv1.GrantLeaseRequest{Id: "l", Ttl: durationpb.New(time.Minute), RequestId: "again"}, "token")
 		require.NoError(t, err)
 		result, err := fsm.Apply(l.At(100), 100, again)
 		require.NoError(t, err)

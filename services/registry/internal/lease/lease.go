@@ -36,10 +36,10 @@ type Writer struct {
 	MinTTL, MaxTTL time.Duration
 }
 
-// Grant answers the command that makes a lease, and the lease. Its request id must be set: the same
-// request makes the same lease.
-func (w Writer) Grant(req *registryv1.GrantLeaseRequest) (*registryv1.Command, *registryv1.Lease, error) {
-	lease := &registryv1.Lease{Id: req.GetId(), Ttl: req.GetTtl()}
+// Grant returns the command that makes a lease for the token with an accessor id, and the lease. Its request id must be set: the
+// same request makes the same lease.
+func (w Writer) Grant(req *registryv1.GrantLeaseRequest, accessor string) (*registryv1.Command, *registryv1.Lease, error) {
+	lease := &registryv1.Lease{Id: req.GetId(), Ttl: req.GetTtl(), AccessorId: accessor}
 	if lease.GetId() == "" {
 		lease.Id = uuid.NewSHA1(uuid.NameSpaceOID, []byte("konsul lease "+req.GetRequestId())).String()
 	}

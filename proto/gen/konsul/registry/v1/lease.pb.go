@@ -35,7 +35,9 @@ type Lease struct {
 	// Until it ends; in answers only.
 	Remaining *durationpb.Duration `protobuf:"bytes,5,opt,name=remaining,proto3" json:"remaining,omitempty"`
 	// In answers only.
-	CreateIndex   uint64 `protobuf:"varint,6,opt,name=create_index,json=createIndex,proto3" json:"create_index,omitempty"`
+	CreateIndex uint64 `protobuf:"varint,6,opt,name=create_index,json=createIndex,proto3" json:"create_index,omitempty"`
+	// The accessor id of the token it was granted with, to which it counts; empty: that of a time before it was noted.
+	AccessorId    string `protobuf:"bytes,7,opt,name=accessor_id,json=accessorId,proto3" json:"accessor_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -110,6 +112,13 @@ func (x *Lease) GetCreateIndex() uint64 {
 		return x.CreateIndex
 	}
 	return 0
+}
+
+func (x *Lease) GetAccessorId() string {
+	if x != nil {
+		return x.AccessorId
+	}
+	return ""
 }
 
 type GrantLeaseRequest struct {
@@ -664,7 +673,7 @@ var File_konsul_registry_v1_lease_proto protoreflect.FileDescriptor
 
 const file_konsul_registry_v1_lease_proto_rawDesc = "" +
 	"\n" +
-	"\x1ekonsul/registry/v1/lease.proto\x12\x12konsul.registry.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1fkonsul/registry/v1/common.proto\"\xef\x01\n" +
+	"\x1ekonsul/registry/v1/lease.proto\x12\x12konsul.registry.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1fkonsul/registry/v1/common.proto\"\x90\x02\n" +
 	"\x05Lease\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12+\n" +
@@ -672,7 +681,9 @@ const file_konsul_registry_v1_lease_proto_rawDesc = "" +
 	"\n" +
 	"granted_at\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\tgrantedAt\x127\n" +
 	"\tremaining\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\tremaining\x12!\n" +
-	"\fcreate_index\x18\x06 \x01(\x04R\vcreateIndex\"\xa3\x01\n" +
+	"\fcreate_index\x18\x06 \x01(\x04R\vcreateIndex\x12\x1f\n" +
+	"\vaccessor_id\x18\a \x01(\tR\n" +
+	"accessorId\"\xa3\x01\n" +
 	"\x11GrantLeaseRequest\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12+\n" +
