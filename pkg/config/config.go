@@ -12,6 +12,7 @@ import (
 	"os"
 	"regexp"
 	"strconv"
+	"time"
 
 	"konsul.dev/pkg/fault"
 	"konsul.dev/pkg/obs"
@@ -49,6 +50,7 @@ type Server struct {
 	// where a whole datacenter is one process, the datacenter secret: at least 32 random bytes as base64 or hex.
 	SecretFile string `koanf:"secret_file"`
 	WAN        WAN    `koanf:"wan"`
+	Limits     Limits `koanf:"limits"`
 }
 
 // WAN is the `server.wan` section: the Serf pool across datacenters.
@@ -63,6 +65,60 @@ type WAN struct {
 	Members []string `koanf:"members"`
 	// Join lists gossip addresses to join (used in secondaries).
 	Join []string `koanf:"join"`
+}
+
+// Limits is the `server.limits` section: what the callers of each gRPC server of this process may take. Agents and
+// workloads run on hosts that are not the datacenter's; the other services may carry the calls of many.
+type Limits struct {
+	// MaxConnections bounds the connections of one server; no more than a quarter of them may be of callers without a
+	// certificate. One too many is closed.
+	MaxConnections int `koanf:"max_connections"`
+	// MaxConcurrentStreams bounds the calls at once on one connection of an agent or a workload.
+	MaxConcurrentStreams int `koanf:"max_concurrent_streams"`
+	// MaxCarriedStreams bounds the calls at once on one connection of another service.
+	MaxCarriedStreams int `koanf:"max_carried_streams"`
+	// MaxInflightBytes bounds the requests, in bytes, that one server reads and works at together; a quarter of it is
+	// for agents, workloads and callers without a certificate. One too many waits for RequestReadTimeout and is refused.
+	MaxInflightBytes int64 `koanf:"max_inflight_bytes"`
+	// RequestReadTimeout is about how long a request of those may take to arrive, at most twice as long; then their
+	// connection is closed.
+	RequestReadTimeout time.Duration `koanf:"request_read_timeout"`
+}
+
+// DefaultLimits answers the defaults.
+func DefaultLimits() Limits {
+	return Limits{
+		MaxConnections: 4096, MaxConcurrentStreams: 1000, MaxCarriedStreams: 1 << 16,
+		MaxInflightBytes: 256 << 20, RequestReadTimeout: 10 * time.Second,
+	}
+}
+
+const (
+	leastInflight = 32 << 20
+	mostInflight  = 1 << 40
+	mostStreams   = 1 << 20
+)
+
+func (l Limits) validate() error {
+	var errs []error
+	for _, n := range []struct {
+		field              string
+		value, least, most int64
+	}{
+		{"server.limits.max_connections", int64(l.MaxConnections), 16, mostStreams},
+		{"server.limits.max_concurrent_streams", int64(l.MaxConcurrentStreams), 16, mostStreams},
+		{"server.limits.max_carried_streams", int64(l.MaxCarriedStreams), 100, mostStreams},
+		{"server.limits.max_inflight_bytes", l.MaxInflightBytes, leastInflight, mostInflight},
+	} {
+		if n.value < n.least || n.value > n.most {
+			errs = append(errs, fault.Invalid(n.field, "%d is not from %d to %d", n.value, n.least, n.most).WithRemedy("leave it out for the default"))
+		}
+	}
+	if l.RequestReadTimeout < time.Second {
+		errs = append(errs, fault.Invalid("server.limits.request_read_timeout", "%s is less than 1s", l.RequestReadTimeout).
+			WithRemedy("leave it out for the default"))
+	}
+	return errors.Join(errs...)
 }
 
 // Endpoints is the `endpoints` section: where the datacenter's own services listen, host:port.
@@ -97,7 +153,7 @@ func DefaultBase() Base {
 	return Base{
 		Server: Server{
 			Node: node, BindAddr: "127.0.0.1", DataDir: "konsul-data",
-			WAN: WAN{Enabled: true},
+			WAN: WAN{Enabled: true}, Limits: DefaultLimits(),
 		},
 		Telemetry: obs.DefaultConfig(),
 	}
@@ -172,7 +228,7 @@ func (b *Base) Validate() error {
 	if b.Server.Node == "" {
 		errs = append(errs, fault.Invalid("server.node", "is empty").WithRemedy("name this machine"))
 	}
-	errs = append(errs, CheckAddress("server.wan.bind_addr", b.Server.WAN.BindAddr))
+	errs = append(errs, b.Server.Limits.validate(), CheckAddress("server.wan.bind_addr", b.Server.WAN.BindAddr))
 	if b.Server.WAN.AdvertiseAddr != "" {
 		errs = append(errs, CheckAddress("server.wan.advertise_addr", b.Server.WAN.AdvertiseAddr))
 	}

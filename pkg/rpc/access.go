@@ -3,7 +3,6 @@ package rpc
 import (
 	"context"
 	"crypto/tls"
-	"net"
 	"strings"
 
 	"google.golang.org/grpc/credentials"
@@ -107,28 +106,7 @@ type peerInfo struct {
 	credentials.TLSInfo
 	id    identity.ID
 	known bool
-}
-
-// peerCredentials read the peer's identity once for each connection, not for each call.
-type peerCredentials struct {
-	credentials.TransportCredentials
-}
-
-func (c peerCredentials) ServerHandshake(raw net.Conn) (net.Conn, credentials.AuthInfo, error) {
-	conn, auth, err := c.TransportCredentials.ServerHandshake(raw)
-	if err != nil {
-		return nil, nil, err
-	}
-	info := peerInfo{TLSInfo: auth.(credentials.TLSInfo)} //nolint:forcetypeassert // what TLS credentials answer
-	if len(info.State.PeerCertificates) > 0 {
-		id, err := identity.PeerFromState(info.State)
-		info.id, info.known = id, err == nil
-	}
-	return conn, info, nil
-}
-
-func (c peerCredentials) Clone() credentials.TransportCredentials {
-	return peerCredentials{c.TransportCredentials.Clone()}
+	conn  *connection
 }
 
 const (

@@ -23,7 +23,7 @@ const (
 	connectTimeout   = 5 * time.Second
 )
 
-// Fixed windows: to guess better ones, the library pings the peer for nearly every message, which costs a tenth of
+// Fixed windows, of what servers answer: to guess better ones, the library pings the peer for nearly every message, which costs a tenth of
 // a small call. A stream brings 20 MB/s over a round trip of 100 ms.
 const (
 	streamWindow = 2 << 20

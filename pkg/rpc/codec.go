@@ -9,6 +9,8 @@ import (
 	"google.golang.org/grpc/mem"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
+
+	"konsul.dev/pkg/fault"
 )
 
 // bigTail is from how many bytes on it is worth while not to copy what is encoded already. gRPC would also
@@ -83,6 +85,10 @@ func marshalFast(m fast) (mem.BufferSlice, error) {
 // Unmarshal implements encoding.CodecV2.
 func (c codec) Unmarshal(data mem.BufferSlice, v any) error {
 	switch v := v.(type) {
+	case *sized:
+		// gRPC would tell the caller of an internal error.
+		v.bytes, v.err = data.Len(), c.Unmarshal(data, v.message)
+		return nil
 	case *Encoded:
 		const more = 64 // Whoever passes a request on may add its id.
 		*v = make([]byte, data.Len(), data.Len()+more)
@@ -94,6 +100,25 @@ func (c codec) Unmarshal(data mem.BufferSlice, v any) error {
 	default:
 		return c.CodecV2.Unmarshal(data, v)
 	}
+}
+
+// sized is a request that says in how many bytes it came, and whether it could be decoded.
+type sized struct {
+	message any
+	bytes   int
+	err     error
+}
+
+// undecodable answers the fault of a caller whose request could not be decoded, else nil.
+func (s *sized) undecodable(fullMethod string) error {
+	if s.err == nil {
+		return nil
+	}
+	return malformed(fullMethod, s.err)
+}
+
+func malformed(fullMethod string, err error) error {
+	return fault.Invalid("request", "is not one of %s", fullMethod).Wrap(err).WithRemedy("send what its protobuf definition says")
 }
 
 // decode reads a message, which may refer to raw afterwards.

@@ -13,6 +13,7 @@ import (
 
 type serverMetrics struct {
 	duration *prometheus.HistogramVec
+	limited  *prometheus.CounterVec
 	// series finds the histogram of a served without making its labels anew.
 	series sync.Map
 }
@@ -31,7 +32,14 @@ func newServerMetrics(registerer prometheus.Registerer) (*serverMetrics, error) 
 	if err != nil {
 		return nil, err
 	}
-	return &serverMetrics{duration: duration}, nil
+	limited, err := obs.Register(registerer, prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "konsul_rpc_server_limited_total",
+		Help: "Connections closed and calls refused at a limit of server.limits: connections, streams, inflight_bytes or read_timeout.",
+	}, []string{"service", "limit"}))
+	if err != nil {
+		return nil, err
+	}
+	return &serverMetrics{duration: duration, limited: limited}, nil
 }
 
 func (m *serverMetrics) observe(service, method string, code codes.Code, elapsed time.Duration) {

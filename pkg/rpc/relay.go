@@ -1,6 +1,7 @@
 package rpc
 
 import (
+	"cmp"
 	"context"
 	"slices"
 
@@ -29,45 +30,70 @@ type relayed struct {
 	handler grpc.MethodHandler
 }
 
-// RegisterService implements grpc.ServiceRegistrar.
+// RegisterService implements grpc.ServiceRegistrar. Calls are admitted before their request is read.
 func (s *Server) RegisterService(desc *grpc.ServiceDesc, impl any) {
 	own := *desc
 	own.Methods = slices.Clone(desc.Methods)
 	for i := range own.Methods {
 		m := &own.Methods[i]
 		fullMethod := "/" + desc.ServiceName + "/" + m.MethodName
-		if s.relay == nil || !s.relay.Relays(fullMethod) {
-			continue
-		}
-		s.relayed[fullMethod] = relayed{impl, m.Handler}
-		m.Handler = func(_ any, ctx context.Context, receive func(any) error, _ grpc.UnaryServerInterceptor) (any, error) {
-			var request Encoded
-			if err := receive(&request); err != nil {
-				return nil, err
+		serve := s.direct(m.Handler)
+		if s.relay != nil && s.relay.Relays(fullMethod) {
+			s.relayed[fullMethod] = relayed{impl, m.Handler}
+			serve = func(_ any, ctx context.Context, receive func(any) error) (any, error) {
+				var request Encoded
+				if err := receive(&request); err != nil {
+					return nil, err
+				}
+				return s.carry(ctx, fullMethod, request)
 			}
-			return s.answer(ctx, fullMethod, request)
+		}
+		m.Handler = func(impl any, ctx context.Context, receive func(any) error, _ grpc.UnaryServerInterceptor) (any, error) {
+			return s.door.call(ctx, fullMethod, func(ctx context.Context) (any, error) {
+				held, err := s.door.bounds.begin(ctx)
+				if err != nil {
+					return nil, err
+				}
+				defer held.end()
+				return serve(impl, ctx, func(message any) error {
+					request := sized{message: message}
+					err := receive(&request)
+					held.received(request.bytes)
+					return cmp.Or(err, request.undecodable(fullMethod))
+				})
+			})
 		}
 	}
 	s.Server.RegisterService(&own, impl)
 }
 
+// direct answers calls by a handler, behind the interceptors.
+func (s *Server) direct(handler grpc.MethodHandler) func(impl any, ctx context.Context, receive func(any) error) (any, error) {
+	return func(impl any, ctx context.Context, receive func(any) error) (any, error) {
+		return handler(impl, ctx, receive, s.inner)
+	}
+}
+
 // answer answers a call of a method that may be passed on.
 func (s *Server) answer(ctx context.Context, fullMethod string, request Encoded) (any, error) {
+	return s.door.call(ctx, fullMethod, func(ctx context.Context) (any, error) { return s.carry(ctx, fullMethod, request) })
+}
+
+// carry answers a call that was admitted, here or elsewhere.
+func (s *Server) carry(ctx context.Context, fullMethod string, request Encoded) (any, error) {
 	m := s.relayed[fullMethod]
 	undecoded := func(any) error { return nil }
 	return m.handler(m.impl, ctx, undecoded, func(ctx context.Context, req any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
 		here := func(ctx context.Context, request Encoded) (any, error) {
 			if err := s.codec.decode(request, req); err != nil {
-				return nil, fault.Invalid("request", "is not one of %s", fullMethod).Wrap(err).WithRemedy("send what its protobuf definition says")
+				return nil, malformed(fullMethod, err)
 			}
 			return s.inner(ctx, req, info, handler)
 		}
-		return s.door.unary(ctx, req, info, func(ctx context.Context, _ any) (any, error) {
-			if s.traces {
-				return here(ctx, request) // A call has a span of its own wherever it passes.
-			}
-			return s.relay.Relay(ctx, fullMethod, request, here)
-		})
+		if s.traces {
+			return here(ctx, request) // A call has a span of its own wherever it passes.
+		}
+		return s.relay.Relay(ctx, fullMethod, request, here)
 	})
 }
 

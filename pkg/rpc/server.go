@@ -1,6 +1,7 @@
 package rpc
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -20,6 +21,7 @@ import (
 	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/status"
 
+	"konsul.dev/pkg/config"
 	"konsul.dev/pkg/identity"
 	"konsul.dev/pkg/obs"
 )
@@ -41,8 +43,12 @@ type ServerParams struct {
 	// Unary are interceptors behind the door, the first outermost.
 	Unary []grpc.UnaryServerInterceptor
 	// Relay passes calls on before they come to those; may be nil.
-	Relay   Relay
-	Options []grpc.ServerOption
+	Relay Relay
+	// Limits is what callers may take; zero: the defaults.
+	Limits config.Limits
+	// MaxMessageBytes bounds a request; 0: it is small, as most are.
+	MaxMessageBytes int
+	Options         []grpc.ServerOption
 }
 
 // Server is a gRPC server with its health service. Services are registered before it serves.
@@ -81,34 +87,40 @@ func NewServer(p ServerParams) (*Server, error) {
 		log:     p.Telemetry.Log,
 		metrics: metrics,
 		name:    p.Name,
+		bounds: newBounds(cmp.Or(p.Limits, config.DefaultLimits()), cmp.Or(p.MaxMessageBytes, smallMessage), func(limit string) {
+			metrics.limited.WithLabelValues(p.Name, limit).Inc()
+		}),
 	}
 	if !p.Telemetry.Traces() {
 		chain.propagator = p.Telemetry.Propagator
 	}
 	c := newCodec()
 	options := append([]grpc.ServerOption{
-		grpc.Creds(peerCredentials{credentials.NewTLS(p.Identity.ServerTLS(tlsOptions))}),
+		grpc.Creds(peerCredentials{credentials.NewTLS(p.Identity.ServerTLS(tlsOptions)), chain.bounds}),
+		// Of services that were not registered by RegisterService: those call the interceptors by themselves.
 		grpc.ChainUnaryInterceptor(append([]grpc.UnaryServerInterceptor{chain.unary}, p.Unary...)...),
 		grpc.ChainStreamInterceptor(chain.stream),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: keepaliveTime / 2, PermitWithoutStream: true}),
 		grpc.ConnectionTimeout(connectTimeout),
-		grpc.InitialWindowSize(streamWindow), grpc.InitialConnWindowSize(connWindow),
 		grpc.ForceServerCodecV2(c),
 		grpc.NumStreamWorkers(uint32(streamWorkers * runtime.GOMAXPROCS(0))), //nolint:gosec // a small number
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: keepaliveTime, Timeout: keepaliveTimeout}),
-	}, p.Options...)
+	}, append(chain.bounds.options(), p.Options...)...)
 	options = append(serverTracing(p.Telemetry), options...)
 	s := &Server{
 		Server: grpc.NewServer(options...), Health: health.NewServer(),
 		codec: c, door: chain, inner: inRow(p.Unary), relay: p.Relay, relayed: map[string]relayed{}, traces: p.Telemetry.Traces(),
 	}
 	s.Health.SetServingStatus("", healthv1.HealthCheckResponse_NOT_SERVING)
-	healthv1.RegisterHealthServer(s.Server, s.Health)
+	healthv1.RegisterHealthServer(s, s.Health)
 	return s, nil
 }
 
 // Serve answers calls on listener until the server is stopped, which is no error, also if that came first.
 func (s *Server) Serve(listener net.Listener) error {
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	go s.door.bounds.sweep(ctx)
 	if err := s.Server.Serve(listener); !errors.Is(err, grpc.ErrServerStopped) {
 		return err
 	}
@@ -140,19 +152,25 @@ type interceptor struct {
 	log     *slog.Logger
 	metrics *serverMetrics
 	name    string
+	bounds  *bounds
 	// propagator finds the trace a call belongs to; nil when spans are made of calls, which does so too.
 	propagator propagation.TextMapPropagator
 }
 
-func (i interceptor) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (resp any, err error) {
+func (i interceptor) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
+	return i.call(ctx, info.FullMethod, func(ctx context.Context) (any, error) { return handler(ctx, req) })
+}
+
+// call answers a call by do, once it is admitted, and sees to its telemetry.
+func (i interceptor) call(ctx context.Context, fullMethod string, do func(context.Context) (any, error)) (resp any, err error) {
 	start := time.Now()
 	ctx = received(ctx, i.propagator)
-	defer func() { err = i.finish(ctx, info.FullMethod, start, recover(), err) }()
-	admitted, err := i.guard.admit(ctx, info.FullMethod)
+	defer func() { err = i.finish(ctx, fullMethod, start, recover(), err) }()
+	admitted, err := i.guard.admit(ctx, fullMethod)
 	if err != nil {
 		return nil, err
 	}
-	return handler(admitted, req)
+	return do(admitted)
 }
 
 func (i interceptor) stream(srv any, stream grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler) (err error) {
@@ -163,16 +181,32 @@ func (i interceptor) stream(srv any, stream grpc.ServerStream, info *grpc.Stream
 	if err != nil {
 		return err
 	}
-	return handler(srv, admittedStream{stream, admitted})
+	held, err := i.bounds.begin(admitted)
+	if err != nil {
+		return err
+	}
+	defer held.end()
+	return handler(srv, &admittedStream{ServerStream: stream, ctx: admitted, method: info.FullMethod, held: &held})
 }
 
 type admittedStream struct {
 	grpc.ServerStream
 	//nolint:containedctx // grpc hands a stream's context out by method; this is how interceptors replace it
-	ctx context.Context
+	ctx    context.Context
+	method string
+	held   *held
 }
 
-func (s admittedStream) Context() context.Context { return s.ctx }
+// RecvMsg implements grpc.ServerStream. The first message is what the call holds of its server.
+func (s *admittedStream) RecvMsg(m any) error {
+	message := sized{message: m}
+	err := s.ServerStream.RecvMsg(&message)
+	s.held.received(message.bytes)
+	return cmp.Or(err, message.undecodable(s.method))
+}
+
+// Context implements grpc.ServerStream.
+func (s *admittedStream) Context() context.Context { return s.ctx }
 
 // finish turns the outcome of a call into a status, and says what happened.
 func (i interceptor) finish(ctx context.Context, method string, start time.Time, panicked any, err error) error {

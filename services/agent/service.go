@@ -146,7 +146,7 @@ func (s *Service) assemble() (err error) {
 		Interval: settings.SyncInterval, RetryMin: settings.RetryMin, RetryMax: settings.RetryMax,
 	})
 	s.runner = checks.NewRunner(checks.NewProber().Probe, settings.CheckConcurrency, s.observe)
-	s.server, err = rpc.NewServer(rpc.ServerParams{Name: Name, Identity: s.identity, Access: api.Access(), Telemetry: telemetry})
+	s.server, err = rpc.NewServer(rpc.ServerParams{Name: Name, Identity: s.identity, Access: api.Access(), Telemetry: telemetry, Limits: s.cfg.Server.Limits})
 	if err != nil {
 		return err
 	}

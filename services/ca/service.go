@@ -144,7 +144,7 @@ func (s *Service) open(ctx context.Context) (*keystore.State, error) {
 	params.Trust = registryv1.NewTrustServiceClient(s.registry)
 	s.handlers = api.New(params)
 	s.server, err = rpc.NewServer(rpc.ServerParams{
-		Name: Name, Identity: s.source, Access: api.Access(), Refused: s.handlers.Refused, Telemetry: s.deps.Telemetry,
+		Name: Name, Identity: s.source, Access: api.Access(), Refused: s.handlers.Refused, Telemetry: s.deps.Telemetry, Limits: s.cfg.Server.Limits,
 		Unary: []grpc.UnaryServerInterceptor{s.handlers.Door},
 	})
 	if err != nil {

@@ -158,7 +158,7 @@ func (s *Service) assemble() error {
 }
 
 func (s *Service) serveAPI(ctx context.Context, stopping <-chan struct{}) (err error) {
-	s.server, err = rpc.NewServer(rpc.ServerParams{Name: Name, Identity: s.identity, Access: api.Access(), Telemetry: s.deps.Telemetry})
+	s.server, err = rpc.NewServer(rpc.ServerParams{Name: Name, Identity: s.identity, Access: api.Access(), Telemetry: s.deps.Telemetry, Limits: s.cfg.Server.Limits})
 	if err != nil {
 		return err
 	}

@@ -113,7 +113,7 @@ func (d *datacenter) serve(t *testing.T, source identity.Source, register func(*
 	anyone := rpc.Rule{Peers: []rpc.Peer{{Service: "*", AnyDC: true}}}
 	carried := rpc.Rule{TokenPeers: []rpc.Peer{{Service: "gateway"}}, Peers: []rpc.Peer{{Service: "registry", AnyDC: true}}}
 	server, err := rpc.NewServer(rpc.ServerParams{
-		Name: "fake", Identity: source, Telemetry: obs.Discard(), Tokens: d,
+		Name: "fake", Identity: source, Telemetry: obs.Discard(), Tokens: d, MaxMessageBytes: 8 << 20,
 		Access: rpc.Access{
 			"konsul.registry.v1.KVService":            carried,
 			"konsul.registry.v1.OperatorService":      carried,

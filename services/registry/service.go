@@ -284,9 +284,8 @@ func (s *Service) recall(ctx context.Context, server string, lease raftnode.Read
 // stamp answers what the leader writes on a log entry.
 func (s *Service) stamp() (time.Time, uint64) { return s.deps.Clock.Now(), s.state.federation.Epoch() }
 
-// mostMessage is above what a gateway lets through, whatever its settings: what is too large for the
-// registry is refused by name, not by gRPC.
-const mostMessage = 80 << 20
+// mostMessage is above the largest transaction, and what the servers ask each other at once.
+const mostMessage = 8 << 20
 
 // serve opens the gRPC face.
 func (s *Service) serve(source identity.Source) error {
@@ -324,7 +323,8 @@ func (s *Service) serve(source identity.Source) error {
 	s.server, err = rpc.NewServer(rpc.ServerParams{
 		Name: Name, Identity: source, Access: api.Access(), Tokens: s.core, Refused: guard.Refused, Telemetry: s.deps.Telemetry,
 		Unary: []grpc.UnaryServerInterceptor{guard.Unary, router.Unary, guard.Audited}, Relay: router,
-		Options: []grpc.ServerOption{grpc.MaxRecvMsgSize(mostMessage), grpc.ChainStreamInterceptor(guard.Stream)},
+		Limits: s.cfg.Server.Limits, MaxMessageBytes: mostMessage,
+		Options: []grpc.ServerOption{grpc.ChainStreamInterceptor(guard.Stream)},
 	})
 	if err != nil {
 		return err

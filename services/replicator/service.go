@@ -133,7 +133,7 @@ func (s *Service) assemble() error {
 	if err := telemetry.Metrics.Register(pull.NewCollector(s.puller)); err != nil {
 		return fmt.Errorf("register replication lag: %w", err)
 	}
-	s.server, err = rpc.NewServer(rpc.ServerParams{Name: Name, Identity: s.identity, Access: api.Access(), Telemetry: telemetry})
+	s.server, err = rpc.NewServer(rpc.ServerParams{Name: Name, Identity: s.identity, Access: api.Access(), Telemetry: telemetry, Limits: s.cfg.Server.Limits})
 	if err != nil {
 		return err
 	}

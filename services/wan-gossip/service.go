@@ -181,7 +181,7 @@ func (s *Service) introduce(ctx context.Context) error {
 }
 
 func (s *Service) serve(ctx context.Context, stopping <-chan struct{}) (err error) {
-	s.server, err = rpc.NewServer(rpc.ServerParams{Name: Name, Identity: s.identity, Access: api.Access(), Telemetry: s.deps.Telemetry})
+	s.server, err = rpc.NewServer(rpc.ServerParams{Name: Name, Identity: s.identity, Access: api.Access(), Telemetry: s.deps.Telemetry, Limits: s.cfg.Server.Limits})
 	if err != nil {
 		return err
 	}
