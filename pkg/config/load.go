@@ -55,7 +55,7 @@ func Load(out any, opts Options) error {
 	k := koanf.New(".")
 	for _, path := range opts.Files {
 		if err := k.Load(file.Provider(path), yamlparser.Parser()); err != nil {
-			return fault.Invalid("--config", "read %q: %v", path, err).WithRemedy("give the path of a readable YAML file")
+			return badFile(path, err)
 		}
 	}
 	env, err := fromEnviron(opts.Environ, opts.Aliases)
@@ -90,6 +90,7 @@ func decode(k *koanf.Koanf, out any) error {
 	decoder, err := mapstructure.NewDecoder(&mapstructure.DecoderConfig{
 		Result: out, TagName: "koanf", Squash: true, WeaklyTypedInput: true, Metadata: &meta,
 		DecodeHook: mapstructure.ComposeDecodeHookFunc(
+			fitting,
 			mapstructure.StringToTimeDurationHookFunc(),
 			mapstructure.StringToSliceHookFunc(","),
 			mapstructure.TextUnmarshallerHookFunc(),
@@ -99,7 +100,7 @@ func decode(k *koanf.Koanf, out any) error {
 		return fmt.Errorf("prepare configuration decoder: %w", err)
 	}
 	if err := decoder.Decode(tree); err != nil {
-		errs = append(errs, fault.Invalid("--config", "%v", err).WithRemedy("correct the value's type"))
+		errs = append(errs, badValues(err, k, reflect.TypeOf(out).Elem())...)
 	}
 	slices.Sort(meta.Unused)
 	for _, key := range meta.Unused {

@@ -3,12 +3,14 @@ package config_test
 import (
 	"os"
 	"path/filepath"
+	"regexp"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
 
 	"konsul.dev/pkg/config"
+	"konsul.dev/pkg/fault"
 )
 
 type sample struct {
@@ -17,6 +19,12 @@ type sample struct {
 		Listen  string        `koanf:"listen"`
 		Timeout time.Duration `koanf:"timeout"`
 		Peers   []string      `koanf:"peers"`
+		Limit   uint16        `koanf:"limit"`
+		Share   float64       `koanf:"share"`
+		On      *bool         `koanf:"on"`
+		Raft    struct {
+			Size int `koanf:"size"`
+		} `koanf:"raft"`
 	} `koanf:"registry"`
 }
 
@@ -71,6 +79,50 @@ func TestUnknownKeysAreNamedAllAtOnce(t *testing.T) {
 	for _, key := range []string{"server.datacentre", "registry.lisen", "registri", "registry.typo"} {
 		require.ErrorContains(t, err, key)
 	}
+}
+
+func TestAValueOfTheWrongKindIsNamedInWordsOfTheFile(t *testing.T) {
+	machine := regexp.MustCompile(`strconv|unmarshal|!!|interface|unconvertible|mapstructure|time: |uint16|yaml:`)
+	for text, want := range map[string]struct{ field, says string }{
+		"server: {datacenter: [a]}":                      {"server.datacenter", "is a list, and no text"},
+		"registry: {timeout: soon}":                      {"registry.timeout", `"soon" is no duration`},
+		"registry: {timeout: {a: b}}":                    {"registry.timeout", "is a mapping, and no duration"},
+		"registry: {limit: many}":                        {"registry.limit", `"many" is no whole number`},
+		"registry: {limit: -1}":                          {"registry.limit", `"-1" is no whole number`},
+		"registry: {limit: 70000}":                       {"registry.limit", `"70000" is no whole number`},
+		"registry: {share: half}":                        {"registry.share", `"half" is no number`},
+		"registry: {on: maybe}":                          {"registry.on", `"maybe" is no switch`},
+		"registry: {raft: {size: big}}":                  {"registry.raft.size", `"big" is no whole number`},
+		"registry: {limit: 0x10000}":                     {"registry.limit", `"65536" is no whole number`},
+		"registry: {raft: {size: 99999999999999999999}}": {"registry.raft.size", "is no whole number"},
+		"registry: {limit: .nan}":                        {"registry.limit", "is no whole number"},
+		"registry: {limit: .inf}":                        {"registry.limit", "is no whole number"},
+		"registry: {timeout: 10}":                        {"registry.timeout", `"10" is no duration`},
+		"registry: {raft: 7}":                            {"registry.raft", `"7" is no mapping`},
+		"registry: {peers: {a: b}, raft: {size: 1.5}}":   {"registry.peers", "is a mapping, and no list"},
+		"registry: [a]":                                  {"registry", "is a list, and no mapping"},
+		"- registry":                                     {"--config", "no mapping of sections"},
+		"registry":                                       {"--config", "no mapping of sections"},
+		"registry: [":                                    {"--config", "line 1"},
+	} {
+		t.Run(text, func(t *testing.T) {
+			_, err := load(t, text, nil, nil)
+			require.Error(t, err)
+			require.NotRegexp(t, machine, err.Error())
+			f, ok := fault.As(err)
+			require.True(t, ok)
+			require.Equal(t, want.field, f.Field(), err.Error())
+			require.Contains(t, f.Message(), want.says)
+			require.NotEmpty(t, f.Remedy())
+		})
+	}
+	_, err := load(t, "", []string{"KONSUL_REGISTRY__LIMIT=x"}, []string{"registry.timeout=y"})
+	require.ErrorContains(t, err, `registry.limit: "x" is no whole number`)
+	require.ErrorContains(t, err, `registry.timeout: "y" is no duration`)
+	cfg, err := load(t, "registry: {timeout: 0, limit: 65535, share: 1, raft: {size: -1.0}}", nil, nil)
+	require.NoError(t, err)
+	require.EqualValues(t, 65535, cfg.Registry.Limit)
+	require.Equal(t, -1, cfg.Registry.Raft.Size)
 }
 
 func TestSiblingSectionsAreLeftAlone(t *testing.T) {
