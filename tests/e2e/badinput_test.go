@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -64,6 +65,12 @@ func TestWhatIsWrongIsNamedAndChangesNothing(t *testing.T) {
 		"port out of range":         {[]string{"service", "register", "--name", "x", "--port", "70000"}, "", "port", 1},
 		"name that is no label":     {[]string{"service", "register", "--name", "a b", "--port", "80"}, "", "name", 1},
 		"deregister of a ghost":     {[]string{"service", "deregister", "ghost"}, "", "ghost", 3},
+		"value with a dash":         {[]string{"kv", "set", "kept", "-5"}, "", "konsulctl kv set [flags] -- KEY VALUE", 2},
+		"key that is no UTF-8":      {[]string{"kv", "set", "k\xff", "v"}, "", "field: key", 2},
+		"note that is no UTF-8":     {[]string{"check", "fail", "h", "--instance", "co-1", "--note", "bad\xff"}, "", "field: --note", 2},
+		"number that is none":       {[]string{"kv", "set", "--cas", "x", "kept", "v"}, "", "field: --cas", 2},
+		"nothing to carry out":      {[]string{"kv", "txn"}, "", "--delete-prefix", 2},
+		"policy in HCL":             {[]string{"acl", "policy", "create", "x", "--file", "-"}, "key_prefix \"app/\" {\n  policy = \"read\"\n}\n", "rules: [{resource: kv", 2},
 		"join token in a secondary": {[]string{"datacenter", "token", "create", "--datacenter", "ap-south"}, "", framework.USEast, 1},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -77,6 +84,53 @@ func TestWhatIsWrongIsNamedAndChangesNothing(t *testing.T) {
 	}
 	require.Equal(t, "as it was", strings.TrimSuffix(west.MustCTL(t, "kv", "get", "--raw", "kept"), "\n"))
 	require.Equal(t, http.StatusRequestEntityTooLarge, west.REST(t, http.MethodPut, "/api/v1/kv/kept", bytes.Repeat(big, 20), nil).Status)
+}
+
+// TestInputIsTakenAsPeopleTypeIt has values, keys and bodies that are not plain words.
+func TestInputIsTakenAsPeopleTypeIt(t *testing.T) {
+	lab := framework.StartLab(t, framework.LabOptions{})
+	west := lab.Access(framework.USWest)
+	raw := func(key string) string { return west.MustCTL(t, "kv", "get", "--raw", key) }
+	pem := "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n"
+	for key, value := range map[string]string{"v/neg": "-5", "v/pem": pem, "v/flag": "--global", "v/bytes": "\xff\xfe", "a b": "1", `"q"`: "2"} {
+		west.MustCTL(t, "kv", "set", "--", key, value)
+		require.Equal(t, value, raw(key))
+	}
+
+	txn := func(args ...string) string { return west.MustCTL(t, append([]string{"kv", "txn"}, args...)...) }
+	require.Contains(t, txn("--if", "a b exists", "--if", `"a b" value = 1`, "--get", "a b"), "every comparison holds")
+	require.Contains(t, txn("--if", `"\"q\"" exists`, "--get", "a b"), "every comparison holds")
+	// Of a key that is not there the numbers are 0, and its value compares with nothing.
+	for comparison, holds := range map[string]bool{
+		"none absent": true, "none version = 0": true, "none index = 0": true, "none created < 1": true, "none version != 1": true,
+		"none exists": false, "none version > 0": false, "none value = x": false, "none value != x": false,
+	} {
+		require.Equal(t, holds, strings.Contains(txn("--if", comparison, "--get", "a b"), "every comparison holds"), comparison)
+	}
+	require.Contains(t, txn("--if", "new version = 0", "--set", "new=first"), "every comparison holds")
+	require.Contains(t, txn("--if", "new version = 0", "--set", "new=second"), "a comparison does not hold")
+	require.Equal(t, "first", raw("new"))
+
+	json := http.Header{"Content-Type": {"application/json"}}
+	refused := west.REST(t, http.MethodPut, "/api/v1/kv/body", []byte(`{"a": 1}`), json)
+	require.Equal(t, http.StatusBadRequest, refused.Status)
+	require.Contains(t, string(refused.Body), "?raw")
+	require.Equal(t, http.StatusOK, west.REST(t, http.MethodPut, "/api/v1/kv/body?raw", []byte(`{"a": 1}`), json).Status)
+	require.Equal(t, `{"a": 1}`, raw("body"))
+
+	nobody := west
+	nobody.Token = ""
+	asked := nobody.CTL(t, "kv", "get", "new")
+	require.Equal(t, 4, asked.Code, asked.Stderr)
+	require.Contains(t, asked.Stderr, "TOKEN_REQUIRED")
+	west.MustCTL(t, "acl", "policy", "create", "public", "--rule", "kv read new")
+	west.MustCTL(t, "acl", "token", "update", "00000000-0000-0000-0000-000000000002", "--policy", "public")
+	require.Eventually(t, func() bool { return nobody.CTL(t, "kv", "get", "--raw", "new").Stdout == "first" }, soon, 100*time.Millisecond)
+	watching := nobody.CTL(t, "watch", "kv", "--prefix", "v/")
+	require.Equal(t, 4, watching.Code, "a watch that can show nothing ends: %s", watching.Stderr)
+	list := nobody.CTL(t, "kv", "list")
+	require.Zero(t, list.Code)
+	require.Contains(t, list.Stderr, "rows may be missing")
 }
 
 // TestAJoinTokenIsForOneDatacenterOnce starts real processes with tokens they must not get in with.
