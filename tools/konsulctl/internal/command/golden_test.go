@@ -1,6 +1,7 @@
 package command_test
 
 import (
+	"encoding/json"
 	"flag"
 	"fmt"
 	"os"
@@ -122,6 +123,12 @@ func says(t *testing.T, gateway *konsultest.Gateway, folder, name, line string) 
 			fmt.Fprintf(&said, "--- stderr\n%s", r.stderr)
 		}
 		fmt.Fprintf(&said, "--- exit %d\n\n", r.code)
+		if format == "json" {
+			require.True(t, r.stdout == "" && r.code != 0 || json.Valid([]byte(r.stdout)), "%s: no JSON: %s", line, r.stdout)
+			for note := range strings.Lines(r.stderr) {
+				require.True(t, json.Valid([]byte(note)), "%s: no JSON: %s", line, note)
+			}
+		}
 		if strings.HasPrefix(name, "error") {
 			break
 		}

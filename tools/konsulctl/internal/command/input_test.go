@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -438,4 +439,33 @@ func TestAClusterIsHealthyOnlyWhenItIs(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestEveryCommandAnswersAWrongLineInJSON walks over all commands there are.
+func TestEveryCommandAnswersAWrongLineInJSON(t *testing.T) {
+	lines := 0
+	var walk func(words []string)
+	walk = func(words []string) {
+		r := ctl(t, nil, "", append(words, "--help")...)
+		require.Zero(t, r.code)
+		_, list, grouped := strings.Cut(r.stdout, "Available Commands:\n")
+		if list, _, _ = strings.Cut(list, "\n\n"); grouped {
+			for line := range strings.Lines(list) {
+				if name := strings.Fields(line)[0]; name != "help" && name != "completion" {
+					walk(append(slices.Clone(words), name))
+				}
+			}
+		}
+		r = ctl(t, nil, "", append(words, "--nosuchflag", "-o", "json")...)
+		require.Equal(t, 2, r.code, words)
+		require.Empty(t, r.stdout, words)
+		var refused struct{ Code, Message, Reason, Remedy string }
+		require.NoError(t, json.Unmarshal([]byte(r.stderr), &refused), "%v: %s", words, r.stderr)
+		require.Equal(t, "USAGE", refused.Reason)
+		require.Contains(t, refused.Message, "--nosuchflag")
+		require.NotEmpty(t, refused.Remedy)
+		lines++
+	}
+	walk(nil)
+	require.Greater(t, lines, 60)
 }
