@@ -93,7 +93,7 @@ func fitting(from, to reflect.Value) (any, error) {
 
 // badNames returns the settings that a decoder's error is about.
 func badNames(err error) []string {
-	if many, ok := err.(interface{ Unwrap() []error }); ok { //nolint:errorlint // this walks the tree itself
+	if many, ok := err.(interface{ Unwrap() []error }); ok {
 		var names []string
 		for _, part := range many.Unwrap() {
 			names = append(names, badNames(part)...)
@@ -106,7 +106,7 @@ func badNames(err error) []string {
 			return names
 		}
 	}
-	if wrong, ok := err.(*mapstructure.DecodeError); ok && wrong.Name() != "" { //nolint:errorlint // as above
+	if wrong, ok := err.(*mapstructure.DecodeError); ok && wrong.Name() != "" { //nolint:errorlint // this walks the tree itself
 		return []string{wrong.Name()}
 	}
 	return nil

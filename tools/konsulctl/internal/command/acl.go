@@ -230,18 +230,20 @@ func ruleText(r *registryv1.ACLRule) string {
 	return text
 }
 
-// parseRule reads "RESOURCE ACCESS[,ACCESS...] [PATTERN]".
+// parseRule reads "RESOURCE ACCESS[,ACCESS...] [PATTERN]"; the pattern is all that follows, spaces included.
 func parseRule(text string) (*registryv1.ACLRule, error) {
 	const remedy = `write "RESOURCE ACCESS[,ACCESS] [PATTERN]", such as 'kv read,delete config/*'; PATTERN may begin with exact:, prefix: or glob:`
-	part := strings.Fields(text)
-	if len(part) < 2 || len(part) > 3 {
+	resource, rest, _ := strings.Cut(strings.TrimSpace(text), " ")
+	access, whole, _ := strings.Cut(strings.TrimSpace(rest), " ")
+	whole = strings.TrimSpace(whole)
+	if access == "" {
 		return nil, fault.Invalid("--rule", "%q is no rule", text).WithRemedy(remedy)
 	}
-	r := &registryv1.ACLRule{Resource: part[0], Access: strings.Split(part[1], ",")}
-	if len(part) == 2 {
+	r := &registryv1.ACLRule{Resource: resource, Access: strings.Split(access, ",")}
+	if whole == "" {
 		return r, nil
 	}
-	kind, pattern, explicit := strings.Cut(part[2], ":")
+	kind, pattern, explicit := strings.Cut(whole, ":")
 	switch {
 	case explicit && kind == "exact":
 		r.Match = &registryv1.ACLRule_Exact{Exact: pattern}
@@ -249,10 +251,10 @@ func parseRule(text string) (*registryv1.ACLRule, error) {
 		r.Match = &registryv1.ACLRule_Prefix{Prefix: pattern}
 	case explicit && kind == "glob":
 		r.Match = &registryv1.ACLRule_Glob{Glob: pattern}
-	case strings.ContainsAny(part[2], "*?"):
-		r.Match = &registryv1.ACLRule_Glob{Glob: part[2]}
+	case strings.ContainsAny(whole, "*?"):
+		r.Match = &registryv1.ACLRule_Glob{Glob: whole}
 	default:
-		r.Match = &registryv1.ACLRule_Exact{Exact: part[2]}
+		r.Match = &registryv1.ACLRule_Exact{Exact: whole}
 	}
 	return r, nil
 }

@@ -192,6 +192,18 @@ func TestAKeyThatCanBeSetCanBeCompared(t *testing.T) {
 	}
 }
 
+func TestAKeyThatCanBeSetCanBeGranted(t *testing.T) {
+	gateway := federation(t)
+	r := ctl(t, gateway, "", "acl", "policy", "create", "web", "--rule", "kv read a b", "--rule", "kv  read,list  my files/*", "--rule", "kv write exact:a  b: c", "--rule", "node read")
+	require.Zero(t, r.code, r.stderr)
+	rules := konsultest.Last[*registryv1.CreatePolicyRequest](gateway).GetPolicy().GetRules()
+	require.Equal(t, "a b", rules[0].GetExact())
+	require.Equal(t, []string{"read", "list"}, rules[1].GetAccess())
+	require.Equal(t, "my files/*", rules[1].GetGlob())
+	require.Equal(t, "a  b: c", rules[2].GetExact())
+	require.Nil(t, rules[3].GetMatch())
+}
+
 func TestATransactionWithNothingToDoIsRefusedHere(t *testing.T) {
 	gateway := federation(t)
 	for _, args := range [][]string{{}, {"--if", "k exists"}, {"--global"}} {
@@ -379,6 +391,11 @@ func TestAStaleReadSaysHowOldItIs(t *testing.T) {
 
 func TestASecretInAFileLeavesADocumentBehind(t *testing.T) {
 	gateway := federation(t)
+	for _, line := range []string{"secret generate", "acl token create --policy web", "datacenter token create --datacenter asia-pacific"} {
+		r := ctl(t, gateway, "", append(strings.Fields(line), "-o", "json")...)
+		require.Zero(t, r.code, r.stderr)
+		require.True(t, json.Valid([]byte(r.stdout)), "%s: %s", line, r.stdout)
+	}
 	for _, line := range []string{"acl token create --policy web", "acl bootstrap", "datacenter token create --datacenter asia-pacific"} {
 		path := filepath.Join(t.TempDir(), "secret")
 		r := ctl(t, gateway, "", append(strings.Fields(line), "--out", path, "-o", "json")...)

@@ -14,6 +14,7 @@ import (
 
 	"konsul.dev/pkg/fault"
 	"konsul.dev/pkg/identity"
+	"konsul.dev/tools/konsulctl/internal/output"
 )
 
 // secretBytes is the length of a datacenter secret.
@@ -165,7 +166,10 @@ func (a *app) secretTo(path string, produce func() (string, error)) (err error) 
 		if err != nil {
 			return err
 		}
-		_, err = fmt.Fprintln(a.Out, strings.TrimSuffix(secret, "\n"))
+		if secret = strings.TrimSuffix(secret, "\n"); a.format != output.Table {
+			return a.print(map[string]string{"secret": secret}, nil)
+		}
+		_, err = fmt.Fprintln(a.Out, secret)
 		return err
 	}
 	file, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
