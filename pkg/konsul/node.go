@@ -36,6 +36,9 @@ type NodeRegistration struct {
 	Checks []Check
 	// Datacenter to register in; empty: the client's.
 	Datacenter string
+	// Replace leaves nothing of Meta and LivenessTTL that is not given, and takes over Services that others have, which is
+	// AlreadyExists otherwise.
+	Replace bool
 }
 
 // NodeStatus is a node with its health and what runs on it.
@@ -53,11 +56,11 @@ type NodesClient struct {
 	cfg Config
 }
 
-// Register creates or replaces a node with many instances, in one commit.
+// Register creates or updates a node with many instances, in one commit. Meta and LivenessTTL that are not given stay.
 func (c *NodesClient) Register(ctx context.Context, r *NodeRegistration) error {
 	request := &registryv1.RegisterNodeRequest{
 		Node:       &registryv1.Node{Name: r.Name, Address: r.Address, Meta: r.Meta},
-		Datacenter: c.cfg.datacenter(r.Datacenter), RequestId: requestID(ctx),
+		Datacenter: c.cfg.datacenter(r.Datacenter), RequestId: requestID(ctx), Replace: r.Replace,
 	}
 	if r.LivenessTTL != 0 {
 		request.Node.LivenessTtl = durationpb.New(r.LivenessTTL)

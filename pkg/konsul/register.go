@@ -8,6 +8,8 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	registryv1 "konsul.dev/proto/gen/konsul/registry/v1"
+
+	"konsul.dev/pkg/host"
 )
 
 // Registration is an instance to put into the catalogue.
@@ -22,14 +24,16 @@ type Registration struct {
 	Meta    map[string]string
 	// Node is the machine it runs on; empty: called by its address.
 	Node string
-	// NodeAddress is the machine's host or IP; empty: Address.
+	// NodeAddress is the machine's host or IP; empty: Address, and with a Node that is registered the address that has.
 	NodeAddress string
 	// Datacenter to register in; empty: the client's.
 	Datacenter string
-	// Checks replace those the instance has. Without any it counts as passing.
+	// Checks replace those the instance has. Without any it counts as passing, and as unchecked.
 	Checks []Check
 	// Weights are its share of the traffic; nil: 1 while it is passing or warning.
 	Weights *Weights
+	// Replace takes the instance over when another node, service or owner has its ID, which is AlreadyExists otherwise.
+	Replace bool
 }
 
 // Weights are an instance's share of the traffic, by its status.
@@ -48,20 +52,27 @@ type Check struct {
 	TTL time.Duration
 }
 
-// Register creates or replaces an instance with its checks, in one commit.
+// Register creates or updates an instance with its checks, in one commit. AlreadyExists when another node, service or
+// owner has its ID, unless it replaces. The node keeps its meta and liveness TTL.
 func (c *ServiceClient) Register(ctx context.Context, r *Registration) error {
 	address := cmp.Or(r.NodeAddress, r.Address)
-	if address == "" {
-		return invalid("Address", "is missing, and so is NodeAddress")
+	if address == "" && r.Node == "" {
+		return invalid("Address", "is missing, and so are NodeAddress and Node")
 	}
-	node := cmp.Or(r.Node, address)
+	node := r.Node
+	switch {
+	case node == "":
+		node = host.NodeName(address)
+	case r.NodeAddress == "":
+		address = "" // A node that is registered keeps its own.
+	}
 	service, err := r.service(node)
 	if err != nil {
 		return err
 	}
 	_, err = c.api.Catalog.Register(ctx, &registryv1.RegisterRequest{
 		Node: &registryv1.Node{Name: node, Address: address}, Service: service.GetService(), Checks: service.GetChecks(),
-		Datacenter: c.cfg.datacenter(r.Datacenter), RequestId: requestID(ctx),
+		Datacenter: c.cfg.datacenter(r.Datacenter), RequestId: requestID(ctx), Replace: r.Replace,
 	})
 	return err
 }

@@ -32,7 +32,9 @@ type Service struct {
 	Meta       map[string]string
 	Datacenter string
 	Status     Status
-	Weights    Weights
+	// Unchecked says that nobody watches over it: no check, and no heartbeats of its node.
+	Unchecked bool
+	Weights   Weights
 	// RoundTrip to the datacenter: zero in the own, RoundTripUnknown until it is measured.
 	RoundTrip time.Duration
 	Node      string
@@ -206,7 +208,7 @@ func serviceFrom(instance *registryv1.ServiceInstance) *Service {
 		Weights: weights,
 		Name:    s.GetName(), ID: s.GetId(), Port: int(s.GetPort()), Tags: s.GetTags(), Meta: s.GetMeta(),
 		Address:    cmp.Or(s.GetAddress(), instance.GetNode().GetAddress()),
-		Datacenter: instance.GetDatacenter(), Status: statusFrom(instance.GetStatus()),
+		Datacenter: instance.GetDatacenter(), Status: statusFrom(instance.GetStatus()), Unchecked: instance.GetUnchecked(),
 		Node: cmp.Or(s.GetNode(), instance.GetNode().GetName()),
 	}
 }

@@ -76,6 +76,8 @@ func (d *duties) expired(ctx context.Context, key string) {
 		d.deps.Telemetry.Log.WarnContext(ctx, "a node sends no heartbeats; its instances are critical", "node", name)
 	case catalog.DeadlineReap:
 		d.deps.Telemetry.Log.InfoContext(ctx, "a dead node was deregistered", "node", name)
+	case catalog.DeadlineEmpty:
+		d.deps.Telemetry.Log.InfoContext(ctx, "a node without instances was deregistered", "node", name)
 	default:
 		d.deps.Telemetry.Log.DebugContext(ctx, "a check got no report in time", "check", name)
 	}

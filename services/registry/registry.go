@@ -85,6 +85,10 @@ type Lease struct {
 type Catalog struct {
 	// ReapAfter is how long a node may be dead before it is deregistered with its services and checks.
 	ReapAfter time.Duration `koanf:"reap_after"`
+	// EmptyNodeReapAfter is how long a node that only registrations of instances made may go without any before it is
+	// deregistered, from the last one's end or the leader's election on. Nodes that somebody registered for themselves
+	// stay. 0: for ever.
+	EmptyNodeReapAfter time.Duration `koanf:"empty_node_reap_after"`
 	// MaxServicesPerRequest bounds the instances that one request registers.
 	MaxServicesPerRequest int `koanf:"max_services_per_request"`
 }
@@ -157,7 +161,7 @@ func DefaultConfig() Config {
 			Limits:    defaultLimits(),
 			Lease:     Lease{MinTTL: time.Second, MaxTTL: 24 * time.Hour, LockDelay: 15 * time.Second},
 			Audit:     Audit{MaxBytes: 64 << 20, Keep: 10, DeniedPerMinute: 30},
-			Catalog:   Catalog{ReapAfter: 72 * time.Hour, MaxServicesPerRequest: catalog.DefaultMaxServices},
+			Catalog:   Catalog{ReapAfter: 72 * time.Hour, EmptyNodeReapAfter: 72 * time.Hour, MaxServicesPerRequest: catalog.DefaultMaxServices},
 			Retention: retention, Store: store, Backup: defaultBackup(), HeapBytes: defaultHeap, MinFreeBytes: 128 << 20,
 			Raft: Raft{
 				HeartbeatTimeout: timing.Heartbeat, ElectionTimeout: timing.Election, LeaderLease: timing.Lease, ReadLease: 150 * time.Millisecond,
@@ -346,11 +350,18 @@ func (s Settings) addresses() map[string]string {
 	return out
 }
 
+func (c Catalog) times() catalog.Times {
+	return catalog.Times{Dead: c.ReapAfter, Empty: c.EmptyNodeReapAfter}
+}
+
 func (c Catalog) validate() error {
 	var errs []error
 	const least, most = 100 * time.Millisecond, 5000
 	if c.ReapAfter < least {
 		errs = append(errs, fault.Invalid("registry.catalog.reap_after", "%v is less than %v", c.ReapAfter, least).WithRemedy("use a time after which nobody expects the node back, such as 72h"))
+	}
+	if c.EmptyNodeReapAfter != 0 && c.EmptyNodeReapAfter < least {
+		errs = append(errs, fault.Invalid("registry.catalog.empty_node_reap_after", "%v is less than %v", c.EmptyNodeReapAfter, least).WithRemedy("use a time such as 72h, or 0 to keep empty nodes"))
 	}
 	if c.MaxServicesPerRequest < 1 || c.MaxServicesPerRequest > most {
 		errs = append(errs, fault.Invalid("registry.catalog.max_services_per_request", "%d is not between 1 and %d", c.MaxServicesPerRequest, most))

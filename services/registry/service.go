@@ -191,7 +191,7 @@ func (s *Service) open(source identity.Source) error {
 	dc := s.cfg.Server.Datacenter
 	s.state = &state{
 		store: store, machine: fsm.New(), hub: watch.NewHub(store.Applied(), watch.DefaultLimits()),
-		catalog: catalog.NewView(dc, catalog.WithDeadlines(s.deadlines, s.cfg.Registry.Catalog.ReapAfter, s.deps.Clock.Now)),
+		catalog: catalog.NewView(dc, catalog.WithDeadlines(s.deadlines, s.cfg.Registry.Catalog.times(), s.deps.Clock.Now)),
 		tokens:  acl.NewView(s.deps.Clock), members: member.NewView(), leases: lease.NewKeeper(s.deps.Clock, lease.EndedAtOnce, s.bounded), census: census,
 		federation: federation.NewView(federation.Own{
 			FederationID: source.ID().FederationID, Datacenter: dc, PrimaryDatacenter: s.cfg.Server.PrimaryDatacenter,
@@ -306,7 +306,7 @@ func (s *Service) serve(source identity.Source) error {
 	})
 	s.group.Go("leader watch", router.Run)
 	s.cluster = s.newCluster(router)
-	s.services, s.metrics = catalog.NewWriter(s.cfg.Server.Datacenter, r.Catalog.MaxServicesPerRequest), metrics
+	s.services, s.metrics = catalog.NewWriter(s.cfg.Server.Datacenter, r.Catalog.MaxServicesPerRequest).WithOwners(api.OwnerExists(s.state.tokens)), metrics
 	if s.backups, err = s.newBackups(); err != nil {
 		return err
 	}

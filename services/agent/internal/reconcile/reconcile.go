@@ -94,8 +94,10 @@ func Diff(desired Desired, actual Actual) Plan {
 	return plan
 }
 
+// sameNode compares what the agent says of its node. Meta that others gave it is left alone.
 func sameNode(a, b *registryv1.Node) bool {
-	return a.GetName() == b.GetName() && a.GetAddress() == b.GetAddress() && maps.Equal(a.GetMeta(), b.GetMeta()) &&
+	return a.GetName() == b.GetName() && a.GetAddress() == b.GetAddress() &&
+		(len(a.GetMeta()) == 0 || maps.Equal(a.GetMeta(), b.GetMeta())) &&
 		a.GetLivenessTtl().AsDuration() == b.GetLivenessTtl().AsDuration()
 }
 

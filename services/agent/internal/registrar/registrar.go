@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/durationpb"
 
 	registryv1 "konsul.dev/proto/gen/konsul/registry/v1"
 
@@ -31,7 +32,7 @@ import (
 const (
 	// ReasonNotCompared means that the registry has not been asked yet.
 	ReasonNotCompared = "NOT_COMPARED"
-	// ReasonServiceIDTaken means that another node holds the id of one of this node's services.
+	// ReasonServiceIDTaken means that somebody else has the id of one of this node's services.
 	ReasonServiceIDTaken = "SERVICE_ID_TAKEN"
 	// ReasonResync means that the registry could not send its services in one piece.
 	ReasonResync = "RESYNC"
@@ -207,6 +208,11 @@ func (r *Registrar) compare(ctx context.Context) error {
 		actual.Node = nil
 	}
 	plan := reconcile.Diff(desired, actual)
+	if desired.Node.GetLivenessTtl() == nil && actual.Node.GetLivenessTtl() != nil {
+		// What is left out stays: that nobody expects heartbeats any more must be said.
+		desired.Node = proto.CloneOf(desired.Node)
+		desired.Node.LivenessTtl = durationpb.New(0)
+	}
 	r.params.State.Synced(plan.Matching...)
 	var errs []error
 	for _, step := range r.steps(desired.Node, plan) {
@@ -309,7 +315,7 @@ func (r *Registrar) Leave(ctx context.Context) error {
 		}
 		return nil
 	}
-	node.LivenessTtl = nil
+	node.LivenessTtl = durationpb.New(0)
 	errs := []error{r.params.Registry.Register(ctx, node, nil)}
 	for _, service := range ours {
 		errs = append(errs, r.params.Registry.Deregister(ctx, service.GetId()))

@@ -151,6 +151,18 @@ func (r *Registry) PutNode(node *registryv1.Node) {
 }
 
 func (r *Registry) putNode(node *registryv1.Node) {
+	node = proto.CloneOf(node)
+	was := r.nodes[node.GetName()]
+	// What a registration leaves out stays; a TTL of 0 ends the expectation.
+	if len(node.GetMeta()) == 0 {
+		node.Meta = was.GetMeta()
+	}
+	switch {
+	case node.GetLivenessTtl() == nil:
+		node.LivenessTtl = was.GetLivenessTtl()
+	case node.GetLivenessTtl().AsDuration() == 0:
+		node.LivenessTtl = nil
+	}
 	r.nodes[node.GetName()], r.expected[node.GetName()] = node, node.GetLivenessTtl() != nil
 }
 

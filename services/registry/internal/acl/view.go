@@ -293,6 +293,13 @@ func (v *View) Refresh(a *Authorizer) (*Authorizer, error) {
 	return v.authorizer(e, generation)
 }
 
+// Exists reports whether there is a token of this accessor id.
+func (v *View) Exists(accessor string) bool {
+	v.mu.RLock()
+	defer v.mu.RUnlock()
+	return v.byID[accessor] != nil
+}
+
 // Local says whether an accessor is that of a token which only this datacenter knows.
 func (v *View) Local(accessor string) bool {
 	v.mu.RLock()

@@ -14,14 +14,20 @@ import (
 type catalogService struct {
 	registryv1.UnimplementedCatalogServiceServer
 	*Core
-	past pastCatalog
+	past  pastCatalog
+	nodes *turns
 }
 
-// Register creates or replaces an instance with its node and checks.
+// Register creates or updates an instance with its node and checks.
 func (s *catalogService) Register(ctx context.Context, req *registryv1.RegisterRequest) (*registryv1.RegisterResponse, error) {
+	defer s.nodes.stay(req.GetNode().GetName())()
 	var service *registryv1.Service
+	var removed []string
 	result, err := s.change(ctx, req.GetRequestId(), func(now time.Time) (plan *catalog.Plan, err error) {
-		plan, service, err = s.Services.Register(s.Catalog, req, now)
+		plan, service, err = s.Services.Register(s.Catalog, req, registrant(ctx), now)
+		if err == nil {
+			removed = plan.RemovedChecks
+		}
 		return plan, err
 	})
 	if err != nil {
@@ -30,13 +36,14 @@ func (s *catalogService) Register(ctx context.Context, req *registryv1.RegisterR
 	if service != nil {
 		service.CreateIndex, service.ModifyIndex = s.Catalog.Indexes(service.GetId())
 	}
-	return &registryv1.RegisterResponse{Meta: s.writeMeta(result.GetIndex()), Service: service}, nil
+	return &registryv1.RegisterResponse{Meta: s.writeMeta(result.GetIndex()), Service: service, RemovedChecks: removed}, nil
 }
 
-// RegisterNode creates or replaces a node with many instances.
+// RegisterNode creates or updates a node with many instances.
 func (s *catalogService) RegisterNode(ctx context.Context, req *registryv1.RegisterNodeRequest) (*registryv1.RegisterNodeResponse, error) {
+	defer s.nodes.stay(req.GetNode().GetName())()
 	result, err := s.change(ctx, req.GetRequestId(), func(now time.Time) (*catalog.Plan, error) {
-		return s.Services.RegisterNode(s.Catalog, req, now)
+		return s.Services.RegisterNode(s.Catalog, req, registrant(ctx), now)
 	})
 	if err != nil {
 		return nil, err
@@ -60,6 +67,7 @@ func (s *catalogService) Deregister(ctx context.Context, req *registryv1.Deregis
 
 // DeregisterNode removes a node with its instances and all their checks.
 func (s *catalogService) DeregisterNode(ctx context.Context, req *registryv1.DeregisterNodeRequest) (*registryv1.DeregisterNodeResponse, error) {
+	defer s.nodes.leave(req.GetNode())()
 	instances, changed := 0, uint64(0)
 	for try := range planTries {
 		gone := 0
@@ -71,7 +79,7 @@ func (s *catalogService) DeregisterNode(ctx context.Context, req *registryv1.Der
 			return nil, err
 		}
 		instances, changed = instances+gone, changed+result.GetChanged()
-		// A new instance that was registered at the same time on the node as it was goes with it.
+		// An instance whose registration was given up before its outcome was known may have come to the node as it was.
 		if left, _ := s.Catalog.Node(req.GetNode()); left.Node != nil || len(left.Instances) == 0 {
 			if changed == 0 {
 				return nil, catalog.NodeNotFound(req.GetNode())

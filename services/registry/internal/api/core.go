@@ -164,7 +164,7 @@ func (c *Core) Register(s grpc.ServiceRegistrar) {
 	registryv1.RegisterKVServiceServer(s, &kvService{Core: c})
 	registryv1.RegisterLeaseServiceServer(s, &leaseService{Core: c})
 	registryv1.RegisterLockServiceServer(s, &lockService{Core: c})
-	registryv1.RegisterCatalogServiceServer(s, &catalogService{Core: c})
+	registryv1.RegisterCatalogServiceServer(s, &catalogService{Core: c, nodes: newTurns()})
 	registryv1.RegisterWatchServiceServer(s, &watchService{Core: c})
 	registryv1.RegisterProposalServiceServer(s, &proposalService{Core: c, crew: newCrew(c.Draining)})
 	registryv1.RegisterOperatorServiceServer(s, &operatorService{Core: c})

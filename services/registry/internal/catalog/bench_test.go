@@ -92,7 +92,7 @@ func BenchmarkPlanRegistration(b *testing.B) {
 	}
 	b.ReportAllocs()
 	for b.Loop() {
-		_, err := w.RegisterNode(v, req, time.Unix(1, 0))
+		_, err := w.RegisterNode(v, req, "", time.Unix(1, 0))
 		require.NoError(b, err)
 	}
 }

@@ -57,7 +57,7 @@ func (w *world) apply(cmd *registryv1.Command) *registryv1.CommandResult {
 }
 
 func (w *world) register(req *registryv1.RegisterRequest) {
-	plan, _, err := w.w.Register(w.view, req, time.Unix(1, 0))
+	plan, _, err := w.w.Register(w.view, req, "", time.Unix(1, 0))
 	require.NoError(w.t, err)
 	w.do(plan)
 }
@@ -114,7 +114,7 @@ func TestRegisteringAgainKeepsCheckStatusAndCostsNothing(t *testing.T) {
 	w.update("api-1", "http", passing)
 	w.update("api-1", "old", critical)
 
-	same, _, err := w.w.Register(w.view, request, time.Unix(9, 0))
+	same, _, err := w.w.Register(w.view, request, "", time.Unix(9, 0))
 	require.NoError(t, err)
 	require.Empty(t, same.Command.GetOperations())
 
@@ -165,6 +165,7 @@ func TestBadRegistrationsNameTheirFields(t *testing.T) {
 		"node":                 func(r *registryv1.RegisterRequest) { r.Node = nil },
 		"node.name":            func(r *registryv1.RegisterRequest) { r.Node.Name = "a b" },
 		"node.address":         func(r *registryv1.RegisterRequest) { r.Node.Address = "host:80" },
+		"service.address":      func(r *registryv1.RegisterRequest) { r.Service.Address = "256.256.256.256" },
 		"service.name":         func(r *registryv1.RegisterRequest) { r.Service.Name = "Payment_API" },
 		"service.id":           func(r *registryv1.RegisterRequest) { r.Service.Id = "a/b" },
 		"service.port":         func(r *registryv1.RegisterRequest) { r.Service.Port = 70000 },
@@ -181,7 +182,7 @@ func TestBadRegistrationsNameTheirFields(t *testing.T) {
 		t.Run(field, func(t *testing.T) {
 			request := registration("n1", "api-1", "api", &registryv1.Check{Id: "http"})
 			spoil(request)
-			_, _, err := w.w.Register(w.view, request, time.Unix(1, 0))
+			_, _, err := w.w.Register(w.view, request, "", time.Unix(1, 0))
 			f, ok := fault.As(err)
 			require.True(t, ok, "%v", err)
 			require.Equal(t, field, f.Field())
@@ -214,7 +215,7 @@ func TestANodeThatMovedIsDeregisteredAnew(t *testing.T) {
 		plan, err := w.w.RegisterNode(w.view, &registryv1.RegisterNodeRequest{
 			Node:     &registryv1.Node{Name: "n1", Address: address},
 			Services: []*registryv1.ServiceRegistration{{Service: &registryv1.Service{Id: "api-1", Name: "api"}}},
-		}, time.Unix(1, 0))
+		}, "", time.Unix(1, 0))
 		require.NoError(t, err)
 		require.Empty(t, w.apply(plan.Command).GetFailedReason())
 	}

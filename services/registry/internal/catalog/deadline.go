@@ -14,6 +14,14 @@ type Deadlines interface {
 	Remove(key string)
 }
 
+// Times are how long nodes of no use are kept.
+type Times struct {
+	// Dead nodes, since they sent no heartbeats.
+	Dead time.Duration
+	// Empty nodes that nobody registered for themselves, since their last instance went; 0: for ever.
+	Empty time.Duration
+}
+
 type noDeadlines struct{}
 
 func (noDeadlines) Reset(map[string]time.Duration) {}
@@ -28,11 +36,14 @@ const (
 	DeadlineHeartbeat = "heartbeat"
 	// DeadlineReap is that of a dead node.
 	DeadlineReap = "reap"
+	// DeadlineEmpty is that of a node that was made for instances and has none.
+	DeadlineEmpty = "empty"
 
 	// Keys of deadlines begin with what they are about.
 	dueReport    = DeadlineReport + ":"
 	dueHeartbeat = DeadlineHeartbeat + ":"
 	dueReap      = DeadlineReap + ":"
+	dueEmpty     = DeadlineEmpty + ":"
 )
 
 // watchCheck keeps the deadline of a TTL check; nil when it is gone. One that is critical waits for nothing.
@@ -49,6 +60,25 @@ func (v *View) watchNode(n *node) {
 	heartbeat, reap := v.dueOf(n)
 	v.watch(dueHeartbeat+n.name, heartbeat)
 	v.watch(dueReap+n.name, reap)
+	v.watchEmpty(n)
+}
+
+// watchEmpty keeps the deadline of a node that has no use any more.
+func (v *View) watchEmpty(n *node) {
+	idles := v.idle(n)
+	if idles == n.idles {
+		return
+	}
+	n.idles = idles
+	if idles {
+		v.deadlines.Set(dueEmpty+n.name, v.times.Empty)
+	} else {
+		v.deadlines.Remove(dueEmpty + n.name)
+	}
+}
+
+func (v *View) idle(n *node) bool {
+	return v.times.Empty > 0 && n.exists && n.implicit && len(n.instances)+len(n.checks) == 0
 }
 
 func (v *View) watch(key string, ttl time.Duration) {
@@ -69,7 +99,7 @@ func (v *View) dueOf(n *node) (heartbeat, reap time.Duration) {
 		return n.ttl.AsDuration(), 0
 	}
 	// The node has been dead since its check says so, whoever led then; but a new leader hears it out.
-	left := v.reapAfter - v.now().Sub(liveness.value().GetModifiedAt().AsTime())
+	left := v.times.Dead - v.now().Sub(liveness.value().GetModifiedAt().AsTime())
 	return 0, max(left, n.ttl.AsDuration())
 }
 
@@ -97,6 +127,9 @@ func (v *View) dueLocked() map[string]time.Duration {
 		}
 		if reap > 0 {
 			due[dueReap+n.name] = reap
+		}
+		if n.idles = v.idle(n); n.idles {
+			due[dueEmpty+n.name] = v.times.Empty
 		}
 	}
 	for _, i := range v.instances {

@@ -189,6 +189,14 @@ func (w *Writer) Expire(v *View, deadline string, now time.Time) (*registryv1.Co
 		// A sign of life, or a registration on the node, changes its check.
 		p.unchanged(registryv1.Table_TABLE_CHECK, owner{node: name, check: CheckLiveness}.key(), was.modified)
 		p.deregisterNode(name, v.instancesOn(name))
+	case DeadlineEmpty:
+		have := v.nodeRow(name)
+		if !have.exists || !have.implicit || !have.empty || len(have.checks) > 0 {
+			return nil, nil
+		}
+		// A registration on the node changes its row.
+		p.unchanged(registryv1.Table_TABLE_NODE, name, have.modified)
+		p.deregisterNode(name, nil)
 	}
 	return p.Command, p.err
 }
@@ -209,6 +217,9 @@ type stored struct {
 	checks   []*check
 	// ttl is a node's, nil unless heartbeats are expected.
 	ttl *durationpb.Duration
+	// address is a node's; implicit and empty say that it was made for instances, and that it has none.
+	address         string
+	implicit, empty bool
 }
 
 // says answers whether the row is there and has this value.
@@ -221,7 +232,7 @@ func (v *View) nodeRow(name string) stored {
 	if n == nil {
 		return stored{}
 	}
-	return stored{exists: n.exists, raw: n.raw, modified: n.modified, checks: n.checks, ttl: n.ttl}
+	return stored{exists: n.exists, raw: n.raw, modified: n.modified, checks: n.checks, ttl: n.ttl, address: n.address, implicit: n.implicit, empty: len(n.instances) == 0}
 }
 
 func (v *View) serviceRow(id string) stored {

@@ -23,7 +23,7 @@ func TestFollowingEqualsLoading(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		w := newWorld(t)
 		kept := keeper{}
-		w.view = catalog.NewView("dc1", catalog.WithDeadlines(kept, time.Hour, func() time.Time { return time.Unix(10, 0) }))
+		w.view = catalog.NewView("dc1", catalog.WithDeadlines(kept, catalog.Times{Dead: time.Hour, Empty: 2 * time.Hour}, func() time.Time { return time.Unix(10, 0) }))
 		require.NoError(t, w.view.Load(w.store))
 		for range rapid.IntRange(1, 40).Draw(t, "steps") {
 			before := map[string][]byte{}
@@ -40,7 +40,7 @@ func TestFollowingEqualsLoading(t *testing.T) {
 			}
 		}
 		due := keeper{}
-		fresh := catalog.NewView("dc1", catalog.WithDeadlines(due, time.Hour, func() time.Time { return time.Unix(10, 0) }))
+		fresh := catalog.NewView("dc1", catalog.WithDeadlines(due, catalog.Times{Dead: time.Hour, Empty: 2 * time.Hour}, func() time.Time { return time.Unix(10, 0) }))
 		require.NoError(t, fresh.Load(w.store))
 		sameAnswers(t, w.view, fresh)
 		require.Equal(t, map[string]time.Duration(due), map[string]time.Duration(kept))
@@ -72,7 +72,7 @@ func step(t *rapid.T, w *world) {
 		}
 		plan, err = w.w.SetMaintenance(w.view, req, time.Unix(4, 0))
 	case 5:
-		key := rapid.SampledFrom([]string{"report:" + id + "/c", "report:/" + node + "/c", "heartbeat:" + node, "reap:" + node}).Draw(t, "deadline")
+		key := rapid.SampledFrom([]string{"report:" + id + "/c", "report:/" + node + "/c", "heartbeat:" + node, "reap:" + node, "empty:" + node}).Draw(t, "deadline")
 		cmd, err := w.w.Expire(w.view, key, time.Unix(5, 0))
 		require.NoError(t, err)
 		if cmd != nil {
@@ -84,7 +84,13 @@ func step(t *rapid.T, w *world) {
 	default:
 		req := anyRegistration(t, node, id)
 		asked := proto.CloneOf(req)
-		plan, err = w.w.RegisterNode(w.view, req, time.Unix(7, 0))
+		by := rapid.SampledFrom([]string{"", "agent", "token:a"}).Draw(t, "by")
+		if len(req.GetServices()) == 1 && rapid.Bool().Draw(t, "one") {
+			one := &registryv1.RegisterRequest{Node: req.GetNode(), Service: req.GetServices()[0].GetService(), Checks: req.GetServices()[0].GetChecks(), Replace: req.GetReplace()}
+			plan, _, err = w.w.Register(w.view, one, by, time.Unix(7, 0))
+			break
+		}
+		plan, err = w.w.RegisterNode(w.view, req, by, time.Unix(7, 0))
 		require.Empty(t, cmp.Diff(asked, req, protocmp.Transform()), "another leader may be asked for it")
 	}
 	if err == nil {
@@ -103,7 +109,7 @@ func anyRegistration(t *rapid.T, node, id string) *registryv1.RegisterNodeReques
 		}
 		return []*registryv1.Check{c}
 	}
-	r := &registryv1.RegisterNodeRequest{Node: &registryv1.Node{Name: node, Address: rapid.SampledFrom([]string{"10.0.0.1", "10.0.0.2"}).Draw(t, "address")}}
+	r := &registryv1.RegisterNodeRequest{Replace: rapid.Bool().Draw(t, "replace"), Node: &registryv1.Node{Name: node, Address: rapid.SampledFrom([]string{"10.0.0.1", "10.0.0.2"}).Draw(t, "address")}}
 	if rapid.Bool().Draw(t, "lives") {
 		r.Node.LivenessTtl = durationpb.New(30 * time.Second)
 	}

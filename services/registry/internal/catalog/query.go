@@ -152,6 +152,9 @@ func (s *service) sum() *registryv1.ServiceSummary {
 		if i.status == passing {
 			summary.Passing++
 		}
+		if i.unchecked() {
+			summary.Unchecked++
+		}
 		must(serviceShape().read(i.raw, func(field protowire.Number, _ uint64, content []byte) {
 			if field == tagsOfService && !tags[string(content)] {
 				tags[string(content)] = true
@@ -168,6 +171,9 @@ func summaryOf(name string, instances []*registryv1.ServiceInstance) *registryv1
 	for _, i := range instances {
 		if i.GetStatus() == passing {
 			summary.Passing++
+		}
+		if i.GetUnchecked() {
+			summary.Unchecked++
 		}
 		for _, tag := range i.GetService().GetTags() {
 			tags[tag] = true

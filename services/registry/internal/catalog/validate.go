@@ -3,14 +3,13 @@ package catalog
 import (
 	"errors"
 	"fmt"
-	"net"
 	"strings"
 	"time"
-	"unicode"
 
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"konsul.dev/pkg/fault"
+	"konsul.dev/pkg/host"
 	registryv1 "konsul.dev/proto/gen/konsul/registry/v1"
 )
 
@@ -21,7 +20,6 @@ const (
 	maxMeta      = 64
 	maxText      = 512
 	maxOutput    = 4 << 10
-	maxAddress   = 253
 	maxPort      = 65535
 	maxTargets   = 32
 	maxCheckRuns = 1000
@@ -85,19 +83,20 @@ func (r rules) node(n *registryv1.Node) error {
 	if n == nil {
 		return fault.Invalid("node", "is missing").WithRemedy("name the node the service runs on, with its address")
 	}
+	var liveness error
+	if d := n.GetLivenessTtl(); d != nil && (!d.IsValid() || d.AsDuration() != 0) { // 0 ends the expectation.
+		liveness = ttl("node.liveness_ttl", d)
+	}
 	return errors.Join(
 		r.identifier("node.name", n.GetName()),
-		address("node.address", n.GetAddress()),
+		optionalAddress("node.address", n.GetAddress()),
 		meta("node.meta", n.GetMeta()),
-		ttl("node.liveness_ttl", n.GetLivenessTtl()),
+		liveness,
 	)
 }
 
 func (r rules) service(field string, s *registryv1.Service, node string) error {
-	var badAddress, badPort, badNode error
-	if s.GetAddress() != "" {
-		badAddress = address(field+".address", s.GetAddress())
-	}
+	var badPort, badNode error
 	if s.GetPort() > maxPort {
 		badPort = fault.Invalid(field+".port", "%d is no port", s.GetPort()).WithRemedy("use 1 to 65535, or 0 for none")
 	}
@@ -110,7 +109,8 @@ func (r rules) service(field string, s *registryv1.Service, node string) error {
 		meta(field+".meta", s.GetMeta()),
 		tags(field+".tags", s.GetTags()),
 		weigh(field+".weights", s.GetWeights()),
-		badAddress, badPort, badNode,
+		optionalAddress(field+".address", s.GetAddress()),
+		badPort, badNode,
 	)
 }
 
@@ -165,12 +165,13 @@ func weigh(field string, w *registryv1.Weights) error {
 	return nil
 }
 
-func address(field, host string) error {
-	bad := host == "" || len(host) > maxAddress || strings.ContainsFunc(host, func(r rune) bool {
-		return unicode.IsSpace(r) || unicode.IsControl(r) || r == '/'
-	})
-	if bad || strings.Contains(host, ":") && net.ParseIP(host) == nil {
-		return fault.Invalid(field, "%q is no host", host).WithRemedy("use a host name or an IP address, without a port")
+// optionalAddress checks an address that may be left out.
+func optionalAddress(field, text string) error {
+	if text == "" {
+		return nil
+	}
+	if _, err := host.Parse(text); err != nil {
+		return fault.Invalid(field, "%q %v", text, err).WithRemedy("use a host name or an IP address, without a port")
 	}
 	return nil
 }

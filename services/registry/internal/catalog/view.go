@@ -31,7 +31,7 @@ func Tables() []registryv1.Table {
 type View struct {
 	datacenter string
 	deadlines  Deadlines
-	reapAfter  time.Duration
+	times      Times
 	now        func() time.Time
 
 	mu    sync.RWMutex
@@ -57,9 +57,12 @@ type node struct {
 	address           string
 	// ttl is nil unless heartbeats are expected.
 	ttl       *durationpb.Duration
+	implicit  bool
 	checks    []*check
 	status    registryv1.HealthStatus
 	instances []*instance
+	// idles says that there is a deadline for it to be reaped as empty.
+	idles bool
 	// changed is when the node, its checks or its instances last changed.
 	changed uint64
 	// decoded is made for whoever selects, and dropped when the row changes.
@@ -100,9 +103,9 @@ type service struct {
 type Option func(*View)
 
 // WithDeadlines tells d what deadlines follow from the catalogue, now and as they change: those of TTL
-// checks, of nodes that must send heartbeats, and of dead nodes, which are reaped after a while.
-func WithDeadlines(d Deadlines, reapAfter time.Duration, now func() time.Time) Option {
-	return func(v *View) { v.deadlines, v.reapAfter, v.now = d, reapAfter, now }
+// checks, of nodes that must send heartbeats, and of dead and of empty nodes, which are reaped after a while.
+func WithDeadlines(d Deadlines, times Times, now func() time.Time) Option {
+	return func(v *View) { v.deadlines, v.times, v.now = d, times, now }
 }
 
 // NewView answers an empty catalogue of a datacenter.
@@ -185,17 +188,19 @@ func (v *View) take(row *registryv1.Record) error {
 
 func (v *View) takeNode(row *registryv1.Record) error {
 	n := v.node(row.GetKey())
-	n.exists, n.raw, n.created, n.modified, n.address, n.ttl = false, nil, 0, 0, "", nil
+	n.exists, n.raw, n.created, n.modified, n.address, n.ttl, n.implicit = false, nil, 0, 0, "", nil, false
 	n.decoded.Store(nil)
 	if !row.GetDeleted() {
 		n.exists, n.raw, n.created, n.modified = true, row.GetValue(), row.GetCreateIndex(), row.GetModifyIndex()
-		err := nodeShape().read(n.raw, func(field protowire.Number, _ uint64, content []byte) {
+		err := nodeShape().read(n.raw, func(field protowire.Number, number uint64, content []byte) {
 			switch {
 			case field == addressOfNode && content != nil:
 				n.address = string(content)
 			case field == livenessOfNode && content != nil:
 				n.ttl = &durationpb.Duration{}
 				decode(content, n.ttl)
+			case field == implicitNode && content == nil:
+				n.implicit = number != 0
 			}
 		})
 		if err != nil {
@@ -271,6 +276,7 @@ func (v *View) takeService(row *registryv1.Record) error {
 func (v *View) attach(i *instance, name, node string) {
 	i.node = v.node(node)
 	i.node.instances = insert(i.node.instances, i)
+	v.watchEmpty(i.node)
 	i.service = v.services[name]
 	if i.service == nil {
 		i.service = &service{name: name}
@@ -288,6 +294,7 @@ func (v *View) detach(i *instance, index uint64) {
 	i.node, i.service, i.raw = nil, nil, nil
 	i.decoded.Store(nil)
 	n.instances, n.changed = remove(n.instances, i.id), max(n.changed, index)
+	v.watchEmpty(n)
 	v.forgetNode(n)
 	s.instances = remove(s.instances, i.id)
 	v.mark(s, index)
@@ -402,12 +409,16 @@ func (v *View) answer(i *instance, like *registryv1.ServiceInstance, keep bool) 
 	}
 	out := &registryv1.ServiceInstance{
 		Node: value, Service: own, Checks: values(i.checks), NodeChecks: values(i.node.checks), Datacenter: v.datacenter, Status: i.status,
+		Unchecked: i.unchecked(),
 	}
 	if keep {
 		i.decoded.Store(out)
 	}
 	return out
 }
+
+// unchecked reports whether nobody watches over the instance.
+func (i *instance) unchecked() bool { return len(i.checks)+len(i.node.checks) == 0 }
 
 // worst answers what checks amount to.
 func worst(checks []*check) registryv1.HealthStatus {

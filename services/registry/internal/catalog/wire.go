@@ -26,6 +26,7 @@ const (
 	modifiedNode    protowire.Number = 5
 	livenessOfNode  protowire.Number = 6
 	metaOfNode      protowire.Number = 3
+	implicitNode    protowire.Number = 7
 	idOfService     protowire.Number = 1
 	nameOfService   protowire.Number = 2
 	nodeOfService   protowire.Number = 3
@@ -37,6 +38,7 @@ const (
 	modifiedService protowire.Number = 9
 
 	weightsOfService  protowire.Number = 10
+	ownerOfService    protowire.Number = 11
 	passingOfWeights  protowire.Number = 1
 	warningOfWeights  protowire.Number = 2
 	keyOfEntry        protowire.Number = 1
@@ -56,6 +58,7 @@ const (
 	statusField     protowire.Number = 4
 	datacenterField protowire.Number = 5
 	nodeChecksField protowire.Number = 6
+	uncheckedField  protowire.Number = 7
 )
 
 // shape says which fields of a message are text and which are messages of text and numbers.
@@ -69,7 +72,7 @@ func numbers(fields ...protowire.Number) (set uint64) {
 }
 
 func nodeShape() shape    { return shape{texts: numbers(1, 2), messages: numbers(3, 6)} }
-func serviceShape() shape { return shape{texts: numbers(1, 2, 3, 4, 6), messages: numbers(7, 10)} }
+func serviceShape() shape { return shape{texts: numbers(1, 2, 3, 4, 6, 11), messages: numbers(7, 10)} }
 func checkShape() shape   { return shape{texts: numbers(1, 2, 3, 5, 9), messages: numbers(7, 8)} }
 func innerShape() shape   { return shape{texts: numbers(1, 2)} }
 
@@ -244,6 +247,9 @@ func (i *instance) append(out []byte, datacenter string) []byte {
 	for _, c := range i.node.checks {
 		out = appendMessage(out, nodeChecksField, c.append)
 	}
+	if i.unchecked() {
+		out = appendNumber(out, uncheckedField, 1)
+	}
 	return out
 }
 
@@ -259,11 +265,15 @@ func appendNode(out []byte, n *registryv1.Node) []byte {
 			return appendNumber(out, nanosOfDuration, uint64(ttl.GetNanos()))    //nolint:gosec // as protobuf writes it
 		})
 	}
+	if n.GetImplicit() {
+		out = appendNumber(out, implicitNode, 1)
+	}
 	return append(out, n.ProtoReflect().GetUnknown()...)
 }
 
-// appendService appends an instance's row, its meta in order: the same bytes for the same instance.
-func appendService(out []byte, s *registryv1.Service) []byte {
+// appendService appends the row of an instance that somebody registered, its meta in order: the same bytes for the same
+// instance.
+func appendService(out []byte, s *registryv1.Service, by string) []byte {
 	out = slices.Grow(out, s.SizeVT())
 	out = appendText(out, idOfService, s.GetId())
 	out = appendText(out, nameOfService, s.GetName())
@@ -279,6 +289,7 @@ func appendService(out []byte, s *registryv1.Service) []byte {
 			return appendNumber(appendNumber(out, passingOfWeights, uint64(w.GetPassing())), warningOfWeights, uint64(w.GetWarning()))
 		})
 	}
+	out = appendText(out, ownerOfService, by)
 	return append(out, s.ProtoReflect().GetUnknown()...)
 }
 

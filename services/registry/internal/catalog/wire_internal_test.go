@@ -44,6 +44,8 @@ func number(t *rapid.T, f protoreflect.FieldDescriptor) protoreflect.Value {
 	switch f.Kind() { //nolint:exhaustive // rows have no others; draw would panic
 	case protoreflect.StringKind:
 		return protoreflect.ValueOfString(rapid.String().Draw(t, "text"))
+	case protoreflect.BoolKind:
+		return protoreflect.ValueOfBool(rapid.Bool().Draw(t, "flag"))
 	case protoreflect.Uint32Kind:
 		return protoreflect.ValueOfUint32(rapid.Uint32().Draw(t, "number"))
 	case protoreflect.Int32Kind:
@@ -66,7 +68,7 @@ func TestRowsAreEncodedAsProtobufDoes(t *testing.T) {
 				m.ProtoReflect().SetUnknown([]byte("\xf8\x06\x07"))
 			}
 		}
-		for m, got := range map[proto.Message][]byte{service: appendService(nil, service), node: appendNode(nil, node)} {
+		for m, got := range map[proto.Message][]byte{service: appendService(nil, service, service.GetRegisteredBy()), node: appendNode(nil, node)} {
 			want, err := proto.MarshalOptions{Deterministic: true}.Marshal(m)
 			require.NoError(t, err)
 			require.Equal(t, string(want), string(got))
@@ -81,7 +83,7 @@ func TestWhatStandsAsItStoodIsCheckedAllTheSame(t *testing.T) {
 			service := &registryv1.Service{}
 			draw(t, service.ProtoReflect())
 			change(service)
-			return appendService(nil, service)
+			return appendService(nil, service, service.GetRegisteredBy())
 		}
 		before := encoded(func(*registryv1.Service) {})
 		raw := slices.Clone(before)
@@ -90,7 +92,7 @@ func TestWhatStandsAsItStoodIsCheckedAllTheSame(t *testing.T) {
 			service := &registryv1.Service{}
 			decode(before, service)
 			service.Meta = map[string]string{"build": rapid.String().Draw(t, "build")}
-			raw = appendService(nil, service)
+			raw = appendService(nil, service, service.GetRegisteredBy())
 		case "other":
 			raw = encoded(func(*registryv1.Service) {})
 		case "damaged":

@@ -4,7 +4,9 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"net"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -20,6 +22,8 @@ import (
 const (
 	// ReasonCheckMoved is a lost race about a check's status or a node: plan again.
 	ReasonCheckMoved = "CHECK_MOVED"
+	// ReasonServiceIDTaken means that somebody else has the id of a service: another node, service or owner.
+	ReasonServiceIDTaken = "SERVICE_ID_TAKEN"
 	// ReasonServiceNotFound says that no instance of that id is registered.
 	ReasonServiceNotFound = "SERVICE_NOT_FOUND"
 	// ReasonNodeNotFound says that no node of that name is registered.
@@ -38,6 +42,8 @@ type Writer struct {
 	datacenter  string
 	rules       rules
 	maxServices int
+	// owners reports whether whoever registered something still exists.
+	owners func(registeredBy string) bool
 	// scratch are those that no plan uses.
 	scratch sync.Pool
 }
@@ -45,7 +51,14 @@ type Writer struct {
 // NewWriter answers a writer whose rows originate in a datacenter. A registration may carry at most
 // maxServices instances.
 func NewWriter(datacenter string, maxServices int) *Writer {
-	return &Writer{datacenter: datacenter, rules: newRules(), maxServices: maxServices}
+	return &Writer{datacenter: datacenter, rules: newRules(), maxServices: maxServices, owners: func(string) bool { return true }}
+}
+
+// WithOwners makes the writer ask whether an owner still exists: what belonged to one that does not, such as a
+// token that was deleted, is anybody's who registers it again on its node for its service.
+func (w *Writer) WithOwners(exist func(registeredBy string) bool) *Writer {
+	w.owners = exist
+	return w
 }
 
 // Plan is what a request means in a state of the catalogue.
@@ -54,6 +67,8 @@ type Plan struct {
 	Command *registryv1.Command
 	// Renews lists the deadlines that begin anew when the command, if any, has been applied.
 	Renews []string
+	// RemovedChecks lists the checks that a registration removes because it does not name them.
+	RemovedChecks []string
 
 	w       *Writer
 	scratch *scratch
@@ -181,9 +196,9 @@ func (p *plan) putCheck(o owner, was uint64, fresh *registryv1.Check) {
 	p.put(registryv1.Table_TABLE_CHECK, o.key(), fresh)
 }
 
-// Register answers the plan of a registration against the catalogue in v, and the service as it will be
-// stored (nil for a node alone).
-func (w *Writer) Register(v *View, req *registryv1.RegisterRequest, now time.Time) (*Plan, *registryv1.Service, error) {
+// Register answers the plan of a registration by somebody (empty: not known) against the catalogue in v, and the
+// service as it will be stored (nil for a node alone). AlreadyExists when the instance is somebody else's.
+func (w *Writer) Register(v *View, req *registryv1.RegisterRequest, by string, now time.Time) (*Plan, *registryv1.Service, error) {
 	batch := &registryv1.RegisterNodeRequest{Node: req.GetNode(), RequestId: req.GetRequestId()}
 	if req.GetService() != nil {
 		batch.Services = []*registryv1.ServiceRegistration{{Service: req.GetService(), Checks: req.GetChecks()}}
@@ -194,21 +209,25 @@ func (w *Writer) Register(v *View, req *registryv1.RegisterRequest, now time.Tim
 	if err != nil {
 		return nil, nil, err
 	}
+	r.by, r.replace, r.implicit = by, req.GetReplace(), req.GetService() != nil
 	p := w.plan(v, req.GetRequestId(), now)
 	p.register(r)
 	done, err := p.done()
 	if err != nil || len(r.services) == 0 {
 		return done, nil, err
 	}
-	return done, proto.CloneOf(r.services[0].service), nil
+	service := proto.CloneOf(r.services[0].service)
+	service.RegisteredBy = by
+	return done, service, nil
 }
 
-// RegisterNode answers the plan of a registration of many instances.
-func (w *Writer) RegisterNode(v *View, req *registryv1.RegisterNodeRequest, now time.Time) (*Plan, error) {
+// RegisterNode answers the plan of a registration of many instances by somebody; see Register.
+func (w *Writer) RegisterNode(v *View, req *registryv1.RegisterNodeRequest, by string, now time.Time) (*Plan, error) {
 	r, err := w.complete(req, func(i int) string { return fmt.Sprintf("services[%d].", i) })
 	if err != nil {
 		return nil, err
 	}
+	r.by, r.replace = by, req.GetReplace()
 	p := w.plan(v, req.GetRequestId(), now)
 	p.register(r)
 	return p.done()
@@ -219,11 +238,20 @@ type registration struct {
 	node     *registryv1.Node
 	checks   []*registryv1.Check
 	services []serviceRegistration
+	// by is who registers; empty: not known.
+	by string
+	// replace says that it may take over what is somebody else's.
+	replace bool
+	// implicit says that it is about an instance: the node is only where that runs.
+	implicit bool
 }
 
 type serviceRegistration struct {
 	service *registryv1.Service
 	checks  []*registryv1.Check
+	// field stands in front of the service's fields in errors; unnamed says that the id is the default.
+	field   string
+	unnamed bool
 }
 
 // complete fills defaults and checks everything, so that the caller hears of all that is wrong at once. The request stays as it is: whoever carries
@@ -256,7 +284,9 @@ func (w *Writer) complete(req *registryv1.RegisterNodeRequest, prefix func(i int
 		if twice(service.GetId()) {
 			errs = append(errs, fault.Invalid(prefix(i)+"service.id", "%q is there twice", service.GetId()).WithRemedy("give each instance an id of its own"))
 		}
-		r.services = append(r.services, serviceRegistration{service, s.GetChecks()})
+		r.services = append(r.services, serviceRegistration{
+			service: service, checks: s.GetChecks(), field: prefix(i) + "service", unnamed: s.GetService().GetId() == "",
+		})
 	}
 	return r, errors.Join(errs...)
 }
@@ -284,34 +314,137 @@ func repeats(count int) func(text string) bool {
 func (p *plan) register(r registration) {
 	name := r.node.GetName()
 	have := p.v.nodeRow(name)
-	value := p.pad().encode(func(out []byte) []byte { return appendNode(out, r.node) })
-	if have.says(value) {
-		p.pad().undo(value)
-		// Who deregisters the node at the same time must not leave what is registered here without it.
-		p.unchanged(registryv1.Table_TABLE_NODE, name, have.modified)
-	} else {
-		p.putValue(registryv1.Table_TABLE_NODE, name, value)
+	node, named := p.registerNode(r, have)
+	if node == nil {
+		return
 	}
-	p.expectHeartbeats(r.node, have.checks)
+	p.expectHeartbeats(node, named, have.checks)
 	p.registerChecks(owner{node: name}, have.checks, r.checks, true)
+	arrives := false
 	for _, s := range r.services {
-		p.registerService(s)
+		arrives = p.registerService(r, s, node, have) || arrives
 	}
-	if len(p.Command.GetOperations()) == 0 {
+	if arrives && have.implicit && have.empty {
+		// Who reaps the empty node at the same time must not leave the instance without it.
+		p.putNode(node)
+	}
+	liveness := findCheck(have.checks, CheckLiveness)
+	switch {
+	case len(p.Command.GetOperations()) == 0:
 		p.Command.Conditions = nil
+	case !named && liveness != nil && liveness.status == critical && node.GetLivenessTtl() != nil:
+		// It is no sign of life, but who reaps the dead node at the same time must plan anew.
+		was := liveness.value()
+		p.putCheck(owner{node: name, check: CheckLiveness}, was.GetModifyIndex(), livenessCheck(name, critical, was.GetOutput()))
 	}
 }
 
-func (p *plan) registerService(s serviceRegistration) {
-	id := s.service.GetId()
+// registerNode puts the node's row unless it stands so. It returns the node as it will be, nil when it cannot be made, and
+// whether the registration says how often the node must send heartbeats.
+func (p *plan) registerNode(r registration, have stored) (node *registryv1.Node, named bool) {
+	node = &registryv1.Node{
+		Name: r.node.GetName(), Address: r.node.GetAddress(), Meta: r.node.GetMeta(), LivenessTtl: r.node.GetLivenessTtl(),
+		Implicit: r.implicit && len(r.node.GetMeta()) == 0 && r.node.GetLivenessTtl() == nil && (!have.exists || have.implicit),
+	}
+	node.ProtoReflect().SetUnknown(r.node.ProtoReflect().GetUnknown())
+	named = node.LivenessTtl != nil || r.replace || !have.exists
+	if node.LivenessTtl.AsDuration() == 0 {
+		node.LivenessTtl = nil
+	}
+	if !have.exists && node.Address == "" {
+		// An instance's address is as good: both are where its node is reached.
+		if len(r.services) == 1 {
+			node.Address = r.services[0].service.GetAddress()
+		}
+		if node.Address == "" {
+			p.err = errors.Join(p.err, fault.Invalid("node.address", "is missing: no node %q is registered", node.Name).WithRemedy("give the node's address"))
+			return nil, false
+		}
+	}
+	value := p.pad().encode(func(out []byte) []byte { return appendNode(out, node) })
+	same := have.says(value)
+	p.pad().undo(value)
+	if !same && have.exists {
+		// What is not named stays.
+		was := &registryv1.Node{}
+		decode(have.raw, was)
+		if node.Address == "" {
+			node.Address = was.GetAddress()
+		}
+		if len(node.Meta) == 0 && !r.replace {
+			node.Meta = was.GetMeta()
+		}
+		if !named {
+			node.LivenessTtl = was.GetLivenessTtl()
+		}
+		value = p.pad().encode(func(out []byte) []byte { return appendNode(out, node) })
+		same = have.says(value)
+		p.pad().undo(value)
+	}
+	if same {
+		// Who deregisters the node at the same time must not leave what is registered here without it.
+		p.unchanged(registryv1.Table_TABLE_NODE, node.Name, have.modified)
+		return node, named
+	}
+	p.putNode(node)
+	return node, named
+}
+
+func (p *plan) putNode(node *registryv1.Node) {
+	p.putValue(registryv1.Table_TABLE_NODE, node.GetName(), p.pad().encode(func(out []byte) []byte { return appendNode(out, node) }))
+}
+
+// registerService puts an instance's row unless it stands so, and reports whether the instance is new on its node.
+func (p *plan) registerService(r registration, s serviceRegistration, node *registryv1.Node, on stored) (arrives bool) {
+	id, by := s.service.GetId(), r.by
 	have := p.v.serviceRow(id)
-	value := p.pad().encode(func(out []byte) []byte { return appendService(out, s.service) })
+	value := p.pad().encode(func(out []byte) []byte { return appendService(out, s.service, by) })
+	arrives = !have.exists
+	if have.exists && !have.says(value) {
+		was := &registryv1.Service{}
+		decode(have.raw, was)
+		arrives = was.GetNode() != node.GetName()
+		if err := p.w.taken(r, s, was, node, on); err != nil {
+			p.err = errors.Join(p.err, err)
+			return arrives
+		}
+		if by == "" { // Who registers is not known, so it stays whose it was.
+			p.pad().undo(value)
+			value = p.pad().encode(func(out []byte) []byte { return appendService(out, s.service, was.GetRegisteredBy()) })
+		}
+	}
 	if have.says(value) {
 		p.pad().undo(value)
 	} else {
+		// Of two who register an id at the same time, the second must find the first.
+		p.unchanged(registryv1.Table_TABLE_SERVICE, id, have.modified)
 		p.putValue(registryv1.Table_TABLE_SERVICE, id, value)
 	}
 	p.registerChecks(owner{service: id}, have.checks, s.checks, false)
+	return arrives
+}
+
+// taken returns AlreadyExists when the instance that is there is not the one that is registered, or not theirs who register.
+func (w *Writer) taken(r registration, s serviceRegistration, was *registryv1.Service, node *registryv1.Node, on stored) error {
+	if r.replace {
+		return nil
+	}
+	elsewhere := was.GetNode() != node.GetName() || was.GetName() != s.service.GetName()
+	owned := was.GetRegisteredBy() != "" && r.by != "" && was.GetRegisteredBy() != r.by && w.owners(was.GetRegisteredBy())
+	at := cmp.Or(was.GetAddress(), on.address)
+	another := s.unnamed && (at != cmp.Or(s.service.GetAddress(), node.GetAddress()) || was.GetPort() != s.service.GetPort())
+	if !elsewhere && !owned && !another {
+		return nil
+	}
+	whose := ""
+	if by := was.GetRegisteredBy(); by != "" {
+		whose = ", registered by " + by
+	}
+	if another && !elsewhere && !owned {
+		whose = fmt.Sprintf(" at %s", net.JoinHostPort(at, strconv.Itoa(int(was.GetPort()))))
+	}
+	return fault.New(fault.AlreadyExists, ReasonServiceIDTaken, "%q is an instance of service %s on node %s%s", was.GetId(), was.GetName(), was.GetNode(), whose).
+		WithField(s.field + ".id").WithRemedy("give this instance an id of its own, or say that it replaces the other one")
 }
 
 // registerChecks puts the checks that changed. Unless they are kept, checks that are not named go, but for
@@ -350,19 +483,22 @@ func (p *plan) registerChecks(o owner, have []*check, checks []*registryv1.Check
 	for _, c := range have {
 		if !keep && !named[c.id] && !strings.HasPrefix(c.id, reserved) {
 			o.check = c.id
+			p.RemovedChecks = append(p.RemovedChecks, c.id)
 			p.delete(registryv1.Table_TABLE_CHECK, o.key())
 		}
 	}
 }
 
-// expectHeartbeats keeps the check that says whether a node lives. Whoever registers it is a sign of life.
-func (p *plan) expectHeartbeats(n *registryv1.Node, checks []*check) {
+// expectHeartbeats keeps the check that says whether a node lives. Whoever registers it with its TTL is a sign of
+// life; who does not name that leaves the check as it is.
+func (p *plan) expectHeartbeats(n *registryv1.Node, named bool, checks []*check) {
 	o := owner{node: n.GetName(), check: CheckLiveness}
 	was := findCheck(checks, CheckLiveness)
 	switch {
 	case n.GetLivenessTtl() == nil && was != nil:
 		p.delete(registryv1.Table_TABLE_CHECK, o.key())
 	case n.GetLivenessTtl() == nil:
+	case !named && was != nil:
 	case was != nil && was.status == passing:
 		p.Renews = append(p.Renews, dueHeartbeat+n.GetName())
 	default:
@@ -407,6 +543,8 @@ func (w *Writer) DeregisterNode(v *View, req *registryv1.DeregisterNodeRequest) 
 
 func (p *plan) deregisterNode(name string, instances []string) {
 	for _, id := range instances {
+		// Somebody may have taken it to another node meanwhile.
+		p.unchanged(registryv1.Table_TABLE_SERVICE, id, p.v.serviceRow(id).modified)
 		p.deregister(id)
 	}
 	p.delete(registryv1.Table_TABLE_NODE, name)

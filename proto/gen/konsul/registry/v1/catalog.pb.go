@@ -78,15 +78,21 @@ func (HealthStatus) EnumDescriptor() ([]byte, []int) {
 }
 
 type Node struct {
-	state       protoimpl.MessageState `protogen:"open.v1"`
-	Name        string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	Address     string                 `protobuf:"bytes,2,opt,name=address,proto3" json:"address,omitempty"`
-	Meta        map[string]string      `protobuf:"bytes,3,rep,name=meta,proto3" json:"meta,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
-	CreateIndex uint64                 `protobuf:"varint,4,opt,name=create_index,json=createIndex,proto3" json:"create_index,omitempty"`
-	ModifyIndex uint64                 `protobuf:"varint,5,opt,name=modify_index,json=modifyIndex,proto3" json:"modify_index,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Name  string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// Host or IP. In a registration: empty keeps the address of a node that is registered.
+	Address string `protobuf:"bytes,2,opt,name=address,proto3" json:"address,omitempty"`
+	// In a registration: empty keeps what a registered node has, unless it replaces.
+	Meta        map[string]string `protobuf:"bytes,3,rep,name=meta,proto3" json:"meta,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	CreateIndex uint64            `protobuf:"varint,4,opt,name=create_index,json=createIndex,proto3" json:"create_index,omitempty"`
+	ModifyIndex uint64            `protobuf:"varint,5,opt,name=modify_index,json=modifyIndex,proto3" json:"modify_index,omitempty"`
 	// With it the node must send heartbeats: when none came for so long, its check "_liveness" and with it all its instances
 	// are critical, and after registry.catalog.reap_after the node is deregistered. Absent: nobody expects heartbeats.
-	LivenessTtl   *durationpb.Duration `protobuf:"bytes,6,opt,name=liveness_ttl,json=livenessTtl,proto3" json:"liveness_ttl,omitempty"`
+	// In a registration: absent keeps what a registered node has, unless it replaces; 0 ends the expectation.
+	LivenessTtl *durationpb.Duration `protobuf:"bytes,6,opt,name=liveness_ttl,json=livenessTtl,proto3" json:"liveness_ttl,omitempty"`
+	// Set by the registry: the node was only made by the registration of an instance. Once it has had no instances for
+	// registry.catalog.empty_node_reap_after, it is deregistered.
+	Implicit      bool `protobuf:"varint,7,opt,name=implicit,proto3" json:"implicit,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -163,6 +169,13 @@ func (x *Node) GetLivenessTtl() *durationpb.Duration {
 	return nil
 }
 
+func (x *Node) GetImplicit() bool {
+	if x != nil {
+		return x.Implicit
+	}
+	return false
+}
+
 // Weights are an instance's share of the traffic, by its status.
 type Weights struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -220,18 +233,22 @@ func (x *Weights) GetWarning() uint32 {
 
 type Service struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Unique in its datacenter; defaults to the service's name.
+	// Unique in its datacenter; defaults to the service's name. A registration that leaves it out is refused (AlreadyExists)
+	// when the instance of that id is at another address or port.
 	Id   string `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
 	Name string `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
 	Node string `protobuf:"bytes,3,opt,name=node,proto3" json:"node,omitempty"`
 	// Host or IP; defaults to the node's address.
-	Address       string            `protobuf:"bytes,4,opt,name=address,proto3" json:"address,omitempty"`
-	Port          uint32            `protobuf:"varint,5,opt,name=port,proto3" json:"port,omitempty"`
-	Tags          []string          `protobuf:"bytes,6,rep,name=tags,proto3" json:"tags,omitempty"`
-	Meta          map[string]string `protobuf:"bytes,7,rep,name=meta,proto3" json:"meta,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
-	CreateIndex   uint64            `protobuf:"varint,8,opt,name=create_index,json=createIndex,proto3" json:"create_index,omitempty"`
-	ModifyIndex   uint64            `protobuf:"varint,9,opt,name=modify_index,json=modifyIndex,proto3" json:"modify_index,omitempty"`
-	Weights       *Weights          `protobuf:"bytes,10,opt,name=weights,proto3" json:"weights,omitempty"`
+	Address     string            `protobuf:"bytes,4,opt,name=address,proto3" json:"address,omitempty"`
+	Port        uint32            `protobuf:"varint,5,opt,name=port,proto3" json:"port,omitempty"`
+	Tags        []string          `protobuf:"bytes,6,rep,name=tags,proto3" json:"tags,omitempty"`
+	Meta        map[string]string `protobuf:"bytes,7,rep,name=meta,proto3" json:"meta,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	CreateIndex uint64            `protobuf:"varint,8,opt,name=create_index,json=createIndex,proto3" json:"create_index,omitempty"`
+	ModifyIndex uint64            `protobuf:"varint,9,opt,name=modify_index,json=modifyIndex,proto3" json:"modify_index,omitempty"`
+	Weights     *Weights          `protobuf:"bytes,10,opt,name=weights,proto3" json:"weights,omitempty"`
+	// Set by the registry: whose registration it is, "agent" (of its node) or "token:" and the token's accessor id. Empty in
+	// rows of older versions: anybody's who registers it again on its node for its service.
+	RegisteredBy  string `protobuf:"bytes,11,opt,name=registered_by,json=registeredBy,proto3" json:"registered_by,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -334,6 +351,13 @@ func (x *Service) GetWeights() *Weights {
 		return x.Weights
 	}
 	return nil
+}
+
+func (x *Service) GetRegisteredBy() string {
+	if x != nil {
+		return x.RegisteredBy
+	}
+	return ""
 }
 
 type Check struct {
@@ -460,7 +484,9 @@ type ServiceInstance struct {
 	Status     HealthStatus `protobuf:"varint,4,opt,name=status,proto3,enum=konsul.registry.v1.HealthStatus" json:"status,omitempty"`
 	Datacenter string       `protobuf:"bytes,5,opt,name=datacenter,proto3" json:"datacenter,omitempty"`
 	// The node's own checks.
-	NodeChecks    []*Check `protobuf:"bytes,6,rep,name=node_checks,json=nodeChecks,proto3" json:"node_checks,omitempty"`
+	NodeChecks []*Check `protobuf:"bytes,6,rep,name=node_checks,json=nodeChecks,proto3" json:"node_checks,omitempty"`
+	// Nobody watches over it: it has no checks and its node sends no heartbeats, so it is passing whatever happens to it.
+	Unchecked     bool `protobuf:"varint,7,opt,name=unchecked,proto3" json:"unchecked,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -537,6 +563,13 @@ func (x *ServiceInstance) GetNodeChecks() []*Check {
 	return nil
 }
 
+func (x *ServiceInstance) GetUnchecked() bool {
+	if x != nil {
+		return x.Unchecked
+	}
+	return false
+}
+
 type RegisterRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Node  *Node                  `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
@@ -544,9 +577,11 @@ type RegisterRequest struct {
 	Service *Service `protobuf:"bytes,2,opt,name=service,proto3" json:"service,omitempty"`
 	// Replaces the instance's checks. A check that keeps its id and says no status keeps its status. Without a service these
 	// are the node's own checks: they are added to those it has, or replace those of the same id.
-	Checks        []*Check `protobuf:"bytes,3,rep,name=checks,proto3" json:"checks,omitempty"`
-	Datacenter    string   `protobuf:"bytes,4,opt,name=datacenter,proto3" json:"datacenter,omitempty"`
-	RequestId     string   `protobuf:"bytes,5,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	Checks     []*Check `protobuf:"bytes,3,rep,name=checks,proto3" json:"checks,omitempty"`
+	Datacenter string   `protobuf:"bytes,4,opt,name=datacenter,proto3" json:"datacenter,omitempty"`
+	RequestId  string   `protobuf:"bytes,5,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	// Take the instance over, whoever has its id, and leave nothing of the node's meta and liveness TTL that is not named here.
+	Replace       bool `protobuf:"varint,6,opt,name=replace,proto3" json:"replace,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -616,10 +651,19 @@ func (x *RegisterRequest) GetRequestId() string {
 	return ""
 }
 
+func (x *RegisterRequest) GetReplace() bool {
+	if x != nil {
+		return x.Replace
+	}
+	return false
+}
+
 type RegisterResponse struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Meta          *WriteMeta             `protobuf:"bytes,1,opt,name=meta,proto3" json:"meta,omitempty"`
-	Service       *Service               `protobuf:"bytes,2,opt,name=service,proto3" json:"service,omitempty"`
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Meta    *WriteMeta             `protobuf:"bytes,1,opt,name=meta,proto3" json:"meta,omitempty"`
+	Service *Service               `protobuf:"bytes,2,opt,name=service,proto3" json:"service,omitempty"`
+	// Ids of checks that the instance had and that this registration, which does not name them, removed.
+	RemovedChecks []string `protobuf:"bytes,3,rep,name=removed_checks,json=removedChecks,proto3" json:"removed_checks,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -664,6 +708,13 @@ func (x *RegisterResponse) GetMeta() *WriteMeta {
 func (x *RegisterResponse) GetService() *Service {
 	if x != nil {
 		return x.Service
+	}
+	return nil
+}
+
+func (x *RegisterResponse) GetRemovedChecks() []string {
+	if x != nil {
+		return x.RemovedChecks
 	}
 	return nil
 }
@@ -895,11 +946,13 @@ func (x *ListServicesRequest) GetAtIndex() uint64 {
 }
 
 type ServiceSummary struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	Tags          []string               `protobuf:"bytes,2,rep,name=tags,proto3" json:"tags,omitempty"`
-	Instances     uint32                 `protobuf:"varint,3,opt,name=instances,proto3" json:"instances,omitempty"`
-	Passing       uint32                 `protobuf:"varint,4,opt,name=passing,proto3" json:"passing,omitempty"`
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	Name      string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Tags      []string               `protobuf:"bytes,2,rep,name=tags,proto3" json:"tags,omitempty"`
+	Instances uint32                 `protobuf:"varint,3,opt,name=instances,proto3" json:"instances,omitempty"`
+	Passing   uint32                 `protobuf:"varint,4,opt,name=passing,proto3" json:"passing,omitempty"`
+	// How many of the passing ones nobody watches over; see ServiceInstance.
+	Unchecked     uint32 `protobuf:"varint,5,opt,name=unchecked,proto3" json:"unchecked,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -958,6 +1011,13 @@ func (x *ServiceSummary) GetInstances() uint32 {
 func (x *ServiceSummary) GetPassing() uint32 {
 	if x != nil {
 		return x.Passing
+	}
+	return 0
+}
+
+func (x *ServiceSummary) GetUnchecked() uint32 {
+	if x != nil {
+		return x.Unchecked
 	}
 	return 0
 }
@@ -1603,9 +1663,11 @@ type RegisterNodeRequest struct {
 	// At most registry.catalog.max_services_per_request of them.
 	Services []*ServiceRegistration `protobuf:"bytes,2,rep,name=services,proto3" json:"services,omitempty"`
 	// The node's own checks: they are added to those it has, or replace those of the same id.
-	Checks        []*Check `protobuf:"bytes,3,rep,name=checks,proto3" json:"checks,omitempty"`
-	Datacenter    string   `protobuf:"bytes,4,opt,name=datacenter,proto3" json:"datacenter,omitempty"`
-	RequestId     string   `protobuf:"bytes,5,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	Checks     []*Check `protobuf:"bytes,3,rep,name=checks,proto3" json:"checks,omitempty"`
+	Datacenter string   `protobuf:"bytes,4,opt,name=datacenter,proto3" json:"datacenter,omitempty"`
+	RequestId  string   `protobuf:"bytes,5,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	// As in RegisterRequest.
+	Replace       bool `protobuf:"varint,6,opt,name=replace,proto3" json:"replace,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1673,6 +1735,13 @@ func (x *RegisterNodeRequest) GetRequestId() string {
 		return x.RequestId
 	}
 	return ""
+}
+
+func (x *RegisterNodeRequest) GetReplace() bool {
+	if x != nil {
+		return x.Replace
+	}
+	return false
 }
 
 type RegisterNodeResponse struct {
@@ -3046,20 +3115,21 @@ var File_konsul_registry_v1_catalog_proto protoreflect.FileDescriptor
 
 const file_konsul_registry_v1_catalog_proto_rawDesc = "" +
 	"\n" +
-	" konsul/registry/v1/catalog.proto\x12\x12konsul.registry.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1fkonsul/registry/v1/common.proto\"\xa9\x02\n" +
+	" konsul/registry/v1/catalog.proto\x12\x12konsul.registry.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1fkonsul/registry/v1/common.proto\"\xc5\x02\n" +
 	"\x04Node\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
 	"\aaddress\x18\x02 \x01(\tR\aaddress\x126\n" +
 	"\x04meta\x18\x03 \x03(\v2\".konsul.registry.v1.Node.MetaEntryR\x04meta\x12!\n" +
 	"\fcreate_index\x18\x04 \x01(\x04R\vcreateIndex\x12!\n" +
 	"\fmodify_index\x18\x05 \x01(\x04R\vmodifyIndex\x12<\n" +
-	"\fliveness_ttl\x18\x06 \x01(\v2\x19.google.protobuf.DurationR\vlivenessTtl\x1a7\n" +
+	"\fliveness_ttl\x18\x06 \x01(\v2\x19.google.protobuf.DurationR\vlivenessTtl\x12\x1a\n" +
+	"\bimplicit\x18\a \x01(\bR\bimplicit\x1a7\n" +
 	"\tMetaEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"=\n" +
 	"\aWeights\x12\x18\n" +
 	"\apassing\x18\x01 \x01(\rR\apassing\x12\x18\n" +
-	"\awarning\x18\x02 \x01(\rR\awarning\"\xf4\x02\n" +
+	"\awarning\x18\x02 \x01(\rR\awarning\"\x99\x03\n" +
 	"\aService\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x12\n" +
@@ -3071,7 +3141,8 @@ const file_konsul_registry_v1_catalog_proto_rawDesc = "" +
 	"\fcreate_index\x18\b \x01(\x04R\vcreateIndex\x12!\n" +
 	"\fmodify_index\x18\t \x01(\x04R\vmodifyIndex\x125\n" +
 	"\aweights\x18\n" +
-	" \x01(\v2\x1b.konsul.registry.v1.WeightsR\aweights\x1a7\n" +
+	" \x01(\v2\x1b.konsul.registry.v1.WeightsR\aweights\x12#\n" +
+	"\rregistered_by\x18\v \x01(\tR\fregisteredBy\x1a7\n" +
 	"\tMetaEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xbd\x02\n" +
@@ -3086,7 +3157,7 @@ const file_konsul_registry_v1_catalog_proto_rawDesc = "" +
 	"\vmodified_at\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\n" +
 	"modifiedAt\x12+\n" +
 	"\x03ttl\x18\b \x01(\v2\x19.google.protobuf.DurationR\x03ttl\x12\x12\n" +
-	"\x04node\x18\t \x01(\tR\x04node\"\xbf\x02\n" +
+	"\x04node\x18\t \x01(\tR\x04node\"\xdd\x02\n" +
 	"\x0fServiceInstance\x12,\n" +
 	"\x04node\x18\x01 \x01(\v2\x18.konsul.registry.v1.NodeR\x04node\x125\n" +
 	"\aservice\x18\x02 \x01(\v2\x1b.konsul.registry.v1.ServiceR\aservice\x121\n" +
@@ -3096,7 +3167,8 @@ const file_konsul_registry_v1_catalog_proto_rawDesc = "" +
 	"datacenter\x18\x05 \x01(\tR\n" +
 	"datacenter\x12:\n" +
 	"\vnode_checks\x18\x06 \x03(\v2\x19.konsul.registry.v1.CheckR\n" +
-	"nodeChecks\"\xe8\x01\n" +
+	"nodeChecks\x12\x1c\n" +
+	"\tunchecked\x18\a \x01(\bR\tunchecked\"\x82\x02\n" +
 	"\x0fRegisterRequest\x12,\n" +
 	"\x04node\x18\x01 \x01(\v2\x18.konsul.registry.v1.NodeR\x04node\x125\n" +
 	"\aservice\x18\x02 \x01(\v2\x1b.konsul.registry.v1.ServiceR\aservice\x121\n" +
@@ -3105,10 +3177,12 @@ const file_konsul_registry_v1_catalog_proto_rawDesc = "" +
 	"datacenter\x18\x04 \x01(\tR\n" +
 	"datacenter\x12\x1d\n" +
 	"\n" +
-	"request_id\x18\x05 \x01(\tR\trequestId\"|\n" +
+	"request_id\x18\x05 \x01(\tR\trequestId\x12\x18\n" +
+	"\areplace\x18\x06 \x01(\bR\areplace\"\xa3\x01\n" +
 	"\x10RegisterResponse\x121\n" +
 	"\x04meta\x18\x01 \x01(\v2\x1d.konsul.registry.v1.WriteMetaR\x04meta\x125\n" +
-	"\aservice\x18\x02 \x01(\v2\x1b.konsul.registry.v1.ServiceR\aservice\"q\n" +
+	"\aservice\x18\x02 \x01(\v2\x1b.konsul.registry.v1.ServiceR\aservice\x12%\n" +
+	"\x0eremoved_checks\x18\x03 \x03(\tR\rremovedChecks\"q\n" +
 	"\x11DeregisterRequest\x12\x1d\n" +
 	"\n" +
 	"service_id\x18\x01 \x01(\tR\tserviceId\x12\x1e\n" +
@@ -3137,12 +3211,13 @@ const file_konsul_registry_v1_catalog_proto_rawDesc = "" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\x1a;\n" +
 	"\rNodeMetaEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"p\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x8e\x01\n" +
 	"\x0eServiceSummary\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
 	"\x04tags\x18\x02 \x03(\tR\x04tags\x12\x1c\n" +
 	"\tinstances\x18\x03 \x01(\rR\tinstances\x12\x18\n" +
-	"\apassing\x18\x04 \x01(\rR\apassing\"\x89\x01\n" +
+	"\apassing\x18\x04 \x01(\rR\apassing\x12\x1c\n" +
+	"\tunchecked\x18\x05 \x01(\rR\tunchecked\"\x89\x01\n" +
 	"\x14ListServicesResponse\x12>\n" +
 	"\bservices\x18\x01 \x03(\v2\".konsul.registry.v1.ServiceSummaryR\bservices\x121\n" +
 	"\x04meta\x18\x02 \x01(\v2\x1d.konsul.registry.v1.QueryMetaR\x04meta\"\xa0\x03\n" +
@@ -3206,7 +3281,7 @@ const file_konsul_registry_v1_catalog_proto_rawDesc = "" +
 	"\x04meta\x18\x01 \x01(\v2\x1d.konsul.registry.v1.WriteMetaR\x04meta\"\x7f\n" +
 	"\x13ServiceRegistration\x125\n" +
 	"\aservice\x18\x01 \x01(\v2\x1b.konsul.registry.v1.ServiceR\aservice\x121\n" +
-	"\x06checks\x18\x02 \x03(\v2\x19.konsul.registry.v1.CheckR\x06checks\"\xfa\x01\n" +
+	"\x06checks\x18\x02 \x03(\v2\x19.konsul.registry.v1.CheckR\x06checks\"\x94\x02\n" +
 	"\x13RegisterNodeRequest\x12,\n" +
 	"\x04node\x18\x01 \x01(\v2\x18.konsul.registry.v1.NodeR\x04node\x12C\n" +
 	"\bservices\x18\x02 \x03(\v2'.konsul.registry.v1.ServiceRegistrationR\bservices\x121\n" +
@@ -3215,7 +3290,8 @@ const file_konsul_registry_v1_catalog_proto_rawDesc = "" +
 	"datacenter\x18\x04 \x01(\tR\n" +
 	"datacenter\x12\x1d\n" +
 	"\n" +
-	"request_id\x18\x05 \x01(\tR\trequestId\"I\n" +
+	"request_id\x18\x05 \x01(\tR\trequestId\x12\x18\n" +
+	"\areplace\x18\x06 \x01(\bR\areplace\"I\n" +
 	"\x14RegisterNodeResponse\x121\n" +
 	"\x04meta\x18\x01 \x01(\v2\x1d.konsul.registry.v1.WriteMetaR\x04meta\"j\n" +
 	"\x15DeregisterNodeRequest\x12\x12\n" +

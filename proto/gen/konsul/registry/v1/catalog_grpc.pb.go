@@ -43,12 +43,13 @@ const (
 //
 // CatalogService knows which service instances run where and whether they are healthy.
 type CatalogServiceClient interface {
-	// Register creates or replaces a service instance, its node and its checks in one commit.
+	// Register creates or updates a service instance, its node and its checks in one commit. An id belongs to who registered
+	// it: AlreadyExists when the instance is another node's, service's or owner's, unless the request says to replace it.
 	Register(ctx context.Context, in *RegisterRequest, opts ...grpc.CallOption) (*RegisterResponse, error)
 	// Deregister removes an instance with its checks. NotFound when it is not there.
 	Deregister(ctx context.Context, in *DeregisterRequest, opts ...grpc.CallOption) (*DeregisterResponse, error)
-	// RegisterNode creates or replaces a node with many instances and their checks in one commit. Instances that it does not
-	// name stay as they are.
+	// RegisterNode creates or updates a node with many instances and their checks in one commit. Instances that it does not
+	// name stay as they are; those it names are taken from nobody, as in Register.
 	RegisterNode(ctx context.Context, in *RegisterNodeRequest, opts ...grpc.CallOption) (*RegisterNodeResponse, error)
 	// DeregisterNode removes a node with its instances and all their checks. NotFound when it is not there.
 	DeregisterNode(ctx context.Context, in *DeregisterNodeRequest, opts ...grpc.CallOption) (*DeregisterNodeResponse, error)
@@ -254,12 +255,13 @@ func (c *catalogServiceClient) GetFailoverPolicy(ctx context.Context, in *GetFai
 //
 // CatalogService knows which service instances run where and whether they are healthy.
 type CatalogServiceServer interface {
-	// Register creates or replaces a service instance, its node and its checks in one commit.
+	// Register creates or updates a service instance, its node and its checks in one commit. An id belongs to who registered
+	// it: AlreadyExists when the instance is another node's, service's or owner's, unless the request says to replace it.
 	Register(context.Context, *RegisterRequest) (*RegisterResponse, error)
 	// Deregister removes an instance with its checks. NotFound when it is not there.
 	Deregister(context.Context, *DeregisterRequest) (*DeregisterResponse, error)
-	// RegisterNode creates or replaces a node with many instances and their checks in one commit. Instances that it does not
-	// name stay as they are.
+	// RegisterNode creates or updates a node with many instances and their checks in one commit. Instances that it does not
+	// name stay as they are; those it names are taken from nobody, as in Register.
 	RegisterNode(context.Context, *RegisterNodeRequest) (*RegisterNodeResponse, error)
 	// DeregisterNode removes a node with its instances and all their checks. NotFound when it is not there.
 	DeregisterNode(context.Context, *DeregisterNodeRequest) (*DeregisterNodeResponse, error)

@@ -53,6 +53,16 @@ func (m *Node) MarshalToSizedBufferVT(dAtA []byte) (int, error) {
 		i -= len(m.unknownFields)
 		copy(dAtA[i:], m.unknownFields)
 	}
+	if m.Implicit {
+		i--
+		if m.Implicit {
+			dAtA[i] = 1
+		} else {
+			dAtA[i] = 0
+		}
+		i--
+		dAtA[i] = 0x38
+	}
 	if m.LivenessTtl != nil {
 		size, err := (*durationpb.Duration)(m.LivenessTtl).MarshalToSizedBufferVT(dAtA[:i])
 		if err != nil {
@@ -181,6 +191,13 @@ func (m *Service) MarshalToSizedBufferVT(dAtA []byte) (int, error) {
 	if m.unknownFields != nil {
 		i -= len(m.unknownFields)
 		copy(dAtA[i:], m.unknownFields)
+	}
+	if len(m.RegisteredBy) > 0 {
+		i -= len(m.RegisteredBy)
+		copy(dAtA[i:], m.RegisteredBy)
+		i = protohelpers.EncodeVarint(dAtA, i, uint64(len(m.RegisteredBy)))
+		i--
+		dAtA[i] = 0x5a
 	}
 	if m.Weights != nil {
 		size, err := m.Weights.MarshalToSizedBufferVT(dAtA[:i])
@@ -394,6 +411,16 @@ func (m *ServiceInstance) MarshalToSizedBufferVT(dAtA []byte) (int, error) {
 		i -= len(m.unknownFields)
 		copy(dAtA[i:], m.unknownFields)
 	}
+	if m.Unchecked {
+		i--
+		if m.Unchecked {
+			dAtA[i] = 1
+		} else {
+			dAtA[i] = 0
+		}
+		i--
+		dAtA[i] = 0x38
+	}
 	if len(m.NodeChecks) > 0 {
 		for iNdEx := len(m.NodeChecks) - 1; iNdEx >= 0; iNdEx-- {
 			size, err := m.NodeChecks[iNdEx].MarshalToSizedBufferVT(dAtA[:i])
@@ -483,6 +510,16 @@ func (m *RegisterRequest) MarshalToSizedBufferVT(dAtA []byte) (int, error) {
 		i -= len(m.unknownFields)
 		copy(dAtA[i:], m.unknownFields)
 	}
+	if m.Replace {
+		i--
+		if m.Replace {
+			dAtA[i] = 1
+		} else {
+			dAtA[i] = 0
+		}
+		i--
+		dAtA[i] = 0x30
+	}
 	if len(m.RequestId) > 0 {
 		i -= len(m.RequestId)
 		copy(dAtA[i:], m.RequestId)
@@ -561,6 +598,15 @@ func (m *RegisterResponse) MarshalToSizedBufferVT(dAtA []byte) (int, error) {
 	if m.unknownFields != nil {
 		i -= len(m.unknownFields)
 		copy(dAtA[i:], m.unknownFields)
+	}
+	if len(m.RemovedChecks) > 0 {
+		for iNdEx := len(m.RemovedChecks) - 1; iNdEx >= 0; iNdEx-- {
+			i -= len(m.RemovedChecks[iNdEx])
+			copy(dAtA[i:], m.RemovedChecks[iNdEx])
+			i = protohelpers.EncodeVarint(dAtA, i, uint64(len(m.RemovedChecks[iNdEx])))
+			i--
+			dAtA[i] = 0x1a
+		}
 	}
 	if m.Service != nil {
 		size, err := m.Service.MarshalToSizedBufferVT(dAtA[:i])
@@ -853,6 +899,11 @@ func (m *ServiceSummary) MarshalToSizedBufferVT(dAtA []byte) (int, error) {
 	if m.unknownFields != nil {
 		i -= len(m.unknownFields)
 		copy(dAtA[i:], m.unknownFields)
+	}
+	if m.Unchecked != 0 {
+		i = protohelpers.EncodeVarint(dAtA, i, uint64(m.Unchecked))
+		i--
+		dAtA[i] = 0x28
 	}
 	if m.Passing != 0 {
 		i = protohelpers.EncodeVarint(dAtA, i, uint64(m.Passing))
@@ -1573,6 +1624,16 @@ func (m *RegisterNodeRequest) MarshalToSizedBufferVT(dAtA []byte) (int, error) {
 	if m.unknownFields != nil {
 		i -= len(m.unknownFields)
 		copy(dAtA[i:], m.unknownFields)
+	}
+	if m.Replace {
+		i--
+		if m.Replace {
+			dAtA[i] = 1
+		} else {
+			dAtA[i] = 0
+		}
+		i--
+		dAtA[i] = 0x30
 	}
 	if len(m.RequestId) > 0 {
 		i -= len(m.RequestId)
@@ -2939,6 +3000,9 @@ func (m *Node) SizeVT() (n int) {
 		l = (*durationpb.Duration)(m.LivenessTtl).SizeVT()
 		n += 1 + l + protohelpers.SizeOfVarint(uint64(l))
 	}
+	if m.Implicit {
+		n += 2
+	}
 	n += len(m.unknownFields)
 	return n
 }
@@ -3006,6 +3070,10 @@ func (m *Service) SizeVT() (n int) {
 	}
 	if m.Weights != nil {
 		l = m.Weights.SizeVT()
+		n += 1 + l + protohelpers.SizeOfVarint(uint64(l))
+	}
+	l = len(m.RegisteredBy)
+	if l > 0 {
 		n += 1 + l + protohelpers.SizeOfVarint(uint64(l))
 	}
 	n += len(m.unknownFields)
@@ -3089,6 +3157,9 @@ func (m *ServiceInstance) SizeVT() (n int) {
 			n += 1 + l + protohelpers.SizeOfVarint(uint64(l))
 		}
 	}
+	if m.Unchecked {
+		n += 2
+	}
 	n += len(m.unknownFields)
 	return n
 }
@@ -3121,6 +3192,9 @@ func (m *RegisterRequest) SizeVT() (n int) {
 	if l > 0 {
 		n += 1 + l + protohelpers.SizeOfVarint(uint64(l))
 	}
+	if m.Replace {
+		n += 2
+	}
 	n += len(m.unknownFields)
 	return n
 }
@@ -3138,6 +3212,12 @@ func (m *RegisterResponse) SizeVT() (n int) {
 	if m.Service != nil {
 		l = m.Service.SizeVT()
 		n += 1 + l + protohelpers.SizeOfVarint(uint64(l))
+	}
+	if len(m.RemovedChecks) > 0 {
+		for _, s := range m.RemovedChecks {
+			l = len(s)
+			n += 1 + l + protohelpers.SizeOfVarint(uint64(l))
+		}
 	}
 	n += len(m.unknownFields)
 	return n
@@ -3260,6 +3340,9 @@ func (m *ServiceSummary) SizeVT() (n int) {
 	}
 	if m.Passing != 0 {
 		n += 1 + protohelpers.SizeOfVarint(uint64(m.Passing))
+	}
+	if m.Unchecked != 0 {
+		n += 1 + protohelpers.SizeOfVarint(uint64(m.Unchecked))
 	}
 	n += len(m.unknownFields)
 	return n
@@ -3554,6 +3637,9 @@ func (m *RegisterNodeRequest) SizeVT() (n int) {
 	l = len(m.RequestId)
 	if l > 0 {
 		n += 1 + l + protohelpers.SizeOfVarint(uint64(l))
+	}
+	if m.Replace {
+		n += 2
 	}
 	n += len(m.unknownFields)
 	return n
@@ -4365,6 +4451,26 @@ func (m *Node) UnmarshalVTUnsafe(dAtA []byte) error {
 				return err
 			}
 			iNdEx = postIndex
+		case 7:
+			if wireType != 0 {
+				return fmt.Errorf("proto: wrong wireType = %d for field Implicit", wireType)
+			}
+			var v int
+			for shift := uint(0); ; shift += 7 {
+				if shift >= 64 {
+					return protohelpers.ErrIntOverflow
+				}
+				if iNdEx >= l {
+					return io.ErrUnexpectedEOF
+				}
+				b := dAtA[iNdEx]
+				iNdEx++
+				v |= int(b&0x7F) << shift
+				if b < 0x80 {
+					break
+				}
+			}
+			m.Implicit = bool(v != 0)
 		default:
 			iNdEx = preIndex
 			skippy, err := protohelpers.Skip(dAtA[iNdEx:])
@@ -4912,6 +5018,42 @@ func (m *Service) UnmarshalVTUnsafe(dAtA []byte) error {
 			if err := m.Weights.UnmarshalVTUnsafe(dAtA[iNdEx:postIndex]); err != nil {
 				return err
 			}
+			iNdEx = postIndex
+		case 11:
+			if wireType != 2 {
+				return fmt.Errorf("proto: wrong wireType = %d for field RegisteredBy", wireType)
+			}
+			var stringLen uint64
+			for shift := uint(0); ; shift += 7 {
+				if shift >= 64 {
+					return protohelpers.ErrIntOverflow
+				}
+				if iNdEx >= l {
+					return io.ErrUnexpectedEOF
+				}
+				b := dAtA[iNdEx]
+				iNdEx++
+				stringLen |= uint64(b&0x7F) << shift
+				if b < 0x80 {
+					break
+				}
+			}
+			intStringLen := int(stringLen)
+			if intStringLen < 0 {
+				return protohelpers.ErrInvalidLength
+			}
+			postIndex := iNdEx + intStringLen
+			if postIndex < 0 {
+				return protohelpers.ErrInvalidLength
+			}
+			if postIndex > l {
+				return io.ErrUnexpectedEOF
+			}
+			var stringValue string
+			if intStringLen > 0 {
+				stringValue = unsafe.String(&dAtA[iNdEx], intStringLen)
+			}
+			m.RegisteredBy = stringValue
 			iNdEx = postIndex
 		default:
 			iNdEx = preIndex
@@ -5500,6 +5642,26 @@ func (m *ServiceInstance) UnmarshalVTUnsafe(dAtA []byte) error {
 				return err
 			}
 			iNdEx = postIndex
+		case 7:
+			if wireType != 0 {
+				return fmt.Errorf("proto: wrong wireType = %d for field Unchecked", wireType)
+			}
+			var v int
+			for shift := uint(0); ; shift += 7 {
+				if shift >= 64 {
+					return protohelpers.ErrIntOverflow
+				}
+				if iNdEx >= l {
+					return io.ErrUnexpectedEOF
+				}
+				b := dAtA[iNdEx]
+				iNdEx++
+				v |= int(b&0x7F) << shift
+				if b < 0x80 {
+					break
+				}
+			}
+			m.Unchecked = bool(v != 0)
 		default:
 			iNdEx = preIndex
 			skippy, err := protohelpers.Skip(dAtA[iNdEx:])
@@ -5729,6 +5891,26 @@ func (m *RegisterRequest) UnmarshalVTUnsafe(dAtA []byte) error {
 			}
 			m.RequestId = stringValue
 			iNdEx = postIndex
+		case 6:
+			if wireType != 0 {
+				return fmt.Errorf("proto: wrong wireType = %d for field Replace", wireType)
+			}
+			var v int
+			for shift := uint(0); ; shift += 7 {
+				if shift >= 64 {
+					return protohelpers.ErrIntOverflow
+				}
+				if iNdEx >= l {
+					return io.ErrUnexpectedEOF
+				}
+				b := dAtA[iNdEx]
+				iNdEx++
+				v |= int(b&0x7F) << shift
+				if b < 0x80 {
+					break
+				}
+			}
+			m.Replace = bool(v != 0)
 		default:
 			iNdEx = preIndex
 			skippy, err := protohelpers.Skip(dAtA[iNdEx:])
@@ -5851,6 +6033,42 @@ func (m *RegisterResponse) UnmarshalVTUnsafe(dAtA []byte) error {
 			if err := m.Service.UnmarshalVTUnsafe(dAtA[iNdEx:postIndex]); err != nil {
 				return err
 			}
+			iNdEx = postIndex
+		case 3:
+			if wireType != 2 {
+				return fmt.Errorf("proto: wrong wireType = %d for field RemovedChecks", wireType)
+			}
+			var stringLen uint64
+			for shift := uint(0); ; shift += 7 {
+				if shift >= 64 {
+					return protohelpers.ErrIntOverflow
+				}
+				if iNdEx >= l {
+					return io.ErrUnexpectedEOF
+				}
+				b := dAtA[iNdEx]
+				iNdEx++
+				stringLen |= uint64(b&0x7F) << shift
+				if b < 0x80 {
+					break
+				}
+			}
+			intStringLen := int(stringLen)
+			if intStringLen < 0 {
+				return protohelpers.ErrInvalidLength
+			}
+			postIndex := iNdEx + intStringLen
+			if postIndex < 0 {
+				return protohelpers.ErrInvalidLength
+			}
+			if postIndex > l {
+				return io.ErrUnexpectedEOF
+			}
+			var stringValue string
+			if intStringLen > 0 {
+				stringValue = unsafe.String(&dAtA[iNdEx], intStringLen)
+			}
+			m.RemovedChecks = append(m.RemovedChecks, stringValue)
 			iNdEx = postIndex
 		default:
 			iNdEx = preIndex
@@ -6846,6 +7064,25 @@ func (m *ServiceSummary) UnmarshalVTUnsafe(dAtA []byte) error {
 				b := dAtA[iNdEx]
 				iNdEx++
 				m.Passing |= uint32(b&0x7F) << shift
+				if b < 0x80 {
+					break
+				}
+			}
+		case 5:
+			if wireType != 0 {
+				return fmt.Errorf("proto: wrong wireType = %d for field Unchecked", wireType)
+			}
+			m.Unchecked = 0
+			for shift := uint(0); ; shift += 7 {
+				if shift >= 64 {
+					return protohelpers.ErrIntOverflow
+				}
+				if iNdEx >= l {
+					return io.ErrUnexpectedEOF
+				}
+				b := dAtA[iNdEx]
+				iNdEx++
+				m.Unchecked |= uint32(b&0x7F) << shift
 				if b < 0x80 {
 					break
 				}
@@ -9086,6 +9323,26 @@ func (m *RegisterNodeRequest) UnmarshalVTUnsafe(dAtA []byte) error {
 			}
 			m.RequestId = stringValue
 			iNdEx = postIndex
+		case 6:
+			if wireType != 0 {
+				return fmt.Errorf("proto: wrong wireType = %d for field Replace", wireType)
+			}
+			var v int
+			for shift := uint(0); ; shift += 7 {
+				if shift >= 64 {
+					return protohelpers.ErrIntOverflow
+				}
+				if iNdEx >= l {
+					return io.ErrUnexpectedEOF
+				}
+				b := dAtA[iNdEx]
+				iNdEx++
+				v |= int(b&0x7F) << shift
+				if b < 0x80 {
+					break
+				}
+			}
+			m.Replace = bool(v != 0)
 		default:
 			iNdEx = preIndex
 			skippy, err := protohelpers.Skip(dAtA[iNdEx:])
