@@ -6,11 +6,16 @@ import (
 	"net"
 	"net/url"
 	"os"
+	"path/filepath"
 	"regexp"
 	"strconv"
+	"strings"
 	"time"
 
+	"go.yaml.in/yaml/v3"
+
 	"konsul.dev/pkg/fault"
+	"konsul.dev/pkg/host"
 )
 
 // Defaults and limits of checks.
@@ -79,37 +84,83 @@ type Target struct {
 	Targets uint32
 }
 
-// Load reads the definition in a file. Problems of its content are InvalidArgument faults.
+// IsDefinition reports whether a file of this name is one that definitions are written in, be it that they cannot be
+// read yet.
+func IsDefinition(name string) bool {
+	switch extension(name) {
+	case ".yaml", ".yml", ".json", ".hcl":
+		return true
+	}
+	return false
+}
+
+func extension(name string) string { return strings.ToLower(filepath.Ext(name)) }
+
+// Load reads the one definition in a file. Problems of its content are InvalidArgument faults.
 func Load(path string) (*Definition, error) {
 	data, err := os.ReadFile(path)
 	if err != nil {
 		return nil, fmt.Errorf("read service definition: %w", err)
 	}
-	definition, err := Parse(data)
+	definitions, err := ParseFile(path, data)
+	if err == nil && len(definitions) > 1 {
+		err = fault.Invalid("services", "are %d; one is taken here", len(definitions)).
+			WithRemedy("write each into a file of its own, or give the file to the node's agent (services_dir)")
+	}
 	if err != nil {
 		return nil, fmt.Errorf("service definition %s: %w", path, err)
 	}
-	return definition, nil
+	return definitions[0], nil
 }
 
-// Parse reads a definition: a YAML document with the one key `service`. It fills the defaults and
-// reports every problem at once.
-func Parse(data []byte) (*Definition, error) {
-	p := &problems{}
-	root, ok := p.document(data)
-	if !ok {
-		return nil, p.err()
+// ParseFile is Parse of a file of some name, which says what it is written in.
+func ParseFile(name string, data []byte) ([]*Definition, error) {
+	if extension(name) == ".hcl" {
+		return nil, fault.Invalid("", "HCL is not read yet").WithRemedy("write the definition as YAML or JSON, with the key `service` or `services`")
 	}
-	definition := &Definition{}
-	if service, ok := root.fields("service")["service"]; ok {
-		service.definition(definition)
-	} else {
-		p.add("service", "is missing").remedy("write `service:` with at least a name below it")
+	return Parse(data)
+}
+
+// Parse reads the definitions in YAML or JSON: documents with the one key `service`, or `services` with a list. It fills
+// the defaults and reports every problem at once. There is at least one definition, and their ids are different.
+func Parse(data []byte) ([]*Definition, error) {
+	p := &problems{}
+	var definitions []*Definition
+	seen := map[string]bool{}
+	add := func(service value) {
+		d := &Definition{}
+		service.definition(d)
+		if seen[d.ID] && d.ID != "" {
+			p.add(service.path+".id", "%q is the id of an earlier service in the file", d.ID).remedy("give each instance of the datacenter an id of its own")
+		}
+		seen[d.ID] = true
+		definitions = append(definitions, d)
+	}
+	for _, root := range p.documents(data) {
+		fields := root.fields("service", "services")
+		service, one := fields["service"]
+		list, many := fields["services"]
+		switch {
+		case one && many:
+			p.add(list.path, "is there beside service").remedy("keep one of them")
+		case one:
+			add(service)
+		case many:
+			items := list.items()
+			if list.node.Kind == yaml.SequenceNode && len(items) == 0 {
+				p.add(list.path, "is empty").remedy("write a service with at least a name into it")
+			}
+			for _, item := range items {
+				add(item)
+			}
+		default:
+			p.add(root.prefix+"service", "is missing").remedy("write `service:` with at least a name below it")
+		}
 	}
 	if err := p.err(); err != nil {
 		return nil, err
 	}
-	return definition, nil
+	return definitions, nil
 }
 
 func (v value) definition(d *Definition) {
@@ -236,7 +287,6 @@ var (
 	label      = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`)
 	identifier = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9._:-]{0,126}[A-Za-z0-9])?$`)
 	text       = regexp.MustCompile(`^[^\pC]{1,128}$`)
-	hostname   = regexp.MustCompile(`^[A-Za-z0-9_]([A-Za-z0-9_.-]{0,251}[A-Za-z0-9_])?$`)
 )
 
 const (
@@ -246,10 +296,11 @@ const (
 
 func (v value) host() string {
 	s := v.string()
-	if net.ParseIP(s) == nil && !hostname.MatchString(s) {
-		v.problems.add(v.path, "%q is no host name or IP address", s).remedy("write the host alone; the port has its own key")
+	canonical, err := host.Parse(s)
+	if err != nil {
+		v.problems.add(v.path, "%q %v", s, err).remedy("write a host name or an IP address alone; the port has its own key")
 	}
-	return s
+	return canonical
 }
 
 func (v value) hostPort() string {

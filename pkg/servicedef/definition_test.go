@@ -38,7 +38,7 @@ service:
 func TestEveryKeyIsRead(t *testing.T) {
 	got, err := servicedef.Parse([]byte(full))
 	require.NoError(t, err)
-	require.Equal(t, &servicedef.Definition{
+	require.Equal(t, []*servicedef.Definition{{
 		Name: "payment-api", ID: "payment-api-1", Datacenter: "us-east", Address: "127.0.0.1", Port: 8080,
 		Tags: []string{"v1", "2"}, Meta: map[string]string{"team": "payments", "build": "17"},
 		Checks: []servicedef.Check{
@@ -47,7 +47,7 @@ func TestEveryKeyIsRead(t *testing.T) {
 			{ID: "ttl", TTL: 30 * time.Second},
 		},
 		Failover: []servicedef.Target{{Datacenter: "us-west", Targets: 3}, {Datacenter: "eu-central"}},
-	}, got)
+	}}, got)
 }
 
 func TestTheADRsDefinitionIsRead(t *testing.T) {
@@ -63,14 +63,14 @@ service:
       targets: 2
 `))
 	require.NoError(t, err)
-	require.Equal(t, "payment-api", got.ID, "the id defaults to the name")
-	require.Equal(t, []servicedef.Target{{Datacenter: "us-west", Targets: 3}, {Datacenter: "eu-central", Targets: 2}}, got.Failover)
+	require.Equal(t, "payment-api", got[0].ID, "the id defaults to the name")
+	require.Equal(t, []servicedef.Target{{Datacenter: "us-west", Targets: 3}, {Datacenter: "eu-central", Targets: 2}}, got[0].Failover)
 }
 
 func TestTimeoutDoesNotOutlastTheIntervalByDefault(t *testing.T) {
 	got, err := servicedef.Parse([]byte("service: {name: a, checks: [{tcp: 'x:1', interval: 1s}]}"))
 	require.NoError(t, err)
-	require.Equal(t, time.Second, got.Checks[0].Timeout)
+	require.Equal(t, time.Second, got[0].Checks[0].Timeout)
 }
 
 func TestProblemsNameTheirPlace(t *testing.T) {
@@ -79,7 +79,15 @@ func TestProblemsNameTheirPlace(t *testing.T) {
 		"comment only":        {"# nothing\n", ""},
 		"no yaml":             {"service: [", ""},
 		"no mapping":          {"- a", ""},
-		"two documents":       {"service: {name: a}\n---\nservice: {name: b}", ""},
+		"second document":     {"service: {name: a}\n---\nservice: {name: b, prot: 1}", "document 2: service.prot"},
+		"second is a list":    {"service: {name: a}\n---\n[b]", ""},
+		"second in a list":    {"services: [{name: a}, {name: b, prot: 1}]", "services[1].prot"},
+		"an id twice":         {"services: [{name: a}, {name: a}]", "services[1].id"},
+		"id of a document":    {"service: {name: a}\n---\nservice: {name: a}", "document 2: service.id"},
+		"empty list":          {"services: []", "services"},
+		"list is a mapping":   {"services: {name: a}", "services"},
+		"no IPv4 address":     {"service: {name: a, address: 256.256.256.256}", "service.address"},
+		"every address":       {"service: {name: a, address: 0.0.0.0}", "service.address"},
 		"no service":          {"{}", "service"},
 		"foreign root key":    {"service: {name: a}\nservices: {}", "services"},
 		"service is a list":   {"service: [a]", "service"},
@@ -158,21 +166,70 @@ func FuzzParse(f *testing.F) {
 	f.Add([]byte("? [a]\n: b"))
 	f.Add([]byte("service: !!binary aGk="))
 	f.Fuzz(func(t *testing.T, data []byte) {
-		d, err := servicedef.Parse(data)
+		definitions, err := servicedef.Parse(data)
 		if err != nil {
 			require.Equal(t, fault.InvalidArgument, fault.CodeOf(err))
 			return
 		}
-		require.NotEmpty(t, d.Name)
-		require.NotEmpty(t, d.ID)
-		for _, c := range d.Checks {
-			require.NotEmpty(t, c.ID)
-			if c.Kind() == "ttl" {
-				require.GreaterOrEqual(t, c.TTL, servicedef.MinDuration)
-			} else {
-				require.GreaterOrEqual(t, c.Interval, servicedef.MinDuration)
-				require.GreaterOrEqual(t, c.Timeout, servicedef.MinDuration)
-			}
+		require.NotEmpty(t, definitions)
+		for _, d := range definitions {
+			sound(t, d)
 		}
 	})
+}
+
+func sound(t *testing.T, d *servicedef.Definition) {
+	t.Helper()
+	require.NotEmpty(t, d.Name)
+	require.NotEmpty(t, d.ID)
+	for _, c := range d.Checks {
+		require.NotEmpty(t, c.ID)
+		if c.Kind() == "ttl" {
+			require.GreaterOrEqual(t, c.TTL, servicedef.MinDuration)
+		} else {
+			require.GreaterOrEqual(t, c.Interval, servicedef.MinDuration)
+			require.GreaterOrEqual(t, c.Timeout, servicedef.MinDuration)
+		}
+	}
+}
+
+func TestSeveralServicesAreReadFromOneFile(t *testing.T) {
+	for name, text := range map[string]string{
+		"list":             "services: [{name: a}, {name: b}]",
+		"documents":        "service: {name: a}\n---\nservice: {name: b}\n",
+		"an empty one":     "---\nservice: {name: a}\n---\n---\nservice: {name: b}\n---\n",
+		"list and service": "services: [{name: a}]\n---\nservice: {name: b}",
+		"JSON with tabs":   "{\n\t\"services\": [\n\t\t{\"name\": \"a\"},\r\n\t\t{\"name\": \"b\", \"port\": 80}\n\t]\n}\n",
+	} {
+		t.Run(name, func(t *testing.T) {
+			got, err := servicedef.Parse([]byte(text))
+			require.NoError(t, err)
+			require.Len(t, got, 2)
+			require.Equal(t, "a", got[0].ID)
+			require.Equal(t, "b", got[1].ID)
+		})
+	}
+}
+
+func TestAFileOfSeveralIsNoOneDefinition(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "all.json")
+	require.NoError(t, os.WriteFile(path, []byte(`{"services": [{"name": "a"}, {"name": "b"}]}`), 0o600))
+	_, err := servicedef.Load(path)
+	f, _ := fault.As(err)
+	require.Equal(t, "services", f.Field())
+}
+
+func TestHCLSaysThatItIsNotReadYet(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "web.hcl")
+	require.NoError(t, os.WriteFile(path, []byte(`service { name = "web" }`), 0o600))
+	_, err := servicedef.Load(path)
+	f, _ := fault.As(err)
+	require.Contains(t, f.Message(), "HCL")
+	require.Contains(t, f.Remedy(), "YAML")
+}
+
+func TestAddressesGetTheirOneForm(t *testing.T) {
+	got, err := servicedef.Parse([]byte("service: {name: a, address: '2001:DB8:0::1'}"))
+	require.NoError(t, err)
+	require.Equal(t, "2001:db8::1", got[0].Address)
 }

@@ -42,42 +42,50 @@ func (p *problems) err() error {
 
 // value is a node of the document with its place. The zero value is an absent node: it has no items.
 type value struct {
-	path     string
+	path string
+	// prefix stands in front of the paths of a document's root.
+	prefix   string
 	node     *yaml.Node
 	problems *problems
 }
 
-// document answers the root mapping of the one document in data.
-func (p *problems) document(data []byte) (value, bool) {
-	const help = "see the service definition format: a mapping with the one key `service`"
+// documents returns the root mappings of the documents in data. Empty ones, such as what stands behind a last `---`, do
+// not count unless there is no other.
+func (p *problems) documents(data []byte) []value {
+	const help = "see the service definition format: a mapping with the one key `service`, or `services` with a list"
 	if len(data) > MaxSize {
-		p.add("", "the definition has %d bytes, more than %d", len(data), MaxSize).remedy("one file describes one service")
-		return value{}, false
+		p.add("", "the definition has %d bytes, more than %d", len(data), MaxSize).remedy("write the services into several files")
+		return nil
 	}
-	var doc yaml.Node
+	var roots []value
 	decoder := yaml.NewDecoder(bytes.NewReader(data))
-	switch err := decoder.Decode(&doc); {
-	case errors.Is(err, io.EOF):
+	for number := 1; ; number++ {
+		var doc yaml.Node
+		err := decoder.Decode(&doc)
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			p.add("", "no YAML: %s", strings.TrimPrefix(err.Error(), "yaml: ")).remedy(help)
+			return nil
+		}
+		if doc.Kind != yaml.DocumentNode || len(doc.Content) != 1 || doc.Content[0].Tag == "!!null" {
+			continue
+		}
+		root := value{node: doc.Content[0], problems: p}
+		if number > 1 {
+			root.prefix = fmt.Sprintf("document %d: ", number)
+		}
+		if root.node.Kind != yaml.MappingNode {
+			p.add("", "%sno mapping", root.prefix).remedy(help)
+			return nil
+		}
+		roots = append(roots, root)
+	}
+	if len(roots) == 0 {
 		p.add("", "the definition is empty").remedy(help)
-		return value{}, false
-	case err != nil:
-		p.add("", "no YAML: %s", strings.TrimPrefix(err.Error(), "yaml: ")).remedy(help)
-		return value{}, false
 	}
-	if err := decoder.Decode(new(yaml.Node)); !errors.Is(err, io.EOF) {
-		p.add("", "more than one document").remedy("write one service per file")
-		return value{}, false
-	}
-	if doc.Kind != yaml.DocumentNode || len(doc.Content) != 1 {
-		p.add("", "the definition is empty").remedy(help)
-		return value{}, false
-	}
-	root := value{node: doc.Content[0], problems: p}
-	if root.node.Kind != yaml.MappingNode {
-		p.add("", "no mapping").remedy(help)
-		return value{}, false
-	}
-	return root, true
+	return roots
 }
 
 func (v value) isMap() bool {
@@ -112,7 +120,7 @@ func (v value) pairs(visit func(key string, field value)) {
 			v.problems.add(v.path, "line %d: a key must be a plain word", key.Line)
 			continue
 		}
-		field := value{path: strings.TrimPrefix(v.path+"."+key.Value, "."), node: v.node.Content[i+1], problems: v.problems}
+		field := value{path: v.prefix + strings.TrimPrefix(v.path+"."+key.Value, "."), node: v.node.Content[i+1], problems: v.problems}
 		if seen[key.Value] {
 			v.problems.add(field.path, "written twice (line %d)", key.Line).remedy("keep one of them")
 			continue

@@ -6,10 +6,12 @@ import (
 	"io/fs"
 	"net"
 	"os"
+	"strings"
 	"time"
 
 	"konsul.dev/pkg/config"
 	"konsul.dev/pkg/fault"
+	"konsul.dev/pkg/host"
 	"konsul.dev/services/agent/internal/definitions"
 )
 
@@ -23,7 +25,8 @@ type Config struct {
 type Settings struct {
 	// Listen is where the local API is served, host:port; the default is server.bind_addr with port 8562.
 	Listen string `koanf:"listen"`
-	// ServicesDir holds the service definitions of this node, one *.yaml each; empty: the node has no services.
+	// ServicesDir holds the service definitions of this node, in *.yaml, *.yml and *.json files; any other file is named in
+	// the log. Empty: the node has no services.
 	ServicesDir string `koanf:"services_dir"`
 	// NodeAddress is where other machines reach this node, a host or IP without port. The default is
 	// server.bind_addr or, when that is all interfaces, the node's name.
@@ -115,6 +118,9 @@ func (c *Config) Validate() error {
 	}
 	if _, _, err := net.SplitHostPort(s.NodeAddress); err == nil {
 		errs = append(errs, fault.Invalid("agent.node_address", "%q has a port", s.NodeAddress).WithRemedy("write the host alone; services have ports"))
+	} else if _, err := host.Parse(s.NodeAddress); err != nil {
+		errs = append(errs, fault.Invalid("agent.node_address", "%q %v", s.NodeAddress, err).
+			WithRemedy("write the host name or IP address under which other machines reach this node"))
 	}
 	return errors.Join(errs...)
 }
@@ -127,6 +133,16 @@ func (c *Config) CheckConfig() error {
 		errs = append(errs, inFile(c.Agent.ServicesDir, p))
 	}
 	return errors.Join(errs...)
+}
+
+// ConfigNotes says what --check-config finds that is no mistake.
+func (c *Config) ConfigNotes() []string {
+	set, _, _ := definitions.New(c.folder(), c.Server.Datacenter).Load()
+	if len(set.Ignored) == 0 {
+		return nil
+	}
+	return []string{fmt.Sprintf("agent.services_dir %s: %d not read, as definitions are *.yaml, *.yml and *.json: %s",
+		c.Agent.ServicesDir, len(set.Ignored), strings.Join(someOf(set.Ignored), ", "))}
 }
 
 // inFile names the file in each of a problem's faults.

@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"google.golang.org/grpc/connectivity"
@@ -15,8 +16,9 @@ import (
 // reloader follows the definition files. It belongs to one goroutine at a time.
 type reloader struct {
 	*Service
-	loader *definitions.Loader
-	known  map[string]string // what is wrong, by file
+	loader  *definitions.Loader
+	known   map[string]string // what is wrong, by file
+	ignored []string          // what is in the folder and is not read
 }
 
 func newReloader(s *Service) *reloader {
@@ -41,6 +43,13 @@ func (r *reloader) load(ctx context.Context) {
 	set, problems, changed := r.loader.Load()
 	if changed {
 		r.complain(ctx, problems)
+		if !slices.Equal(r.ignored, set.Ignored) {
+			r.ignored = set.Ignored
+			if len(set.Ignored) > 0 {
+				r.deps.Telemetry.Log.WarnContext(ctx, "files in services_dir are not read: definitions are *.yaml, *.yml and *.json",
+					"files", someOf(set.Ignored), "count", len(set.Ignored))
+			}
+		}
 		r.define(set)
 	}
 }
@@ -59,6 +68,11 @@ func (r *reloader) complain(ctx context.Context, problems []definitions.Problem)
 	}
 	r.metrics.definitionErrors.Set(float64(len(r.known)))
 }
+
+// maxNamed bounds the files that a line names.
+const maxNamed = 20
+
+func someOf(names []string) []string { return names[:min(len(names), maxNamed)] }
 
 func (s *Service) define(set definitions.Set) {
 	s.state.Define(set.Definitions, set.Complete)

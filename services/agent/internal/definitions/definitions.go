@@ -1,7 +1,7 @@
 // Package definitions reads the service definitions of a node from a folder and forgives mistakes.
 //
 // A file that cannot be read or understood is reported, and the last good version of it stays in
-// force. A file that has no good version yet makes the set incomplete: nobody knows which services
+// force. Files that no definition is written in are left alone, and named. A file that has no good version yet makes the set incomplete: nobody knows which services
 // it means, so nothing may be removed on the ground that it is not defined. The same holds when the
 // folder itself cannot be read. A loader belongs to one goroutine.
 package definitions
@@ -12,7 +12,6 @@ import (
 	"fmt"
 	"io/fs"
 	"maps"
-	"path"
 	"slices"
 	"strings"
 
@@ -26,6 +25,8 @@ type Set struct {
 	Definitions []*servicedef.Definition
 	// Complete is false while services may be missing from Definitions because a file cannot be understood.
 	Complete bool
+	// Ignored are the names of what is in the folder and is no file of definitions, in order, without hidden ones.
+	Ignored []string
 }
 
 // Problem is what is wrong with a file, or with the folder when File is ".".
@@ -39,6 +40,7 @@ type Loader struct {
 	files      fs.FS
 	datacenter string
 	known      map[string]file
+	ignored    []string
 	unreadable error
 	loaded     bool
 }
@@ -46,11 +48,11 @@ type Loader struct {
 // file is what is known of one file.
 type file struct {
 	content []byte
-	good    *servicedef.Definition // the last good version; nil: none yet
-	err     error                  // why content is not good
+	good    []*servicedef.Definition // the last good version; nil: none yet
+	err     error                    // why content is not good
 }
 
-// New answers a loader of the *.yaml and *.yml files in the root of files, for the agent of a
+// New answers a loader of the *.yaml, *.yml and *.json files in the root of files, for the agent of a
 // datacenter. A nil files is an empty folder.
 func New(files fs.FS, datacenter string) *Loader {
 	return &Loader{files: files, datacenter: datacenter, known: map[string]file{}}
@@ -61,7 +63,7 @@ func New(files fs.FS, datacenter string) *Loader {
 func (l *Loader) Load() (set Set, problems []Problem, changed bool) {
 	changed = !l.loaded
 	l.loaded = true
-	names, err := l.list()
+	names, ignored, err := l.list()
 	if err != nil {
 		changed = changed || l.unreadable == nil
 		l.unreadable = err
@@ -69,8 +71,8 @@ func (l *Loader) Load() (set Set, problems []Problem, changed bool) {
 		set.Complete = false
 		return set, append([]Problem{{File: ".", Err: err}}, problems...), changed
 	}
-	changed = changed || l.unreadable != nil
-	l.unreadable = nil
+	changed = changed || l.unreadable != nil || !slices.Equal(l.ignored, ignored)
+	l.unreadable, l.ignored = nil, ignored
 	for name := range l.known {
 		if !slices.Contains(names, name) {
 			delete(l.known, name)
@@ -84,23 +86,27 @@ func (l *Loader) Load() (set Set, problems []Problem, changed bool) {
 	return set, problems, changed
 }
 
-func (l *Loader) list() ([]string, error) {
+func (l *Loader) list() (names, ignored []string, err error) {
 	if l.files == nil {
-		return nil, nil
+		return nil, nil, nil
 	}
 	entries, err := fs.ReadDir(l.files, ".")
 	if err != nil {
-		return nil, fmt.Errorf("read folder of service definitions: %w", err)
+		return nil, nil, fmt.Errorf("read folder of service definitions: %w", err)
 	}
-	var names []string
 	for _, entry := range entries {
-		name := entry.Name()
-		// Hidden files are half-written ones of editors and the plumbing of Kubernetes' volumes.
-		if ext := path.Ext(name); !entry.IsDir() && !strings.HasPrefix(name, ".") && (ext == ".yaml" || ext == ".yml") {
+		switch name := entry.Name(); {
+		case strings.HasPrefix(name, "."):
+			// Hidden files are half-written ones of editors and the plumbing of Kubernetes' volumes.
+		case entry.IsDir():
+			ignored = append(ignored, name+"/")
+		case servicedef.IsDefinition(name):
 			names = append(names, name)
+		default:
+			ignored = append(ignored, name)
 		}
 	}
-	return names, nil
+	return names, ignored, nil
 }
 
 // read looks at one file and says whether it is another than before.
@@ -117,29 +123,30 @@ func (l *Loader) read(name string) (changed bool) {
 	case seen && old.content != nil && bytes.Equal(old.content, content):
 		return false
 	}
-	definition, err := Parse(content, l.datacenter)
+	definitions, err := parse(name, content, l.datacenter)
 	if err != nil {
-		definition = old.good
+		definitions = old.good
 	}
-	l.known[name] = file{content: content, good: definition, err: err}
+	l.known[name] = file{content: content, good: definitions, err: err}
 	return true
 }
 
-// Parse reads one definition for a datacenter.
-func Parse(content []byte, datacenter string) (*servicedef.Definition, error) {
-	definition, err := servicedef.Parse(content)
+// parse reads the definitions in a file for a datacenter.
+func parse(name string, content []byte, datacenter string) ([]*servicedef.Definition, error) {
+	definitions, err := servicedef.ParseFile(name, content)
 	if err != nil {
 		return nil, err
 	}
-	if err := definition.CheckDatacenter(datacenter); err != nil {
-		return nil, err
+	var errs []error
+	for _, d := range definitions {
+		errs = append(errs, d.CheckDatacenter(datacenter))
 	}
-	return definition, nil
+	return definitions, errors.Join(errs...)
 }
 
 // collect answers what all files together say. Of two files with one id, the first by name counts.
 func (l *Loader) collect() (Set, []Problem) {
-	set := Set{Complete: true}
+	set := Set{Complete: true, Ignored: l.ignored}
 	var problems []Problem
 	owner := map[string]string{}
 	for _, name := range slices.Sorted(maps.Keys(l.known)) {
@@ -151,13 +158,15 @@ func (l *Loader) collect() (Set, []Problem) {
 			set.Complete = false
 			continue
 		}
-		if first, taken := owner[f.good.ID]; taken {
-			problems = append(problems, Problem{File: name, Err: fault.Invalid("service.id",
-				"%q is the id of the service in %s", f.good.ID, first).WithRemedy("give each instance of the datacenter an id of its own")})
-			continue
+		for _, d := range f.good {
+			if first, taken := owner[d.ID]; taken {
+				problems = append(problems, Problem{File: name, Err: fault.Invalid("service.id",
+					"%q is the id of the service in %s", d.ID, first).WithRemedy("give each instance of the datacenter an id of its own")})
+				continue
+			}
+			owner[d.ID] = name
+			set.Definitions = append(set.Definitions, d)
 		}
-		owner[f.good.ID] = name
-		set.Definitions = append(set.Definitions, f.good)
 	}
 	slices.SortFunc(set.Definitions, func(a, b *servicedef.Definition) int { return strings.Compare(a.ID, b.ID) })
 	return set, problems

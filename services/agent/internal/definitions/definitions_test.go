@@ -25,13 +25,44 @@ func ids(set definitions.Set) []string {
 func TestReadsDefinitionsAndIgnoresTheRest(t *testing.T) {
 	folder := fstest.MapFS{
 		"b.yaml": file(payment), "a.yml": file("service: {name: api}"), "notes.txt": file("x"),
-		".half.yaml": file("x"), "sub/c.yaml": file("service: {name: c}"),
+		".half.yaml": file("x"), "sub/c.yaml": file("service: {name: c}"), "c.json": file(`{"service": {"name": "dropped", "port": 80}}`),
+		"d.YAML": file("services: [{name: d1}, {name: d2}]"), "README": file("x"),
 	}
 	set, problems, changed := definitions.New(folder, "us-east").Load()
 	require.Empty(t, problems)
 	require.True(t, changed)
 	require.True(t, set.Complete)
-	require.Equal(t, []string{"api", "payment-api"}, ids(set))
+	require.Equal(t, []string{"api", "d1", "d2", "dropped", "payment-api"}, ids(set))
+	require.Equal(t, []string{"README", "notes.txt", "sub/"}, set.Ignored, "what is not read is named, but for hidden files")
+}
+
+func TestAnotherIgnoredFileIsAChange(t *testing.T) {
+	folder := fstest.MapFS{"a.yaml": file(payment)}
+	loader := definitions.New(folder, "us-east")
+	loader.Load()
+	folder["web.txt"] = file("x")
+	set, _, changed := loader.Load()
+	require.True(t, changed)
+	require.Equal(t, []string{"web.txt"}, set.Ignored)
+	_, _, changed = loader.Load()
+	require.False(t, changed)
+}
+
+func TestHCLIsAProblemAndKeepsWhatItMayMean(t *testing.T) {
+	set, problems, _ := definitions.New(fstest.MapFS{"web.hcl": file(`service { name = "web" }`)}, "us-east").Load()
+	require.Len(t, problems, 1)
+	require.ErrorContains(t, problems[0].Err, "HCL")
+	require.False(t, set.Complete)
+}
+
+func TestOneBadServiceKeepsTheWholeFile(t *testing.T) {
+	folder := fstest.MapFS{"a.yaml": file("services: [{name: a}, {name: b}]")}
+	loader := definitions.New(folder, "us-east")
+	loader.Load()
+	folder["a.yaml"] = file("services: [{name: a}, {name: b, datacenter: us-west}]")
+	set, problems, _ := loader.Load()
+	require.Len(t, problems, 1)
+	require.Equal(t, []string{"a", "b"}, ids(set))
 }
 
 func TestNoFolderIsAnEmptyOne(t *testing.T) {

@@ -150,10 +150,10 @@ func (r *Registry) PutNode(node *registryv1.Node) {
 	r.putNode(node)
 }
 
-func (r *Registry) putNode(node *registryv1.Node) {
+// registered answers a node as a registration leaves it: what that does not name stays, a TTL of 0 ends the expectation.
+func (r *Registry) registered(node *registryv1.Node) *registryv1.Node {
 	node = proto.CloneOf(node)
 	was := r.nodes[node.GetName()]
-	// What a registration leaves out stays; a TTL of 0 ends the expectation.
 	if len(node.GetMeta()) == 0 {
 		node.Meta = was.GetMeta()
 	}
@@ -163,6 +163,10 @@ func (r *Registry) putNode(node *registryv1.Node) {
 	case node.GetLivenessTtl().AsDuration() == 0:
 		node.LivenessTtl = nil
 	}
+	return node
+}
+
+func (r *Registry) putNode(node *registryv1.Node) {
 	r.nodes[node.GetName()], r.expected[node.GetName()] = node, node.GetLivenessTtl() != nil
 }
 
@@ -229,7 +233,7 @@ func (r *Registry) Register(_ context.Context, req *registryv1.RegisterRequest) 
 	if err := r.call("register %s", what); err != nil {
 		return nil, err
 	}
-	r.putNode(req.GetNode())
+	r.putNode(r.registered(req.GetNode()))
 	if s := req.GetService(); s != nil {
 		s = proto.CloneOf(s)
 		s.ModifyIndex = uint64(len(r.calls))

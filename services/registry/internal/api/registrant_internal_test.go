@@ -1,9 +1,7 @@
 package api
 
 import (
-	"context"
 	"testing"
-	"testing/synctest"
 
 	"github.com/stretchr/testify/require"
 
@@ -41,24 +39,13 @@ func TestADeletedTokenOwnsNothing(t *testing.T) {
 
 // A deregistration must not plan between the plan and the commit of a registration on its node, nor the other way round.
 func TestANodeIsNotDeregisteredWhileSomethingIsRegisteredOnIt(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		nodes := newTurns()
-		first, second := nodes.stay("n1"), nodes.stay("n1")
-		var events []string
-		leaving, cancel := context.WithCancel(t.Context())
-		go func() {
-			defer cancel()
-			defer nodes.leave("n1")()
-			events = append(events, "deregistered")
-		}()
-		synctest.Wait()
-		require.Empty(t, events, "two registrations go on")
-		first()
-		synctest.Wait()
-		require.Empty(t, events, "one goes on")
-		events = append(events, "registered")
-		second()
-		<-leaving.Done()
-		require.Equal(t, []string{"registered", "deregistered"}, events)
-	})
+	nodes := newTurns()
+	first, second := nodes.stay("n1"), nodes.stay("n1")
+	first()
+	require.False(t, nodes.of("n1").TryLock(), "one registration goes on")
+	second()
+	gone := nodes.leave("n1")
+	require.False(t, nodes.of("n1").TryRLock(), "the deregistration goes on")
+	gone()
+	nodes.stay("n1")()
 }

@@ -2,6 +2,7 @@ package command
 
 import (
 	"context"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -104,7 +105,7 @@ func (a *app) reporting(cmd *cobra.Command, status func() string) *cobra.Command
 				Datacenter: named(datacenter),
 			})
 			if err != nil {
-				return err
+				return inFlags(err, reportFields)
 			}
 			return a.print(answer, func(g *output.Grid) {
 				g.Line("%s of %s is %s in %s", args[0], about.String(), statusOf(health), answer.GetMeta().GetDatacenter())
@@ -116,6 +117,21 @@ func (a *app) reporting(cmd *cobra.Command, status func() string) *cobra.Command
 	a.datacenterFlag(cmd, &datacenter, "datacenter of the check (default: the gateway's)")
 	a.requestIDFlag(cmd)
 	return cmd
+}
+
+// reportFields returns the flag or argument that a field of a report is made of.
+func reportFields(field string) string {
+	switch strings.TrimPrefix(field, "updates[0]") {
+	case ".check_id":
+		return "id"
+	case ".service_id":
+		return "--instance"
+	case ".node":
+		return "--node"
+	case ".output":
+		return "--note"
+	}
+	return ""
 }
 
 func (a *app) checkDeregister() *cobra.Command {

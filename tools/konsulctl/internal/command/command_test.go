@@ -203,7 +203,7 @@ func TestRegisterFromAFile(t *testing.T) {
 	for field, text := range map[string]string{
 		"service.colour":          "service: {name: a, address: h, colour: red}",
 		"service.address":         "service: {name: a}",
-		"service.checks[0]":       "service: {name: a, address: h, checks: [{ttl: 3s}]}",
+		"service.checks[0]":       "service: {name: a, address: h, checks: [{tcp: 'h:1'}]}",
 		"service.datacenter":      "service: {name: a, address: h, datacenter: us-east}",
 		"service.failover[0].dat": "service: {name: a, address: h, failover: [{}]}",
 	} {

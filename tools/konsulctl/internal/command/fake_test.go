@@ -119,7 +119,13 @@ func catalog(g *konsultest.Gateway) {
 		if dc == "" {
 			dc = "us-west"
 		}
-		return &registryv1.RegisterResponse{Meta: &registryv1.WriteMeta{Datacenter: dc, Index: 13}, Service: r.GetService()}, nil
+		if r.GetService().GetId() == "taken" && !r.GetReplace() {
+			return nil, fault.New(fault.AlreadyExists, "SERVICE_ID_TAKEN", "%q is an instance of service web on node web-1, registered by agent", "taken").
+				WithField("service.id").WithRemedy("say that it replaces the other one")
+		}
+		service := proto.CloneOf(r.GetService())
+		service.Id = cmp.Or(service.GetId(), service.GetName())
+		return &registryv1.RegisterResponse{Meta: &registryv1.WriteMeta{Datacenter: dc, Index: 13}, Service: service}, nil
 	})
 	konsultest.On(g, func(r *registryv1.DeregisterRequest) (*registryv1.DeregisterResponse, error) {
 		if r.GetServiceId() == "ghost" {

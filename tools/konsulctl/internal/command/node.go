@@ -96,7 +96,7 @@ func (a *app) nodeGet() *cobra.Command {
 						g.Row("check", c.GetId(), "", "", statusOf(c.GetStatus()), output.Clip(output.Cell(c.GetOutput()), shownValue))
 					}
 					for _, i := range answer.GetInstances() {
-						g.Row("instance", i.GetService().GetId(), i.GetService().GetName(), addressOf(i), statusOf(i.GetStatus()), "")
+						g.Row("instance", i.GetService().GetId(), i.GetService().GetName(), addressOf(i), watchedStatus(i), "")
 					}
 				})
 			})
@@ -111,31 +111,38 @@ func (a *app) nodeRegister() *cobra.Command {
 	var datacenter, address string
 	var meta map[string]string
 	var ttl time.Duration
+	var replace bool
 	cmd := &cobra.Command{
 		Use: "register NAME --address HOST", Short: "Put a node into the catalogue",
-		Long: `Put a node into the catalogue, or replace what is said of it. Its instances and checks stay.
+		Long: `Put a node into the catalogue, or update what is said of it. Its instances and checks stay, and so do the meta and the
+liveness TTL that are not given; --replace drops them, and --liveness-ttl 0 ends the expectation of heartbeats.
 
 With --liveness-ttl somebody must send heartbeats for it (` + "`konsulctl node heartbeat`" + `, PUT /api/v1/catalog/heartbeats, the SDK): when none
 came for so long, all its instances are critical, and after registry.catalog.reap_after it is deregistered.`,
 		Example: "  konsulctl node register web-1 --address 10.0.0.5 --meta rack=a1\n  konsulctl node register web-1 --address 10.0.0.5 --liveness-ttl 30s",
 		Args:    exactly("NAME"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			node := &registryv1.Node{Name: args[0], Address: address, Meta: meta}
-			if ttl != 0 {
+			host, err := hostIn("--address", address)
+			if err != nil {
+				return err
+			}
+			node := &registryv1.Node{Name: args[0], Address: host, Meta: meta}
+			if cmd.Flags().Changed("liveness-ttl") {
 				node.LivenessTtl = durationpb.New(ttl)
 			}
 			return a.call(cmd, func(ctx context.Context, api konsul.API) error {
-				answer, err := api.Catalog.RegisterNode(ctx, &registryv1.RegisterNodeRequest{Node: node, Datacenter: named(datacenter)})
+				answer, err := api.Catalog.RegisterNode(ctx, &registryv1.RegisterNodeRequest{Node: node, Datacenter: named(datacenter), Replace: replace})
 				if err != nil {
-					return err
+					return inFlags(err, func(field string) string { return nodeFields()[field] })
 				}
 				return a.print(answer, func(g *output.Grid) { g.Line("registered node %s in %s", args[0], answer.GetMeta().GetDatacenter()) })
 			})
 		},
 	}
 	cmd.Flags().StringVar(&address, "address", "", "host or IP of the node")
-	cmd.Flags().StringToStringVar(&meta, "meta", nil, "key=value (repeatable)")
-	cmd.Flags().DurationVar(&ttl, "liveness-ttl", 0, "how long the node may be silent (default: for ever)")
+	cmd.Flags().Var((*pairs)(&meta), "meta", "KEY=VALUE (repeatable)")
+	cmd.Flags().BoolVar(&replace, "replace", false, "drop the meta and the liveness TTL that are not given")
+	cmd.Flags().DurationVar(&ttl, "liveness-ttl", 0, "how long the node may be silent (default: as before, for ever if it is new)")
 	a.datacenterFlag(cmd, &datacenter, "datacenter to register in (default: the gateway's)")
 	must(cmd.MarkFlagRequired("address"))
 	a.requestIDFlag(cmd)
@@ -213,12 +220,17 @@ func (a *app) completeNodes(cmd *cobra.Command, args []string, _ string) ([]stri
 	})
 }
 
+// nodeFields are the flags and arguments that a node's fields are made of.
+func nodeFields() map[string]string {
+	return map[string]string{"node.name": "name", "node.address": "--address", "node.meta": "--meta", "node.liveness_ttl": "--liveness-ttl"}
+}
+
 func metaOf(meta map[string]string) string {
 	pairs := make([]string, 0, len(meta))
 	for _, key := range slices.Sorted(maps.Keys(meta)) {
 		pairs = append(pairs, key+"="+meta[key])
 	}
-	return strings.Join(pairs, ",")
+	return commas(pairs)
 }
 
 func ttlOf(d *durationpb.Duration) string {

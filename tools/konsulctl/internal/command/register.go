@@ -7,12 +7,15 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
+	"google.golang.org/protobuf/types/known/durationpb"
 
 	registryv1 "konsul.dev/proto/gen/konsul/registry/v1"
 
 	"konsul.dev/pkg/fault"
+	"konsul.dev/pkg/host"
 	"konsul.dev/pkg/konsul"
 	"konsul.dev/pkg/servicedef"
 	"konsul.dev/tools/konsulctl/internal/output"
@@ -26,22 +29,29 @@ type registration struct {
 	port                                 uint16
 	tags, checks                         []string
 	meta                                 map[string]string
+	ttl                                  time.Duration
+	replace                              bool
 }
+
+// checkTTL is the check that --ttl makes, called as one of a definition that has no id.
+const checkTTL = "ttl"
 
 func (a *app) serviceRegister() *cobra.Command {
 	var r registration
 	cmd := &cobra.Command{
 		Use: "register (--name NAME --address HOST [--port PORT] | --file FILE)", Short: "Put an instance into the catalogue",
-		Long: `Put an instance into the catalogue, or replace it, with all its checks, in one commit.
+		Long: `Put an instance into the catalogue, or update it, with all its checks, in one commit. An id belongs to who registered
+it: another node's, service's or owner's instance is only taken over with --replace. Of its node, what is not named stays.
 
---file reads a service definition (YAML, the one key ` + "`service`" + `); its failover section, if it has
+--file reads a service definition (YAML or JSON, the one key ` + "`service`" + `); its failover section, if it has
 one, becomes the service's failover policy in the whole federation.
 
-konsulctl runs no checks: each check has the status given with --check until somebody reports another.
+konsulctl runs no checks: each check has the status given with --check until somebody reports another. With --ttl
+there is one that is critical when no report came for so long (` + "`konsulctl check pass ttl --instance ID`" + `).
 To have a service watched, give its definition to the agent of its node instead (services_dir).
-An instance without checks counts as passing.`,
+An instance without checks counts as passing, whatever happens to it, unless its node sends heartbeats.`,
 		Example: `  konsulctl service register --name api --address 10.0.0.5 --port 8080 --tag v1 --meta team=web
-  konsulctl service register --name api --id api-2 --address 10.0.0.6 --port 8080 --check http=passing
+  konsulctl service register --name api --id api-2 --address 10.0.0.6 --port 8080 --ttl 30s
   konsulctl service register --file payment-api.yaml`,
 		Args: exactly(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -49,26 +59,30 @@ An instance without checks counts as passing.`,
 			if err != nil {
 				return err
 			}
-			return a.call(cmd, func(ctx context.Context, api konsul.API) error { return a.register(ctx, api, request, policy) })
+			return a.call(cmd, func(ctx context.Context, api konsul.API) error {
+				return r.asTyped(a.register(ctx, api, request, policy))
+			})
 		},
 	}
 	flags := cmd.Flags()
 	flags.StringVar(&r.file, "file", "", "service definition to register")
 	flags.StringVar(&r.name, "name", "", "name of the service")
-	flags.StringVar(&r.id, "id", "", "id of the instance, unique in its datacenter (default: the name)")
+	flags.StringVar(&r.id, "id", "", "id of the instance, unique in its datacenter (default: the name, for one instance)")
 	flags.StringVar(&r.address, "address", "", "host or IP of the instance")
 	flags.Uint16Var(&r.port, "port", 0, "port of the instance")
-	flags.StringSliceVar(&r.tags, "tag", nil, "tag (repeatable)")
-	flags.StringToStringVar(&r.meta, "meta", nil, "key=value (repeatable)")
+	flags.StringArrayVar(&r.tags, "tag", nil, "tag (repeatable); commas are part of it")
+	flags.Var((*pairs)(&r.meta), "meta", "KEY=VALUE (repeatable)")
 	flags.StringArrayVar(&r.checks, "check", nil, "check and its status, ID=passing|warning|critical (repeatable)")
 	flags.StringVar(&r.node, "node", "", "node the instance runs on (default: called by its address)")
-	flags.StringVar(&r.nodeAddress, "node-address", "", "host or IP of the node (default: that of the instance)")
+	flags.StringVar(&r.nodeAddress, "node-address", "", "host or IP of the node (default: the one it has, else that of the instance)")
+	flags.DurationVar(&r.ttl, "ttl", 0, "expect reports: the instance is critical when none came for so long")
+	flags.BoolVar(&r.replace, "replace", false, "take the instance over, whoever has its id, and drop what is not named of the node's meta and liveness TTL")
 	a.datacenterFlag(cmd, &r.datacenter, "datacenter to register in (default: the definition's, else the gateway's)")
 	cmd.MarkFlagsOneRequired("file", "name")
 	for _, flag := range []string{"name", "id", "address", "port", "tag", "meta"} {
 		cmd.MarkFlagsMutuallyExclusive("file", flag)
 	}
-	must(cmd.MarkFlagFilename("file", "yaml", "yml"))
+	must(cmd.MarkFlagFilename("file", "yaml", "yml", "json"))
 	a.requestIDFlag(cmd)
 	return cmd
 }
@@ -81,8 +95,12 @@ func (a *app) register(ctx context.Context, api konsul.API, request *registryv1.
 	s := cmp.Or(answer.GetService(), request.GetService())
 	if err := a.print(answer, func(g *output.Grid) {
 		g.Line("registered %s (%s) in %s", s.GetId(), s.GetName(), answer.GetMeta().GetDatacenter())
-	}); err != nil || policy == nil {
+	}); err != nil {
 		return err
+	}
+	a.noteChecks(answer, request)
+	if policy == nil {
+		return nil
 	}
 	if a.requestID != "" { // One id is for one write.
 		ctx = konsul.WithRequestID(ctx, a.requestID+"/failover")
@@ -94,10 +112,96 @@ func (a *app) register(ctx context.Context, api konsul.API, request *registryv1.
 	return nil
 }
 
-func (r *registration) request() (*registryv1.RegisterRequest, *registryv1.FailoverPolicy, error) {
-	definition := &servicedef.Definition{
-		Name: r.name, ID: cmp.Or(r.id, r.name), Address: r.address, Port: r.port, Tags: r.tags, Meta: r.meta,
+// noteChecks says who watches over what was registered, and what must be done for it.
+func (a *app) noteChecks(answer *registryv1.RegisterResponse, request *registryv1.RegisterRequest) {
+	if a.format != output.Table {
+		return
 	}
+	if removed := answer.GetRemovedChecks(); len(removed) > 0 {
+		a.note("removed its checks that this registration does not name: %s", commas(removed))
+	}
+	id := answer.GetService().GetId()
+	if len(request.GetChecks()) == 0 {
+		a.note("it has no checks: unless its node sends heartbeats, it counts as passing whatever happens; see --ttl")
+	}
+	for _, c := range request.GetChecks() {
+		if c.GetTtl() == nil {
+			continue
+		}
+		line := "konsulctl check pass " + c.GetId() + " --instance " + id
+		if dc := request.GetDatacenter(); dc != "" {
+			line += " --datacenter " + dc
+		}
+		a.note("it is critical when no report comes for %s; this keeps it alive: %s", ttlOf(c.GetTtl()), line)
+	}
+}
+
+// asTyped names the flags that the fields of the request were made of.
+func (r *registration) asTyped(err error) error {
+	if r.file != "" {
+		return err
+	}
+	fields := map[string]string{
+		"service.name": "--name", "service.id": "--id", "service.address": "--address", "service.port": "--port",
+		"service.tags": "--tag", "service.meta": "--meta", "service_id": "--id",
+		"node.name": "--node", "node.address": "--node-address",
+	}
+	if r.node == "" {
+		fields["node.name"] = "--address"
+	}
+	if r.nodeAddress == "" {
+		fields["node.address"] = "--address"
+	}
+	return inFlags(err, func(field string) string {
+		switch {
+		case strings.HasPrefix(field, "checks") && r.ttl != 0 && strings.HasSuffix(field, ".ttl"):
+			return "--ttl"
+		case strings.HasPrefix(field, "checks"):
+			return "--check"
+		}
+		return fields[field]
+	})
+}
+
+// inFlags names what is at fault by what was typed, where name knows it.
+func inFlags(err error, name func(field string) string) error {
+	all := leaves(err)
+	for i, leaf := range all {
+		f, ok := fault.As(leaf)
+		if !ok {
+			continue
+		}
+		if f.Reason() == reasonServiceIDTaken {
+			f = f.WithRemedy("give it an id of its own with --id, or take the other one over with --replace")
+		}
+		if known := name(f.Field()); known != "" {
+			f = f.WithField(known)
+		}
+		all[i] = renamed{leaf, f}
+	}
+	return errors.Join(all...)
+}
+
+// reasonServiceIDTaken is the registry's refusal to take what is somebody else's.
+const reasonServiceIDTaken = "SERVICE_ID_TAKEN"
+
+// hostIn reads a host that was typed into a flag, in its one form.
+func hostIn(flag, text string) (string, error) {
+	if text == "" {
+		return "", nil
+	}
+	canonical, err := host.Parse(text)
+	if err != nil {
+		return "", fault.Invalid(flag, "%q %v", text, err).WithRemedy("write a host name or an IP address, such as 10.0.0.5 or 2001:db8::1")
+	}
+	return canonical, nil
+}
+
+func (r *registration) request() (*registryv1.RegisterRequest, *registryv1.FailoverPolicy, error) {
+	address, badAddress := hostIn("--address", r.address)
+	given, badNodeAddress := hostIn("--node-address", r.nodeAddress)
+	// Without --id the registry takes the name, but not the instance of another address for this one.
+	definition := &servicedef.Definition{Name: r.name, ID: r.id, Address: address, Port: r.port, Tags: r.tags, Meta: r.meta}
 	if r.file != "" {
 		var err error
 		if definition, err = servicedef.Load(r.file); err != nil {
@@ -106,18 +210,18 @@ func (r *registration) request() (*registryv1.RegisterRequest, *registryv1.Failo
 	}
 	datacenter := named(cmp.Or(r.datacenter, definition.Datacenter))
 	checks, err := r.checksOf(definition)
-	errs := []error{err}
+	errs := []error{badAddress, badNodeAddress, err}
 	if !servicedef.ValidName(definition.Name) {
 		errs = append(errs, fault.Invalid("--name", "%q is no service name", definition.Name).
 			WithRemedy("use a DNS label such as payment-api: lower-case letters, digits and inner hyphens, at most 63"))
 	}
-	if definition.Address == "" && r.nodeAddress == "" {
+	if definition.Address == "" && r.address == "" && r.nodeAddress == "" && r.node == "" {
 		field := "--address"
 		if r.file != "" {
 			field = "service.address"
 		}
 		errs = append(errs, fault.Invalid(field, "is missing").
-			WithRemedy("give the address of the instance, or of its node with --node-address"))
+			WithRemedy("give the address of the instance, or its node with --node or --node-address"))
 	}
 	if r.datacenter != "" && datacenter != "" {
 		errs = append(errs, definition.CheckDatacenter(datacenter))
@@ -125,15 +229,18 @@ func (r *registration) request() (*registryv1.RegisterRequest, *registryv1.Failo
 	if err := errors.Join(errs...); err != nil {
 		return nil, nil, err
 	}
-	nodeAddress := cmp.Or(r.nodeAddress, definition.Address)
-	node := cmp.Or(r.node, nodeAddress)
+	nodeAddress := cmp.Or(given, definition.Address)
+	node := cmp.Or(r.node, host.NodeName(nodeAddress))
+	if r.node != "" {
+		nodeAddress = given // A node that is registered keeps its own.
+	}
 	request := &registryv1.RegisterRequest{
 		Node: &registryv1.Node{Name: node, Address: nodeAddress},
 		Service: &registryv1.Service{
 			Id: definition.ID, Name: definition.Name, Node: node, Address: definition.Address,
 			Port: uint32(definition.Port), Tags: definition.Tags, Meta: definition.Meta,
 		},
-		Checks: checks, Datacenter: datacenter,
+		Checks: checks, Datacenter: datacenter, Replace: r.replace,
 	}
 	return request, policyOf(definition), nil
 }
@@ -154,9 +261,25 @@ func (r *registration) checksOf(definition *servicedef.Definition) ([]*registryv
 			checks = append(checks, &registryv1.Check{Id: id, ServiceId: definition.ID, Status: health})
 		}
 	}
+	if r.ttl != 0 {
+		if find(checks, checkTTL) == nil {
+			// Who registers it says that it is well now.
+			checks = append(checks, &registryv1.Check{Id: checkTTL, ServiceId: definition.ID, Status: registryv1.HealthStatus_HEALTH_STATUS_PASSING})
+		}
+		find(checks, checkTTL).Ttl = durationpb.New(r.ttl)
+	}
 	for i, c := range definition.Checks {
-		if given := find(checks, c.ID); given != nil {
+		given := find(checks, c.ID)
+		if given == nil && c.TTL != 0 {
+			// Nobody runs it: it waits for reports, and is critical until the first.
+			given = &registryv1.Check{Id: c.ID, ServiceId: definition.ID}
+			checks = append(checks, given)
+		}
+		if given != nil {
 			given.Name = c.Name
+			if c.TTL != 0 && given.GetTtl() == nil {
+				given.Ttl = durationpb.New(c.TTL)
+			}
 			continue
 		}
 		errs = append(errs, fault.Invalid(fmt.Sprintf("service.checks[%d]", i), "konsulctl runs no checks, and %q has no status", c.ID).

@@ -7,6 +7,7 @@ import (
 	"net"
 	"strconv"
 	"strings"
+	"unicode"
 
 	"github.com/spf13/cobra"
 
@@ -73,7 +74,7 @@ GET /api/v1/resolve/NAME.`,
 	flags := cmd.Flags()
 	flags.BoolVar(&q.allDatacenters, "all-datacenters", false, "look in every datacenter, the own first, then the nearest")
 	flags.StringSliceVar(&q.failover, "failover", nil, "datacenters to try in this order when the first has no healthy instance")
-	flags.StringSliceVar(&q.tags, "tag", nil, "only instances with this tag (repeatable)")
+	flags.StringArrayVar(&q.tags, "tag", nil, "only instances with this tag (repeatable); commas are part of it")
 	flags.BoolVar(&q.passing, "passing", true, "only passing instances")
 	flags.BoolVar(&q.anyway, "all-status", false, "instances in every status")
 	q.wanted.addStatus(cmd)
@@ -115,7 +116,7 @@ func (a *app) query(ctx context.Context, api konsul.API, name string, q serviceQ
 	return a.print(answer, func(g *output.Grid) {
 		g.Row("ID", "DATACENTER", "NODE", "ADDRESS", "STATUS", "TAGS")
 		for _, i := range answer.GetInstances() {
-			g.Row(i.GetService().GetId(), cmp.Or(i.GetDatacenter(), answer.GetMeta().GetDatacenter()), nodeOf(i), addressOf(i), statusOf(i.GetStatus()), tagsOf(i))
+			g.Row(i.GetService().GetId(), cmp.Or(i.GetDatacenter(), answer.GetMeta().GetDatacenter()), nodeOf(i), addressOf(i), watchedStatus(i), tagsOf(i))
 		}
 	})
 }
@@ -144,7 +145,7 @@ func (a *app) resolve(ctx context.Context, api konsul.API, name string, q servic
 		g.Row("ID", "DATACENTER", "NODE", "ADDRESS", "STATUS", "ROUND TRIP", "WHY", "TAGS")
 		for _, e := range answer.GetEndpoints() {
 			i := e.GetInstance()
-			g.Row(i.GetService().GetId(), e.GetDatacenter(), nodeOf(i), addressOf(i), statusOf(i.GetStatus()), output.RoundTrip(e.GetRoundTrip()), e.GetReason(), tagsOf(i))
+			g.Row(i.GetService().GetId(), e.GetDatacenter(), nodeOf(i), addressOf(i), watchedStatus(i), output.RoundTrip(e.GetRoundTrip()), e.GetReason(), tagsOf(i))
 		}
 	}); err != nil {
 		return err
@@ -193,16 +194,16 @@ counted, and names without any are left out. A filter is as that of ` + "`konsul
 					return err
 				}
 				return a.print(answer, func(g *output.Grid) {
-					g.Row("NAME", "INSTANCES", "PASSING", "TAGS")
+					g.Row("NAME", "INSTANCES", "PASSING", "NO CHECKS", "TAGS")
 					for _, s := range answer.GetServices() {
-						g.Row(s.GetName(), fmt.Sprint(s.GetInstances()), fmt.Sprint(s.GetPassing()), strings.Join(s.GetTags(), ","))
+						g.Row(s.GetName(), fmt.Sprint(s.GetInstances()), fmt.Sprint(s.GetPassing()), fmt.Sprint(s.GetUnchecked()), commas(s.GetTags()))
 					}
 				})
 			})
 		},
 	}
 	a.datacenterFlag(cmd, &datacenter, "datacenter to list (default: the gateway's)")
-	cmd.Flags().StringSliceVar(&tags, "tag", nil, "only instances with this tag (repeatable)")
+	cmd.Flags().StringArrayVar(&tags, "tag", nil, "only instances with this tag (repeatable); commas are part of it")
 	wanted.addStatus(cmd)
 	wanted.addMeta(cmd, "only instances with this meta, KEY=VALUE (repeatable)")
 	wanted.addNodeMeta(cmd)
@@ -266,7 +267,7 @@ part of the service's definition, and one for the whole federation. JSON is that
 }
 
 func instanceTable(g *output.Grid, i *registryv1.ServiceInstance) {
-	g.Line("%s of %s on %s at %s is %s", i.GetService().GetId(), i.GetService().GetName(), nodeOf(i), addressOf(i), statusOf(i.GetStatus()))
+	g.Line("%s of %s on %s at %s is %s", i.GetService().GetId(), i.GetService().GetName(), nodeOf(i), addressOf(i), watchedStatus(i))
 	if len(i.GetNodeChecks())+len(i.GetChecks()) == 0 {
 		return
 	}
@@ -323,6 +324,23 @@ func statusOf(s registryv1.HealthStatus) string {
 	return strings.ToLower(strings.TrimPrefix(s.String(), "HEALTH_STATUS_"))
 }
 
-func tagsOf(i *registryv1.ServiceInstance) string {
-	return strings.Join(i.GetService().GetTags(), ",")
+// watchedStatus returns an instance's status, and that it means little when nobody watches over it.
+func watchedStatus(i *registryv1.ServiceInstance) string {
+	if i.GetUnchecked() {
+		return statusOf(i.GetStatus()) + " (no checks)"
+	}
+	return statusOf(i.GetStatus())
+}
+
+func tagsOf(i *registryv1.ServiceInstance) string { return commas(i.GetService().GetTags()) }
+
+// commas joins texts. One that holds a comma, a quote or a space is quoted, so that it is seen where each ends.
+func commas(texts []string) string {
+	shown := make([]string, len(texts))
+	for i, text := range texts {
+		if shown[i] = text; text == "" || strings.ContainsAny(text, `,"`) || strings.ContainsFunc(text, unicode.IsSpace) {
+			shown[i] = strconv.Quote(text)
+		}
+	}
+	return strings.Join(shown, ",")
 }

@@ -92,7 +92,7 @@ func (a *app) watchService() *cobra.Command {
 		},
 	}
 	cmd.Flags().BoolVar(&opts.IncludeUnhealthy, "all-status", false, "also instances that are not passing")
-	cmd.Flags().StringSliceVar(&opts.Tags, "tag", nil, "only instances with this tag; may be given several times")
+	cmd.Flags().StringArrayVar(&opts.Tags, "tag", nil, "only instances with this tag; may be given several times")
 	a.watchFlags(cmd, &opts)
 	return cmd
 }

@@ -128,8 +128,10 @@ func TestDefinitionsAreTheAgents(t *testing.T) {
 		require.NoError(t, err)
 		require.Len(t, files, len(plan.SampleNames()))
 		for _, name := range plan.SampleNames() {
-			definition, err := servicedef.Parse(files[name+".yaml"])
+			definitions, err := servicedef.Parse(files[name+".yaml"])
 			require.NoError(t, err)
+			require.Len(t, definitions, 1)
+			definition := definitions[0]
 			require.NoError(t, definition.CheckDatacenter(dc.Name))
 			require.Equal(t, dc.Host, definition.Address)
 			require.Len(t, definition.Checks, 1)
