@@ -229,7 +229,7 @@ func (r *Registrar) compare(ctx context.Context) error {
 	for _, c := range plan.Conflicts {
 		r.params.State.Unsynced(c.ServiceID)
 		errs = append(errs, fault.New(fault.AlreadyExists, ReasonServiceIDTaken, "service id %q belongs to node %s", c.ServiceID, c.Node).
-			WithRemedy("give each instance of the datacenter an id of its own, or deregister the other one"))
+			WithRemedy("give each instance of the datacenter an id of its own, or deregister the other one, or take it over with replace (--replace)"))
 	}
 	return errors.Join(append(errs, r.policies(ctx))...)
 }
