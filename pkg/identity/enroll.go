@@ -28,7 +28,7 @@ import (
 
 const (
 	retryMin = 100 * time.Millisecond
-	retryMax = 5 * time.Second
+	retryMax = 2 * time.Second
 	// attemptTimeout bounds one try with one ca: a paused one must not hold up the next.
 	attemptTimeout = 10 * time.Second
 

@@ -184,7 +184,7 @@ func (s *Service) serveProxy(ctx context.Context) error {
 		return fmt.Errorf("listen on failover_router.proxy_listen %q: %w", settings.ProxyListen, err)
 	}
 	s.proxy = proxy.New(proxy.Params{
-		Datacenter: s.cfg.Server.Datacenter, Resolver: s.resolver,
+		Datacenter: s.cfg.Server.Datacenter, Resolver: s.resolver, Topology: s.topology,
 		Dialer: proxy.Dialer{
 			Identity: s.identity, Gateways: s.cfg.Endpoints.Gateway, Loops: loopguard.New(s.proxyListener.Addr()),
 			DialTimeout: settings.ProxyDialTimeout, ResponseTimeout: settings.ProxyResponseTimeout,
@@ -194,6 +194,7 @@ func (s *Service) serveProxy(ctx context.Context) error {
 		Telemetry: s.deps.Telemetry, Clock: s.deps.Clock, Metrics: metrics,
 	})
 	s.proxyServer = &http.Server{Handler: s.proxy, ReadHeaderTimeout: headerTimeout}
+	s.group.Go("verdict", s.proxy.Run)
 	s.group.Go("proxy", func(context.Context) error {
 		if err := s.proxyServer.Serve(s.proxyListener); !errors.Is(err, http.ErrServerClosed) {
 			return err

@@ -27,7 +27,7 @@ import (
 
 const (
 	retryMin       = 200 * time.Millisecond
-	retryMax       = 3 * time.Second
+	retryMax       = 2 * time.Second
 	attemptTimeout = 10 * time.Second
 	field          = "ca.join_token_file"
 	component      = "ca"

@@ -8,6 +8,7 @@ package proxy
 
 import (
 	"context"
+	"errors"
 	"io"
 	"log/slog"
 	"math/rand/v2"
@@ -43,12 +44,15 @@ const instrumentation = "konsul.dev/services/failover-router"
 type Resolver interface {
 	// Resolve fails only if the request is malformed or ctx ends.
 	Resolve(ctx context.Context, req verdict.Request, o resolve.Options) (resolve.Result, error)
+	// Answers reports whether a datacenter that gossip has lost answers nevertheless.
+	Answers(ctx context.Context, datacenter, service string) bool
 }
 
 // Params is what a proxy is made of.
 type Params struct {
 	Datacenter string
 	Resolver   Resolver
+	Topology   resolve.Topology
 	Dialer     Dialer
 	// MaxRetries is how often a request is tried again.
 	MaxRetries int
@@ -67,6 +71,7 @@ type Params struct {
 type Proxy struct {
 	p         Params
 	ejected   *ejection
+	flights   *flights
 	transport *http.Transport
 	reverse   *httputil.ReverseProxy
 	tracer    trace.Tracer
@@ -75,7 +80,7 @@ type Proxy struct {
 // New answers a proxy.
 func New(p Params) *Proxy {
 	proxy := &Proxy{
-		p: p, ejected: newEjection(p.Clock, p.EjectFor), transport: p.Dialer.transport(),
+		p: p, ejected: newEjection(p.Clock, p.EjectFor), flights: newFlights(), transport: p.Dialer.transport(),
 		tracer: p.Telemetry.Tracer.Tracer(instrumentation),
 	}
 	proxy.reverse = &httputil.ReverseProxy{
@@ -239,14 +244,26 @@ func (p attempts) pick(ctx context.Context, c *call) (target, bool, error) {
 
 // send tries one target, and says whether it may have seen the request.
 func (p attempts) send(r *http.Request, to target, body io.ReadCloser) (resp *http.Response, sent bool, err error) {
-	ctx := httptrace.WithClientTrace(r.Context(), &httptrace.ClientTrace{
+	waiting, end := r.Context(), func() {}
+	if to.scheme == schemeRemote {
+		waiting, end = p.flights.begin(r.Context(), to.datacenter, callOf(r.Context()).req.Service)
+	}
+	ctx := httptrace.WithClientTrace(waiting, &httptrace.ClientTrace{
 		GotConn: func(httptrace.GotConnInfo) { sent = true },
 	})
 	out := r.Clone(ctx)
 	out.URL.Scheme, out.URL.Host, out.Body = to.scheme, to.host, body
 	p.p.Telemetry.Propagator.Inject(ctx, propagation.HeaderCarrier(out.Header))
 	resp, err = p.transport.RoundTrip(out)
-	return resp, sent, err
+	if err != nil {
+		if errors.Is(context.Cause(waiting), errGivenUp) {
+			err = errGivenUp
+		}
+		end()
+		return nil, sent, err
+	}
+	context.AfterFunc(r.Context(), end) // The body is waited for as well.
+	return resp, sent, nil
 }
 
 // sign says who answered.

@@ -57,7 +57,7 @@ func (d Dialer) dialGateway(ctx context.Context, address string) (net.Conn, erro
 		return nil, err
 	}
 	dialer := &tls.Dialer{
-		NetDialer: &net.Dialer{}, // bounded for each gateway below, with its handshake
+		NetDialer: &net.Dialer{Resolver: new(net.Resolver)}, // asks anew for names; bounded for each gateway below, with its handshake
 		Config:    d.Identity.ClientTLS(identity.Want{Datacenter: sni.Datacenter, Service: gatewayName}, serverName),
 	}
 	var errs []error

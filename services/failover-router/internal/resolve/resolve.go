@@ -124,7 +124,7 @@ func (r *Resolver) all(ctx context.Context, req verdict.Request, steps []verdict
 
 // first asks one datacenter after the other until one has something to offer. An old answer of a
 // datacenter that cannot be asked will do if gossip sees it alive: one lost question is no reason to go
-// elsewhere. If gossip has lost it too, its old answer is the last resort.
+// elsewhere. If gossip has lost it too, its old answer is worth nothing.
 func (r *Resolver) first(ctx context.Context, req verdict.Request, world verdict.World, o Options) Result {
 	var result Result
 	var lastResort []verdict.Endpoint
@@ -132,7 +132,7 @@ func (r *Resolver) first(ctx context.Context, req verdict.Request, world verdict
 		answer := r.ask(ctx, req, step, o)
 		endpoints := verdict.Take(req, step, answer.Instances, usableIn(step, o))
 		result.Outcomes = append(result.Outcomes, outcome(step, endpoints, answer))
-		if answer.Stale() && step.Datacenter.Down || !verdict.Offers(endpoints) {
+		if !verdict.Offers(endpoints) {
 			if len(lastResort) == 0 || !verdict.Offers(lastResort) && verdict.Offers(endpoints) {
 				lastResort = endpoints
 			}
@@ -171,7 +171,17 @@ func (r *Resolver) ask(ctx context.Context, req verdict.Request, step verdict.St
 	}
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
-	return r.p.Catalogue.Instances(ctx, step.Datacenter.Name, req.Service, age)
+	answer := r.p.Catalogue.Instances(ctx, step.Datacenter.Name, req.Service, age)
+	if answer.Err != nil && step.Datacenter.Down {
+		answer.Instances = nil // Two signals agree: what it had is there no more.
+	}
+	return answer
+}
+
+// Answers reports whether a datacenter that gossip has lost answers a question about a service nevertheless.
+func (r *Resolver) Answers(ctx context.Context, datacenter, service string) bool {
+	step := verdict.Step{Datacenter: verdict.Datacenter{Name: datacenter, Down: true}}
+	return r.ask(ctx, verdict.Request{Service: service}, step, Options{}).Err == nil
 }
 
 func usableIn(step verdict.Step, o Options) func(*registryv1.ServiceInstance) bool {

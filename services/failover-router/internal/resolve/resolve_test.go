@@ -140,12 +140,12 @@ func TestFirstWithPassingInstancesAnswers(t *testing.T) {
 			spoil: func(w *world) { w.datacenters[2].Down = true },
 			req:   verdict.Request{Datacenter: "us-west"}, want: []string{"w1:datacenter", "w2:datacenter"}, asked: []string{"us-west"},
 		},
-		"a dead one's last word is better than none": {
+		"a dead one's last word is worth nothing": {
 			spoil: func(w *world) {
 				w.answers["us-west"], w.datacenters[2].Down = stale("w1"), true
 				w.answers["us-east"], w.answers["eu-central"] = has(), has("sick")
 			},
-			req: verdict.Request{Datacenter: "us-west"}, want: []string{"w1:datacenter"}, asked: []string{"us-west", "us-east", "eu-central"},
+			req: verdict.Request{Datacenter: "us-west"}, want: nil, asked: []string{"us-west", "us-east", "eu-central"},
 		},
 		"the sick, if asked for and nobody else is there": {
 			spoil: func(w *world) {

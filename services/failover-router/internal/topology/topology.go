@@ -27,7 +27,7 @@ const (
 	// silence is how long a stream may say nothing before it is opened anew: a paused wan-gossip closes nothing.
 	silence  = 3 * heartbeat
 	retryMin = 100 * time.Millisecond
-	retryMax = 5 * time.Second
+	retryMax = 2 * time.Second
 )
 
 // Topology is the current list of datacenters.

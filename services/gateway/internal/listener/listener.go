@@ -236,7 +236,8 @@ func (l *Port) reject(conn net.Conn, reason string) {
 // dial reaches one of the addresses, in the balancer's order. closed must be called when the connection
 // has ended. Without one, reason says why.
 func (l *Port) dial(ctx context.Context, addresses []string) (conn net.Conn, closed func(), reason string) {
-	dialer := net.Dialer{Timeout: l.p.Settings.DialTimeout, KeepAliveConfig: KeepAlive(), Control: l.p.Loops.Control}
+	// A resolver of its own asks anew; a shared one joins a question for a name that is on its way.
+	dialer := net.Dialer{Resolver: new(net.Resolver), Timeout: l.p.Settings.DialTimeout, KeepAliveConfig: KeepAlive(), Control: l.p.Loops.Control}
 	reason = reasonNoBackend
 	for _, address := range l.p.Balancer.Order(addresses) {
 		conn, err := dialer.DialContext(ctx, "tcp", address)

@@ -25,7 +25,7 @@ const (
 	pollUsual   = 15 * time.Second
 	callTimeout = 5 * time.Second
 	retryMin    = 200 * time.Millisecond
-	retryMax    = 5 * time.Second
+	retryMax    = 2 * time.Second
 )
 
 // Params is what a Watcher is made of.

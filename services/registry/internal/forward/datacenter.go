@@ -18,6 +18,9 @@ const (
 	crossTimeout = 5 * time.Second
 	crossTries   = 3
 	maxWait      = 11 * time.Minute
+	// crossPatience is how long a datacenter may be away before nobody waits for it any more, and awayRetry when to ask again then.
+	crossPatience = 2 * time.Second
+	awayRetry     = 5 * time.Second
 )
 
 var errCrossTimeout = errors.New("no answer in time")
@@ -35,17 +38,22 @@ func (r *Router) toDatacenter(ctx context.Context, c call, target string) (any, 
 	own := r.Directory.Datacenter()
 	pause := backoff.New(50*time.Millisecond, 500*time.Millisecond)
 	sent := false
+	tries := crossTries
+	if r.away.since(target) > crossPatience {
+		tries = 1 // It has been tried; this try finds out whether it is back.
+	}
 	for try := 1; ; try++ {
 		// gRPC names the peer once a call has a connection to go out on; before that nothing has left.
 		var reached peer.Peer
 		err = conn.Invoke(outgoing(ctx, hops{datacenter: own, named: c.hops.named}), c.method, c.req, reply, grpc.Peer(&reached))
 		bare := fault.CodeOf(err) == fault.Unavailable && fault.ReasonOf(err) == ""
 		sent = sent || reached.Addr != nil && err != nil && (bare || late(ctx))
-		if err == nil || !bare || try == crossTries || pause.Wait(ctx) != nil {
+		if err == nil || !bare || try == tries || pause.Wait(ctx) != nil {
 			break
 		}
 	}
 	r.Metrics.crossed(own, target, r.serviceOf(c, reply, err), time.Since(start))
+	r.away.note(target, fault.CodeOf(err) == fault.Unavailable && fault.ReasonOf(err) == "" || late(ctx))
 	if err != nil {
 		return nil, c.honestFrom(target, r.farError(ctx, target, err), sent)
 	}
@@ -74,8 +82,12 @@ func (r *Router) farError(ctx context.Context, target string, err error) error {
 	if !late(ctx) && (fault.CodeOf(err) != fault.Unavailable || fault.ReasonOf(err) != "") {
 		return err
 	}
-	return fault.New(fault.Unavailable, ReasonDatacenterUnreachable, "datacenter %s did not answer", target).
-		WithMeta("datacenter", target).WithRetryAfter(time.Second).
+	f := fault.New(fault.Unavailable, ReasonDatacenterUnreachable, "datacenter %s did not answer", target).WithRetryAfter(time.Second)
+	if away := r.away.since(target); away > crossPatience {
+		// Whoever would try again for a few seconds had better know at once.
+		f = fault.New(fault.Unavailable, ReasonDatacenterUnreachable, "datacenter %s has not answered for %s", target, away.Round(time.Second)).WithRetryAfter(awayRetry)
+	}
+	return f.WithMeta("datacenter", target).
 		WithRemedy("look at `konsulctl datacenter list`; gateways must reach each other on port 8443").Wrap(err)
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"net"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 	"google.golang.org/grpc"
@@ -59,4 +60,29 @@ func TestWhetherAWriteLeftForAnotherDatacenterIsKnownFromTheConnection(t *testin
 		require.Equal(t, fault.ReasonOutcomeUnknown, fault.ReasonOf(write(t, l.Addr().String())))
 		<-stopped
 	})
+}
+
+func TestADatacenterThatHasBeenAwayIsTriedOnceAndTheCallerNotAskedToComeBackSoon(t *testing.T) {
+	w := &world{leader: "s1"}
+	r := newRouter(t, w)
+	ask := func(fails ...error) *fault.Error {
+		w.errs = fails
+		err := w.do(t.Context(), t, r, "/get", &registryv1.GetRequest{Datacenter: "dc2"})
+		f, _ := fault.As(err)
+		return f
+	}
+	broken := fault.New(fault.Unavailable, "", "connection broke")
+	f := ask(broken, broken, broken)
+	require.Equal(t, ReasonDatacenterUnreachable, f.Reason())
+	require.Equal(t, time.Second, f.RetryAfter(), "it may be back in a moment")
+
+	r.away.first["dc2"] = r.away.first["dc2"].Add(-time.Minute)
+	f = ask(broken, broken, broken)
+	require.Equal(t, ReasonDatacenterUnreachable, f.Reason())
+	require.Equal(t, awayRetry, f.RetryAfter())
+	require.Contains(t, f.Message(), "has not answered for 1m")
+	require.Len(t, w.errs, 2, "one try finds out whether it is back")
+
+	require.Nil(t, ask(), "it is")
+	require.Zero(t, r.away.since("dc2"))
 }

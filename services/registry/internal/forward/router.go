@@ -93,6 +93,7 @@ type Router struct {
 	patience time.Duration
 	flights  flights
 	lines    *lines
+	away     *away
 	// leased and verified are the questions for a read index, by what the leader must do before it answers.
 	leased, verified coalesce.Rounds[uint64]
 	reading          readLeases
@@ -115,7 +116,7 @@ const leaderWait = 5 * time.Second
 
 // New answers a router; its Run must run.
 func New(p Params) *Router {
-	return &Router{Params: p, patience: leaderWait, flights: newFlights(), lines: newLines(), shared: p.Routes.shared(), queues: map[string]queues{}}
+	return &Router{Params: p, patience: leaderWait, flights: newFlights(), lines: newLines(), away: newAway(), shared: p.Routes.shared(), queues: map[string]queues{}}
 }
 
 // Unary is the router as an interceptor. It goes behind the one that admits callers.

@@ -234,7 +234,10 @@ func (s *streams) Dial(address raft.ServerAddress, timeout time.Duration) (net.C
 			address = raft.ServerAddress(now)
 		}
 	}
-	dialer := tls.Dialer{NetDialer: &net.Dialer{}, Config: s.dial}
+	dialer := tls.Dialer{
+		// A resolver of its own asks anew; a shared one joins a question for a name that is on its way.
+		NetDialer: &net.Dialer{Resolver: new(net.Resolver)}, Config: s.dial,
+	}
 	conn, err := dialer.DialContext(ctx, "tcp", string(address))
 	if err != nil {
 		return nil, fmt.Errorf("dial raft peer %s: %w", address, err)
