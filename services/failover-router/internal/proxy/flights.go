@@ -76,7 +76,7 @@ func (p *Proxy) Run(ctx context.Context) error {
 			if !dc.Down {
 				continue
 			}
-			if service, any := p.flights.waiting(dc.Name); any && !p.p.Resolver.Answers(ctx, dc.Name, service) && ctx.Err() == nil {
+			if service, waited := p.flights.waiting(dc.Name); waited && !p.p.Resolver.Answers(ctx, dc.Name, service) && ctx.Err() == nil {
 				p.flights.giveUp(dc.Name)
 			}
 		}

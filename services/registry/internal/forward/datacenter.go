@@ -82,12 +82,13 @@ func (r *Router) farError(ctx context.Context, target string, err error) error {
 	if !late(ctx) && (fault.CodeOf(err) != fault.Unavailable || fault.ReasonOf(err) != "") {
 		return err
 	}
-	f := fault.New(fault.Unavailable, ReasonDatacenterUnreachable, "datacenter %s did not answer", target).WithRetryAfter(time.Second)
+	how, retry := "did not answer", time.Second
 	if away := r.away.since(target); away > crossPatience {
 		// Whoever would try again for a few seconds had better know at once.
-		f = fault.New(fault.Unavailable, ReasonDatacenterUnreachable, "datacenter %s has not answered for %s", target, away.Round(time.Second)).WithRetryAfter(awayRetry)
+		how, retry = "has not answered for "+away.Round(time.Second).String(), awayRetry
 	}
-	return f.WithMeta("datacenter", target).
+	return fault.New(fault.Unavailable, ReasonDatacenterUnreachable, "datacenter %s %s", target, how).
+		WithMeta("datacenter", target).WithRetryAfter(retry).
 		WithRemedy("look at `konsulctl datacenter list`; gateways must reach each other on port 8443").Wrap(err)
 }
 
