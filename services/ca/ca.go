@@ -44,6 +44,9 @@ type Settings struct {
 	JoinTokenTTL time.Duration `koanf:"join_token_ttl"`
 	// MaxJoinTokenTTL is the longest its maker may say.
 	MaxJoinTokenTTL time.Duration `koanf:"max_join_token_ttl"`
+	// PreviousSecretFile holds the datacenter secret that was replaced by the one in server.secret_file. What the
+	// ca sealed with it is sealed anew at the next start; then the setting and the file can go. It proves nothing.
+	PreviousSecretFile string `koanf:"previous_secret_file"`
 	// AcceptDatacenterSecret lets components of earlier versions, which prove the datacenter secret itself, get
 	// a first certificate. It is for an upgrade: while it is on, whoever has the secret enrols as any component.
 	AcceptDatacenterSecret bool `koanf:"accept_datacenter_secret"`

@@ -206,6 +206,41 @@ func TestThePrimarysIntermediateIsNotGivenAway(t *testing.T) {
 	require.Equal(t, "CA_SIGNS_ITSELF", fault.ReasonOf(err), "not even with the identity of its own ca")
 }
 
+func TestAReplacedSecretSealsTheStateAnew(t *testing.T) {
+	dc := newDatacenter(t, "us-east", "us-east")
+	require.NoError(t, dc.start())
+	federation, registry := dc.service.Identity().ID().FederationID, identity.Holder{Component: "registry"}
+	oldKey := dc.key(registry)
+	id, err := identity.DatacenterID(dc.secret(), "us-east")
+	require.NoError(t, err)
+	dc.stop()
+
+	old := dc.cfg.Server.SecretFile
+	dc.cfg.Server.SecretFile = filepath.Join(t.TempDir(), "secret")
+	require.NoError(t, os.WriteFile(dc.cfg.Server.SecretFile, []byte(identity.NewSecret()), 0o600))
+	require.Equal(t, "CA_STATE_SEALED", fault.ReasonOf(dc.start()))
+
+	dc.cfg.CA.PreviousSecretFile = filepath.Join(t.TempDir(), "none")
+	require.ErrorContains(t, dc.start(), "ca.previous_secret_file")
+	dc.cfg.CA.PreviousSecretFile = old
+	require.NoError(t, dc.start())
+	dc.stop()
+	dc.cfg.CA.PreviousSecretFile = ""
+	require.NoError(t, dc.start(), "the state is sealed with the new secret")
+	require.Equal(t, federation, dc.service.Identity().ID().FederationID)
+	require.Equal(t, "ENROLLMENT_KEY_MISMATCH", fault.ReasonOf(dc.prove("", registry, oldKey)), "what was derived from the old one proves nothing")
+	require.NoError(t, dc.prove("", registry, dc.key(registry)))
+
+	gossip, err := dc.enrollNamed("wan-gossip")
+	require.NoError(t, err)
+	conn, err := rpc.Dial(dc.cfg.Endpoints.CA, rpc.ClientParams{Identity: gossip, Want: identity.Want{Service: "ca"}, Telemetry: obs.Discard()})
+	require.NoError(t, err)
+	defer func() { require.NoError(t, conn.Close()) }()
+	resp, err := cav1.NewCertificateServiceClient(conn).GetGossipKey(t.Context(), &cav1.GetGossipKeyRequest{})
+	require.NoError(t, err)
+	require.Equal(t, id, resp.GetDatacenterId(), "the datacenter stays who it is")
+}
+
 // lines is a log in memory.
 type lines struct {
 	mu   sync.Mutex

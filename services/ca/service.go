@@ -8,6 +8,7 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"os"
 	"path/filepath"
@@ -50,6 +51,7 @@ type Service struct {
 	cfg      Config
 	deps     Deps
 	secret   []byte
+	previous []byte // the secret before; may be nil
 	store    *keystore.Store
 	group    *lifecycle.Group
 	handlers *api.Handlers
@@ -65,11 +67,29 @@ func New(cfg Config, deps Deps) (*Service, error) {
 		return nil, err
 	}
 	identity.WarnIfExposed(deps.Telemetry.Log, cfg.Server.SecretFile)
-	store, err := keystore.Open(filepath.Join(cfg.Server.DataDir, Name), cfg.Server.Datacenter, secret)
+	previous, err := readPrevious(cfg, deps.Telemetry.Log)
 	if err != nil {
 		return nil, err
 	}
-	return &Service{cfg: cfg, deps: deps, secret: secret, store: store, group: lifecycle.NewGroup(deps.Telemetry.Log, deps.Fail)}, nil
+	store, err := keystore.Open(filepath.Join(cfg.Server.DataDir, Name), cfg.Server.Datacenter, secret, previous)
+	if err != nil {
+		return nil, err
+	}
+	return &Service{cfg: cfg, deps: deps, secret: secret, previous: previous, store: store, group: lifecycle.NewGroup(deps.Telemetry.Log, deps.Fail)}, nil
+}
+
+// readPrevious returns the datacenter secret that was replaced; nil if none is named.
+func readPrevious(cfg Config, log *slog.Logger) ([]byte, error) {
+	path := cfg.CA.PreviousSecretFile
+	if path == "" {
+		return nil, nil
+	}
+	identity.WarnIfExposed(log, path)
+	secret, err := identity.ReadSecret(path, Name)
+	if f, ok := fault.As(err); ok {
+		return nil, f.WithField("ca.previous_secret_file").WithRemedy("name the file of the secret before, or nothing once the ca has started with the new one")
+	}
+	return secret, err
 }
 
 // Identity answers the ca's own identity; nil before Start.
@@ -158,7 +178,8 @@ func (s *Service) open(ctx context.Context) (*keystore.State, error) {
 // known answers what of the state the handlers need.
 func known(state *keystore.State) *api.State {
 	k := &api.State{
-		FederationID: state.FederationID, PrimaryDatacenter: state.PrimaryDatacenter, Roots: state.Roots, GossipKeys: state.GossipKeys,
+		FederationID: state.FederationID, PrimaryDatacenter: state.PrimaryDatacenter, DatacenterID: state.DatacenterID,
+		Roots: state.Roots, GossipKeys: state.GossipKeys,
 		Intermediate: state.Intermediate.Certificate, Leaves: state.Intermediate,
 	}
 	if state.Root != nil {
@@ -170,8 +191,11 @@ func known(state *keystore.State) *api.State {
 // load answers the kept state, or makes and keeps a first one.
 func (s *Service) load(ctx context.Context) (*keystore.State, error) {
 	state, err := s.store.Load()
-	if err != nil || state != nil {
-		return state, err
+	if err != nil {
+		return nil, err
+	}
+	if state != nil {
+		return s.identified(state)
 	}
 	if s.cfg.Primary() {
 		state, err = s.found()
@@ -179,6 +203,9 @@ func (s *Service) load(ctx context.Context) (*keystore.State, error) {
 		state, err = s.join(ctx)
 	}
 	if err != nil {
+		return nil, err
+	}
+	if state.DatacenterID, err = identity.DatacenterID(s.secret, s.cfg.Server.Datacenter); err != nil {
 		return nil, err
 	}
 	if err := s.store.Save(state); err != nil {
@@ -189,6 +216,23 @@ func (s *Service) load(ctx context.Context) (*keystore.State, error) {
 	}
 	s.deps.Telemetry.Log.Info("this datacenter's authority is ready", "federation_id", state.FederationID, "primary", s.cfg.Primary())
 	return state, nil
+}
+
+// identified returns the state with the datacenter's id. One that an earlier version kept has none: it is derived
+// from the secret that the datacenter was created with, and kept, as that may be replaced.
+func (s *Service) identified(state *keystore.State) (*keystore.State, error) {
+	if state.DatacenterID != "" {
+		return state, nil
+	}
+	first := s.secret
+	if s.previous != nil {
+		first = s.previous
+	}
+	var err error
+	if state.DatacenterID, err = identity.DatacenterID(first, s.cfg.Server.Datacenter); err != nil {
+		return nil, err
+	}
+	return state, s.store.Save(state)
 }
 
 // found makes a new federation.

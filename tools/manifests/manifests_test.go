@@ -95,3 +95,47 @@ func TestOverlaysAreWhatKubernetesAccepts(t *testing.T) {
 		})
 	}
 }
+
+func TestOnlyRegistryAndCAMountTheDatacenterSecret(t *testing.T) {
+	want := map[string]string{
+		"konsul-ca": "konsul-datacenter", "konsul-registry": "konsul-datacenter", "konsul-mesh-gateway": "konsul-key-gateway",
+		"konsul-wan-gossip": "konsul-key-wan-gossip", "konsul-replicator": "konsul-key-replicator",
+		"konsul-failover-router": "konsul-key-failover-router", "konsul-agent": "konsul-key-agent",
+	}
+	type workload struct {
+		Metadata struct{ Name string }
+		Spec     struct {
+			Template struct {
+				Spec struct {
+					Volumes []struct {
+						Name   string
+						Secret struct {
+							SecretName  string
+							DefaultMode int
+						}
+					}
+				}
+			}
+		}
+	}
+	for name, objects := range overlays(t) {
+		t.Run(name, func(t *testing.T) {
+			got := map[string]string{}
+			for _, object := range objects {
+				text, err := json.Marshal(object)
+				require.NoError(t, err)
+				var w workload
+				if json.Unmarshal(text, &w) != nil {
+					continue
+				}
+				for _, volume := range w.Spec.Template.Spec.Volumes {
+					if volume.Name == "secret" {
+						got[w.Metadata.Name] = volume.Secret.SecretName
+						require.Zero(t, volume.Secret.DefaultMode&0o007, "others cannot read it")
+					}
+				}
+			}
+			require.Equal(t, want, got)
+		})
+	}
+}

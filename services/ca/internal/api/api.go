@@ -49,6 +49,7 @@ type Limits struct {
 type State struct {
 	FederationID      string
 	PrimaryDatacenter string
+	DatacenterID      string
 	// Roots are the federation's trust anchors, the one that signs first.
 	Roots      []*x509.Certificate
 	GossipKeys [][]byte
@@ -326,12 +327,9 @@ func (h *Handlers) GetTrustBundle(context.Context, *cav1.GetTrustBundleRequest) 
 
 // GetGossipKey returns the federation's gossip keys, and the datacenter's id to a component that has no secret to derive it.
 func (h *Handlers) GetGossipKey(ctx context.Context, _ *cav1.GetGossipKeyRequest) (*cav1.GetGossipKeyResponse, error) {
-	id, err := identity.DatacenterID(h.p.Limits.DatacenterSecret, h.p.Datacenter)
-	if err != nil {
-		return nil, err
-	}
 	h.handedOut(ctx, cav1.CertificateService_GetGossipKey_FullMethodName)
-	return &cav1.GetGossipKeyResponse{Keys: h.state().GossipKeys, DatacenterId: id}, nil
+	state := h.state()
+	return &cav1.GetGossipKeyResponse{Keys: state.GossipKeys, DatacenterId: state.DatacenterID}, nil
 }
 
 // CreateJoinToken makes a token and has the registry remember its public half.

@@ -34,6 +34,9 @@ const (
 type State struct {
 	FederationID      string
 	PrimaryDatacenter string
+	// DatacenterID is the immutable id of the datacenter, derived from its first secret; empty in a state that an
+	// earlier version kept.
+	DatacenterID string
 	// Root signs intermediates; its key is here in the primary only.
 	Root *issuer.Authority
 	// Intermediate signs the leaves of this datacenter.
@@ -48,10 +51,25 @@ type Store struct {
 	dir        string
 	datacenter string
 	aead       cipher.AEAD
+	// previous opens what the datacenter's previous secret sealed; nil: nothing does.
+	previous cipher.AEAD
 }
 
-// Open answers the store in dir. It reads nothing yet.
-func Open(dir, datacenter string, secret []byte) (*Store, error) {
+// Open returns the store in dir. It reads nothing yet. What is sealed with the previous secret is sealed anew
+// when it is read; previous may be nil.
+func Open(dir, datacenter string, secret, previous []byte) (*Store, error) {
+	s := &Store{dir: dir, datacenter: datacenter}
+	var err error
+	if s.aead, err = seals(secret); err != nil {
+		return nil, err
+	}
+	if previous != nil {
+		s.previous, err = seals(previous)
+	}
+	return s, err
+}
+
+func seals(secret []byte) (cipher.AEAD, error) {
 	key, err := hkdf.Key(sha256.New, secret, nil, format, keyLength)
 	if err != nil {
 		return nil, fmt.Errorf("derive sealing key: %w", err)
@@ -64,7 +82,7 @@ func Open(dir, datacenter string, secret []byte) (*Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("make cipher: %w", err)
 	}
-	return &Store{dir: dir, datacenter: datacenter, aead: aead}, nil
+	return aead, nil
 }
 
 // Load answers the state; nil without error when there is none yet.
@@ -86,14 +104,23 @@ func (s *Store) unseal(name string) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read sealed state: %w", err)
 	}
-	if len(sealed) < s.aead.NonceSize() {
-		return nil, unopened(path)
+	plain, err := s.open(s.aead, name, sealed)
+	if err != nil && s.previous != nil {
+		if plain, err = s.open(s.previous, name, sealed); err == nil {
+			return plain, s.seal(name, plain)
+		}
 	}
-	plain, err := s.aead.Open(nil, sealed[:s.aead.NonceSize()], sealed[s.aead.NonceSize():], s.label(name))
 	if err != nil {
 		return nil, unopened(path)
 	}
 	return plain, nil
+}
+
+func (s *Store) open(aead cipher.AEAD, name string, sealed []byte) ([]byte, error) {
+	if len(sealed) < aead.NonceSize() {
+		return nil, errors.New("shorter than a nonce")
+	}
+	return aead.Open(nil, sealed[:aead.NonceSize()], sealed[aead.NonceSize():], s.label(name))
 }
 
 func (s *Store) seal(name string, plain []byte) error {
@@ -112,7 +139,7 @@ func (s *Store) label(name string) []byte {
 
 func unopened(path string) error {
 	return fault.New(fault.FailedPrecondition, "CA_STATE_SEALED", "does not open the ca's state in %q: wrong secret, wrong datacenter, or a damaged file", path).
-		WithField("server.secret_file").WithRemedy("give the secret this datacenter was created with; nothing was changed")
+		WithField("server.secret_file").WithRemedy("give the secret it was sealed with; if that was replaced, name the one before in ca.previous_secret_file; nothing was changed")
 }
 
 // Save seals the state.
@@ -128,6 +155,7 @@ func (s *Store) Save(state *State) error {
 type onDisk struct {
 	FederationID      string   `json:"federation_id"`
 	PrimaryDatacenter string   `json:"primary_datacenter"`
+	DatacenterID      string   `json:"datacenter_id,omitempty"`
 	RootCert          []byte   `json:"root_cert,omitempty"`
 	RootKey           []byte   `json:"root_key,omitempty"`
 	IntermediateCert  []byte   `json:"intermediate_cert"`
@@ -137,7 +165,7 @@ type onDisk struct {
 }
 
 func encode(state *State) ([]byte, error) {
-	d := onDisk{FederationID: state.FederationID, PrimaryDatacenter: state.PrimaryDatacenter, GossipKeys: state.GossipKeys}
+	d := onDisk{FederationID: state.FederationID, PrimaryDatacenter: state.PrimaryDatacenter, DatacenterID: state.DatacenterID, GossipKeys: state.GossipKeys}
 	var err error
 	if state.Root != nil {
 		d.RootCert = state.Root.Certificate.Raw
@@ -164,7 +192,7 @@ func decode(plain []byte) (*State, error) {
 	if err := json.Unmarshal(plain, &d); err != nil {
 		return nil, fmt.Errorf("decode state: %w", err)
 	}
-	state := &State{FederationID: d.FederationID, PrimaryDatacenter: d.PrimaryDatacenter, GossipKeys: d.GossipKeys}
+	state := &State{FederationID: d.FederationID, PrimaryDatacenter: d.PrimaryDatacenter, DatacenterID: d.DatacenterID, GossipKeys: d.GossipKeys}
 	var err error
 	if len(d.RootKey) > 0 {
 		if state.Root, err = parseAuthority(d.RootCert, d.RootKey); err != nil {

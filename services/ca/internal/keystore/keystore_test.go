@@ -16,7 +16,7 @@ import (
 
 func open(t *testing.T, dir, datacenter string, secret byte) *keystore.Store {
 	t.Helper()
-	store, err := keystore.Open(dir, datacenter, bytes.Repeat([]byte{secret}, 32))
+	store, err := keystore.Open(dir, datacenter, bytes.Repeat([]byte{secret}, 32), nil)
 	require.NoError(t, err)
 	return store
 }

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
+	"strconv"
 	"strings"
 	"time"
 
@@ -76,7 +78,7 @@ func (dc datacenter) services() []string {
 func New(o Options) *Lab {
 	return &Lab{o: o, project: &Project{
 		File: o.File, Name: o.Project, Log: o.Err,
-		Env: []string{"KONSUL_LAB_DIR=" + o.Dir},
+		Env: []string{"KONSUL_LAB_DIR=" + o.Dir, "KONSUL_LAB_GID=" + strconv.Itoa(os.Getgid())},
 	}}
 }
 
@@ -190,7 +192,7 @@ func (l *Lab) admit(ctx context.Context, primary ready.Federation) error {
 		if err != nil {
 			return fmt.Errorf("make join token of %s: %w", dc.name, err)
 		}
-		if err := write(l.joinTokenFile(dc.name), token+"\n"); err != nil {
+		if err := write(l.joinTokenFile(dc.name), token+"\n", readable); err != nil {
 			return err
 		}
 	}

@@ -13,6 +13,7 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"konsul.dev/pkg/config"
+	"konsul.dev/pkg/identity"
 	"konsul.dev/pkg/servicedef"
 )
 
@@ -163,11 +164,49 @@ func TestSecretsAreBehindAClosedFolder(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, os.FileMode(0o700), info.Mode().Perm())
 	for _, dc := range names() {
-		require.FileExists(t, l.secretFile(dc))
+		for _, component := range components() {
+			text, err := os.ReadFile(l.secretFile(dc, component))
+			require.NoError(t, err)
+			credential, err := identity.ParseCredential(component, string(text))
+			require.NoError(t, err)
+			holdsSecret := component == "ca" || component == "registry"
+			require.Equal(t, holdsSecret, credential.IsSecret(), "%s of %s", component, dc)
+			info, err := os.Stat(l.secretFile(dc, component))
+			require.NoError(t, err)
+			require.Zero(t, info.Mode().Perm()&0o007, "%s: others of the machine cannot read it", l.secretFile(dc, component))
+			require.Equal(t, os.FileMode(0o040), info.Mode().Perm()&0o070, "the container's group can")
+		}
 	}
 	require.FileExists(t, l.tokenFile())
 	require.NoError(t, l.removeFiles())
 	require.NoDirExists(t, dir)
+}
+
+func TestAContainerSeesItsOwnSecretsAlone(t *testing.T) {
+	text, err := os.ReadFile(filepath.Join(folderOfCompose, "docker-compose.yml"))
+	require.NoError(t, err)
+	var content struct {
+		Services map[string]struct {
+			Volumes  []string `yaml:"volumes"`
+			GroupAdd []string `yaml:"group_add"`
+		} `yaml:"services"`
+	}
+	require.NoError(t, yaml.Unmarshal(text, &content))
+	for _, dc := range datacenters() {
+		for _, component := range components() {
+			service, ok := content.Services[dc.name+"-"+component]
+			require.True(t, ok, component)
+			require.Equal(t, []string{"${KONSUL_LAB_GID:-65532}"}, service.GroupAdd)
+			var mounts []string
+			for _, volume := range service.Volumes {
+				if strings.HasSuffix(volume, ":/run/konsul:ro") {
+					mounts = append(mounts, volume)
+				}
+			}
+			require.Len(t, mounts, 1)
+			require.True(t, strings.HasSuffix(mounts[0], "}/"+dc.name+"/"+component+":/run/konsul:ro"), mounts[0])
+		}
+	}
 }
 
 func TestSubnetsAreFree(t *testing.T) {

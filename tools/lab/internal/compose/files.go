@@ -9,32 +9,46 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
+	"konsul.dev/pkg/identity"
 	"konsul.dev/tools/lab/internal/secret"
 )
 
 // rootsInCA is where a ca writes the federation's trust anchors.
 const rootsInCA = "/data/ca/roots.pem"
 
-// Modes of the secrets' folder. The containers run as a user that does not exist on the host, so the
-// files are readable by all, inside a folder that only its owner may enter; a bind mount does not
-// pass through that folder.
+// Modes of the secrets. The containers run as a user that does not exist on the host, and are members of
+// the group of whoever runs the lab (KONSUL_LAB_GID in docker-compose.yml), who makes the files.
 const (
 	ownerOnly = 0o700
-	folder    = 0o755
-	readable  = 0o644
+	folder    = 0o750
+	readable  = 0o640
+	public    = 0o644
 )
 
-func (l *Lab) secretFile(dc string) string    { return filepath.Join(l.o.Dir, dc, "secret") }
-func (l *Lab) joinTokenFile(dc string) string { return filepath.Join(l.o.Dir, dc, "join-token") }
+// components are the containers with secrets. Each sees its own folder alone, as /run/konsul.
+func components() []string { return append([]string{"ca", "registry"}, identity.KeyComponents()...) }
+
+func (l *Lab) componentDir(dc, component string) string {
+	return filepath.Join(l.o.Dir, dc, component)
+}
+
+// secretFile returns the file that a component has for its server.secret_file.
+func (l *Lab) secretFile(dc, component string) string {
+	return filepath.Join(l.componentDir(dc, component), "secret")
+}
+
+func (l *Lab) joinTokenFile(dc string) string { return filepath.Join(l.componentDir(dc, "ca"), "join-token") }
 func (l *Lab) tokenFile() string {
-	return filepath.Join(l.o.Dir, datacenters()[0].name, "management-token")
+	return filepath.Join(l.componentDir(datacenters()[0].name, "registry"), "management-token")
 }
 func (l *Lab) rootsFile(dc string) string { return filepath.Join(l.o.Dir, dc+".roots.pem") }
 func (l *Lab) envFile(dc string) string   { return filepath.Join(l.o.Dir, dc+".env") }
 
-// writeSecrets makes what the containers mount.
+// writeSecrets makes what the containers mount: the datacenter secret for ca and registry, for the others
+// a key derived from it.
 func (l *Lab) writeSecrets() error {
 	if err := os.MkdirAll(l.o.Dir, ownerOnly); err != nil {
 		return fmt.Errorf("make the lab's folder: %w", err)
@@ -43,14 +57,38 @@ func (l *Lab) writeSecrets() error {
 		return fmt.Errorf("close the lab's folder to others: %w", err)
 	}
 	for _, dc := range datacenters() {
-		if err := os.MkdirAll(filepath.Dir(l.secretFile(dc.name)), folder); err != nil {
-			return fmt.Errorf("make folder of %s: %w", dc.name, err)
-		}
-		if err := write(l.secretFile(dc.name), secret.New()); err != nil {
+		if err := l.writeKeys(dc.name, secret.New()); err != nil {
 			return err
 		}
 	}
-	return write(l.tokenFile(), secret.New())
+	return write(l.tokenFile(), secret.New(), readable)
+}
+
+func (l *Lab) writeKeys(dc, datacenterSecret string) error {
+	for _, component := range components() {
+		dir := l.componentDir(dc, component)
+		if err := os.MkdirAll(dir, folder); err != nil {
+			return fmt.Errorf("make folder of %s: %w", dc, err)
+		}
+		if err := os.Chmod(dir, folder); err != nil {
+			return fmt.Errorf("open folder of %s to its container: %w", dc, err)
+		}
+		text := datacenterSecret
+		if slices.Contains(identity.KeyComponents(), component) {
+			h := identity.Holder{Component: component}
+			if component == "agent" {
+				h.Node = dc + "-agent" // its KONSUL_SERVER__NODE
+			}
+			var err error
+			if text, err = secret.Key(datacenterSecret, h); err != nil {
+				return err
+			}
+		}
+		if err := write(l.secretFile(dc, component), text, readable); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // fetchRoots copies the trust anchors out of a datacenter's ca.
@@ -72,7 +110,7 @@ func (l *Lab) fetchRoots(ctx context.Context, dc string) error {
 	if _, err := io.Copy(&roots, io.LimitReader(reader, 1<<20)); err != nil {
 		return fmt.Errorf("unpack trust anchors: %w", err)
 	}
-	return write(l.rootsFile(dc), roots.String())
+	return write(l.rootsFile(dc), roots.String(), public)
 }
 
 // writeEnv writes the settings for scripts, to be read with `. FILE`.
@@ -81,7 +119,7 @@ func (l *Lab) writeEnv(dc datacenter) error {
 	if err != nil {
 		return fmt.Errorf("read management token: %w", err)
 	}
-	return write(l.envFile(dc.name), secret.Env(l.url(dc), string(token), l.rootsFile(dc.name)))
+	return write(l.envFile(dc.name), secret.Env(l.url(dc), string(token), l.rootsFile(dc.name)), readable)
 }
 
 // removeFiles removes everything a compose lab makes, and nothing else.
@@ -99,8 +137,9 @@ func (l *Lab) removeFiles() error {
 	return errors.Join(errs...)
 }
 
-func write(path, text string) error {
-	if err := os.WriteFile(path, []byte(text), readable); err != nil {
+// write writes a file with exactly that mode, whatever the umask.
+func write(path, text string, mode os.FileMode) error {
+	if err := errors.Join(os.WriteFile(path, []byte(text), mode), os.Chmod(path, mode)); err != nil {
 		return fmt.Errorf("write a lab's file: %w", err)
 	}
 	return nil

@@ -21,6 +21,9 @@ func (l *Lab) writeFiles(reused bool) error {
 				return err
 			}
 		}
+		if err := l.writeKeys(dc); err != nil {
+			return err
+		}
 		if err := l.writeConfig(dc); err != nil {
 			return err
 		}
@@ -36,6 +39,27 @@ func (l *Lab) writeFiles(reused bool) error {
 		return fmt.Errorf("read management token: %w", err)
 	}
 	l.token = strings.TrimSpace(string(token))
+	return nil
+}
+
+// writeKeys writes what the processes have in place of the datacenter secret.
+func (l *Lab) writeKeys(dc plan.Datacenter) error {
+	text, err := os.ReadFile(dc.SecretFile())
+	if err != nil {
+		return fmt.Errorf("read the secret of %s: %w", dc.Name, err)
+	}
+	if err := os.MkdirAll(dc.KeysDir(), 0o700); err != nil {
+		return fmt.Errorf("make folder of %s: %w", dc.Name, err)
+	}
+	for _, h := range l.layout.Keys(dc) {
+		key, err := secret.Key(string(text), h)
+		if err != nil {
+			return err
+		}
+		if err := write(dc.KeyFile(h.Component), []byte(key)); err != nil {
+			return err
+		}
+	}
 	return nil
 }
 

@@ -125,7 +125,7 @@ func (f *folder) release(keep, keepLogs bool) error {
 		}
 	case keepLogs:
 		for _, dc := range f.layout.Datacenters {
-			errs = append(errs, removeFiles(dc.PIDFile(), dc.EnvFile(), dc.DataDir(), dc.SecretFile(), dc.TokenFile(), dc.JoinTokenFile()))
+			errs = append(errs, removeFiles(dc.PIDFile(), dc.EnvFile(), dc.DataDir(), dc.SecretFile(), dc.KeysDir(), dc.TokenFile(), dc.JoinTokenFile()))
 		}
 	default:
 		errs = append(errs, f.remove())

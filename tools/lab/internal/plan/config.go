@@ -118,7 +118,7 @@ func (l Layout) Config(dc Datacenter) ([]byte, error) {
 	doc := document{
 		Server: serverSection{
 			Datacenter: dc.Name, PrimaryDatacenter: primary.Name,
-			Node: dc.Name + "-1", BindAddr: dc.Host, DataDir: dc.DataDir(), SecretFile: dc.SecretFile(),
+			Node: dc.Node(), BindAddr: dc.Host, DataDir: dc.DataDir(), SecretFile: dc.SecretFile(),
 			WAN: wanSection{
 				Enabled: true, BindAddr: dc.Addr(config.PortWANGossip), AdvertiseAddr: dc.Addr(config.PortWANGossip),
 			},

@@ -140,6 +140,15 @@ func (d Datacenter) DataDir() string { return filepath.Join(d.Dir(), "data") }
 // SecretFile answers the path of the datacenter secret.
 func (d Datacenter) SecretFile() string { return filepath.Join(d.Dir(), "secret") }
 
+// Node returns the node name of the datacenter's one machine.
+func (d Datacenter) Node() string { return d.Name + "-1" }
+
+// KeysDir returns the folder of the keys that components have in place of the datacenter secret.
+func (d Datacenter) KeysDir() string { return filepath.Join(d.Dir(), "keys") }
+
+// KeyFile returns the path of a component's key.
+func (d Datacenter) KeyFile(component string) string { return filepath.Join(d.KeysDir(), component) }
+
 // JoinTokenFile answers the path of the token that lets a secondary into the federation.
 func (d Datacenter) JoinTokenFile() string { return filepath.Join(d.Dir(), "join-token") }
 

@@ -3,6 +3,7 @@ package plan_test
 import (
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -74,6 +75,22 @@ func TestTheProcessesOfADatacenter(t *testing.T) {
 			require.Equal(t, c.names, strings.Join(names, " "))
 		})
 	}
+}
+
+func TestOnlyRegistryAndCAGetTheDatacenterSecret(t *testing.T) {
+	l := layout(t, func(o *plan.Options) { o.Processes = plan.PerService })
+	dc := l.Primary()
+	want := map[string]bool{}
+	for _, h := range l.Keys(dc) {
+		want["konsul-"+h.Component] = true
+		require.Equal(t, h.Component == "agent", h.Node != "")
+	}
+	require.Len(t, want, 5)
+	for _, spec := range l.Specs(dc) {
+		component := strings.TrimPrefix(spec.Name, "konsul-")
+		require.Equal(t, want[spec.Name], slices.Contains(spec.Args, "server.secret_file="+dc.KeyFile(component)), spec.Name)
+	}
+	require.Empty(t, layout(t, nil).Keys(dc), "one process has the secret, and needs no key")
 }
 
 func TestConfigurationsLoadStrictly(t *testing.T) {

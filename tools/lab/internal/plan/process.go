@@ -2,8 +2,11 @@ package plan
 
 import (
 	"path/filepath"
+	"slices"
+	"strings"
 	"time"
 
+	"konsul.dev/pkg/identity"
 	"konsul.dev/tools/lab/internal/process"
 )
 
@@ -18,6 +21,9 @@ type program struct {
 	name      string
 	telemetry int
 }
+
+// component returns the component that a program is; konsul-dc is all of them, and none.
+func (p program) component() string { return strings.TrimPrefix(p.name, "konsul-") }
 
 // sample is a small real service that every datacenter runs.
 type sample struct {
@@ -61,6 +67,22 @@ func (l Layout) Programs() []string {
 	return names
 }
 
+// Keys returns whose keys a datacenter's processes have in place of its secret.
+func (l Layout) Keys(dc Datacenter) []identity.Holder {
+	var holders []identity.Holder
+	for _, p := range programs(l.Processes) {
+		h := identity.Holder{Component: p.component()}
+		if !slices.Contains(identity.KeyComponents(), h.Component) {
+			continue
+		}
+		if h.Component == "agent" {
+			h.Node = dc.Node()
+		}
+		holders = append(holders, h)
+	}
+	return holders
+}
+
 // Specs answers the processes of a datacenter in the order in which they start: the samples first, so
 // that the agent finds them healthy at its first check.
 func (l Layout) Specs(dc Datacenter) []process.Spec {
@@ -73,9 +95,13 @@ func (l Layout) Specs(dc Datacenter) []process.Spec {
 		})
 	}
 	for _, p := range programs(l.Processes) {
+		args := []string{"--config", dc.ConfigFile(), "--set", "telemetry.addr=" + dc.Addr(p.telemetry)}
+		if component := p.component(); slices.Contains(identity.KeyComponents(), component) {
+			args = append(args, "--set", "server.secret_file="+dc.KeyFile(component))
+		}
 		specs = append(specs, process.Spec{
 			Name: p.name, Path: filepath.Join(l.Bin, p.name),
-			Args:    []string{"--config", dc.ConfigFile(), "--set", "telemetry.addr=" + dc.Addr(p.telemetry)},
+			Args:    args,
 			LogFile: dc.LogFile(p.name), Grace: serviceGrace,
 		})
 	}

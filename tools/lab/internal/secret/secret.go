@@ -6,6 +6,8 @@ import (
 	"encoding/hex"
 	"fmt"
 	"strings"
+
+	"konsul.dev/pkg/identity"
 )
 
 // bytes is the entropy of a datacenter secret and of the management token.
@@ -17,6 +19,19 @@ func New() string {
 	// It never fails: crypto/rand ends the process instead.
 	_, _ = rand.Read(secret)
 	return hex.EncodeToString(secret) + "\n"
+}
+
+// Key returns the key of a component, derived from the text of its datacenter's secret, as a line of text.
+func Key(secret string, h identity.Holder) (string, error) {
+	credential, err := identity.ParseCredential("secret", secret)
+	if err != nil {
+		return "", err
+	}
+	key, err := credential.Key(h)
+	if err != nil {
+		return "", err
+	}
+	return identity.FormatKey(h, key) + "\n", nil
 }
 
 // Env answers the settings of konsulctl and the SDK as a shell reads them with `. FILE`.
