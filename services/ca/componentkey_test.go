@@ -86,7 +86,7 @@ func TestAKeyGivesExactlyItsIdentity(t *testing.T) {
 		"as gateway":                 {as: identity.Holder{Component: "gateway"}, key: web1, reason: "ENROLLMENT_KEY_MISMATCH"},
 		"as wan-gossip":              {as: identity.Holder{Component: "wan-gossip"}, key: web1, reason: "ENROLLMENT_KEY_MISMATCH"},
 		"as replicator":              {as: identity.Holder{Component: "replicator"}, key: web1, reason: "ENROLLMENT_KEY_MISMATCH"},
-		"as ca":                      {as: identity.Holder{Component: "ca"}, key: web1, reason: "ENROLLMENT_KEY_MISMATCH"},
+		"as ca":                      {as: identity.Holder{Component: "ca"}, key: web1, reason: "CA_SIGNS_ITSELF"},
 		"a gateway as registry":      {as: identity.Holder{Component: "registry"}, key: identity.Holder{Component: "gateway"}, reason: "ENROLLMENT_KEY_MISMATCH"},
 		"as ca with the secret":      {as: identity.Holder{Component: "ca"}, key: identity.Holder{Component: "ca"}, reason: "CA_SIGNS_ITSELF"},
 		"a gateway of a node":        {as: identity.Holder{Component: "gateway", Node: "x"}, key: identity.Holder{Component: "gateway", Node: "x"}, reason: "INVALID_ARGUMENT"},
@@ -296,7 +296,7 @@ func TestWhatIsHandedOutAndRefusedIsWrittenDown(t *testing.T) {
 		return all[len(all)-1]
 	}
 	require.Subset(t, last(), map[string]any{
-		"decision": "allowed", "method": cav1.EnrollmentService_Enroll_FullMethodName, "service": "agent", "node": "web-1",
+		"decision": "allowed", "method": cav1.EnrollmentService_Enroll_FullMethodName, "component": "agent", "node": "web-1",
 		"serial": agent.Material().Chain[0].SerialNumber.Text(16),
 	})
 	require.Contains(t, last()["address"], "127.0.0.1:")

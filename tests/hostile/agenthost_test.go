@@ -108,7 +108,7 @@ func TestAnAgentsHostIsNotTheDatacenter(t *testing.T) {
 	throughGateway := identity.ControlSNI("ca", "us-east", domain)
 
 	for name, c := range map[string]struct{ port, serverName, service, node, reason string }{
-		"as ca":                            {"8532", "", "ca", "", "ENROLLMENT_KEY_MISMATCH"},
+		"as ca":                            {"8532", "", "ca", "", "CA_SIGNS_ITSELF"},
 		"as registry":                      {"8532", "", "registry", "", "ENROLLMENT_KEY_MISMATCH"},
 		"as gateway":                       {"8532", "", "gateway", "", "ENROLLMENT_KEY_MISMATCH"},
 		"as wan-gossip":                    {"8532", "", "wan-gossip", "", "ENROLLMENT_KEY_MISMATCH"},
@@ -186,6 +186,6 @@ func TestAnAgentsHostIsNotTheDatacenter(t *testing.T) {
 
 	log, err := os.ReadFile(filepath.Join(h.dc.Dir, "ca.log"))
 	require.NoError(t, err)
-	require.Regexp(t, `msg=audit decision=allowed method=/konsul.ca.v1.EnrollmentService/Enroll .*node=web-1`, string(log))
-	require.Regexp(t, `msg=audit decision=denied .*reason=NOT_OVER_WAN`, string(log))
+	require.Regexp(t, `msg=audit .*decision=allowed method=/konsul.ca.v1.EnrollmentService/Enroll .*component=agent node=web-1`, string(log))
+	require.Regexp(t, `msg=audit .*decision=denied .*reason=NOT_OVER_WAN`, string(log))
 }

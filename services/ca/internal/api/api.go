@@ -149,6 +149,10 @@ func (h *Handlers) Enroll(ctx context.Context, req *cav1.EnrollRequest) (_ *cav1
 	if err != nil {
 		return nil, err
 	}
+	// The names first: what is refused is written down, and a stranger may send names of any length.
+	if err := policy.CheckIdentity(req.GetService(), req.GetNode()); err != nil {
+		return nil, err
+	}
 	key, err := h.provenKey(req, exporter)
 	if err != nil {
 		h.p.Metrics.Refused.WithLabelValues("secret").Inc()
@@ -162,7 +166,7 @@ func (h *Handlers) Enroll(ctx context.Context, req *cav1.EnrollRequest) (_ *cav1
 		return nil, err
 	}
 	h.handedOut(ctx, cav1.EnrollmentService_Enroll_FullMethodName,
-		obs.KeyService, req.GetService(), obs.KeyNode, req.GetNode(), "serial", chain[0].SerialNumber.Text(16), "expires", chain[0].NotAfter)
+		"component", req.GetService(), obs.KeyNode, req.GetNode(), "serial", chain[0].SerialNumber.Text(16), "expires", chain[0].NotAfter)
 	certificates, roots := ders(chain), ders(h.state().Roots)
 	return &cav1.EnrollResponse{
 		CertificateChain: certificates, Roots: roots, FederationId: h.state().FederationID,

@@ -34,11 +34,11 @@ func CheckIdentity(service, node string) error {
 		return fault.New(fault.PermissionDenied, "CA_SIGNS_ITSELF", "the ca signs its own certificate and gives nobody else one").
 			WithField("service")
 	case !slices.Contains(Components(), service):
-		return fault.Invalid("service", "%q is no konsul service", service)
+		return fault.Invalid("service", "%.64q is no konsul service", service)
 	case node != "" && service != agent:
 		return fault.Invalid("node", "is for agents, not for %s", service)
 	case node != "" && !identity.ValidNode(node):
-		return fault.Invalid("node", "%q cannot stand in an agent's certificate", node)
+		return fault.Invalid("node", "%.128q cannot stand in an agent's certificate", node)
 	}
 	return nil
 }

@@ -6,6 +6,7 @@ import (
 	"crypto/rand"
 	"crypto/x509"
 	"net"
+	"strings"
 	"testing"
 	"time"
 
@@ -56,6 +57,8 @@ func TestOnlyComponentsGetAnIdentity(t *testing.T) {
 		"an agent of any node":      {service: "agent"},
 		"a workload":                {service: "payment-api", wantErr: "no konsul service"},
 		"nothing":                   {wantErr: "no konsul service"},
+		"a name without end":        {service: strings.Repeat("x", 1<<20), wantErr: "no konsul service"},
+		"a node without end":        {service: "agent", node: strings.Repeat("x", 1<<20), wantErr: "cannot stand"},
 		"the ca":                    {service: "ca", wantErr: "signs its own"},
 		"a gateway of a node":       {service: "gateway", node: "web-1", wantErr: "is for agents"},
 		"a node that is a path":     {service: "agent", node: "web/1", wantErr: "cannot stand"},
@@ -69,6 +72,7 @@ func TestOnlyComponentsGetAnIdentity(t *testing.T) {
 				return
 			}
 			require.ErrorContains(t, err, c.wantErr)
+			require.Less(t, len(err.Error()), 512, "it is written to the log")
 		})
 	}
 }
