@@ -322,7 +322,7 @@ func (s *Service) serve(source identity.Source) error {
 	guard := api.NewGuard(needs(s.state.catalog), s.audit, quotas)
 	s.server, err = rpc.NewServer(rpc.ServerParams{
 		Name: Name, Identity: source, Access: api.Access(), Tokens: s.core, Refused: guard.Refused, Telemetry: s.deps.Telemetry,
-		Unary: []grpc.UnaryServerInterceptor{guard.Unary, router.Unary, guard.Audited}, Relay: router,
+		Unary: []grpc.UnaryServerInterceptor{guard.Unary, ownNode(s.state.catalog, guard), router.Unary, guard.Audited}, Relay: router,
 		Limits: s.cfg.Server.Limits, MaxMessageBytes: mostMessage,
 		Options: []grpc.ServerOption{grpc.ChainStreamInterceptor(guard.Stream)},
 	})

@@ -99,6 +99,9 @@ func (c *Compose) Containers(dc string) []string {
 	return ids
 }
 
+// Logs returns what a container wrote so far.
+func (c *Compose) Logs(id string) string { return c.docker("logs", id) }
+
 // Kill sends SIGKILL to all of a datacenter's containers.
 func (c *Compose) Kill(dc string) { c.docker(append([]string{"kill"}, c.Containers(dc)...)...) }
 

@@ -257,6 +257,17 @@ func (v *View) ServiceName(id string) (string, bool) {
 	return i.service.name, true
 }
 
+// NodeOf returns the node an instance is on, false when the instance is not there.
+func (v *View) NodeOf(id string) (string, bool) {
+	v.mu.RLock()
+	defer v.mu.RUnlock()
+	i := v.instances[id]
+	if i == nil || i.node == nil {
+		return "", false
+	}
+	return i.node.name, true
+}
+
 // ServicesOn answers the names of the services that have an instance on a node.
 func (v *View) ServicesOn(node string) []string {
 	v.mu.RLock()

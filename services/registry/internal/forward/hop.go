@@ -14,6 +14,8 @@ const (
 	hopServer     = "konsul-from-server"
 	// hopNamed says that the request id was not the caller's: nobody else can use it for something else.
 	hopNamed = "konsul-request-named"
+	// hopAgentNode is the node whose agent made the call.
+	hopAgentNode = "konsul-agent-node"
 )
 
 // hops says which hops a call has behind it.
@@ -39,6 +41,19 @@ func hopsOf(ctx context.Context) hops {
 	return hops{datacenter: first(hopDatacenter), server: first(hopServer), named: first(hopNamed) != ""}
 }
 
+// AgentNode returns the node whose agent made a call, wherever it came in first; empty when it was somebody else,
+// or an agent whose certificate names no node.
+func AgentNode(ctx context.Context) string {
+	caller := rpc.CallerFrom(ctx)
+	if caller.Peer.Service != passesOn {
+		return caller.Peer.Node
+	}
+	if values := metadata.ValueFromIncomingContext(ctx, hopAgentNode); len(values) > 0 {
+		return values[0]
+	}
+	return ""
+}
+
 // outgoing answers a context for passing a call on: the user's token and the marks travel along.
 func outgoing(ctx context.Context, h hops) context.Context {
 	out := ctx
@@ -48,6 +63,9 @@ func outgoing(ctx context.Context, h hops) context.Context {
 	}
 	if token != "" {
 		out = rpc.WithToken(out, token)
+	}
+	if node := AgentNode(ctx); node != "" {
+		out = metadata.AppendToOutgoingContext(out, hopAgentNode, node)
 	}
 	if h.datacenter != "" {
 		out = metadata.AppendToOutgoingContext(out, hopDatacenter, h.datacenter)

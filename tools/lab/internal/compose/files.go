@@ -40,7 +40,10 @@ func (l *Lab) secretFile(dc, component string) string {
 	return filepath.Join(l.componentDir(dc, component), "secret")
 }
 
-func (l *Lab) joinTokenFile(dc string) string { return filepath.Join(l.componentDir(dc, "ca"), "join-token") }
+func (l *Lab) joinTokenFile(dc string) string {
+	return filepath.Join(l.componentDir(dc, "ca"), "join-token")
+}
+
 func (l *Lab) tokenFile() string {
 	return filepath.Join(l.componentDir(datacenters()[0].name, "registry"), "management-token")
 }
