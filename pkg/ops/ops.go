@@ -18,14 +18,22 @@ import (
 	"sync"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
+	"konsul.dev/pkg/admission"
 	"konsul.dev/pkg/identity"
 	"konsul.dev/pkg/obs"
 )
 
 // maxSocketPath is what a unix socket address holds on Linux (sun_path), with room for the terminator.
 const maxSocketPath = 107
+
+const (
+	// maxConnections is enough for the Prometheus servers and people of a datacenter.
+	maxConnections = 256
+	idleTimeout    = 2 * time.Minute
+)
 
 // Check answers nil when what it looks at is ready.
 type Check func(context.Context) error
@@ -89,11 +97,21 @@ func (s *Server) Expose(source identity.Source) error {
 	if done {
 		return nil
 	}
+	refused, err := obs.Register(s.telemetry.Metrics, prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "konsul_telemetry_connections_refused_total",
+		Help: "Connections to telemetry.addr that were refused, or had to make room, by reason.",
+	}, []string{"reason"}))
+	if err != nil {
+		return err
+	}
 	listener, err := net.Listen("tcp", s.addr)
 	if err != nil {
 		return fmt.Errorf("listen on telemetry.addr %q: %w", s.addr, err)
 	}
-	s.serve(tlsListener(listener, source))
+	gate := admission.New(admission.Limits{
+		Connections: maxConnections, PerSource: maxConnections / 2, HalfOpen: maxConnections / 4, HalfOpenPerSource: maxConnections / 8,
+	}, func(r admission.Reason) { refused.WithLabelValues(string(r)).Inc() })
+	s.serve(tlsListener(gate.Listener(listener), source))
 	return nil
 }
 
@@ -111,7 +129,7 @@ func (s *Server) Stop(ctx context.Context) error {
 }
 
 func (s *Server) serve(listener net.Listener) {
-	server := &http.Server{Handler: s.Handler(), ReadHeaderTimeout: 5 * time.Second}
+	server := &http.Server{Handler: s.Handler(), ReadHeaderTimeout: 5 * time.Second, IdleTimeout: idleTimeout, ConnState: admission.Spoke}
 	s.mu.Lock()
 	s.servers = append(s.servers, server)
 	s.mu.Unlock()

@@ -39,6 +39,9 @@ type Settings struct {
 	ProxyResponseTimeout time.Duration `koanf:"proxy_response_timeout"`
 	// ProxyEjection is how long an instance that failed is not used.
 	ProxyEjection time.Duration `koanf:"proxy_ejection"`
+	// ProxyMaxConnections bounds the connections of applications to the proxy. They get fewer if the process may not
+	// open enough files: an eighth of these. Of those that have not sent a request yet, one more closes the oldest.
+	ProxyMaxConnections int `koanf:"proxy_max_connections"`
 	// ProxyMaxHops is how many proxies of Konsul a request may pass, so that it cannot go round for ever.
 	ProxyMaxHops int `koanf:"proxy_max_hops"`
 	// MaxRetries is how often the proxy tries a request again.
@@ -59,6 +62,7 @@ func DefaultConfig() Config {
 			ProxyDialTimeout:     time.Second,
 			ProxyResponseTimeout: 30 * time.Second,
 			ProxyEjection:        5 * time.Second,
+			ProxyMaxConnections:  4096,
 			ProxyMaxHops:         10,
 			MaxRetries:           3,
 		},
@@ -104,6 +108,10 @@ func (c *Config) Validate() error {
 		if d.value < d.least {
 			errs = append(errs, fault.Invalid(d.field, "%s is less than %s", d.value, d.least).WithRemedy("write a duration such as 2s"))
 		}
+	}
+	if s.ProxyMaxConnections < 1 {
+		errs = append(errs, fault.Invalid("failover_router.proxy_max_connections", "%d is not positive", s.ProxyMaxConnections).
+			WithRemedy("leave it out for the default, 4096"))
 	}
 	if s.ProxyMaxHops < 1 {
 		errs = append(errs, fault.Invalid("failover_router.proxy_max_hops", "%d is not positive", s.ProxyMaxHops).WithRemedy("leave it out for the default, 10"))

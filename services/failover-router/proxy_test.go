@@ -3,6 +3,7 @@ package failoverrouter_test
 import (
 	"encoding/json"
 	"io"
+	"net"
 	"net/http"
 	"strings"
 	"sync/atomic"
@@ -273,4 +274,17 @@ func TestARequestThatGoesRoundIsStopped(t *testing.T) {
 		require.Equal(t, http.StatusBadRequest, a.status)
 		require.Equal(t, "X-Konsul-Hops", a.problem.Field)
 	}
+}
+
+func TestSilentCallersOfTheProxyKeepNobodyOut(t *testing.T) {
+	w := newWorld(t)
+	w.set(east, instance("e1", w.backend(t, "", says("e1"))))
+	r := w.start(t, func(c *failoverrouter.Config) { c.FailoverRouter.ProxyMaxConnections = 8 })
+	for range 50 {
+		conn, err := net.Dial("tcp", r.ProxyAddr())
+		require.NoError(t, err)
+		defer func() { _ = conn.Close() }()
+	}
+	require.Equal(t, http.StatusOK, r.send(t, http.MethodGet, "api", "", nil).status)
+	metric(t, r, "konsul_failover_proxy_connections_refused_total", 49)
 }

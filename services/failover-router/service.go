@@ -15,6 +15,7 @@ import (
 	registryv1 "konsul.dev/proto/gen/konsul/registry/v1"
 	wangossipv1 "konsul.dev/proto/gen/konsul/wangossip/v1"
 
+	"konsul.dev/pkg/admission"
 	"konsul.dev/pkg/clock"
 	"konsul.dev/pkg/fault"
 	"konsul.dev/pkg/identity"
@@ -37,6 +38,11 @@ const (
 	undoTimeout = 5 * time.Second
 	// headerTimeout bounds how long an application may take to send a request's header.
 	headerTimeout = 10 * time.Second
+	// idleTimeout is how long an application's connection may wait for its next request.
+	idleTimeout = 5 * time.Minute
+	// proxyFileShare is the part of the files that the process may open which the proxy's callers take at most,
+	// halfOpenShare the part of their connections that may not have sent a request yet.
+	proxyFileShare, halfOpenShare = 8, 4
 )
 
 // Deps is what a failover-router takes from its process.
@@ -193,10 +199,22 @@ func (s *Service) serveProxy(ctx context.Context) error {
 		LocalAge: settings.ProxyCacheTTL, RemoteAge: settings.CacheTTL,
 		Telemetry: s.deps.Telemetry, Clock: s.deps.Clock, Metrics: metrics,
 	})
-	s.proxyServer = &http.Server{Handler: s.proxy, ReadHeaderTimeout: headerTimeout}
 	s.group.Go("verdict", s.proxy.Run)
+	files, err := admission.OpenFiles()
+	if err != nil {
+		return err
+	}
+	connections := min(settings.ProxyMaxConnections, int(files/proxyFileShare)) //nolint:gosec // the smaller one is no large number
+	gate := admission.New(admission.Limits{
+		// Most applications are on this host, with one address: it may have all.
+		Connections: connections, PerSource: connections,
+		HalfOpen: max(1, connections/halfOpenShare), HalfOpenPerSource: max(1, connections/halfOpenShare),
+	}, metrics.RefusedConnection)
+	s.proxyServer = &http.Server{
+		Handler: s.proxy, ReadHeaderTimeout: headerTimeout, IdleTimeout: idleTimeout, ConnState: admission.Spoke,
+	}
 	s.group.Go("proxy", func(context.Context) error {
-		if err := s.proxyServer.Serve(s.proxyListener); !errors.Is(err, http.ErrServerClosed) {
+		if err := s.proxyServer.Serve(gate.Listener(s.proxyListener)); !errors.Is(err, http.ErrServerClosed) {
 			return err
 		}
 		return nil

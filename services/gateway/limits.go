@@ -2,9 +2,7 @@ package gateway
 
 import (
 	"context"
-	"fmt"
 	"log/slog"
-	"syscall"
 
 	"konsul.dev/pkg/admission"
 	"konsul.dev/pkg/fault"
@@ -53,18 +51,18 @@ func (s Settings) limits(fit uint64) admission.Limits {
 
 // gates makes what guards the two ports.
 func (s *Service) gates(ctx context.Context) (mesh, edge admission.Limits, err error) {
-	var files syscall.Rlimit
-	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &files); err != nil {
-		return mesh, edge, fmt.Errorf("ask how many files may be open: %w", err)
+	files, err := admission.OpenFiles()
+	if err != nil {
+		return mesh, edge, err
 	}
-	mesh, edge, err = s.cfg.Gateway.portLimits(files.Cur)
+	mesh, edge, err = s.cfg.Gateway.portLimits(files)
 	if wanted := s.cfg.Gateway.MaxConnections; err == nil && min(mesh.Connections, edge.Connections) < wanted {
 		level := slog.LevelWarn
 		if wanted == defaultMaxConnections {
 			level = slog.LevelInfo // nobody asked for as many
 		}
 		s.deps.Telemetry.Log.Log(ctx, level, "fewer connections than gateway.max_connections: the process may open too few files",
-			"max_connections", wanted, "open_files", files.Cur, "mesh_connections", mesh.Connections, "edge_connections", edge.Connections)
+			"max_connections", wanted, "open_files", files, "mesh_connections", mesh.Connections, "edge_connections", edge.Connections)
 	}
 	return mesh, edge, err
 }

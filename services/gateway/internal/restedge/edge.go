@@ -85,7 +85,7 @@ func New(p Params) (*Edge, error) {
 			otelhttp.WithTracerProvider(p.Telemetry.Tracer), otelhttp.WithPropagators(p.Telemetry.Propagator),
 			otelhttp.WithSpanNameFormatter(spanName), otelhttp.WithFilter(isCall))),
 		TLSConfig:         p.TLS,
-		ConnState:         spoke,
+		ConnState:         admission.Spoke,
 		ReadHeaderTimeout: readHeaderTimeout,
 		IdleTimeout:       idleTimeout,
 		ErrorLog:          slog.NewLogLogger(p.Telemetry.Log.Handler(), slog.LevelDebug),
@@ -101,17 +101,6 @@ func (e *Edge) Serve(listener net.Listener) error {
 		return nil
 	}
 	return fmt.Errorf("serve the edge: %w", err)
-}
-
-// spoke tells the gate that a client has ended its handshake and begun a request.
-func spoke(conn net.Conn, state http.ConnState) {
-	secured, ok := conn.(*tls.Conn)
-	if !ok || state != http.StateActive {
-		return
-	}
-	if admitted, ok := secured.NetConn().(*admission.Conn); ok {
-		admitted.Established()
-	}
 }
 
 // Drain lets calls in flight finish until ctx ends, then cuts the rest.
