@@ -185,6 +185,10 @@ func (s *Service) serveProxy(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	files, err := admission.OpenFiles()
+	if err != nil {
+		return err
+	}
 	s.proxyListener, err = (&net.ListenConfig{}).Listen(ctx, "tcp", settings.ProxyListen)
 	if err != nil {
 		return fmt.Errorf("listen on failover_router.proxy_listen %q: %w", settings.ProxyListen, err)
@@ -200,10 +204,6 @@ func (s *Service) serveProxy(ctx context.Context) error {
 		Telemetry: s.deps.Telemetry, Clock: s.deps.Clock, Metrics: metrics,
 	})
 	s.group.Go("verdict", s.proxy.Run)
-	files, err := admission.OpenFiles()
-	if err != nil {
-		return err
-	}
 	connections := min(settings.ProxyMaxConnections, int(files/proxyFileShare)) //nolint:gosec // the smaller one is no large number
 	gate := admission.New(admission.Limits{
 		// Most applications are on this host, with one address: it may have all.
