@@ -2,6 +2,7 @@ package identity_test
 
 import (
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"net"
 	"testing"
@@ -108,6 +109,33 @@ func TestAnIntermediateSpeaksOnlyForItsOwnDatacenter(t *testing.T) {
 	id := identity.ID{FederationID: identitytest.FederationID, Datacenter: "us-east", Kind: identity.KindService, Service: "registry"}
 	_, err := identity.NewRotating(ca.Material(id, "us-west"))
 	require.ErrorContains(t, err, "own datacenter")
+}
+
+func TestACertificateThatIsNotValidNowNamesBothClocks(t *testing.T) {
+	ca, stranger := identitytest.NewCA(t, identitytest.FederationID), identitytest.NewCA(t, identitytest.FederationID)
+	id := identity.ID{FederationID: identitytest.FederationID, Datacenter: "us-east", Kind: identity.KindService, Service: "ca"}
+	m := ca.Material(id, "us-east")
+	leaf := m.Chain[0]
+	for name, c := range map[string]struct {
+		roots []*x509.Certificate
+		now   time.Time
+		want  string
+	}{
+		"a clock that is behind": {m.Roots, leaf.NotBefore.Add(-90 * time.Second), "is not valid yet"},
+		"expired":                {m.Roots, leaf.NotAfter.Add(90 * time.Second), "has expired"},
+		"a stranger's, as well":  {[]*x509.Certificate{stranger.Root()}, leaf.NotAfter.Add(90 * time.Second), "unknown authority"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, err := identity.Verify(m.Chain, c.roots, c.now)
+			require.ErrorContains(t, err, c.want)
+			var invalid *identity.ValidityError
+			require.Equal(t, c.want != "unknown authority", errors.As(err, &invalid))
+			if invalid != nil {
+				require.Contains(t, err.Error(), "this host's clock says "+c.now.UTC().Format(time.RFC3339))
+				require.Contains(t, err.Error(), "compare the clocks")
+			}
+		})
+	}
 }
 
 func TestRotationNeedsNoRestart(t *testing.T) {

@@ -291,10 +291,10 @@ func (s *Service) join(ctx context.Context) (*keystore.State, error) {
 		Datacenter: &federationv1.Datacenter{
 			Name: s.cfg.Server.Datacenter, Id: id, GatewayAddresses: s.cfg.CA.PrimaryGateways,
 		},
-		Key: pending.Key,
+		Now: s.deps.Clock.Now, Key: pending.Key,
 	}, s.cfg.CA.JoinTimeout)
-	// Only the primary's own refusal, which has a reason, ends the matter: not silence, nor an impostor on the way.
-	if err != nil && fault.CodeOf(err) != fault.Unavailable && fault.ReasonOf(err) != "" {
+	// Only the primary's own refusal, which has a reason, ends the matter: not silence, nor an impostor on the way, nor a clock.
+	if reason := fault.ReasonOf(err); err != nil && fault.CodeOf(err) != fault.Unavailable && reason != "" && reason != joiner.ReasonClocks {
 		err = errors.Join(err, s.store.DropPending())
 	}
 	return state, err

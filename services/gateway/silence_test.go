@@ -89,7 +89,7 @@ func TestAPausedRegistryServerHoldsUpNoWriteForLong(t *testing.T) {
 	require.Equal(t, fault.ReasonOutcomeUnknown, fault.ReasonOf(failed), "%v", failed)
 	f, _ := fault.As(failed)
 	require.Contains(t, f.Message(), "the registry of datacenter us-east")
-	require.Contains(t, f.Remedy(), "same request id")
+	require.Contains(t, f.Remedy(), "--request-id")
 }
 
 func TestReadyMeansThatWritesAreServed(t *testing.T) {

@@ -33,11 +33,16 @@ const (
 	component      = "ca"
 )
 
+// ReasonClocks says that a certificate is not valid now by this host's clock.
+const ReasonClocks = "CERTIFICATE_OUT_OF_TIME"
+
 // Applicant is who wants to join.
 type Applicant struct {
 	Datacenter *federationv1.Datacenter
 	// Key is what the intermediate is to be for. Whoever comes again with it, after an answer was lost, gets another.
 	Key *ecdsa.PrivateKey
+	// Now is this host's clock.
+	Now func() time.Time
 }
 
 // Join gets the state of a new secondary, trying the primary's gateways until timeout. What the
@@ -84,7 +89,12 @@ func attempt(ctx context.Context, token jointoken.Token, a Applicant, gateway st
 	if err != nil {
 		return nil, err
 	}
-	peer, err := identity.Verify(tlsState.PeerCertificates, []*x509.Certificate{root}, time.Now())
+	peer, err := identity.Verify(tlsState.PeerCertificates, []*x509.Certificate{root}, a.Now())
+	var invalid *identity.ValidityError
+	if errors.As(err, &invalid) {
+		return nil, fault.New(fault.FailedPrecondition, ReasonClocks, "%s answers with a certificate that this host's clock refuses: %s", gateway, invalid).
+			WithRemedy("synchronise the clocks of both datacenters (NTP), then start again: the token still works").Wrap(err)
+	}
 	want := identity.ID{FederationID: token.FederationID, Datacenter: token.PrimaryDatacenter, Kind: identity.KindService, Service: component}
 	if err != nil || peer != want {
 		return nil, status.Errorf(codes.Unauthenticated, "%s is not the primary's ca that the token pins", gateway)
@@ -116,7 +126,7 @@ func accept(token jointoken.Token, a Applicant, pinned *x509.Certificate, resp *
 	if !slices.ContainsFunc(roots, pinned.Equal) || len(resp.GetGossipKeys()) == 0 {
 		return nil, errors.New("the primary's answer is incomplete")
 	}
-	if err := issuer.CheckIntermediate(intermediate, &a.Key.PublicKey, roots, token.FederationID, token.Datacenter, time.Now()); err != nil {
+	if err := issuer.CheckIntermediate(intermediate, &a.Key.PublicKey, roots, token.FederationID, token.Datacenter, a.Now()); err != nil {
 		return nil, err
 	}
 	return &keystore.State{

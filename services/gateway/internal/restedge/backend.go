@@ -100,7 +100,7 @@ func (b backend) explain(method string, err error, maybe bool) error {
 	if maybe {
 		remedy := "look whether it was done before you do it again"
 		if requestIDField(method) != nil {
-			remedy = "repeat it with the same request id, or look whether it was done"
+			remedy = "repeat it with the same request id (--request-id), or look whether it was done"
 		}
 		return fault.New(fault.Unknown, fault.ReasonOutcomeUnknown, "the %s of datacenter %s was sent the call and did not answer; its outcome is not known", b.service, b.datacenter).
 			WithMeta("service", b.service).WithMeta("datacenter", b.datacenter).WithRemedy(remedy).Wrap(err)

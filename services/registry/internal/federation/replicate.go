@@ -47,7 +47,7 @@ func (v *View) CheckSource(req *federationv1.ReplicationRequest, applied uint64)
 		return fault.New(fault.FailedPrecondition, ReasonOtherFederation, "this is federation %s, not %q", v.own.FederationID, req.GetFederationId()).WithField("federation_id")
 	case req.GetEpoch() > epoch:
 		return fault.New(fault.FailedPrecondition, ReasonEpochSuperseded, "this datacenter is at epoch %d, the federation is at %d", epoch, req.GetEpoch()).
-			WithField("epoch").WithRemedy("bring this datacenter back with `konsulctl cluster reconcile`")
+			WithField("epoch").WithRemedy("another datacenter has become the primary; `konsulctl cluster status --all-datacenters` shows which")
 	case !v.IsPrimary():
 		return fault.New(fault.FailedPrecondition, ReasonNotPrimary, "datacenter %s is not the primary, %s is", v.own.Datacenter, v.Primary()).
 			WithMeta("primary", v.Primary())

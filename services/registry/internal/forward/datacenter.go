@@ -69,7 +69,7 @@ func (c call) honestFrom(target string, err error, sent bool) error {
 	switch fault.CodeOf(err) {
 	case fault.Unavailable, fault.ResourceExhausted:
 		return fault.New(fault.Unknown, fault.ReasonOutcomeUnknown, "the write was sent to datacenter %s, its outcome is not known", target).
-			WithMeta("datacenter", target).WithRemedy("retry with the same request_id").Wrap(err)
+			WithMeta("datacenter", target).WithRemedy("repeat it with the same request id (--request-id), or look whether it was done").Wrap(err)
 	}
 	return err
 }

@@ -265,7 +265,7 @@ func honest(err error, sent bool) error {
 // unknown answers the error of a write that may or may not have been done.
 func unknown(cause error) error {
 	return fault.New(fault.Unknown, fault.ReasonOutcomeUnknown, "the write was proposed, its outcome is not known").
-		WithRemedy("retry with the same request_id").Wrap(cause)
+		WithRemedy("repeat it with the same request id (--request-id), or look whether it was done").Wrap(cause)
 }
 
 func (r *Router) once(ctx context.Context, c call) (any, error) {

@@ -155,7 +155,7 @@ func (n *Node) judge(future raft.ApplyFuture, err error) error {
 
 func unknown(cause error) error {
 	return fault.New(fault.Unknown, fault.ReasonOutcomeUnknown, "the write was proposed, its outcome is not known").
-		WithRemedy("retry with the same request_id").Wrap(cause)
+		WithRemedy("repeat it with the same request id (--request-id), or look whether it was done").Wrap(cause)
 }
 
 func (n *Node) noLeader() *fault.Error {
