@@ -36,7 +36,7 @@ func base(name string, cfg config.Base, logs io.Writer) fx.Option {
 	return fx.Options(
 		fx.StartTimeout(startTimeout), fx.StopTimeout(stopTimeout),
 		fx.Provide(
-			clock.System,
+			clock.System, newReloads,
 			func(lc fx.Lifecycle) (*obs.Telemetry, error) {
 				var exporter sdktrace.SpanExporter
 				if cfg.Telemetry.OTLPEndpoint != "" {

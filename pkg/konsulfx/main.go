@@ -18,6 +18,7 @@ import (
 
 	"konsul.dev/pkg/config"
 	"konsul.dev/pkg/fault"
+	"konsul.dev/pkg/obs"
 	"konsul.dev/pkg/ops"
 )
 
@@ -57,7 +58,7 @@ type Command[C any] struct {
 }
 
 // Main runs a service binary: it reads flags, loads configuration, runs the module until a signal or
-// a failure, and exits. `NAME health` asks a running process with the same configuration whether it is ready.
+// a failure, and exits. SIGHUP reloads what can be changed while it runs: see Reloader. `NAME health` asks a running process with the same configuration whether it is ready.
 func Main[C any, P interface {
 	*C
 	config.Loadable
@@ -149,6 +150,11 @@ func run[C any, P interface {
 				return exitUsage
 			}
 		}
+		if c, ok := any(&cfg).(interface{ ConfigNotes() []string }); ok {
+			for _, note := range c.ConfigNotes() {
+				fmt.Fprintln(stdout, note)
+			}
+		}
 		fmt.Fprintln(stdout, "configuration is valid")
 		return exitOK
 	case inv.health:
@@ -162,7 +168,21 @@ func run[C any, P interface {
 		}
 		return exitOK
 	}
-	if err := supervise(fx.New(base(name, *settings, stderr), module(cfg))); err != nil {
+	// From here on, so that a hang-up never ends the process: it is seen to once that has started.
+	hangups := make(chan os.Signal, 1)
+	signal.Notify(hangups, syscall.SIGHUP)
+	defer signal.Stop(hangups)
+	var telemetry *obs.Telemetry
+	var services *reloads
+	app := fx.New(base(name, *settings, stderr), module(cfg), fx.Populate(&telemetry, &services))
+	err = supervise(app, hangups, func(ctx context.Context) {
+		reload(ctx, &cfg, func() (any, *config.Base, error) {
+			fresh := defaults()
+			err := config.LoadService(P(&fresh), inv.options)
+			return &fresh, P(&fresh).Settings(), err
+		}, telemetry, services)
+	})
+	if err != nil {
 		complain(stderr, name, err)
 		return exitFailed
 	}
@@ -179,8 +199,8 @@ func probe(name, dataDir string, stderr io.Writer) int {
 	return exitOK
 }
 
-// supervise runs an app until a signal, or until one of its loops fails.
-func supervise(app *fx.App) error {
+// supervise runs an app until a signal, or until one of its loops fails, and reloads it at each hang-up.
+func supervise(app *fx.App, hangups <-chan os.Signal, reload func(context.Context)) error {
 	if err := app.Err(); err != nil {
 		return dig.RootCause(err)
 	}
@@ -191,11 +211,16 @@ func supervise(app *fx.App) error {
 	if err := app.Start(startCtx); err != nil {
 		return dig.RootCause(err)
 	}
-	code := 0
-	select {
-	case <-ctx.Done():
-	case sig := <-app.Wait():
-		code = sig.ExitCode
+	code, ended := 0, app.Wait()
+	for running := true; running; {
+		select {
+		case <-hangups:
+			reload(ctx)
+		case <-ctx.Done():
+			running = false
+		case sig := <-ended:
+			code, running = sig.ExitCode, false
+		}
 	}
 	// A second signal kills at once, as everywhere.
 	cancel()

@@ -40,7 +40,7 @@ var errNotStarted = errors.New("not started")
 // telemetry port opens with the identity of the first that has. Nothing is provided to others.
 func Module(name string, build func(Process) (Service, error)) fx.Option {
 	return fx.Module(name, fx.Invoke(func(
-		lc fx.Lifecycle, shutdowner fx.Shutdowner, telemetry *obs.Telemetry, clk clock.Clock, operations *ops.Server,
+		lc fx.Lifecycle, shutdowner fx.Shutdowner, telemetry *obs.Telemetry, clk clock.Clock, operations *ops.Server, reloads *reloads,
 	) error {
 		service, err := build(Process{Telemetry: telemetry.For(name), Clock: clk, Ops: operations, Fail: fail(shutdowner)})
 		if err != nil {
@@ -53,6 +53,7 @@ func Module(name string, build func(Process) (Service, error)) fx.Option {
 					return err
 				}
 				operations.Add(name, service.Ready)
+				reloads.add(service)
 				return operations.Expose(service.Identity())
 			},
 			OnStop: service.Stop,

@@ -8,11 +8,7 @@ import (
 	"go.opentelemetry.io/otel/trace"
 )
 
-func newLogger(cfg Config, out io.Writer) *slog.Logger {
-	var level slog.Level
-	if err := level.UnmarshalText([]byte(cfg.LogLevel)); err != nil {
-		level = slog.LevelInfo
-	}
+func newLogger(cfg Config, level slog.Leveler, out io.Writer) *slog.Logger {
 	options := &slog.HandlerOptions{Level: level}
 	var handler slog.Handler = slog.NewJSONHandler(out, options)
 	if cfg.LogFormat == "text" {

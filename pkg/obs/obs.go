@@ -78,14 +78,19 @@ type Telemetry struct {
 	Tracer     trace.TracerProvider
 	Propagator propagation.TextMapPropagator
 
+	level    *slog.LevelVar
 	shutdown func(context.Context) error
 }
 
 // New makes the telemetry of one process. service names it, e.g. "konsul-registry"; logs go to out, and spans to
 // exporter (see package otlp), or nowhere if it is nil. Call Shutdown at the end, so that the last spans leave.
 func New(cfg Config, service, datacenter string, out io.Writer, exporter sdktrace.SpanExporter) *Telemetry {
+	level := &slog.LevelVar{}
+	// One that is unknown was refused by Validate; here it is info.
+	_ = level.UnmarshalText([]byte(cfg.LogLevel))
 	t := &Telemetry{
-		Log:        newLogger(cfg, out).With(KeyDatacenter, datacenter),
+		level:      level,
+		Log:        newLogger(cfg, level, out).With(KeyDatacenter, datacenter),
 		Metrics:    prometheus.NewRegistry(),
 		Tracer:     noop.NewTracerProvider(),
 		Propagator: propagation.NewCompositeTextMapPropagator(propagation.TraceContext{}, propagation.Baggage{}),
@@ -110,6 +115,7 @@ func New(cfg Config, service, datacenter string, out io.Writer, exporter sdktrac
 // Discard answers telemetry for tests: it logs nowhere, and its metrics are its own.
 func Discard() *Telemetry {
 	return &Telemetry{
+		level:      &slog.LevelVar{},
 		Log:        slog.New(slog.DiscardHandler),
 		Metrics:    prometheus.NewRegistry(),
 		Tracer:     noop.NewTracerProvider(),
@@ -122,6 +128,17 @@ func Discard() *Telemetry {
 func (t *Telemetry) Traces() bool {
 	_, silent := t.Tracer.(noop.TracerProvider)
 	return !silent
+}
+
+// SetLogLevel changes from what level on lines are written, in all copies, and reports whether it was another. A level
+// that is none changes nothing.
+func (t *Telemetry) SetLogLevel(text string) (changed bool) {
+	var level slog.Level
+	if err := level.UnmarshalText([]byte(text)); err != nil || level == t.level.Level() {
+		return false
+	}
+	t.level.Set(level)
+	return true
 }
 
 // For answers a copy whose log lines name the service.

@@ -49,6 +49,7 @@ type Service struct {
 	heart     *heartbeat.Heart
 	server    *rpc.Server
 	listener  net.Listener
+	files     *reloader
 }
 
 // New answers an agent that does nothing yet, or everything that is wrong with its configuration.
@@ -84,10 +85,10 @@ func (s *Service) Start(ctx context.Context) (err error) {
 	if err != nil {
 		return fmt.Errorf("listen on agent.listen %q: %w", s.cfg.Agent.Listen, err)
 	}
-	definitions := newReloader(s)
-	definitions.load(ctx)
+	s.files = newReloader(s)
+	s.files.load(ctx)
 	s.group.Go("serve", s.serve)
-	s.group.Go("reload definitions", definitions.run)
+	s.group.Go("reload definitions", s.files.run)
 	s.group.Go("sync", s.registrar.Run)
 	if s.cfg.Agent.LivenessTTL > 0 {
 		s.group.Go("heartbeat", s.heart.Run)
@@ -152,6 +153,15 @@ func (s *Service) assemble() (err error) {
 	}
 	agentv1.RegisterAgentServiceServer(s.server, api.New(s.state, s.runner))
 	return nil
+}
+
+// Reload reads the service definitions at once, as they are read every agent.reload_interval.
+func (s *Service) Reload(ctx context.Context) ([]string, error) {
+	count, err := s.files.now(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return []string{fmt.Sprintf("service definitions (%d)", count)}, nil
 }
 
 // Ready answers why the registry has never been told of this node; nil once it has.

@@ -375,3 +375,27 @@ func TestCheckConfigReadsTheDefinitions(t *testing.T) {
 	require.ErrorContains(t, cfg.CheckConfig(), "services_dir")
 	require.Equal(t, 1, strings.Count(cfg.CheckConfig().Error(), "services_dir"))
 }
+
+func TestReloadReadsTheDefinitionsAtOnce(t *testing.T) {
+	w := newWorld(t)
+	r := w.run(t, func(cfg *agent.Config) { cfg.Agent.ReloadInterval = time.Hour })
+	w.define(t, "api.json", `{"services": [{"name": "api"}, {"name": "web"}]}`)
+	what, err := r.Reload(t.Context())
+	require.NoError(t, err)
+	require.Equal(t, []string{"service definitions (2)"}, what)
+	eventually(t, "registered", func() bool { return w.registry.Service("api") != nil && w.registry.Service("web") != nil })
+}
+
+func TestCheckConfigNamesWhatIsNotRead(t *testing.T) {
+	w := newWorld(t)
+	cfg := w.config(t)
+	cfg.Normalize()
+	w.define(t, "a.yaml", "service: {name: a}")
+	require.Empty(t, cfg.ConfigNotes())
+	w.define(t, "web.txt", "x")
+	require.NoError(t, cfg.CheckConfig(), "it is no mistake")
+	require.Len(t, cfg.ConfigNotes(), 1)
+	require.Contains(t, cfg.ConfigNotes()[0], "web.txt")
+	w.define(t, "web.hcl", `service { name = "web" }`)
+	require.ErrorContains(t, cfg.CheckConfig(), "web.hcl: HCL is not read yet")
+}

@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"fmt"
 	"slices"
 	"time"
 
@@ -19,10 +20,11 @@ type reloader struct {
 	loader  *definitions.Loader
 	known   map[string]string // what is wrong, by file
 	ignored []string          // what is in the folder and is not read
+	asked   chan chan int     // who waits for the definitions to be read, and for how many there are
 }
 
 func newReloader(s *Service) *reloader {
-	return &reloader{Service: s, loader: definitions.New(s.cfg.folder(), s.cfg.Server.Datacenter)}
+	return &reloader{Service: s, loader: definitions.New(s.cfg.folder(), s.cfg.Server.Datacenter), asked: make(chan chan int)}
 }
 
 // run reads the definitions now and again, so that a changed file takes effect within the interval.
@@ -35,11 +37,24 @@ func (r *reloader) run(ctx context.Context) error {
 			return nil
 		case <-ticker.C:
 			r.load(ctx)
+		case answer := <-r.asked:
+			answer <- r.load(ctx)
 		}
 	}
 }
 
-func (r *reloader) load(ctx context.Context) {
+// now has the definitions read at once, and returns how many there are.
+func (r *reloader) now(ctx context.Context) (int, error) {
+	answer := make(chan int, 1)
+	select {
+	case r.asked <- answer:
+		return <-answer, nil
+	case <-ctx.Done():
+		return 0, fmt.Errorf("reload service definitions: %w", context.Cause(ctx))
+	}
+}
+
+func (r *reloader) load(ctx context.Context) (count int) {
 	set, problems, changed := r.loader.Load()
 	if changed {
 		r.complain(ctx, problems)
@@ -52,6 +67,7 @@ func (r *reloader) load(ctx context.Context) {
 		}
 		r.define(set)
 	}
+	return len(set.Definitions)
 }
 
 // complain logs what is newly wrong with the files.

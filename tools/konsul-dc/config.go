@@ -66,6 +66,14 @@ func (c *Config) Normalize() {
 	c.Replicator, c.FailoverRouter, c.Agent = repl.Replicator, router.FailoverRouter, ag.Agent
 }
 
+// CheckConfig checks what the settings name, as the agent alone would.
+func (c *Config) CheckConfig() error { return c.agent().CheckConfig() }
+
+// ConfigNotes says what --check-config finds that is no mistake.
+func (c *Config) ConfigNotes() []string { return c.agent().ConfigNotes() }
+
+func (c *Config) agent() *agent.Config { return &agent.Config{Base: c.Base, Agent: c.Agent} }
+
 // Validate reports every problem of every service once.
 func (c *Config) Validate() error {
 	authority, reg, gossip, gate, repl, router, ag := c.services()

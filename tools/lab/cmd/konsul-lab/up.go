@@ -1,10 +1,13 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
+	"os/signal"
 	"path/filepath"
+	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -72,12 +75,51 @@ func up() *cobra.Command {
 		if err := present(layout); err != nil {
 			return err
 		}
-		return lab.Up(cmd.Context(), lab.Options{
-			Layout: layout, Keep: o.keep, Timeout: o.timeout, Connect: edge.Connect,
+		ctx, cancel := context.WithCancel(cmd.Context())
+		defer cancel()
+		return lab.Up(ctx, lab.Options{
+			Layout: layout, Keep: o.keep, Timeout: o.timeout, Connect: edge.Connect, Reload: hangups(ctx, cancel, hasTerminal),
 			Out: cmd.OutOrStdout(), Err: cmd.ErrOrStderr(),
 		})
 	}
 	return cmd
+}
+
+// hangups returns the SIGHUPs that ask for a reload. One that came because the terminal has gone calls stop instead:
+// the lab stays in front, and nobody is there any more.
+func hangups(ctx context.Context, stop func(), inFront func() bool) <-chan os.Signal {
+	signals, reload := make(chan os.Signal, 1), make(chan os.Signal, 1)
+	signal.Notify(signals, syscall.SIGHUP)
+	began := inFront()
+	go func() {
+		defer signal.Stop(signals)
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case sig := <-signals:
+				if began && !inFront() {
+					stop()
+					return
+				}
+				select {
+				case reload <- sig:
+				default: // One is asked for already.
+				}
+			}
+		}
+	}()
+	return reload
+}
+
+// hasTerminal reports whether there is a terminal that this process belongs to.
+func hasTerminal() bool {
+	terminal, err := os.Open("/dev/tty")
+	if err != nil {
+		return false
+	}
+	_ = terminal.Close()
+	return true
 }
 
 func dirFlag(cmd *cobra.Command, dir *string) {

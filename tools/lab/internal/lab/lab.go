@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"sync"
 	"time"
 
@@ -28,8 +29,10 @@ type Options struct {
 	Timeout time.Duration
 	// Connect answers a client of the edge at url.
 	Connect func(url, tokenFile, rootsFile string) (ready.Federation, error)
-	Out     io.Writer
-	Err     io.Writer
+	// Reload asks for a reload of every process; nil: nobody does.
+	Reload <-chan os.Signal
+	Out    io.Writer
+	Err    io.Writer
 }
 
 // Lab is a running federation.
@@ -103,9 +106,26 @@ func (l *Lab) serve(ctx context.Context) error {
 	if err := l.announce(ctx); err != nil {
 		return errors.Join(err, wait())
 	}
-	<-ctx.Done()
-	l.say("stopping")
-	return wait()
+	for {
+		select {
+		case <-l.options.Reload:
+			l.reload()
+		case <-ctx.Done():
+			l.say("stopping")
+			return wait()
+		}
+	}
+}
+
+// reload passes a hang-up on to every process, whose logs say what came of it.
+func (l *Lab) reload() {
+	for _, s := range l.sites {
+		if err := s.group.Reload(); err != nil {
+			l.say("%s could not be told to reload: %v", s.Name, err)
+			continue
+		}
+		l.say("%s reloads; its log says what", s.Name)
+	}
 }
 
 // stopAll ends every datacenter, all at the same time, as none depends on another.

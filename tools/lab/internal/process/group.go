@@ -48,6 +48,15 @@ func (g *Group) Stop(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
+// Reload tells every member to take in what changed.
+func (g *Group) Reload() error {
+	var errs []error
+	for _, p := range g.Members() {
+		errs = append(errs, p.Reload())
+	}
+	return errors.Join(errs...)
+}
+
 // Kill ends every member at once and forgets them.
 func (g *Group) Kill() error {
 	g.mu.Lock()

@@ -106,6 +106,9 @@ func (p *Process) Stop(ctx context.Context) error {
 	return fmt.Errorf("%s did not end within %s of SIGTERM and was killed; see %s", p.spec.Name, p.spec.Grace, p.spec.LogFile)
 }
 
+// Reload tells the process to take in what changed (SIGHUP).
+func (p *Process) Reload() error { return p.signal(syscall.SIGHUP) }
+
 // Kill ends the process at once and returns when it is gone.
 func (p *Process) Kill() error {
 	p.markEnding()

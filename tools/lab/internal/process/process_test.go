@@ -30,6 +30,16 @@ func TestMain(m *testing.M) {
 		fmt.Println("up")
 		<-signals
 		fmt.Println("goodbye")
+	case "reloading":
+		signals := make(chan os.Signal, 1)
+		signal.Notify(signals, syscall.SIGHUP, syscall.SIGTERM)
+		fmt.Println("up")
+		for sig := range signals {
+			if sig == syscall.SIGTERM {
+				return
+			}
+			fmt.Println("reloaded")
+		}
 	case "stubborn":
 		signal.Ignore(syscall.SIGTERM)
 		fmt.Println("up")
@@ -73,6 +83,21 @@ func waitLog(t *testing.T, path, text string) {
 		tail, err := process.Tail(path, 10)
 		return err == nil && strings.Contains(tail, text)
 	}, 10*time.Second, 10*time.Millisecond)
+}
+
+func TestReloadReachesEveryMemberOfAGroup(t *testing.T) {
+	group := process.NewGroup(spawner(t), nil)
+	one, two := spec(t, "reloading"), spec(t, "reloading")
+	require.NoError(t, group.Start([]process.Spec{one, two}))
+	t.Cleanup(func() { require.NoError(t, group.Kill()) })
+	for _, s := range []process.Spec{one, two} {
+		waitLog(t, s.LogFile, "up")
+	}
+	require.NoError(t, group.Reload())
+	for _, s := range []process.Spec{one, two} {
+		waitLog(t, s.LogFile, "reloaded")
+	}
+	require.Len(t, group.Members(), 2)
 }
 
 func TestStopIsGraceful(t *testing.T) {
