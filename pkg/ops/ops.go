@@ -26,6 +26,12 @@ import (
 	"konsul.dev/pkg/obs"
 )
 
+// What a client of these pages may take: they are small, and have no bodies.
+const (
+	readTimeout = 5 * time.Second
+	headerBytes = 64 << 10
+)
+
 // maxSocketPath is what a unix socket address holds on Linux (sun_path), with room for the terminator.
 const maxSocketPath = 107
 
@@ -129,7 +135,9 @@ func (s *Server) Stop(ctx context.Context) error {
 }
 
 func (s *Server) serve(listener net.Listener) {
-	server := &http.Server{Handler: s.Handler(), ReadHeaderTimeout: 5 * time.Second, IdleTimeout: idleTimeout, ConnState: admission.Spoke}
+	server := &http.Server{
+		Handler: s.Handler(), ReadTimeout: readTimeout, IdleTimeout: idleTimeout, MaxHeaderBytes: headerBytes, ConnState: admission.Spoke,
+	}
 	s.mu.Lock()
 	s.servers = append(s.servers, server)
 	s.mu.Unlock()

@@ -55,6 +55,15 @@ type Settings struct {
 	IntrospectCacheTTL time.Duration `koanf:"introspect_cache_ttl"`
 	// MaxRequestBytes bounds a request body and a gRPC message from a client.
 	MaxRequestBytes int64 `koanf:"max_request_bytes"`
+	// MaxInflightBytes bounds, in bytes, the requests of clients that are held at once; the calls of one token have a
+	// quarter of it.
+	MaxInflightBytes int64 `koanf:"max_inflight_bytes"`
+	// RequestReadTimeout is how long a request body, or a gRPC message that has begun, may take to arrive.
+	RequestReadTimeout time.Duration `koanf:"request_read_timeout"`
+	// MaxConcurrentStreams bounds the calls at once on one connection of a client; a client that wants more waits.
+	MaxConcurrentStreams int `koanf:"max_concurrent_streams"`
+	// MaxHeaderBytes bounds the headers of a client's call, in bytes.
+	MaxHeaderBytes int `koanf:"max_header_bytes"`
 }
 
 const (
@@ -63,6 +72,11 @@ const (
 	leastMaxRequestBytes   = 1 << 10
 	mostMaxRequestBytes    = 64 << 20
 	mostIntrospectCache    = 5 * time.Second
+	leastInflightBytes     = 16 << 20
+	leastStreams           = 10
+	mostStreams            = 1 << 16
+	leastHeaderBytes       = 8 << 10
+	mostHeaderBytes        = 1 << 20
 )
 
 // DefaultConfig answers the defaults.
@@ -81,6 +95,10 @@ func DefaultConfig() Config {
 			DrainTimeout:         5 * time.Second,
 			IntrospectCacheTTL:   3 * time.Second,
 			MaxRequestBytes:      defaultMaxRequestBytes,
+			MaxInflightBytes:     256 << 20,
+			RequestReadTimeout:   30 * time.Second,
+			MaxConcurrentStreams: 250,
+			MaxHeaderBytes:       64 << 10,
 		},
 	}
 }
@@ -150,6 +168,7 @@ func (c *Config) Validate() error {
 		{"gateway.dial_timeout", s.DialTimeout},
 		{"gateway.idle_timeout", s.IdleTimeout},
 		{"gateway.half_close_timeout", s.HalfCloseTimeout},
+		{"gateway.request_read_timeout", s.RequestReadTimeout},
 		{"gateway.introspect_cache_ttl", s.IntrospectCacheTTL},
 	} {
 		if d.value <= 0 {
@@ -183,6 +202,18 @@ func (c *Config) Validate() error {
 	if s.MaxRequestBytes < leastMaxRequestBytes || s.MaxRequestBytes > mostMaxRequestBytes {
 		errs = append(errs, fault.Invalid("gateway.max_request_bytes", "%d is not from %d to %d", s.MaxRequestBytes, leastMaxRequestBytes, mostMaxRequestBytes).
 			WithRemedy("leave it out for the default, 4194304"))
+	}
+	if s.MaxInflightBytes < s.MaxRequestBytes || s.MaxInflightBytes < leastInflightBytes {
+		errs = append(errs, fault.Invalid("gateway.max_inflight_bytes", "%d is less than gateway.max_request_bytes, or than %d", s.MaxInflightBytes, leastInflightBytes).
+			WithRemedy("leave it out for the default, 268435456"))
+	}
+	if s.MaxConcurrentStreams < leastStreams || s.MaxConcurrentStreams > mostStreams {
+		errs = append(errs, fault.Invalid("gateway.max_concurrent_streams", "%d is not from %d to %d", s.MaxConcurrentStreams, leastStreams, mostStreams).
+			WithRemedy("leave it out for the default, 250"))
+	}
+	if s.MaxHeaderBytes < leastHeaderBytes || s.MaxHeaderBytes > mostHeaderBytes {
+		errs = append(errs, fault.Invalid("gateway.max_header_bytes", "%d is not from %d to %d", s.MaxHeaderBytes, leastHeaderBytes, mostHeaderBytes).
+			WithRemedy("leave it out for the default, 65536"))
 	}
 	return errors.Join(errs...)
 }

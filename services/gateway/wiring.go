@@ -125,15 +125,18 @@ func (s *Service) assembleEdge(conns restedge.Conns, limits admission.Limits) (e
 	g := s.cfg.Gateway
 	s.writes = &writes{registry: healthv1.NewHealthClient(conns.Registry), clock: s.deps.Clock}
 	s.edge, err = restedge.New(restedge.Params{
-		Conns:           conns,
-		Tokens:          restedge.NewTokens(registryv1.NewTokenServiceClient(conns.Registry), s.deps.Clock, g.IntrospectCacheTTL),
-		TLS:             s.identity.ServerTLS(identity.ServerOptions{ClientCert: identity.NoClientCert, NextProtos: []string{"h2", "http/1.1"}}),
-		Telemetry:       s.deps.Telemetry,
-		MaxRequestBytes: g.MaxRequestBytes,
-		Limits:          limits,
-		Ready:           s.deps.Ready,
-		Writes:          s.writes.why,
-		Metrics:         s.deps.Metrics,
+		Conns:     conns,
+		Tokens:    restedge.NewTokens(registryv1.NewTokenServiceClient(conns.Registry), s.deps.Clock, g.IntrospectCacheTTL),
+		TLS:       s.identity.ServerTLS(identity.ServerOptions{ClientCert: identity.NoClientCert, NextProtos: []string{"h2", "http/1.1"}}),
+		Telemetry: s.deps.Telemetry,
+		Bounds: restedge.Bounds{
+			MaxConcurrentStreams: g.MaxConcurrentStreams, MaxHeaderBytes: g.MaxHeaderBytes,
+			MaxRequestBytes: g.MaxRequestBytes, MaxInflightBytes: g.MaxInflightBytes, RequestReadTimeout: g.RequestReadTimeout,
+		},
+		Limits:  limits,
+		Ready:   s.deps.Ready,
+		Writes:  s.writes.why,
+		Metrics: s.deps.Metrics,
 	})
 	return err
 }

@@ -6,6 +6,9 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+	"google.golang.org/protobuf/proto"
+
+	registryv1 "konsul.dev/proto/gen/konsul/registry/v1"
 
 	"konsul.dev/pkg/config"
 	"konsul.dev/tests/framework"
@@ -37,6 +40,8 @@ func TestFloodsOfRequestsTakeLittleMemory(t *testing.T) {
 	dc := attack.Start(t, attack.Options{Services: []string{attack.CA, attack.Registry, attack.Gateway, attack.Agent}})
 	good := reading(t, dc.Access())
 	agent := dc.Certificate(attack.Agent)
+	watch, err := proto.Marshal(&registryv1.WatchRequest{Table: registryv1.Table_TABLE_KV, KeyPrefix: "hostile/"})
+	require.NoError(t, err)
 	for _, tc := range []struct {
 		name    string
 		service string
@@ -44,6 +49,42 @@ func TestFloodsOfRequestsTakeLittleMemory(t *testing.T) {
 		flood   attack.Flood
 		bound   int64
 	}{
+		{ // 25 to 1139 MiB
+			name: "the first token, without one", service: attack.Gateway, port: config.PortHTTP,
+			flood: attack.Flood{Method: "/konsul.registry.v1.ACLService/Bootstrap", Streams: 16, Bytes: 79 * attack.MiB},
+			bound: 64 * attack.MiB,
+		},
+		{ // 1139 to 1986 MiB, and good calls took 2.8 s
+			name: "the first token, packed", service: attack.Gateway, port: config.PortHTTP,
+			flood: attack.Flood{Method: "/konsul.registry.v1.ACLService/Bootstrap", Streams: 25, Bytes: 79 * attack.MiB, Gzip: true},
+			bound: 64 * attack.MiB,
+		},
+		{
+			name: "the first token, asked for slowly", service: attack.Gateway, port: config.PortHTTP,
+			flood: attack.Flood{Method: "/konsul.registry.v1.ACLService/Bootstrap", Streams: 300, Bytes: 64 << 10, Unfinished: true},
+			bound: 96 * attack.MiB,
+		},
+		{
+			name: "values, with a token", service: attack.Gateway, port: config.PortHTTP,
+			flood: attack.Flood{Method: "/konsul.registry.v1.KVService/Set", Token: dc.Access().Token, Streams: 100, Bytes: 79 * attack.MiB},
+			bound: 64 * attack.MiB,
+		},
+		{
+			name: "values that do not end, with a token", service: attack.Gateway, port: config.PortHTTP,
+			flood: attack.Flood{
+				Method: "/konsul.registry.v1.KVService/Set", Token: dc.Access().Token, Streams: 240, Bytes: 4*attack.MiB - 64<<10,
+				Unfinished: true,
+			},
+			bound: 160 * attack.MiB,
+		},
+		{
+			name: "a stream that nobody reads, with a token", service: attack.Gateway, port: config.PortHTTP,
+			flood: attack.Flood{
+				Method: "/konsul.registry.v1.WatchService/Watch", Token: dc.Access().Token, First: watch, Streams: 4, Bytes: 64 << 10,
+				Messages: 4000,
+			},
+			bound: 64 * attack.MiB,
+		},
 		{ // 21 to 1217 MiB
 			name: "enrolment, without a certificate", service: attack.CA, port: config.PortCA,
 			flood: attack.Flood{Method: "/konsul.ca.v1.EnrollmentService/Enroll", Streams: 300, Bytes: 4*attack.MiB - 1, Unfinished: true},

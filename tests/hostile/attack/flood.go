@@ -27,6 +27,8 @@ type Flood struct {
 	Token string
 	// Certificate is the caller's; nil: it shows none.
 	Certificate *tls.Certificate
+	// First is a message that goes before the large ones; nil: none does.
+	First []byte
 	// Streams is how many calls are made at once, Bytes how large each message is, Messages how many of them each call
 	// sends; 0: one.
 	Streams, Bytes, Messages int
@@ -124,6 +126,10 @@ func (f Flood) call(ctx context.Context, transport *http.Transport, url string, 
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	var body []io.Reader
+	if f.First != nil {
+		length := binary.BigEndian.AppendUint32([]byte{0}, uint32(len(f.First))) //nolint:gosec // lengths of tests
+		body = append(body, bytes.NewReader(append(length, f.First...)))
+	}
 	for range max(1, f.Messages) {
 		body = append(body, message())
 	}

@@ -28,9 +28,7 @@ import (
 
 const (
 	readHeaderTimeout = 10 * time.Second
-	// bodyTimeout is how long a REST body may take to arrive; gRPC streams take as long as they like.
-	bodyTimeout = 30 * time.Second
-	idleTimeout = 2 * time.Minute
+	idleTimeout       = 2 * time.Minute
 	// pingAfter and pingTimeout find clients that neither answer nor close.
 	pingAfter   = 30 * time.Second
 	pingTimeout = 15 * time.Second
@@ -38,18 +36,32 @@ const (
 
 // Params is what an edge is made of.
 type Params struct {
-	Conns           Conns
-	Tokens          *Tokens
-	TLS             *tls.Config
-	Telemetry       *obs.Telemetry
-	MaxRequestBytes int64
-	Limits          admission.Limits
+	Conns     Conns
+	Tokens    *Tokens
+	TLS       *tls.Config
+	Telemetry *obs.Telemetry
+	Bounds    Bounds
+	Limits    admission.Limits
 	// Ready answers what is not ready; empty: all is.
 	Ready func(context.Context) map[string]string
 	// Writes returns why nothing can be written, as a stable reason; empty: it can.
 	Writes func() string
 	// Metrics serves /metrics to holders of a token; nil: there are none.
 	Metrics http.Handler
+}
+
+// Bounds is what clients may take of an edge beside its connections.
+type Bounds struct {
+	// MaxConcurrentStreams bounds the calls at once on one connection.
+	MaxConcurrentStreams int
+	// MaxHeaderBytes bounds the headers of a call.
+	MaxHeaderBytes int
+	// MaxRequestBytes bounds a request body and a gRPC message.
+	MaxRequestBytes int64
+	// MaxInflightBytes bounds what the requests weigh that are held at once; the calls of one token have a quarter.
+	MaxInflightBytes int64
+	// RequestReadTimeout is how long a body or a message may take to arrive.
+	RequestReadTimeout time.Duration
 }
 
 // Edge is the people's port. Serve and Drain are called once each.
@@ -60,6 +72,8 @@ type Edge struct {
 	server *http.Server
 	gate   *admission.Gate
 	doc    []byte
+	// inflight is shared by both faces.
+	inflight *inflight
 }
 
 // New answers an edge that serves nothing yet.
@@ -77,8 +91,11 @@ func New(p Params) (*Edge, error) {
 	if err != nil {
 		return nil, err
 	}
-	e := &Edge{p: p, rest: mux, doc: doc, gate: admission.New(p.Limits, metrics.refused)}
-	e.proxy = newProxy(conns.public(), p.Tokens, p.MaxRequestBytes)
+	e := &Edge{
+		p: p, rest: mux, doc: doc, gate: admission.New(p.Limits, metrics.refused),
+		inflight: newInflight(p.Bounds.MaxInflightBytes, p.Bounds.MaxRequestBytes, metrics.met),
+	}
+	e.proxy = newProxy(conns.public(), p.Tokens, p.Bounds, e.inflight)
 	e.server = &http.Server{
 		// One span for each call, whatever it speaks; the calls it makes become its children.
 		Handler: metrics.count(otelhttp.NewHandler(e, "edge",
@@ -89,7 +106,10 @@ func New(p Params) (*Edge, error) {
 		ReadHeaderTimeout: readHeaderTimeout,
 		IdleTimeout:       idleTimeout,
 		ErrorLog:          slog.NewLogLogger(p.Telemetry.Log.Handler(), slog.LevelDebug),
-		HTTP2:             &http.HTTP2Config{SendPingTimeout: pingAfter, PingTimeout: pingTimeout},
+		MaxHeaderBytes:    p.Bounds.MaxHeaderBytes,
+		HTTP2: &http.HTTP2Config{
+			MaxConcurrentStreams: p.Bounds.MaxConcurrentStreams, SendPingTimeout: pingAfter, PingTimeout: pingTimeout,
+		},
 	}
 	return e, nil
 }
@@ -117,7 +137,7 @@ func (e *Edge) Drain(ctx context.Context) {
 func (e *Edge) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	switch {
 	case isGRPC(r):
-		e.proxy.ServeHTTP(w, r)
+		e.proxy.ServeHTTP(w, inTurn(w, r, e.p.Bounds.RequestReadTimeout))
 		return
 	case strings.HasPrefix(r.URL.Path, apiPrefix):
 		e.serveREST(w, r)

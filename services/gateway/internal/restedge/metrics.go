@@ -12,7 +12,7 @@ import (
 	"konsul.dev/pkg/obs"
 )
 
-type metrics struct{ requests, connections *prometheus.CounterVec }
+type metrics struct{ requests, connections, limited *prometheus.CounterVec }
 
 func newMetrics(registerer prometheus.Registerer) (metrics, error) {
 	requests, err := obs.Register(registerer, prometheus.NewCounterVec(prometheus.CounterOpts{
@@ -31,8 +31,16 @@ func newMetrics(registerer prometheus.Registerer) (metrics, error) {
 	for _, reason := range admission.Reasons() {
 		connections.WithLabelValues(string(reason))
 	}
-	return metrics{requests, connections}, nil
+	limited, err := obs.Register(registerer, prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "konsul_gateway_requests_limited_total", Help: "Calls at the people's edge that were refused at a limit, such as inflight_bytes.",
+	}, []string{"limit"}))
+	if err != nil {
+		return metrics{}, fmt.Errorf("register edge metrics: %w", err)
+	}
+	return metrics{requests, connections, limited}, nil
 }
+
+func (m metrics) met(limit string) { m.limited.WithLabelValues(limit).Inc() }
 
 // refused counts a connection that found no place, or had to give its own up.
 func (m metrics) refused(reason admission.Reason) {

@@ -8,7 +8,6 @@ import (
 	"strings"
 
 	"google.golang.org/grpc"
-	_ "google.golang.org/grpc/encoding/gzip" // clients may compress
 	"google.golang.org/grpc/metadata"
 
 	registryv1 "konsul.dev/proto/gen/konsul/registry/v1"
@@ -31,8 +30,8 @@ func (b Backends) of(fullMethod string) (grpc.ClientConnInterface, bool) {
 }
 
 // newProxy answers a gRPC server that checks the token of every call and passes it to its backend.
-func newProxy(backends Backends, tokens *Tokens, maxRequestBytes int64) *grpc.Server {
-	p := proxy{backends: backends, tokens: tokens, maxRequestBytes: maxRequestBytes}
+func newProxy(backends Backends, tokens *Tokens, limits Bounds, inflight *inflight) *grpc.Server {
+	p := proxy{backends: backends, tokens: tokens, limits: limits, inflight: inflight}
 	return grpc.NewServer(
 		grpc.ForceServerCodecV2(rawCodec{}),
 		grpc.MaxRecvMsgSize(mostMessage),
@@ -43,9 +42,10 @@ func newProxy(backends Backends, tokens *Tokens, maxRequestBytes int64) *grpc.Se
 }
 
 type proxy struct {
-	backends        Backends
-	tokens          *Tokens
-	maxRequestBytes int64
+	backends Backends
+	tokens   *Tokens
+	limits   Bounds
+	inflight *inflight
 }
 
 func (p proxy) serve(stream grpc.ServerStream) error {
@@ -59,8 +59,11 @@ func (p proxy) serve(stream grpc.ServerStream) error {
 	}
 	var caller Caller
 	var secret string
+	largest := p.limits.MaxRequestBytes
 	// The first token is made without one.
-	if method != registryv1.ACLService_Bootstrap_FullMethodName {
+	if method == registryv1.ACLService_Bootstrap_FullMethodName {
+		largest = min(largest, bootstrapBytes)
+	} else {
 		var err error
 		secret = bearer(first("authorization"), first(tokenHeader))
 		if caller, err = p.tokens.Check(stream.Context(), secret); err != nil {
@@ -75,26 +78,83 @@ func (p proxy) serve(stream grpc.ServerStream) error {
 	// The deadline and the end of the client's call travel in the context.
 	ctx, cancel := context.WithCancelCause(withCaller(stream.Context(), caller))
 	defer cancel(nil)
+	hold := p.inflight.hold(caller.Accessor)
+	defer hold.end()
+	requests := requests{stream: stream, messages: messagesOf(stream.Context()), hold: hold, cancel: cancel}
+	requests.messages.open(largest, hold, cancel)
 	ctx = metadata.NewOutgoingContext(ctx, passedOn(incoming))
 	if secret != "" {
 		ctx = rpc.WithToken(ctx, secret)
 	}
-	desc := &grpc.StreamDesc{ServerStreams: true, ClientStreams: true}
-	backend, err := conn.NewStream(ctx, desc, method, grpc.ForceCodecV2(rawCodec{}))
-	if err != nil {
-		return err
-	}
-	go p.pumpRequests(stream, backend, cancel)
-	err = pumpAnswers(stream, backend)
+	err := requests.pass(ctx, conn, method)
 	if _, refused := fault.As(context.Cause(ctx)); refused && err != nil {
 		return context.Cause(ctx)
 	}
 	return err
 }
 
-// mostMessage is above every limit that can be set, so that a message over the limit is refused in the
-// same words as over REST; gRPC's own would come first otherwise.
-const mostMessage = 80 << 20
+// requests are what a client sends in one call.
+type requests struct {
+	stream   grpc.ServerStream
+	messages *messages
+	hold     *hold
+	cancel   context.CancelCauseFunc
+}
+
+// pass calls a backend once the first request is there, so that a slow one keeps no backend waiting, and passes on what
+// comes from either side.
+func (r requests) pass(ctx context.Context, conn grpc.ClientConnInterface, method string) error {
+	arriving := make(chan *frame, 1)
+	go func() {
+		defer close(arriving)
+		for {
+			r.messages.next()
+			message := &frame{}
+			if err := r.stream.RecvMsg(message); err != nil {
+				if !errors.Is(err, io.EOF) {
+					r.cancel(err)
+				}
+				return
+			}
+			select {
+			case arriving <- message:
+			case <-ctx.Done():
+				message.data.Free()
+				return
+			}
+		}
+	}()
+	var message *frame
+	select {
+	case message = <-arriving: // nil: the client has sent all it had, which is nothing
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+	desc := &grpc.StreamDesc{ServerStreams: true, ClientStreams: true}
+	backend, err := conn.NewStream(ctx, desc, method, grpc.ForceCodecV2(rawCodec{}))
+	if err != nil {
+		return err
+	}
+	go func() {
+		for ; message != nil; message = <-arriving {
+			err := backend.SendMsg(message)
+			r.hold.give(int64(message.data.Len()))
+			message.data.Free()
+			if err != nil {
+				return // why shows in the answers
+			}
+		}
+		_ = backend.CloseSend() // an error shows in the answers
+	}()
+	return pumpAnswers(r.stream, backend)
+}
+
+const (
+	// mostMessage is above every limit that can be set, which messages keeps to in the same words as REST does.
+	mostMessage = 80 << 20
+	// bootstrapBytes bounds a request for the first token, which anybody may send.
+	bootstrapBytes = 64 << 10
+)
 
 // passedOn answers what of a client's metadata goes on to the backend: all but what the transport, the
 // edge or the tracer sets anew, and the marks that services put on calls between themselves.
@@ -120,30 +180,6 @@ func reserved(name string) bool {
 		}
 	}
 	return false
-}
-
-func (p proxy) pumpRequests(from grpc.ServerStream, to grpc.ClientStream, cancel func(error)) {
-	for {
-		message := &frame{}
-		if err := from.RecvMsg(message); err != nil {
-			if errors.Is(err, io.EOF) {
-				_ = to.CloseSend() // an error shows in the answers
-			} else {
-				cancel(err)
-			}
-			return
-		}
-		if int64(message.data.Len()) > p.maxRequestBytes {
-			message.data.Free()
-			cancel(tooLarge("request", p.maxRequestBytes))
-			return
-		}
-		err := to.SendMsg(message)
-		message.data.Free()
-		if err != nil {
-			return // why shows in the answers
-		}
-	}
 }
 
 func pumpAnswers(to grpc.ServerStream, from grpc.ClientStream) error {

@@ -91,7 +91,9 @@ func (e *Edge) serveREST(w http.ResponseWriter, r *http.Request) {
 		textOnly(serve).ServeHTTP(w, r)
 		return
 	}
-	if err := e.readBody(w, r); err != nil {
+	hold := e.inflight.hold(caller.Accessor)
+	defer hold.end()
+	if err := e.readBody(w, r, hold); err != nil {
 		refuse(w, err)
 		return
 	}
@@ -99,9 +101,14 @@ func (e *Edge) serveREST(w http.ResponseWriter, r *http.Request) {
 	e.rest.ServeHTTP(w, r)
 }
 
+// isBootstrap reports whether a request asks for the first token.
+func isBootstrap(r *http.Request) bool {
+	return r.Method == http.MethodPost && r.URL.EscapedPath() == bootstrapPath
+}
+
 // authenticate checks the token, wherever the client put it, and leaves it where grpc-gateway looks.
 func (e *Edge) authenticate(r *http.Request) (Caller, error) {
-	if r.Method == http.MethodPost && r.URL.EscapedPath() == bootstrapPath {
+	if isBootstrap(r) {
 		r.Header.Del("Authorization")
 		return Caller{}, nil
 	}
@@ -121,19 +128,26 @@ func tooLarge(field string, limit int64) error {
 }
 
 // readBody takes the whole body, so that one that is too large or too slow is refused as that.
-func (e *Edge) readBody(w http.ResponseWriter, r *http.Request) error {
-	if r.ContentLength > e.p.MaxRequestBytes {
-		return tooLarge("body", e.p.MaxRequestBytes)
+func (e *Edge) readBody(w http.ResponseWriter, r *http.Request, hold *hold) error {
+	most := e.p.Bounds.MaxRequestBytes
+	if isBootstrap(r) {
+		most = min(most, bootstrapBytes)
+	}
+	if r.ContentLength > most {
+		return tooLarge("body", most)
 	}
 	if r.Body == nil || r.Body == http.NoBody {
 		return nil
 	}
 	control := http.NewResponseController(w)
-	_ = control.SetReadDeadline(time.Now().Add(bodyTimeout)) // without it the server's other limits hold
-	content, err := io.ReadAll(http.MaxBytesReader(w, r.Body, e.p.MaxRequestBytes))
+	_ = control.SetReadDeadline(time.Now().Add(e.p.Bounds.RequestReadTimeout)) // without it the server's other limits hold
+	content, err := io.ReadAll(counted{http.MaxBytesReader(w, r.Body, most), hold})
 	var limit *http.MaxBytesError
 	if errors.As(err, &limit) {
-		return tooLarge("body", e.p.MaxRequestBytes)
+		return tooLarge("body", most)
+	}
+	if _, refused := fault.As(err); refused {
+		return err
 	}
 	if err != nil {
 		return fault.Invalid("body", "did not arrive").Wrap(err)
