@@ -74,7 +74,8 @@ func NewServer(p ServerParams) (*Server, error) {
 	if err != nil {
 		return nil, fmt.Errorf("register rpc metrics: %w", err)
 	}
-	access := Access{healthv1.Health_ServiceDesc.ServiceName: {Peers: []Peer{{Service: "*"}}}}
+	// Whoever waits for an answer asks whether this server is there, from other datacenters too.
+	access := Access{healthv1.Health_ServiceDesc.ServiceName: {Peers: []Peer{{Service: "*", AnyDC: true}}}}
 	tlsOptions := identity.ServerOptions{NextProtos: []string{"h2"}}
 	for key, rule := range p.Access {
 		access[key] = rule

@@ -45,6 +45,8 @@ type silence struct {
 	dial func(ctx context.Context, address string) (net.Conn, error)
 	// conn is set before the first call.
 	conn *grpc.ClientConn
+	// born is what times are counted from: the wall clock may jump.
+	born time.Time
 
 	mu      sync.Mutex
 	servers map[string]*listened
@@ -56,7 +58,7 @@ type silence struct {
 type listened struct {
 	owner   *silence
 	address string
-	// silent keeps new calls away; heard is when it last sent anything, in nanoseconds since 1970.
+	// silent keeps new calls away; heard is when it last sent anything, since owner.born.
 	silent atomic.Bool
 	heard  atomic.Int64
 
@@ -82,7 +84,7 @@ type flightKey struct{}
 type silenceKey struct{}
 
 func newSilence(log *slog.Logger, dial func(context.Context, string) (net.Conn, error)) *silence {
-	return &silence{log: log, dial: dial, servers: map[string]*listened{}}
+	return &silence{log: log, dial: dial, born: time.Now(), servers: map[string]*listened{}}
 }
 
 // options are how a connection comes to be watched.
@@ -128,7 +130,7 @@ type listenedConn struct {
 func (c listenedConn) Read(b []byte) (int, error) {
 	n, err := c.Conn.Read(b)
 	if n > 0 {
-		c.server.heard.Store(time.Now().UnixNano())
+		c.server.heard.Store(int64(time.Since(c.server.owner.born)))
 	}
 	return n, err
 }
@@ -235,7 +237,7 @@ func (s *silence) look() {
 		if silent {
 			patience = quietAfter
 		}
-		if !l.asking && now.Sub(l.asked) >= patience && (silent || now.Sub(time.Unix(0, l.heard.Load())) >= patience) {
+		if !l.asking && now.Sub(l.asked) >= patience && (silent || now.Sub(s.born)-time.Duration(l.heard.Load()) >= patience) {
 			l.asking, l.asked = true, now
 			go s.ask(l)
 		}
@@ -251,7 +253,7 @@ func (s *silence) look() {
 
 // ask asks a server whether it is there. Whatever it answers will do.
 func (s *silence) ask(l *listened) {
-	began := time.Now()
+	began := time.Since(s.born)
 	ping := &flight{owner: s, ping: l}
 	ctx, cancel := context.WithTimeout(context.WithValue(context.Background(), flightKey{}, ping), pingTimeout)
 	defer cancel()
@@ -260,7 +262,7 @@ func (s *silence) ask(l *listened) {
 	defer s.mu.Unlock()
 	l.asking = false
 	// Without a connection there is nobody to be silent: the transport says so by itself.
-	late := fault.CodeOf(err) == fault.DeadlineExceeded && ping.server != nil && l.heard.Load() < began.UnixNano()
+	late := fault.CodeOf(err) == fault.DeadlineExceeded && ping.server != nil && time.Duration(l.heard.Load()) < began
 	if late == l.silent.Load() {
 		return
 	}

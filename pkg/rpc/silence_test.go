@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
 
 	"konsul.dev/pkg/fault"
 	"konsul.dev/pkg/identity"
@@ -112,4 +113,15 @@ func TestANameThatCannotBeResolvedYetIsAskedForAgain(t *testing.T) {
 		_, err := client.GetFederation(t.Context(), &federationv1.GetFederationRequest{})
 		return err == nil
 	}, 15*time.Second, 50*time.Millisecond)
+}
+
+func TestAServerOfAnotherDatacenterIsNotRefusedWhenItAsksWhetherSomebodyIsThere(t *testing.T) {
+	ca := identitytest.NewCA(t, identitytest.FederationID)
+	conn, err := rpc.Dial([]string{serve(t, ca, federation{}, anyService)}, rpc.ClientParams{
+		Identity: ca.Source("us-west", "registry"), Want: identity.Want{Datacenter: "us-east", Service: "registry"}, Telemetry: obs.Discard(),
+	})
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = conn.Close() })
+	_, err = healthv1.NewHealthClient(conn).Check(t.Context(), &healthv1.HealthCheckRequest{})
+	require.NoError(t, err, "each refusal would be a line of the audit log")
 }
