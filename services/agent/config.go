@@ -66,7 +66,7 @@ func DefaultConfig() Config {
 			CheckConcurrency: 16,
 			CallTimeout:      10 * time.Second,
 			RetryMin:         250 * time.Millisecond,
-			RetryMax:         15 * time.Second,
+			RetryMax:         2 * time.Second,
 			LivenessTTL:      30 * time.Second,
 		},
 	}

@@ -21,8 +21,10 @@ import (
 )
 
 const (
-	retryMin    = time.Second
-	retryMax    = time.Minute
+	retryMin = time.Second
+	retryMax = time.Minute
+	// publishMax is for a registry that is not there yet: others wait for the roots.
+	publishMax  = 2 * time.Second
 	callTimeout = 10 * time.Second
 )
 
@@ -146,7 +148,7 @@ func (s *Service) publishRoots(ctx context.Context, state *keystore.State) error
 		digest := sha256.Sum256(root.Raw)
 		request.Roots = append(request.Roots, &registryv1.CARoot{Fingerprint: hex.EncodeToString(digest[:]), Certificate: root.Raw, Active: true})
 	}
-	for retry := backoff.New(retryMin, retryMax); ; {
+	for retry := backoff.New(retryMin, publishMax); ; {
 		callCtx, cancel := context.WithTimeout(ctx, callTimeout)
 		_, err := registryv1.NewTrustServiceClient(s.registry).PublishRoots(callCtx, request)
 		cancel()

@@ -49,7 +49,7 @@ func DefaultConfig() Config {
 			Heartbeat:      time.Second,
 			BatchMax:       512,
 			RetryMin:       250 * time.Millisecond,
-			RetryMax:       10 * time.Second,
+			RetryMax:       2 * time.Second,
 			CallTimeout:    10 * time.Second,
 			PollInterval:   2 * time.Second,
 			CursorInterval: 30 * time.Second,
