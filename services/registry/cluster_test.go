@@ -299,8 +299,8 @@ func TestWatchSendsStateThenChangesThenHeartbeats(t *testing.T) {
 	writer := c.Client(c.Leader())
 	set(t, writer, "a/1", "1")
 	set(t, writer, "b/1", "1")
-	watcher := c.ClientAs(c.Follower(), c.DC, "failover-router")
-	stream, err := watcher.Watch.Watch(watcher.Bare(), &registryv1.WatchRequest{
+	watcher := c.Client(c.Follower())
+	stream, err := watcher.Watch.Watch(watcher.Ctx(), &registryv1.WatchRequest{
 		Table: registryv1.Table_TABLE_KV, Prefix: "local/a/", Heartbeat: durationpb.New(200 * time.Millisecond),
 	})
 	require.NoError(t, err)
@@ -332,16 +332,23 @@ func TestWatchSendsStateThenChangesThenHeartbeats(t *testing.T) {
 	for receive(); len(receive().GetRecords()) > 0; {
 	}
 
-	resumed, err := watcher.Watch.Watch(watcher.Bare(), &registryv1.WatchRequest{Table: registryv1.Table_TABLE_KV, Prefix: "local/a/", Index: 1})
+	resumed, err := watcher.Watch.Watch(watcher.Ctx(), &registryv1.WatchRequest{Table: registryv1.Table_TABLE_KV, Prefix: "local/a/", Index: 1})
 	require.NoError(t, err)
 	m, err := resumed.Recv()
 	require.NoError(t, err)
 	require.Len(t, m.GetRecords(), 2, "the tombstone too")
 
-	refused, err := watcher.Watch.Watch(watcher.Bare(), &registryv1.WatchRequest{Table: registryv1.Table_TABLE_JOIN_TOKEN})
+	refused, err := watcher.Watch.Watch(watcher.Ctx(), &registryv1.WatchRequest{Table: registryv1.Table_TABLE_JOIN_TOKEN})
 	require.NoError(t, err)
 	_, err = refused.Recv()
 	require.Equal(t, fault.InvalidArgument, fault.CodeOf(err))
+	for _, service := range []string{"agent", "failover-router", "gateway", "replicator", "wan-gossip"} {
+		own := c.ClientAs(c.Follower(), c.DC, service)
+		stream, err := own.Watch.Watch(own.Bare(), &registryv1.WatchRequest{Table: registryv1.Table_TABLE_KV, Prefix: "local/a/"})
+		require.NoError(t, err)
+		_, err = stream.Recv()
+		require.Contains(t, []fault.Code{fault.PermissionDenied, fault.Unauthenticated}, fault.CodeOf(err), "%s has no keys of its own", service)
+	}
 }
 
 func TestNobodyIsLetInWithoutIdentityOrToken(t *testing.T) {

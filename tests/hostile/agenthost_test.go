@@ -172,6 +172,13 @@ func TestAnAgentsHostIsNotTheDatacenter(t *testing.T) {
 			_, err := registryv1.NewACLServiceClient(registry).Bootstrap(ctx, &registryv1.BootstrapRequest{})
 			return err
 		},
+		"every key, by a watch": func(ctx context.Context) error {
+			stream, err := registryv1.NewWatchServiceClient(registry).Watch(ctx, &registryv1.WatchRequest{Table: registryv1.Table_TABLE_KV})
+			if err == nil {
+				_, err = stream.Recv()
+			}
+			return err
+		},
 		"a key": func(ctx context.Context) error {
 			_, err := registryv1.NewKVServiceClient(registry).Get(ctx, &registryv1.GetRequest{Key: "a"})
 			return err

@@ -39,8 +39,8 @@ func watchable(table registryv1.Table) bool {
 	return false
 }
 
-// shared are the tables that services of other datacenters may watch on their own account: what discovery
-// and failover need. Keys are local until a user's token says who asks for them.
+// shared are the tables that services may watch on their own account: what discovery and failover need. Keys are
+// for whom a user's token says they are: a host that has an agent, or a gateway, is not to have them all.
 func shared(table registryv1.Table) bool {
 	switch table {
 	case registryv1.Table_TABLE_NODE, registryv1.Table_TABLE_SERVICE, registryv1.Table_TABLE_CHECK,
@@ -52,7 +52,8 @@ func shared(table registryv1.Table) bool {
 
 func (s *watchService) mayWatch(ctx context.Context, table registryv1.Table) error {
 	caller := rpc.CallerFrom(ctx)
-	if caller.Accessor != "" || caller.Peer.Datacenter == s.Federation.Datacenter() || shared(table) {
+	own := table == registryv1.Table_TABLE_REPLICATION_CURSOR && caller.Peer.Datacenter == s.Federation.Datacenter()
+	if caller.Accessor != "" || shared(table) || own {
 		return nil
 	}
 	err := fault.New(fault.PermissionDenied, rpc.ReasonPeerDenied, "%s may not watch %s without a user's token", caller.Peer, table)

@@ -74,13 +74,11 @@ func (p *Project) prepare(ctx context.Context, args ...string) (*exec.Cmd, error
 	return cmd, nil
 }
 
-// container answers the id of a service's container.
+// container returns the id of a service's container. Docker itself is asked: a busy machine may take longer to start
+// docker-compose than a look at the lab may take.
 func (p *Project) container(ctx context.Context, service string) (string, error) {
-	cmd, err := p.prepare(ctx, "ps", "-q", service)
-	if err != nil {
-		return "", err
-	}
-	printed, err := output(cmd)
+	printed, err := docker(ctx, "ps", "-q", "--filter", "label=com.docker.compose.project="+p.Name,
+		"--filter", "label=com.docker.compose.service="+service)
 	if err != nil {
 		return "", err
 	}
