@@ -61,7 +61,7 @@ func Access() rpc.Access {
 		// It makes the first token, so it can ask for none: the handler sees to it that it works once.
 		registryv1.ACLService_Bootstrap_FullMethodName: {Peers: people},
 
-		federationv1.FederationService_ServiceDesc.ServiceName:         {Peers: []rpc.Peer{far("*")}, TokenPeers: people},
+		federationv1.FederationService_ServiceDesc.ServiceName:         {Peers: append(own("gateway", "replicator"), far("registry")), TokenPeers: people},
 		federationv1.ReplicationService_Replicate_FullMethodName:       {Peers: []rpc.Peer{far("replicator")}},
 		federationv1.ReplicationService_ApplyReplicated_FullMethodName: {Peers: own("replicator", "registry")},
 		federationv1.ReplicationService_GetCursor_FullMethodName:       {Peers: own("replicator", "registry")},
