@@ -71,6 +71,24 @@ func TestABadFlagIsNamedWithWhatIsWanted(t *testing.T) {
 	}
 }
 
+func TestFlagsThatAreMissingOrDoNotGoTogetherAreNamed(t *testing.T) {
+	for line, says := range map[string]string{
+		"lock acquire jobs/nightly":                      "konsulctl: --lease: is missing\n  field: --lease\n",
+		"lock release jobs/nightly":                      "--token: is missing",
+		"check pass http":                                "one of --instance and --node is needed",
+		"check pass http --instance a --node b":          "--instance and --node do not go together",
+		"kv set --global --local k v":                    "--global and --local do not go together",
+		"kv txn --file x --get k":                        "--file and --get do not go together",
+		"service get api --all-datacenters --failover x": "--all-datacenters and --failover do not go together",
+	} {
+		r := ctl(t, federation(t), "", strings.Fields(line)...)
+		require.Equal(t, 2, r.code, r.stderr)
+		require.Contains(t, r.stderr, says)
+		require.NotRegexp(t, machineWords, r.stderr)
+		require.Contains(t, r.stderr, "  remedy: see `konsulctl ")
+	}
+}
+
 func TestAValueThatBeginsWithADashIsStoredOrTheRefusalSaysHow(t *testing.T) {
 	pem := "-----BEGIN PRIVATE KEY-----\nc2VjcmV0c2VjcmV0c2VjcmV0\n-----END PRIVATE KEY-----"
 	for name, c := range map[string]struct {

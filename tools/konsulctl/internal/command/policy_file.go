@@ -2,6 +2,7 @@ package command
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -158,7 +159,8 @@ func mapping(at string, node *yaml.Node, known ...string) (map[string]*yaml.Node
 	}
 	fields := map[string]*yaml.Node{}
 	for i := 0; i+1 < len(node.Content); i += 2 {
-		key, field := node.Content[i], strings.TrimPrefix(at+"."+node.Content[i].Value, ".")
+		key := node.Content[i]
+		field := cmp.Or(strings.Trim(at+"."+key.Value, "."), "--file")
 		switch {
 		case !slices.Contains(known, key.Value):
 			return nil, fault.Invalid(field, "is no key that is known here (line %d)", key.Line).WithRemedy("use " + strings.Join(known, ", "))

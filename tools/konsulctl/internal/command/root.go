@@ -90,7 +90,7 @@ func Run(ctx context.Context, env Env, args []string) int {
 	}
 	if _, ok := fault.As(err); !ok && !a.started {
 		// From cobra itself, which knows no remedy.
-		err = usage(cmd, err)
+		err = badFlags(cmd, err)
 	}
 	if !a.started {
 		a.format.Find(args) // The flag that says so may stand behind the one that was refused.

@@ -3,6 +3,7 @@ package command
 import (
 	"errors"
 	"fmt"
+	"regexp"
 	"slices"
 	"strings"
 	"unicode/utf8"
@@ -21,6 +22,34 @@ const shownWord = 24
 // usage makes the error of a wrong command line.
 func usage(cmd *cobra.Command, err error) *fault.Error {
 	return fault.New(fault.InvalidArgument, reasonUsage, "%s", err.Error()).WithRemedy(seeHelp(cmd))
+}
+
+// What cobra says of flags that go together, or must be there.
+var (
+	missingFlags   = regexp.MustCompile(`^required flag\(s\) (.*) not set$`)
+	oneOfFlags     = regexp.MustCompile(`^at least one of the flags in the group \[(.*)\] is required$`)
+	exclusiveFlags = regexp.MustCompile(`^if any flags in the group \[.*\] are set none of the others can be; \[(.*)\] were all set$`)
+)
+
+// badFlags says in our words what cobra refused.
+func badFlags(cmd *cobra.Command, err error) error {
+	names := func(text, with string) string {
+		return "--" + strings.Join(strings.FieldsFunc(text, func(r rune) bool { return strings.ContainsRune(`, "`, r) }), with+"--")
+	}
+	text := err.Error()
+	if part := missingFlags.FindStringSubmatch(text); part != nil {
+		if field := names(part[1], " "); !strings.Contains(field, " ") {
+			return usage(cmd, errors.New("is missing")).WithField(field)
+		}
+		return usage(cmd, errors.New(names(part[1], " and ")+" are missing"))
+	}
+	if part := oneOfFlags.FindStringSubmatch(text); part != nil {
+		return usage(cmd, errors.New("one of "+names(part[1], " and ")+" is needed"))
+	}
+	if part := exclusiveFlags.FindStringSubmatch(text); part != nil {
+		return usage(cmd, errors.New(names(part[1], " and ")+" do not go together"))
+	}
+	return usage(cmd, err)
 }
 
 func seeHelp(cmd *cobra.Command) string { return "see `" + cmd.CommandPath() + " --help`" }
