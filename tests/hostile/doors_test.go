@@ -71,7 +71,7 @@ func descriptors(t *testing.T, pid int) int {
 	return n
 }
 
-func TestTheGatewaysPorts(t *testing.T) {
+func TestSilentCallersAndClosedPairs(t *testing.T) {
 	d := attack.Start(t, attack.Options{})
 	gateway := d.Pid(attack.Gateway)
 	certificate := d.Certificate(attack.Gateway)
@@ -85,16 +85,23 @@ func TestTheGatewaysPorts(t *testing.T) {
 		return tls.DialWithDialer(&net.Dialer{Timeout: 5 * time.Second}, "tcp", d.Addr(config.PortGateway), registry)
 	}
 
-	for name, port := range map[string]int{"silent hellos at 8443": config.PortGateway, "silent callers at 8500": config.PortHTTP} {
+	for name, c := range map[string]struct {
+		port    int
+		service string
+	}{
+		"silent hellos at 8443":  {config.PortGateway, attack.Gateway},
+		"silent callers at 8500": {config.PortHTTP, attack.Gateway},
+		"silent peers at 8300":   {config.PortRaft, attack.Registry},
+	} {
 		t.Run(name, func(t *testing.T) {
 			good := attack.GoodTraffic(t, 50*time.Millisecond, get(t, d, "127.0.0.1", "/api/v1/acl/self"))
-			stop := attack.Watch(t, gateway)
-			silent(t, d.Addr(port), 9000)
+			stop := attack.Watch(t, d.Pid(c.service))
+			silent(t, d.Addr(c.port), 9000)
 			conn, err := reach()
 			require.NoError(t, err, "8443 serves meanwhile")
 			require.NoError(t, conn.Close())
 			seen, served := stop(), good()
-			require.LessOrEqual(t, seen.PeakDescriptors, seen.DescriptorsBefore+400, "256 half-open ones of one address, and our own")
+			require.LessOrEqual(t, seen.PeakDescriptors, seen.DescriptorsBefore+400, "256 half-open ones of one address at most, and our own")
 			require.LessOrEqual(t, seen.Grown(), int64(64*attack.MiB))
 			require.Zero(t, served.Failed, served.Last)
 			require.Less(t, served.Slowest, 2*time.Second)
