@@ -132,6 +132,46 @@ func TestANodeComesAndGoesInOneCommand(t *testing.T) {
 	require.Equal(t, catalog.ReasonServiceNotFound, fault.ReasonOf(err))
 }
 
+// TestANodeOfVeryManyGoesInSeveralCommits deregisters one, and lets another one die.
+func TestANodeOfVeryManyGoesInSeveralCommits(t *testing.T) {
+	t.Parallel()
+	c := registrytest.Start(t, 1, registrytest.Options{Adjust: func(cfg *registry.Config) { cfg.Registry.Catalog.ReapAfter = time.Second }})
+	cl := c.Client(c.Servers[0])
+	const requests, each = 11, catalog.DefaultMaxServices // 5,000 go at once
+	last := uint64(0)
+	for _, node := range []string{"gone", "dying"} {
+		for i := range requests {
+			req := fleet(node, fmt.Sprintf("%s-%d", node, i), each, 0)
+			if node == "dying" {
+				req.Node.LivenessTtl = durationpb.New(time.Minute)
+				if i == requests-1 {
+					req.Node.LivenessTtl = durationpb.New(time.Second)
+				}
+			}
+			last = registerFleet(t, cl, req).GetMeta().GetIndex()
+		}
+	}
+	req := &registryv1.DeregisterNodeRequest{Node: "gone", RequestId: "once"}
+	resp, err := cl.Catalog.DeregisterNode(cl.Ctx(), req)
+	require.NoError(t, err)
+	require.Greater(t, resp.GetMeta().GetIndex(), last+1, "two commits at least")
+	require.EqualValues(t, requests*each, resp.GetInstances())
+	_, err = cl.Catalog.DeregisterNode(cl.Ctx(), req)
+	require.NoError(t, err, "the same request again hears of its outcome")
+	for _, node := range []string{"gone", "dying"} {
+		registrytest.Eventually(t, func() error {
+			_, err := cl.Catalog.GetNode(cl.Ctx(), &registryv1.GetNodeRequest{Node: node})
+			if fault.ReasonOf(err) == catalog.ReasonNodeNotFound {
+				return nil
+			}
+			return fmt.Errorf("%s is there still (%w)", node, err)
+		})
+	}
+	services, err := cl.Catalog.ListServices(cl.Ctx(), &registryv1.ListServicesRequest{})
+	require.NoError(t, err)
+	require.Empty(t, services.GetServices())
+}
+
 func TestARegistrationOfTooManyIsRefusedWithTheSetting(t *testing.T) {
 	t.Parallel()
 	c := registrytest.Start(t, 1, registrytest.Options{Adjust: func(cfg *registry.Config) { cfg.Registry.Catalog.MaxServicesPerRequest = 3 }})

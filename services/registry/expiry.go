@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"time"
 
 	"github.com/google/uuid"
 
@@ -13,9 +14,13 @@ import (
 	"konsul.dev/services/registry/internal/raftnode"
 )
 
-// expireTogether bounds how many passed deadlines are proposed at once, so that a mass death leaves room for
-// the writes of those who live.
-const expireTogether = 256
+const (
+	// expireTogether bounds how many passed deadlines are proposed at once, so that a mass death leaves room for the writes of
+	// those who live.
+	expireTogether = 256
+	// expireOperations bounds what those proposals do together, but for the last: nodes that die with very many instances.
+	expireOperations = 5000
+)
 
 // keepDeadlines lets the catalogue's deadlines pass as long as this server leads.
 func (d *duties) keepDeadlines(ctx context.Context, n *raftnode.Node) {
@@ -37,12 +42,18 @@ func (d *duties) keepDeadlines(ctx context.Context, n *raftnode.Node) {
 // expire commits what passed deadlines mean, each by itself: one that was overtaken must not keep the others.
 func (d *duties) expire(ctx context.Context, n *raftnode.Node, keys []string) error {
 	now := d.deps.Clock.Now()
+	var errs []error
 	var proposals []fsm.Proposal
 	var proposed []string
+	operations := 0
+	commit := func() {
+		errs = append(errs, d.commitExpired(ctx, n, proposals, proposed))
+		proposals, proposed, operations = nil, nil, 0
+	}
 	for _, key := range keys {
 		cmd, err := d.services.Expire(d.state.catalog, key, now)
 		if err != nil {
-			return err
+			return errors.Join(append(errs, err)...)
 		}
 		if cmd == nil {
 			continue
@@ -50,19 +61,34 @@ func (d *duties) expire(ctx context.Context, n *raftnode.Node, keys []string) er
 		cmd.RequestId = uuid.NewString()
 		p, err := fsm.NewProposal(cmd)
 		if err != nil {
-			return err
+			return errors.Join(append(errs, err)...)
 		}
 		proposals, proposed = append(proposals, p), append(proposed, key)
+		if operations += len(cmd.GetOperations()); operations >= expireOperations {
+			commit()
+		}
 	}
-	if len(proposals) == 0 {
-		return nil
+	if len(proposals) > 0 {
+		commit()
 	}
+	return errors.Join(errs...)
+}
+
+// commitExpired commits what was made of passed deadlines.
+func (d *duties) commitExpired(ctx context.Context, n *raftnode.Node, proposals []fsm.Proposal, keys []string) error {
 	var errs []error
 	for i, outcome := range n.ProposeAll(ctx, proposals) {
 		errs = append(errs, outcome.Err)
-		if outcome.Err == nil && outcome.Result.GetFailedReason() == "" {
-			d.expired(ctx, proposed[i])
+		if outcome.Err != nil || outcome.Result.GetFailedReason() != "" {
+			continue
 		}
+		if kind, name := catalog.Deadline(keys[i]); kind == catalog.DeadlineReap {
+			if left, _ := d.state.catalog.Node(name); left.Node != nil {
+				d.deadlines.Set(keys[i], time.Millisecond) // It had more instances than one commit deregisters.
+				continue
+			}
+		}
+		d.expired(ctx, keys[i])
 	}
 	return errors.Join(errs...)
 }

@@ -69,9 +69,9 @@ func (s *catalogService) Deregister(ctx context.Context, req *registryv1.Deregis
 func (s *catalogService) DeregisterNode(ctx context.Context, req *registryv1.DeregisterNodeRequest) (*registryv1.DeregisterNodeResponse, error) {
 	defer s.nodes.leave(req.GetNode())()
 	instances, changed := 0, uint64(0)
-	for try := range planTries {
+	for part, tries := 0, planTries; tries > 0; part++ {
 		gone := 0
-		result, err := s.change(ctx, restID(req.GetRequestId(), try), func(time.Time) (plan *catalog.Plan, err error) {
+		result, err := s.change(ctx, restID(req.GetRequestId(), part), func(time.Time) (plan *catalog.Plan, err error) {
 			plan, gone, err = s.Services.DeregisterNode(s.Catalog, req)
 			return plan, err
 		})
@@ -79,8 +79,13 @@ func (s *catalogService) DeregisterNode(ctx context.Context, req *registryv1.Der
 			return nil, err
 		}
 		instances, changed = instances+gone, changed+result.GetChanged()
+		left, _ := s.Catalog.Node(req.GetNode())
+		if left.Node != nil && left.Node.GetModifyIndex() < result.GetIndex() {
+			continue // It had more instances than one commit deregisters, and is there until the last of them goes.
+		}
+		tries--
 		// An instance whose registration was given up before its outcome was known may have come to the node as it was.
-		if left, _ := s.Catalog.Node(req.GetNode()); left.Node != nil || len(left.Instances) == 0 {
+		if left.Node != nil || len(left.Instances) == 0 {
 			if changed == 0 {
 				return nil, catalog.NodeNotFound(req.GetNode())
 			}

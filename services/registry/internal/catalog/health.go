@@ -186,9 +186,10 @@ func (w *Writer) Expire(v *View, deadline string, now time.Time) (*registryv1.Co
 		if was == nil || was.status != critical {
 			return nil, nil
 		}
-		// A sign of life, or a registration on the node, changes its check.
+		// A sign of life, or a registration on the node, changes its check. Of very many instances the first ones go: who
+		// finds the node there still lets the deadline pass once more.
 		p.unchanged(registryv1.Table_TABLE_CHECK, owner{node: name, check: CheckLiveness}.key(), was.modified)
-		p.deregisterNode(name, v.instancesOn(name))
+		p.deregisterNode(name)
 	case DeadlineEmpty:
 		have := v.nodeRow(name)
 		if !have.exists || !have.implicit || !have.empty || len(have.checks) > 0 {
@@ -196,7 +197,7 @@ func (w *Writer) Expire(v *View, deadline string, now time.Time) (*registryv1.Co
 		}
 		// A registration on the node changes its row.
 		p.unchanged(registryv1.Table_TABLE_NODE, name, have.modified)
-		p.deregisterNode(name, nil)
+		p.deregisterNode(name)
 	}
 	return p.Command, p.err
 }

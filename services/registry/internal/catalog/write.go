@@ -526,8 +526,8 @@ func (p *plan) deregister(id string) {
 	p.deletePrefix(registryv1.Table_TABLE_CHECK, id+"/")
 }
 
-// DeregisterNode answers the plan that removes a node with its instances and all their checks, and how many
-// instances those are. It changes nothing when nothing of it is there.
+// DeregisterNode returns the plan that removes a node with its instances and all their checks, or the first part of these, and
+// how many instances it removes. It changes nothing when nothing of the node is there.
 func (w *Writer) DeregisterNode(v *View, req *registryv1.DeregisterNodeRequest) (*Plan, int, error) {
 	if err := w.rules.identifier("node", req.GetNode()); err != nil {
 		return nil, 0, err
@@ -535,20 +535,30 @@ func (w *Writer) DeregisterNode(v *View, req *registryv1.DeregisterNodeRequest) 
 	p := w.plan(v, req.GetRequestId(), time.Time{})
 	// Who registers it at the same time must not be left with its instances alone.
 	p.unchanged(registryv1.Table_TABLE_NODE, req.GetNode(), v.nodeRow(req.GetNode()).modified)
-	instances := v.instancesOn(req.GetNode())
-	p.deregisterNode(req.GetNode(), instances)
+	instances := p.deregisterNode(req.GetNode())
 	done, err := p.done()
-	return done, len(instances), err
+	return done, instances, err
 }
 
-func (p *plan) deregisterNode(name string, instances []string) {
-	for _, id := range instances {
+// rowsAtOnce is how many rows of a node's instances and their checks one commit deletes, but for the checks of the last one.
+const rowsAtOnce = 5000
+
+// deregisterNode removes a node, or so many of its instances as one commit may, and returns how many instances those are.
+func (p *plan) deregisterNode(name string) int {
+	rows := 0
+	instances := p.v.instancesOn(name)
+	for n, id := range instances {
+		if rows >= rowsAtOnce {
+			return n // The node stays, so that the rest is found.
+		}
+		rows += 1 + len(p.v.serviceRow(id).checks)
 		// Somebody may have taken it to another node meanwhile.
 		p.unchanged(registryv1.Table_TABLE_SERVICE, id, p.v.serviceRow(id).modified)
 		p.deregister(id)
 	}
 	p.delete(registryv1.Table_TABLE_NODE, name)
 	p.deletePrefix(registryv1.Table_TABLE_CHECK, "/"+name+"/")
+	return len(instances)
 }
 
 // ServiceNotFound is the answer about an instance that is not there.
