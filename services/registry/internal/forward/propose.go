@@ -21,6 +21,9 @@ const (
 	tripsToLeader = 1
 	tripItems     = 1024
 	tripBytes     = 2 << 20
+	// mostOperations and mostBytes bound one command. What requests have limits of their own for stays below.
+	mostOperations = 20_000
+	mostBytes      = 8 << 20
 )
 
 // proposal is a command on its way to the leader and whoever waits for its outcome.
@@ -42,6 +45,9 @@ func (r *Router) Propose(ctx context.Context, cmds ...*registryv1.Command) []fsm
 		}
 		sign(ctx, cmd, admit)
 		proposals[i], outcomes[i].Err = fsm.NewProposal(cmd)
+		if outcomes[i].Err == nil {
+			outcomes[i].Err = bounded(len(cmd.GetOperations())+len(cmd.GetOtherwise()), len(proposals[i].Command))
+		}
 		if outcomes[i].Err == nil {
 			outcomes[i].Err = admit(proposals[i].Version)
 		}
@@ -73,6 +79,15 @@ func (r *Router) Propose(ctx context.Context, cmds ...*registryv1.Command) []fsm
 		}
 	}
 	return outcomes
+}
+
+// bounded refuses a command that would hold up everybody else's for seconds.
+func bounded(operations, bytes int) error {
+	if operations <= mostOperations && bytes <= mostBytes {
+		return nil
+	}
+	return fault.New(fault.InvalidArgument, ReasonCommandTooLarge, "the request comes to %d changes and %d bytes; at most %d and %d are allowed",
+		operations, bytes, mostOperations, mostBytes).WithRemedy("make several requests of it")
 }
 
 // failed answers which of the outcomes may come out otherwise.

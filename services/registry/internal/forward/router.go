@@ -31,6 +31,8 @@ const (
 	ReasonForwardingLoop = "FORWARDING_LOOP"
 	// ReasonQueueFull says that too many writes wait for the leader.
 	ReasonQueueFull = "LEADER_QUEUE_FULL"
+	// ReasonCommandTooLarge says that a request would change more, or weigh more, than one commit may.
+	ReasonCommandTooLarge = "COMMAND_TOO_LARGE"
 )
 
 // Own is the name by which a request may call the asked datacenter.

@@ -518,3 +518,28 @@ func TestRunStrandsCallsToTheOldLeader(t *testing.T) {
 	cancel()
 	<-ended
 }
+
+func TestACommandThatIsTooLargeIsRefusedBeforeItIsProposed(t *testing.T) {
+	put := func(bytes int) *registryv1.Operation {
+		return &registryv1.Operation{Op: &registryv1.Operation_Put{Put: &registryv1.Record{Table: registryv1.Table_TABLE_KV, Key: "local/k", Value: make([]byte, bytes)}}}
+	}
+	for name, c := range map[string]struct {
+		operations []*registryv1.Operation
+		refused    bool
+	}{
+		"many changes":     {slices.Repeat([]*registryv1.Operation{put(0)}, mostOperations), false},
+		"too many changes": {slices.Repeat([]*registryv1.Operation{put(0)}, mostOperations+1), true},
+		"too many bytes":   {[]*registryv1.Operation{put(mostBytes)}, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := &world{leader: "s1"}
+			outcome := newRouter(t, w).Propose(t.Context(), &registryv1.Command{Operations: c.operations})[0]
+			if !c.refused {
+				require.NoError(t, outcome.Err)
+				return
+			}
+			require.Equal(t, ReasonCommandTooLarge, fault.ReasonOf(outcome.Err))
+			require.Equal(t, fault.InvalidArgument, fault.CodeOf(outcome.Err))
+		})
+	}
+}
