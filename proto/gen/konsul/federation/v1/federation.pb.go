@@ -350,7 +350,13 @@ type ReplicationCursor struct {
 	Index uint64 `protobuf:"varint,2,opt,name=index,proto3" json:"index,omitempty"`
 	Epoch uint64 `protobuf:"varint,3,opt,name=epoch,proto3" json:"epoch,omitempty"`
 	// The source's clock at that index.
-	SourceTime    *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=source_time,json=sourceTime,proto3" json:"source_time,omitempty"`
+	SourceTime *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=source_time,json=sourceTime,proto3" json:"source_time,omitempty"`
+	// This datacenter's clock when it was last known to have everything of the source. Absent in cursors of
+	// older versions.
+	CurrentAt *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=current_at,json=currentAt,proto3" json:"current_at,omitempty"`
+	// This datacenter's clock when everything was last copied over copies that were here, because the source
+	// could no longer tell what it had deleted: records deleted there before may still be here. Absent: never.
+	FullSyncAt    *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=full_sync_at,json=fullSyncAt,proto3" json:"full_sync_at,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -413,6 +419,20 @@ func (x *ReplicationCursor) GetSourceTime() *timestamppb.Timestamp {
 	return nil
 }
 
+func (x *ReplicationCursor) GetCurrentAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.CurrentAt
+	}
+	return nil
+}
+
+func (x *ReplicationCursor) GetFullSyncAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.FullSyncAt
+	}
+	return nil
+}
+
 var File_konsul_federation_v1_federation_proto protoreflect.FileDescriptor
 
 const file_konsul_federation_v1_federation_proto_rawDesc = "" +
@@ -444,13 +464,17 @@ const file_konsul_federation_v1_federation_proto_rawDesc = "" +
 	"\x02id\x18\x02 \x01(\tR\x02id\x12+\n" +
 	"\x11gateway_addresses\x18\x03 \x03(\tR\x10gatewayAddresses\x12\x18\n" +
 	"\aversion\x18\x04 \x01(\tR\aversion\x127\n" +
-	"\tjoined_at\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\bjoinedAt\"\xa9\x01\n" +
+	"\tjoined_at\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\bjoinedAt\"\xa2\x02\n" +
 	"\x11ReplicationCursor\x12+\n" +
 	"\x11source_datacenter\x18\x01 \x01(\tR\x10sourceDatacenter\x12\x14\n" +
 	"\x05index\x18\x02 \x01(\x04R\x05index\x12\x14\n" +
 	"\x05epoch\x18\x03 \x01(\x04R\x05epoch\x12;\n" +
 	"\vsource_time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
-	"sourceTime2\x9a\x01\n" +
+	"sourceTime\x129\n" +
+	"\n" +
+	"current_at\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\tcurrentAt\x12<\n" +
+	"\ffull_sync_at\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"fullSyncAt2\x9a\x01\n" +
 	"\x11FederationService\x12\x84\x01\n" +
 	"\rGetFederation\x12*.konsul.federation.v1.GetFederationRequest\x1a+.konsul.federation.v1.GetFederationResponse\"\x1a\x82\xd3\xe4\x93\x02\x14\x12\x12/api/v1/federationB\xd5\x01\n" +
 	"\x18com.konsul.federation.v1B\x0fFederationProtoP\x01Z6konsul.dev/proto/gen/konsul/federation/v1;federationv1\xa2\x02\x03KFX\xaa\x02\x14Konsul.Federation.V1\xca\x02\x14Konsul\\Federation\\V1\xe2\x02 Konsul\\Federation\\V1\\GPBMetadata\xea\x02\x16Konsul::Federation::V1b\x06proto3"
@@ -478,20 +502,22 @@ var file_konsul_federation_v1_federation_proto_goTypes = []any{
 	(*timestamppb.Timestamp)(nil), // 6: google.protobuf.Timestamp
 }
 var file_konsul_federation_v1_federation_proto_depIdxs = []int32{
-	2, // 0: konsul.federation.v1.GetFederationResponse.federation:type_name -> konsul.federation.v1.Federation
-	6, // 1: konsul.federation.v1.GetFederationResponse.time:type_name -> google.protobuf.Timestamp
-	4, // 2: konsul.federation.v1.Federation.members:type_name -> konsul.federation.v1.Datacenter
-	3, // 3: konsul.federation.v1.Federation.history:type_name -> konsul.federation.v1.Epoch
-	6, // 4: konsul.federation.v1.Epoch.began_at:type_name -> google.protobuf.Timestamp
-	6, // 5: konsul.federation.v1.Datacenter.joined_at:type_name -> google.protobuf.Timestamp
-	6, // 6: konsul.federation.v1.ReplicationCursor.source_time:type_name -> google.protobuf.Timestamp
-	0, // 7: konsul.federation.v1.FederationService.GetFederation:input_type -> konsul.federation.v1.GetFederationRequest
-	1, // 8: konsul.federation.v1.FederationService.GetFederation:output_type -> konsul.federation.v1.GetFederationResponse
-	8, // [8:9] is the sub-list for method output_type
-	7, // [7:8] is the sub-list for method input_type
-	7, // [7:7] is the sub-list for extension type_name
-	7, // [7:7] is the sub-list for extension extendee
-	0, // [0:7] is the sub-list for field type_name
+	2,  // 0: konsul.federation.v1.GetFederationResponse.federation:type_name -> konsul.federation.v1.Federation
+	6,  // 1: konsul.federation.v1.GetFederationResponse.time:type_name -> google.protobuf.Timestamp
+	4,  // 2: konsul.federation.v1.Federation.members:type_name -> konsul.federation.v1.Datacenter
+	3,  // 3: konsul.federation.v1.Federation.history:type_name -> konsul.federation.v1.Epoch
+	6,  // 4: konsul.federation.v1.Epoch.began_at:type_name -> google.protobuf.Timestamp
+	6,  // 5: konsul.federation.v1.Datacenter.joined_at:type_name -> google.protobuf.Timestamp
+	6,  // 6: konsul.federation.v1.ReplicationCursor.source_time:type_name -> google.protobuf.Timestamp
+	6,  // 7: konsul.federation.v1.ReplicationCursor.current_at:type_name -> google.protobuf.Timestamp
+	6,  // 8: konsul.federation.v1.ReplicationCursor.full_sync_at:type_name -> google.protobuf.Timestamp
+	0,  // 9: konsul.federation.v1.FederationService.GetFederation:input_type -> konsul.federation.v1.GetFederationRequest
+	1,  // 10: konsul.federation.v1.FederationService.GetFederation:output_type -> konsul.federation.v1.GetFederationResponse
+	10, // [10:11] is the sub-list for method output_type
+	9,  // [9:10] is the sub-list for method input_type
+	9,  // [9:9] is the sub-list for extension type_name
+	9,  // [9:9] is the sub-list for extension extendee
+	0,  // [0:9] is the sub-list for field type_name
 }
 
 func init() { file_konsul_federation_v1_federation_proto_init() }

@@ -188,9 +188,11 @@ func (x *ReplicationRequest) GetHeartbeat() *durationpb.Duration {
 
 // ReplicationResponse carries changes in commit order, but policies first and roles next. Fields 1-3 are those of ADR-0027.
 type ReplicationResponse struct {
-	state        protoimpl.MessageState `protogen:"open.v1"`
-	CurrentIndex int64                  `protobuf:"varint,1,opt,name=current_index,json=currentIndex,proto3" json:"current_index,omitempty"`
-	Entries      []*ReplicatedEntry     `protobuf:"bytes,2,rep,name=entries,proto3" json:"entries,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Where the copy stands once everything up to a complete response is applied. Older versions send 0 in a
+	// full sync's responses that are not complete.
+	CurrentIndex int64              `protobuf:"varint,1,opt,name=current_index,json=currentIndex,proto3" json:"current_index,omitempty"`
+	Entries      []*ReplicatedEntry `protobuf:"bytes,2,rep,name=entries,proto3" json:"entries,omitempty"`
 	// The source cannot serve a delta from that index: what follows is everything it has.
 	FullSyncRequired bool   `protobuf:"varint,3,opt,name=full_sync_required,json=fullSyncRequired,proto3" json:"full_sync_required,omitempty"`
 	Epoch            uint64 `protobuf:"varint,4,opt,name=epoch,proto3" json:"epoch,omitempty"`

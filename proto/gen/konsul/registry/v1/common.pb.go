@@ -11,6 +11,7 @@ package registryv1
 import (
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
+	durationpb "google.golang.org/protobuf/types/known/durationpb"
 	reflect "reflect"
 	sync "sync"
 	unsafe "unsafe"
@@ -146,8 +147,12 @@ type QueryMeta struct {
 	LastContactMs int64 `protobuf:"varint,4,opt,name=last_contact_ms,json=lastContactMs,proto3" json:"last_contact_ms,omitempty"`
 	// Something was left out that the caller's token may not see.
 	ResultsFiltered bool `protobuf:"varint,5,opt,name=results_filtered,json=resultsFiltered,proto3" json:"results_filtered,omitempty"`
-	unknownFields   protoimpl.UnknownFields
-	sizeCache       protoimpl.SizeCache
+	// Of global records read outside the primary: how long ago this datacenter was last known to have all
+	// that the primary had. Grows while nothing is copied, whatever the reason. Absent of local records, and
+	// in the primary.
+	CopyAge       *durationpb.Duration `protobuf:"bytes,6,opt,name=copy_age,json=copyAge,proto3" json:"copy_age,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *QueryMeta) Reset() {
@@ -215,6 +220,13 @@ func (x *QueryMeta) GetResultsFiltered() bool {
 	return false
 }
 
+func (x *QueryMeta) GetCopyAge() *durationpb.Duration {
+	if x != nil {
+		return x.CopyAge
+	}
+	return nil
+}
+
 // WriteMeta accompanies every answer to a write.
 type WriteMeta struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -274,7 +286,7 @@ var File_konsul_registry_v1_common_proto protoreflect.FileDescriptor
 
 const file_konsul_registry_v1_common_proto_rawDesc = "" +
 	"\n" +
-	"\x1fkonsul/registry/v1/common.proto\x12\x12konsul.registry.v1\"\xb7\x01\n" +
+	"\x1fkonsul/registry/v1/common.proto\x12\x12konsul.registry.v1\x1a\x1egoogle/protobuf/duration.proto\"\xed\x01\n" +
 	"\tQueryMeta\x12\x1e\n" +
 	"\n" +
 	"datacenter\x18\x01 \x01(\tR\n" +
@@ -282,7 +294,8 @@ const file_konsul_registry_v1_common_proto_rawDesc = "" +
 	"\x05index\x18\x02 \x01(\x04R\x05index\x12!\n" +
 	"\fknown_leader\x18\x03 \x01(\bR\vknownLeader\x12&\n" +
 	"\x0flast_contact_ms\x18\x04 \x01(\x03R\rlastContactMs\x12)\n" +
-	"\x10results_filtered\x18\x05 \x01(\bR\x0fresultsFiltered\"A\n" +
+	"\x10results_filtered\x18\x05 \x01(\bR\x0fresultsFiltered\x124\n" +
+	"\bcopy_age\x18\x06 \x01(\v2\x19.google.protobuf.DurationR\acopyAge\"A\n" +
 	"\tWriteMeta\x12\x1e\n" +
 	"\n" +
 	"datacenter\x18\x01 \x01(\tR\n" +
@@ -314,17 +327,19 @@ func file_konsul_registry_v1_common_proto_rawDescGZIP() []byte {
 var file_konsul_registry_v1_common_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
 var file_konsul_registry_v1_common_proto_msgTypes = make([]protoimpl.MessageInfo, 2)
 var file_konsul_registry_v1_common_proto_goTypes = []any{
-	(ReadMode)(0),     // 0: konsul.registry.v1.ReadMode
-	(Scope)(0),        // 1: konsul.registry.v1.Scope
-	(*QueryMeta)(nil), // 2: konsul.registry.v1.QueryMeta
-	(*WriteMeta)(nil), // 3: konsul.registry.v1.WriteMeta
+	(ReadMode)(0),               // 0: konsul.registry.v1.ReadMode
+	(Scope)(0),                  // 1: konsul.registry.v1.Scope
+	(*QueryMeta)(nil),           // 2: konsul.registry.v1.QueryMeta
+	(*WriteMeta)(nil),           // 3: konsul.registry.v1.WriteMeta
+	(*durationpb.Duration)(nil), // 4: google.protobuf.Duration
 }
 var file_konsul_registry_v1_common_proto_depIdxs = []int32{
-	0, // [0:0] is the sub-list for method output_type
-	0, // [0:0] is the sub-list for method input_type
-	0, // [0:0] is the sub-list for extension type_name
-	0, // [0:0] is the sub-list for extension extendee
-	0, // [0:0] is the sub-list for field type_name
+	4, // 0: konsul.registry.v1.QueryMeta.copy_age:type_name -> google.protobuf.Duration
+	1, // [1:1] is the sub-list for method output_type
+	1, // [1:1] is the sub-list for method input_type
+	1, // [1:1] is the sub-list for extension type_name
+	1, // [1:1] is the sub-list for extension extendee
+	0, // [0:1] is the sub-list for field type_name
 }
 
 func init() { file_konsul_registry_v1_common_proto_init() }

@@ -13,6 +13,7 @@ import (
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
 	durationpb "google.golang.org/protobuf/types/known/durationpb"
+	timestamppb "google.golang.org/protobuf/types/known/timestamppb"
 	reflect "reflect"
 	sync "sync"
 	unsafe "unsafe"
@@ -62,11 +63,13 @@ func (*GetStatusRequest) Descriptor() ([]byte, []int) {
 }
 
 type GetStatusResponse struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Datacenter    string                 `protobuf:"bytes,1,opt,name=datacenter,proto3" json:"datacenter,omitempty"`
-	Sources       []*SourceStatus        `protobuf:"bytes,2,rep,name=sources,proto3" json:"sources,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	state      protoimpl.MessageState `protogen:"open.v1"`
+	Datacenter string                 `protobuf:"bytes,1,opt,name=datacenter,proto3" json:"datacenter,omitempty"`
+	Sources    []*SourceStatus        `protobuf:"bytes,2,rep,name=sources,proto3" json:"sources,omitempty"`
+	// Why the replicator did not tell: then this is the registry's stored cursor. Empty: the replicator told.
+	ReplicatorError string `protobuf:"bytes,3,opt,name=replicator_error,json=replicatorError,proto3" json:"replicator_error,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
 }
 
 func (x *GetStatusResponse) Reset() {
@@ -113,6 +116,13 @@ func (x *GetStatusResponse) GetSources() []*SourceStatus {
 	return nil
 }
 
+func (x *GetStatusResponse) GetReplicatorError() string {
+	if x != nil {
+		return x.ReplicatorError
+	}
+	return ""
+}
+
 type SourceStatus struct {
 	state            protoimpl.MessageState `protogen:"open.v1"`
 	SourceDatacenter string                 `protobuf:"bytes,1,opt,name=source_datacenter,json=sourceDatacenter,proto3" json:"source_datacenter,omitempty"`
@@ -124,7 +134,10 @@ type SourceStatus struct {
 	Lag       *durationpb.Duration `protobuf:"bytes,4,opt,name=lag,proto3" json:"lag,omitempty"`
 	Connected bool                 `protobuf:"varint,5,opt,name=connected,proto3" json:"connected,omitempty"`
 	// Why not, when it is not.
-	Error         string `protobuf:"bytes,6,opt,name=error,proto3" json:"error,omitempty"`
+	Error string `protobuf:"bytes,6,opt,name=error,proto3" json:"error,omitempty"`
+	// When everything was last copied over copies that were here, because the source could no longer tell what
+	// it had deleted: records deleted there before may still be here. Absent: never.
+	FullSyncAt    *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=full_sync_at,json=fullSyncAt,proto3" json:"full_sync_at,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -201,24 +214,34 @@ func (x *SourceStatus) GetError() string {
 	return ""
 }
 
+func (x *SourceStatus) GetFullSyncAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.FullSyncAt
+	}
+	return nil
+}
+
 var File_konsul_replicator_v1_replicator_proto protoreflect.FileDescriptor
 
 const file_konsul_replicator_v1_replicator_proto_rawDesc = "" +
 	"\n" +
-	"%konsul/replicator/v1/replicator.proto\x12\x14konsul.replicator.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1egoogle/protobuf/duration.proto\"\x12\n" +
-	"\x10GetStatusRequest\"q\n" +
+	"%konsul/replicator/v1/replicator.proto\x12\x14konsul.replicator.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x12\n" +
+	"\x10GetStatusRequest\"\x9c\x01\n" +
 	"\x11GetStatusResponse\x12\x1e\n" +
 	"\n" +
 	"datacenter\x18\x01 \x01(\tR\n" +
 	"datacenter\x12<\n" +
-	"\asources\x18\x02 \x03(\v2\".konsul.replicator.v1.SourceStatusR\asources\"\xea\x01\n" +
+	"\asources\x18\x02 \x03(\v2\".konsul.replicator.v1.SourceStatusR\asources\x12)\n" +
+	"\x10replicator_error\x18\x03 \x01(\tR\x0freplicatorError\"\xa8\x02\n" +
 	"\fSourceStatus\x12+\n" +
 	"\x11source_datacenter\x18\x01 \x01(\tR\x10sourceDatacenter\x12)\n" +
 	"\x10replicated_index\x18\x02 \x01(\x04R\x0freplicatedIndex\x12!\n" +
 	"\fsource_index\x18\x03 \x01(\x04R\vsourceIndex\x12+\n" +
 	"\x03lag\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\x03lag\x12\x1c\n" +
 	"\tconnected\x18\x05 \x01(\bR\tconnected\x12\x14\n" +
-	"\x05error\x18\x06 \x01(\tR\x05error2\x92\x01\n" +
+	"\x05error\x18\x06 \x01(\tR\x05error\x12<\n" +
+	"\ffull_sync_at\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"fullSyncAt2\x92\x01\n" +
 	"\rStatusService\x12\x80\x01\n" +
 	"\tGetStatus\x12&.konsul.replicator.v1.GetStatusRequest\x1a'.konsul.replicator.v1.GetStatusResponse\"\"\x82\xd3\xe4\x93\x02\x1c\x12\x1a/api/v1/replication/statusB\xd5\x01\n" +
 	"\x18com.konsul.replicator.v1B\x0fReplicatorProtoP\x01Z6konsul.dev/proto/gen/konsul/replicator/v1;replicatorv1\xa2\x02\x03KRX\xaa\x02\x14Konsul.Replicator.V1\xca\x02\x14Konsul\\Replicator\\V1\xe2\x02 Konsul\\Replicator\\V1\\GPBMetadata\xea\x02\x16Konsul::Replicator::V1b\x06proto3"
@@ -237,21 +260,23 @@ func file_konsul_replicator_v1_replicator_proto_rawDescGZIP() []byte {
 
 var file_konsul_replicator_v1_replicator_proto_msgTypes = make([]protoimpl.MessageInfo, 3)
 var file_konsul_replicator_v1_replicator_proto_goTypes = []any{
-	(*GetStatusRequest)(nil),    // 0: konsul.replicator.v1.GetStatusRequest
-	(*GetStatusResponse)(nil),   // 1: konsul.replicator.v1.GetStatusResponse
-	(*SourceStatus)(nil),        // 2: konsul.replicator.v1.SourceStatus
-	(*durationpb.Duration)(nil), // 3: google.protobuf.Duration
+	(*GetStatusRequest)(nil),      // 0: konsul.replicator.v1.GetStatusRequest
+	(*GetStatusResponse)(nil),     // 1: konsul.replicator.v1.GetStatusResponse
+	(*SourceStatus)(nil),          // 2: konsul.replicator.v1.SourceStatus
+	(*durationpb.Duration)(nil),   // 3: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil), // 4: google.protobuf.Timestamp
 }
 var file_konsul_replicator_v1_replicator_proto_depIdxs = []int32{
 	2, // 0: konsul.replicator.v1.GetStatusResponse.sources:type_name -> konsul.replicator.v1.SourceStatus
 	3, // 1: konsul.replicator.v1.SourceStatus.lag:type_name -> google.protobuf.Duration
-	0, // 2: konsul.replicator.v1.StatusService.GetStatus:input_type -> konsul.replicator.v1.GetStatusRequest
-	1, // 3: konsul.replicator.v1.StatusService.GetStatus:output_type -> konsul.replicator.v1.GetStatusResponse
-	3, // [3:4] is the sub-list for method output_type
-	2, // [2:3] is the sub-list for method input_type
-	2, // [2:2] is the sub-list for extension type_name
-	2, // [2:2] is the sub-list for extension extendee
-	0, // [0:2] is the sub-list for field type_name
+	4, // 2: konsul.replicator.v1.SourceStatus.full_sync_at:type_name -> google.protobuf.Timestamp
+	0, // 3: konsul.replicator.v1.StatusService.GetStatus:input_type -> konsul.replicator.v1.GetStatusRequest
+	1, // 4: konsul.replicator.v1.StatusService.GetStatus:output_type -> konsul.replicator.v1.GetStatusResponse
+	4, // [4:5] is the sub-list for method output_type
+	3, // [3:4] is the sub-list for method input_type
+	3, // [3:3] is the sub-list for extension type_name
+	3, // [3:3] is the sub-list for extension extendee
+	0, // [0:3] is the sub-list for field type_name
 }
 
 func init() { file_konsul_replicator_v1_replicator_proto_init() }
