@@ -13,6 +13,7 @@ require (
 	konsul.dev/pkg v0.0.0
 	konsul.dev/proto v0.0.0
 	konsul.dev/services/registry v0.0.0
+	konsul.dev/services/replicator v0.0.0
 )
 
 require (
@@ -103,4 +104,5 @@ replace (
 	konsul.dev/pkg => ../pkg
 	konsul.dev/proto => ../proto
 	konsul.dev/services/registry => ../services/registry
+	konsul.dev/services/replicator => ../services/replicator
 )

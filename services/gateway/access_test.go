@@ -30,7 +30,7 @@ func TestServicesThatKeepNoTokensAreAskedForAtTheRegistry(t *testing.T) {
 	}
 	for path, want := range map[string]int{
 		"/api/v1/resolve/free": http.StatusOK, "/api/v1/resolve/paid": http.StatusForbidden, "/api/v1/datacenters": http.StatusForbidden,
-		"/api/v1/replication/status": http.StatusForbidden, "/metrics": http.StatusForbidden, "/api/v1/ca/roots": http.StatusOK,
+		"/metrics": http.StatusForbidden, "/api/v1/ca/roots": http.StatusOK,
 	} {
 		got := client.do(t, http.MethodGet, path, nil, as(plainToken)...)
 		require.Equal(t, want, got.status, "%s: %s", path, got.body)

@@ -166,7 +166,6 @@ func TestErrorsSayWhatToDo(t *testing.T) {
 		"raw not found": {http.MethodGet, "/api/v1/kv/none?raw", nil, nil, http.StatusNotFound, map[string]any{"reason": "KEY_NOT_FOUND"}},
 		"lost race":     {http.MethodPut, "/api/v1/kv/k?cas=3", strings.NewReader("x"), nil, http.StatusConflict, map[string]any{"reason": "CAS_MISMATCH", "field": "cas"}},
 		"no leader":     {http.MethodGet, "/api/v1/cluster/status", nil, nil, http.StatusServiceUnavailable, map[string]any{"code": "Unavailable", "reason": "NO_LEADER"}},
-		"nobody there":  {http.MethodGet, "/api/v1/replication/status", nil, nil, http.StatusServiceUnavailable, map[string]any{"code": "Unavailable"}},
 		"misspelt": {http.MethodPut, "/api/v1/kv/k?cass=3", strings.NewReader("x"), nil, http.StatusBadRequest, map[string]any{
 			"reason": "INVALID_ARGUMENT", "field": "cass", "remedy": "see /openapi.json",
 		}},

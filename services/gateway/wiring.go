@@ -74,7 +74,7 @@ func (s *Service) dial() (restedge.Conns, error) {
 	e := s.cfg.Endpoints
 	conns := restedge.Conns{
 		Registry: connect(registryComponent, e.Registry), CA: connect(caComponent, e.CA), WANGossip: connect("wan-gossip", e.WANGossip),
-		Replicator: connect("replicator", e.Replicator), FailoverRouter: connect("failover-router", e.FailoverRouter),
+		FailoverRouter: connect("failover-router", e.FailoverRouter),
 	}
 	return conns.Named(s.cfg.Server.Datacenter), errors.Join(errs...)
 }

@@ -338,7 +338,6 @@ func (r *running) start(t *testing.T, ca *identitytest.CA, d *datacenter, change
 	cfg.Server.DataDir, cfg.Server.SecretFile = t.TempDir(), "unused"
 	cfg.Endpoints.Registry, cfg.Endpoints.CA = []string{d.registry}, []string{d.caSrv}
 	cfg.Endpoints.WANGossip, cfg.Endpoints.FailoverRouter = []string{d.gossip}, []string{d.router}
-	cfg.Endpoints.Replicator = []string{"127.0.0.1:1"}
 	cfg.Gateway.Listen, cfg.Gateway.HTTPListen = "127.0.0.1:0", "127.0.0.1:0"
 	cfg.Gateway.DrainTimeout = 200 * time.Millisecond
 	for _, c := range change {

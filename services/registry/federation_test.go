@@ -3,6 +3,7 @@ package registry_test
 import (
 	"context"
 	"crypto/ed25519"
+	"fmt"
 	"testing"
 	"time"
 
@@ -57,12 +58,16 @@ func (p *pair) replicate() []*federationv1.ReplicatedEntry {
 		require.EqualValues(p.t, 1, m.GetEpoch())
 		require.NotNil(p.t, m.GetSourceTime())
 		sent = append(sent, m.GetEntries()...)
+		next := at
+		if m.GetComplete() {
+			next = uint64(m.GetCurrentIndex())
+		}
 		_, err = sink.Replication.ApplyReplicated(sink.Bare(), &federationv1.ApplyReplicatedRequest{
 			SourceDc: "dc1", Entries: m.GetEntries(), ExpectedIndex: at,
-			Cursor: &federationv1.ReplicationCursor{SourceDatacenter: "dc1", Index: uint64(m.GetCurrentIndex()), Epoch: m.GetEpoch(), SourceTime: m.GetSourceTime()},
+			Cursor: &federationv1.ReplicationCursor{SourceDatacenter: "dc1", Index: next, Epoch: m.GetEpoch(), SourceTime: m.GetSourceTime()},
 		})
 		require.NoError(p.t, err)
-		at = uint64(m.GetCurrentIndex())
+		at = next
 		if m.GetComplete() {
 			return sent
 		}
@@ -199,6 +204,46 @@ func TestReplicationIsRefusedWhenItWouldHarm(t *testing.T) {
 	require.Equal(t, "CURSOR_MOVED", apply(7))
 	require.Empty(t, apply(0, &federationv1.ReplicatedEntry{Key: "global/x", OriginDc: "dc1", ModifyIndex: 40}))
 	require.Equal(t, "CURSOR_MOVED", apply(0))
+}
+
+// A copy refuses a source that stands before it, and looks at every message: the pieces of a full sync
+// said index 0, so that one of more than a thousand rows stopped replication for good.
+func TestEveryPieceOfAFullSyncSaysWhereItEnds(t *testing.T) {
+	t.Parallel()
+	const rows = 2100
+	p := startPair(t)
+	primary := p.one.Client(p.one.Servers[0])
+	for first := 0; first < rows; first += 50 {
+		txn := &registryv1.TxnRequest{}
+		for i := first; i < first+50; i++ {
+			txn.Success = append(txn.Success, &registryv1.TxnOperation{Operation: &registryv1.TxnOperation_Set{
+				Set: &registryv1.TxnSet{Key: fmt.Sprintf("global/%04d", i), Value: []byte("v")},
+			}})
+		}
+		_, err := primary.KV.Txn(primary.Ctx(), txn)
+		require.NoError(t, err)
+	}
+	stood := set(t, primary, "mine", "x").GetMeta().GetIndex()
+	mustRestore(t, primary, &registryv1.RestoreStart{}, mustCreate(t, primary, nil))
+
+	source := p.one.ClientAs(p.one.Servers[0], "dc2", "replicator")
+	stream, err := source.Replication.Replicate(source.Bare(), p.request(int64(stood)))
+	require.NoError(t, err)
+	var messages []*federationv1.ReplicationResponse
+	copied := 0
+	for len(messages) == 0 || !messages[len(messages)-1].GetComplete() {
+		m, err := stream.Recv()
+		require.NoError(t, err)
+		require.True(t, m.GetFullSyncRequired())
+		messages, copied = append(messages, m), copied+len(m.GetEntries())
+	}
+	require.Greater(t, len(messages), 2)
+	require.GreaterOrEqual(t, copied, rows)
+	ended := messages[len(messages)-1].GetCurrentIndex()
+	require.Greater(t, ended, int64(stood))
+	for _, m := range messages {
+		require.Equal(t, ended, m.GetCurrentIndex())
+	}
 }
 
 func TestReplicationStreamFollowsAndBeats(t *testing.T) {

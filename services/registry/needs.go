@@ -5,6 +5,7 @@ import (
 
 	federationv1 "konsul.dev/proto/gen/konsul/federation/v1"
 	registryv1 "konsul.dev/proto/gen/konsul/registry/v1"
+	replicatorv1 "konsul.dev/proto/gen/konsul/replicator/v1"
 	"konsul.dev/services/registry/internal/acl"
 	"konsul.dev/services/registry/internal/api"
 )
@@ -138,6 +139,8 @@ func needs(services serviceNames) api.Rules {
 		registryv1.BackupService_CreateBackup_FullMethodName:  {Needs: always(acl.Backup, "", acl.Read)},
 		registryv1.BackupService_RestoreBackup_FullMethodName: {Needs: always(acl.Backup, "", acl.Write)},
 		registryv1.BackupService_ListBackups_FullMethodName:   {Needs: always(acl.Backup, "", acl.List)},
+
+		replicatorv1.StatusService_GetStatus_FullMethodName: {Needs: always(acl.Operator, "replication", acl.Read)},
 
 		federationv1.FederationService_GetFederation_FullMethodName: {Needs: always(acl.Federation, "", acl.Read)},
 	}

@@ -9,6 +9,7 @@ import (
 	"konsul.dev/pkg/clock"
 	federationv1 "konsul.dev/proto/gen/konsul/federation/v1"
 	registryv1 "konsul.dev/proto/gen/konsul/registry/v1"
+	replicatorv1 "konsul.dev/proto/gen/konsul/replicator/v1"
 	"konsul.dev/services/registry/internal/acl"
 	"konsul.dev/services/registry/internal/api"
 	"konsul.dev/services/registry/internal/catalog"
@@ -28,6 +29,7 @@ func TestEveryMethodSaysWhatItTakesAndWhereItGoes(t *testing.T) {
 		registryv1.MemberService_Greet_FullMethodName:               true,
 		registryv1.MemberService_Admit_FullMethodName:               true,
 		federationv1.FederationService_GetFederation_FullMethodName: true,
+		replicatorv1.StatusService_GetStatus_FullMethodName:         true,
 	}
 	server := grpc.NewServer()
 	(&api.Core{}).Register(server)

@@ -22,6 +22,7 @@ import (
 	"konsul.dev/pkg/obs"
 	"konsul.dev/pkg/rpc"
 	registryv1 "konsul.dev/proto/gen/konsul/registry/v1"
+	replicatorv1 "konsul.dev/proto/gen/konsul/replicator/v1"
 	"konsul.dev/services/registry/internal/acl"
 	"konsul.dev/services/registry/internal/api"
 	"konsul.dev/services/registry/internal/audit"
@@ -92,6 +93,8 @@ type Service struct {
 	drain     sync.Once
 	// wired is closed when everything a leader needs is there.
 	wired chan struct{}
+	// replicator is asked how it is doing.
+	replicator *grpc.ClientConn
 }
 
 // New checks the configuration and answers a service that has not started.
@@ -196,7 +199,11 @@ func (s *Service) open(source identity.Source) error {
 		federation: federation.NewView(federation.Own{
 			FederationID: source.ID().FederationID, Datacenter: dc, PrimaryDatacenter: s.cfg.Server.PrimaryDatacenter,
 			GatewayAddresses: s.cfg.Registry.GatewayAddresses, Version: s.deps.Version, NewID: s.datacenterID,
+			Started: s.deps.Clock.Now(),
 		}),
+	}
+	if err := s.deps.Telemetry.Metrics.Register(federation.NewCollector(s.state.federation, s.deps.Clock.Now)); err != nil {
+		return fmt.Errorf("register replication lag: %w", err)
 	}
 	if err := s.state.load(); err != nil {
 		return err
@@ -318,6 +325,11 @@ func (s *Service) serve(source identity.Source) error {
 		return fmt.Errorf("register quota metrics: %w", err)
 	}
 	close(s.wired)
+	if s.replicator, err = rpc.Dial(s.cfg.Endpoints.Replicator, rpc.ClientParams{
+		Identity: source, Want: identity.Want{Service: "replicator"}, Telemetry: s.deps.Telemetry,
+	}); err != nil {
+		return err
+	}
 	s.core = s.newCore(router, metrics, quotas)
 	guard := api.NewGuard(needs(s.state.catalog), s.audit, quotas)
 	s.server, err = rpc.NewServer(rpc.ServerParams{
@@ -387,7 +399,7 @@ func (s *Service) newCore(router *forward.Router, metrics *api.Metrics, quotas *
 		MaxTxnBytes: r.MaxTxnBytes, Seen: s.state.machine.Seen, Keeper: s.state.leases, Turns: lock.NewTurns(),
 		Leases: lease.Writer{Datacenter: dc, MinTTL: r.Lease.MinTTL, MaxTTL: r.Lease.MaxTTL}, Locks: lock.Writer{Delay: r.Lease.LockDelay},
 		Services: s.services, Deadlines: s.deadlines, Joiner: federation.NewJoiner(dc, s.state.machine.Seen), Router: router, Peers: s.pool, Cluster: s.cluster, Members: s.state.members,
-		Backups: s.backups, Clocks: s.clocks,
+		Backups: s.backups, Clocks: s.clocks, Replicator: replicatorv1.NewStatusServiceClient(s.replicator),
 		ACL: acl.Writer{Datacenter: dc}, Audit: s.audit, ResetFile: s.dir(acl.ResetFile),
 		Clock: s.deps.Clock, Metrics: metrics, Log: s.deps.Telemetry.Log, Draining: s.draining,
 		Quotas: quotas, Sweeping: make(chan struct{}, 1),
@@ -433,6 +445,10 @@ func (s *Service) Stop(ctx context.Context) error {
 	}
 	if s.pool != nil {
 		errs = append(errs, s.pool.Close())
+	}
+	if s.replicator != nil {
+		errs = append(errs, s.replicator.Close())
+		s.replicator = nil
 	}
 	if s.group != nil {
 		errs = append(errs, s.group.Stop(ctx))

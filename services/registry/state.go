@@ -47,6 +47,9 @@ func (s *state) Committed(index uint64, rows []*registryv1.Record) error {
 	if err := s.census.Apply(rows); err != nil {
 		return err
 	}
+	if err := s.federation.Apply(rows); err != nil {
+		return err
+	}
 	if s.federation.Concerns(rows) {
 		if err := s.store.View(s.federation.Load); err != nil {
 			return err

@@ -31,7 +31,8 @@ type Settings struct {
 	CallTimeout time.Duration `koanf:"call_timeout"`
 	// PollInterval is how often the federation record is read for a change of primary.
 	PollInterval time.Duration `koanf:"poll_interval"`
-	// CursorInterval is how often the cursor is stored while the source has nothing new.
+	// CursorInterval is how often the cursor is stored while the source has nothing new. The registry
+	// computes the lag and the age of copies from what is stored, so they look older by up to this much.
 	CursorInterval time.Duration `koanf:"cursor_interval"`
 }
 
@@ -52,7 +53,7 @@ func DefaultConfig() Config {
 			RetryMax:       2 * time.Second,
 			CallTimeout:    10 * time.Second,
 			PollInterval:   2 * time.Second,
-			CursorInterval: 30 * time.Second,
+			CursorInterval: 2 * time.Second,
 		},
 	}
 }

@@ -10,7 +10,6 @@ import (
 	cav1 "konsul.dev/proto/gen/konsul/ca/v1"
 	failoverrouterv1 "konsul.dev/proto/gen/konsul/failoverrouter/v1"
 	registryv1 "konsul.dev/proto/gen/konsul/registry/v1"
-	replicatorv1 "konsul.dev/proto/gen/konsul/replicator/v1"
 	wangossipv1 "konsul.dev/proto/gen/konsul/wangossip/v1"
 
 	"konsul.dev/pkg/fault"
@@ -55,10 +54,6 @@ func elsewhere() map[string]permission {
 		},
 		wangossipv1.DatacenterService_WatchDatacenters_FullMethodName: {
 			request: func() proto.Message { return &wangossipv1.WatchDatacentersRequest{} }, needs: federation,
-		},
-		replicatorv1.StatusService_GetStatus_FullMethodName: {
-			request: func() proto.Message { return &replicatorv1.GetStatusRequest{} },
-			needs:   func(proto.Message) []*registryv1.ACLNeed { return need("operator", "read", "replication") },
 		},
 		failoverrouterv1.RouterService_Resolve_FullMethodName: {
 			request: func() proto.Message { return &failoverrouterv1.ResolveRequest{} },

@@ -19,7 +19,7 @@ import (
 
 // Conns lead to the datacenter's services.
 type Conns struct {
-	Registry, CA, WANGossip, Replicator, FailoverRouter grpc.ClientConnInterface
+	Registry, CA, WANGossip, FailoverRouter grpc.ClientConnInterface
 }
 
 // Named returns the connections with errors that say which service of the datacenter did not answer.
@@ -35,7 +35,7 @@ func (c Conns) Named(datacenter string) Conns {
 // guarded answers connections to services that keep no tokens, which ask the registry what a token may do
 // before a call goes on: those services take the gateway's word for who calls. The registry decides for itself.
 func (c Conns) guarded(tokens registryv1.TokenServiceClient) Conns {
-	for _, conn := range []*grpc.ClientConnInterface{&c.CA, &c.WANGossip, &c.Replicator, &c.FailoverRouter} {
+	for _, conn := range []*grpc.ClientConnInterface{&c.CA, &c.WANGossip, &c.FailoverRouter} {
 		*conn = authorizing{conn: *conn, tokens: tokens, rules: elsewhere()}
 	}
 	return c
@@ -53,8 +53,9 @@ func (c Conns) public() Backends {
 		registryv1.ACLService_ServiceDesc.ServiceName:          c.Registry,
 		registryv1.BackupService_ServiceDesc.ServiceName:       c.Registry,
 		federationv1.FederationService_ServiceDesc.ServiceName: c.Registry,
+		// The registry asks the replicator, and knows what to say when that is dead.
+		replicatorv1.StatusService_ServiceDesc.ServiceName:     c.Registry,
 		wangossipv1.DatacenterService_ServiceDesc.ServiceName:  c.WANGossip,
-		replicatorv1.StatusService_ServiceDesc.ServiceName:     c.Replicator,
 		failoverrouterv1.RouterService_ServiceDesc.ServiceName: c.FailoverRouter,
 		cav1.CertificateService_GetTrustBundle_FullMethodName:  c.CA,
 		cav1.CertificateService_CreateJoinToken_FullMethodName: c.CA,
@@ -74,7 +75,7 @@ func (c Conns) register(ctx context.Context, mux *runtime.ServeMux) error {
 		federationv1.RegisterFederationServiceHandlerClient(ctx, mux, federationv1.NewFederationServiceClient(c.Registry)),
 		cav1.RegisterCertificateServiceHandlerClient(ctx, mux, cav1.NewCertificateServiceClient(c.CA)),
 		wangossipv1.RegisterDatacenterServiceHandlerClient(ctx, mux, wangossipv1.NewDatacenterServiceClient(c.WANGossip)),
-		replicatorv1.RegisterStatusServiceHandlerClient(ctx, mux, replicatorv1.NewStatusServiceClient(c.Replicator)),
+		replicatorv1.RegisterStatusServiceHandlerClient(ctx, mux, replicatorv1.NewStatusServiceClient(c.Registry)),
 		failoverrouterv1.RegisterRouterServiceHandlerClient(ctx, mux, failoverrouterv1.NewRouterServiceClient(c.FailoverRouter)),
 	)
 	if err != nil {

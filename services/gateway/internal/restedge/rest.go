@@ -195,6 +195,9 @@ func setHeaders(_ context.Context, w http.ResponseWriter, message proto.Message)
 			set("X-Konsul-Datacenter", meta.GetDatacenter())
 			set("X-Konsul-Known-Leader", meta.GetKnownLeader())
 			set("X-Konsul-Last-Contact", meta.GetLastContactMs())
+			if age := meta.GetCopyAge(); age != nil {
+				set("X-Konsul-Copy-Age", age.AsDuration().Seconds())
+			}
 		}
 	case interface{ GetMeta() *registryv1.WriteMeta }:
 		if meta := m.GetMeta(); meta != nil {

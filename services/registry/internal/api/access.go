@@ -4,6 +4,7 @@ import (
 	"konsul.dev/pkg/rpc"
 	federationv1 "konsul.dev/proto/gen/konsul/federation/v1"
 	registryv1 "konsul.dev/proto/gen/konsul/registry/v1"
+	replicatorv1 "konsul.dev/proto/gen/konsul/replicator/v1"
 )
 
 // Access says who may call what. What is not listed is refused.
@@ -61,6 +62,7 @@ func Access() rpc.Access {
 		// It makes the first token, so it can ask for none: the handler sees to it that it works once.
 		registryv1.ACLService_Bootstrap_FullMethodName: {Peers: people},
 
+		replicatorv1.StatusService_ServiceDesc.ServiceName:             {TokenPeers: people},
 		federationv1.FederationService_ServiceDesc.ServiceName:         {Peers: append(own("gateway", "replicator"), far("registry")), TokenPeers: people},
 		federationv1.ReplicationService_Replicate_FullMethodName:       {Peers: []rpc.Peer{far("replicator")}},
 		federationv1.ReplicationService_ApplyReplicated_FullMethodName: {Peers: own("replicator", "registry")},

@@ -148,7 +148,7 @@ func (s *aclService) DeleteRole(ctx context.Context, req *registryv1.DeleteRoleR
 // read runs fn on the state and says of which index the answer is.
 func (s *aclService) read(meta **registryv1.QueryMeta, fn func(record.Reader) error) error {
 	return s.Store.View(func(r record.Reader) error {
-		*meta = s.queryMeta(r.Index())
+		*meta = s.globalMeta(r.Index())
 		return fn(r)
 	})
 }
@@ -173,7 +173,7 @@ func (s *aclService) Explain(ctx context.Context, req *registryv1.ExplainRequest
 	default:
 		resp = s.Tokens.Explain(a, need)
 	}
-	resp.Meta = s.queryMeta(index)
+	resp.Meta = s.globalMeta(index)
 	return resp, nil
 }
 

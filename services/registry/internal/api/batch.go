@@ -193,11 +193,15 @@ func route[Req, Resp any](ctx context.Context, r Router, method string, req *Req
 // read answers the reads from the state here.
 func (b *batch) read(context.Context) error {
 	return b.Store.View(func(r record.Reader) error {
-		meta := b.queryMeta(r.Index())
+		local, global := b.queryMeta(r.Index()), b.globalMeta(r.Index())
 		for _, read := range b.reads {
 			entry, _, err := kv.Get(r, read.key)
 			if err == nil && entry == nil {
 				err = withIndex(kv.NotFound(read.key), r.Index())
+			}
+			meta := local
+			if entry.GetScope() == registryv1.Scope_SCOPE_GLOBAL {
+				meta = global
 			}
 			b.settle(read.at, &registryv1.BatchResult{Result: &registryv1.BatchResult_Get{Get: &registryv1.GetResponse{Entry: entry, Meta: meta}}}, err)
 		}

@@ -313,7 +313,7 @@ func (s *catalogService) GetFailoverPolicy(_ context.Context, req *registryv1.Ge
 	resp := &registryv1.GetFailoverPolicyResponse{}
 	err := s.Store.View(func(r record.Reader) (err error) {
 		resp.Policy, err = catalog.FailoverPolicy(r, req.GetService())
-		resp.Meta = s.queryMeta(r.Index())
+		resp.Meta = s.globalMeta(r.Index())
 		return err
 	})
 	if err != nil {

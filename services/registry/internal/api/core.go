@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"konsul.dev/pkg/clock"
@@ -13,6 +14,7 @@ import (
 	"konsul.dev/pkg/rpc"
 	federationv1 "konsul.dev/proto/gen/konsul/federation/v1"
 	registryv1 "konsul.dev/proto/gen/konsul/registry/v1"
+	replicatorv1 "konsul.dev/proto/gen/konsul/replicator/v1"
 	"konsul.dev/services/registry/internal/acl"
 	"konsul.dev/services/registry/internal/audit"
 	"konsul.dev/services/registry/internal/backup"
@@ -145,9 +147,11 @@ type Core struct {
 	Members   *member.View
 	Backups   *backup.Manager
 	Clocks    Clocks
-	Clock     clock.Clock
-	Metrics   *Metrics
-	Log       *slog.Logger
+	// Replicator is the datacenter's, which may be dead.
+	Replicator replicatorv1.StatusServiceClient
+	Clock      clock.Clock
+	Metrics    *Metrics
+	Log        *slog.Logger
 	// ResetFile opens the bootstrap of access control once more; see acl.ResetFile.
 	ResetFile string
 	// Quotas bound what the holder of one token has this server do at a time.
@@ -175,6 +179,7 @@ func (c *Core) Register(s grpc.ServiceRegistrar) {
 	registryv1.RegisterACLServiceServer(s, &aclService{Core: c})
 	federationv1.RegisterFederationServiceServer(s, &federationService{Core: c})
 	federationv1.RegisterReplicationServiceServer(s, &replicationService{Core: c})
+	replicatorv1.RegisterStatusServiceServer(s, &statusService{Core: c})
 }
 
 // Propose commits a command.
@@ -210,6 +215,23 @@ func (c *Core) queryMeta(index uint64) *registryv1.QueryMeta {
 		meta.LastContactMs = max(0, now.Sub(fresh).Milliseconds())
 	}
 	return meta
+}
+
+// globalMeta is queryMeta of an answer made of global records: in a secondary they are copies of an age.
+func (c *Core) globalMeta(index uint64) *registryv1.QueryMeta {
+	meta := c.queryMeta(index)
+	if copies, ok := c.Federation.Copies(c.Clock.Now()); ok {
+		meta.CopyAge = durationpb.New(copies.Age)
+	}
+	return meta
+}
+
+// metaOf is globalMeta or queryMeta, as the records of an answer are.
+func (c *Core) metaOf(global bool, index uint64) *registryv1.QueryMeta {
+	if global {
+		return c.globalMeta(index)
+	}
+	return c.queryMeta(index)
 }
 
 // stateTime answers up to when what this server shows is known to be the leader's state.

@@ -3,6 +3,7 @@ package api
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strconv"
 
 	"konsul.dev/pkg/fault"
@@ -50,7 +51,7 @@ func (s *kvService) Get(ctx context.Context, req *registryv1.GetRequest) (*regis
 	if entry == nil {
 		return nil, withIndex(kv.NotFound(key), index)
 	}
-	return &registryv1.GetResponse{Entry: entry, Meta: s.queryMeta(index)}, nil
+	return &registryv1.GetResponse{Entry: entry, Meta: s.metaOf(entry.GetScope() == registryv1.Scope_SCOPE_GLOBAL, index)}, nil
 }
 
 // withIndex lets a caller block on what is not there.
@@ -96,7 +97,7 @@ func (s *kvService) List(ctx context.Context, req *registryv1.ListRequest) (*reg
 			KeysOnly: req.GetKeysOnly(), Limit: req.GetLimit(), PageToken: req.GetPageToken(), Separator: req.GetSeparator(), Sees: sees(ctx, acl.KV, access, &filtered),
 		})
 		resp.Entries, resp.Folders, resp.NextPageToken = page.Entries, page.Folders, page.Next
-		resp.Meta = s.queryMeta(r.Index())
+		resp.Meta = s.metaOf(slices.Contains(prefix.Read(), registryv1.Scope_SCOPE_GLOBAL), r.Index())
 		resp.Meta.ResultsFiltered = filtered
 		return err
 	})

@@ -69,7 +69,8 @@ func (s *replicationService) Replicate(req *federationv1.ReplicationRequest, str
 
 func (s *replicationService) response(req *federationv1.ReplicationRequest, m message, fullSync bool) *federationv1.ReplicationResponse {
 	resp := &federationv1.ReplicationResponse{
-		CurrentIndex:     int64(m.index), //nolint:gosec // Raft indexes stay far below 2^63; the type is the ADR's
+		// A copy compares this with where it stands, in pieces too: a piece has the index of the whole.
+		CurrentIndex:     int64(m.upTo), //nolint:gosec // Raft indexes stay far below 2^63; the type is the ADR's
 		FullSyncRequired: fullSync, Epoch: s.Federation.Epoch(), SourceTime: s.stateTime(), Complete: m.complete,
 	}
 	for _, row := range m.rows {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"slices"
 	"time"
 
 	"google.golang.org/grpc"
@@ -95,14 +96,15 @@ func (s *watchService) Watch(req *registryv1.WatchRequest, stream grpc.ServerStr
 	if err != nil {
 		return err
 	}
+	global := slices.ContainsFunc(filters, func(f watch.Filter) bool { return record.Global(f.Table, f.Prefix) })
 	w := watcher{
 		Core: s.Core, since: req.GetIndex(), heartbeat: heartbeat, rights: acl.From(stream.Context()), filters: filters,
 		send: func(m message) error {
 			if m.shared == nil {
-				return stream.Send(s.watchResponse(m))
+				return stream.Send(s.watchResponse(m, global))
 			}
 			return stream.Send(watch.Share(m.shared, s.Clock.Now(), sharedFor, func() *registryv1.WatchResponse {
-				return encoded(s.watchResponse(m))
+				return encoded(s.watchResponse(m, global))
 			}))
 		},
 	}
@@ -112,8 +114,8 @@ func (s *watchService) Watch(req *registryv1.WatchRequest, stream grpc.ServerStr
 // sharedFor is how long the time in a shared message is near enough.
 const sharedFor = 50 * time.Millisecond
 
-func (s *watchService) watchResponse(m message) *registryv1.WatchResponse {
-	meta := s.queryMeta(m.index)
+func (s *watchService) watchResponse(m message, global bool) *registryv1.WatchResponse {
+	meta := s.metaOf(global, m.index)
 	meta.ResultsFiltered = m.filtered
 	return &registryv1.WatchResponse{Records: m.rows, Index: m.index, Time: s.stateTime(), Resync: m.resync, Synced: m.synced, Meta: meta}
 }

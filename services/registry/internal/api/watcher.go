@@ -15,8 +15,11 @@ import (
 
 // message is what a watcher sends.
 type message struct {
-	rows   []*registryv1.Record
-	index  uint64
+	rows []*registryv1.Record
+	// index is where the reader stands once the message is applied, from which it may resume.
+	index uint64
+	// upTo is where it stands once the last piece of what the message is part of is applied.
+	upTo   uint64
 	resync bool
 	// synced says that the rows up to index are all sent; it stays true once it is.
 	synced bool
@@ -109,12 +112,13 @@ func (w *watcher) read(r record.Reader, f watch.Filter, full bool, fn func(*regi
 // emit sends rows in pieces; only the last one says that everything up to index is sent.
 func (w *watcher) emit(rows []*registryv1.Record, index uint64, full bool) error {
 	rows = w.ordered(rows)
+	upTo := max(w.sent, index)
 	for {
 		n := chunk(rows)
-		m := message{rows: rows[:n], index: w.sent, full: full, synced: w.synced, filtered: w.filtered}
+		m := message{rows: rows[:n], index: w.sent, upTo: upTo, full: full, synced: w.synced, filtered: w.filtered}
 		rows = rows[n:]
 		if len(rows) == 0 {
-			w.synced, w.sent = true, max(w.sent, index)
+			w.synced, w.sent = true, upTo
 			m.index, m.synced, m.complete = w.sent, true, true
 		}
 		if err := w.send(m); err != nil {

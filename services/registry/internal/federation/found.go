@@ -21,6 +21,8 @@ type Own struct {
 	Version           string
 	// NewID makes the id of a datacenter that has none.
 	NewID func() string
+	// Started is when this server started.
+	Started time.Time
 }
 
 // reasonRaced says that another server was first; the next look settles it.

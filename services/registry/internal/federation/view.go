@@ -11,14 +11,19 @@ import (
 	"konsul.dev/services/registry/internal/record"
 )
 
-// View keeps the federation record in memory.
+// View keeps the federation record, and how far its sources are copied, in memory.
 type View struct {
 	own     Own
 	current atomic.Pointer[federationv1.Federation]
+	cursors atomic.Pointer[map[string]*federationv1.ReplicationCursor]
 }
 
 // NewView answers a view that knows only what the configuration says.
-func NewView(own Own) *View { return &View{own: own} }
+func NewView(own Own) *View {
+	v := &View{own: own}
+	v.cursors.Store(&map[string]*federationv1.ReplicationCursor{})
+	return v
+}
 
 // Load reads the record anew.
 func (v *View) Load(r record.Reader) error {
@@ -27,7 +32,7 @@ func (v *View) Load(r record.Reader) error {
 		return err
 	}
 	v.current.Store(f)
-	return nil
+	return v.loadCursors(r)
 }
 
 // Concerns says whether committed rows change what the view shows.

@@ -5,6 +5,7 @@ import (
 	"context"
 
 	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/timestamppb"
 
 	replicatorv1 "konsul.dev/proto/gen/konsul/replicator/v1"
 
@@ -43,14 +44,18 @@ func New(datacenter string, reporter Reporter) *Server {
 func (s *Server) GetStatus(context.Context, *replicatorv1.GetStatusRequest) (*replicatorv1.GetStatusResponse, error) {
 	resp := &replicatorv1.GetStatusResponse{Datacenter: s.datacenter}
 	for _, status := range s.reporter.Status() {
-		resp.Sources = append(resp.Sources, &replicatorv1.SourceStatus{
+		source := &replicatorv1.SourceStatus{
 			SourceDatacenter: status.Source,
 			ReplicatedIndex:  status.ReplicatedIndex,
 			SourceIndex:      status.SourceIndex,
 			Lag:              durationpb.New(status.Lag),
 			Connected:        status.Connected,
 			Error:            status.Err,
-		})
+		}
+		if !status.FullSync.IsZero() {
+			source.FullSyncAt = timestamppb.New(status.FullSync)
+		}
+		resp.Sources = append(resp.Sources, source)
 	}
 	return resp, nil
 }

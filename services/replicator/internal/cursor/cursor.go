@@ -4,6 +4,7 @@
 // position or the reason to refuse. It promises that a position never moves backwards, that an
 // older epoch is never followed, and that only a complete message moves it, so that a batch cut in
 // pieces is copied again from its beginning after an interruption rather than lost in its middle.
+// A batch in many pieces ends in a position as one in a single message does.
 package cursor
 
 import (
@@ -36,39 +37,59 @@ type Position struct {
 	Epoch uint64
 	// Time is the source's clock at Index; zero when nothing has been copied.
 	Time time.Time
+	// Current is this datacenter's clock when everything of the source was last known to be here; zero
+	// when it is not known.
+	Current time.Time
+	// FullSync is this datacenter's clock when everything was last copied over copies that were here: what
+	// the source deleted before may still be here. Zero: never.
+	FullSync time.Time
 }
 
 // FromProto reads a stored cursor of source. The position's epoch is at least epoch, the one of the
 // federation record: a datacenter that knows of a newer epoch must not follow an older one.
 func FromProto(source string, stored *federationv1.ReplicationCursor, epoch uint64) Position {
 	p := Position{Source: source, Index: stored.GetIndex(), Epoch: max(stored.GetEpoch(), epoch)}
-	if stored.GetSourceTime() != nil {
-		p.Time = stored.GetSourceTime().AsTime()
-	}
+	p.Time, p.Current, p.FullSync = fromProto(stored.GetSourceTime()), fromProto(stored.GetCurrentAt()), fromProto(stored.GetFullSyncAt())
 	return p
 }
 
-// Proto answers the position as the registry stores it.
+// Proto returns the position as the registry stores it.
 func (p Position) Proto() *federationv1.ReplicationCursor {
-	c := &federationv1.ReplicationCursor{SourceDatacenter: p.Source, Index: p.Index, Epoch: p.Epoch}
-	if !p.Time.IsZero() {
-		c.SourceTime = timestamppb.New(p.Time)
+	return &federationv1.ReplicationCursor{
+		SourceDatacenter: p.Source, Index: p.Index, Epoch: p.Epoch,
+		SourceTime: toProto(p.Time), CurrentAt: toProto(p.Current), FullSyncAt: toProto(p.FullSync),
 	}
-	return c
 }
 
-// Accept answers where the copy stands once the message's entries are applied. A FailedPrecondition
-// fault says why the source must not be followed; the copy stays as it is then.
-func (p Position) Accept(m *federationv1.ReplicationResponse) (Position, error) {
+func fromProto(t *timestamppb.Timestamp) time.Time {
+	if t == nil {
+		return time.Time{}
+	}
+	return t.AsTime()
+}
+
+func toProto(t time.Time) *timestamppb.Timestamp {
+	if t.IsZero() {
+		return nil
+	}
+	return timestamppb.New(t)
+}
+
+// Accept returns where the copy stands once the entries of a message that arrived at a time are applied.
+// A FailedPrecondition fault says why the source must not be followed; the copy stays as it is then.
+func (p Position) Accept(m *federationv1.ReplicationResponse, arrived time.Time) (Position, error) {
 	if m.GetEpoch() < p.Epoch {
 		return p, fault.New(fault.FailedPrecondition, ReasonEpochSuperseded,
 			"%s speaks for epoch %d, but epoch %d has begun", p.Source, m.GetEpoch(), p.Epoch).
 			WithRemedy("demote " + p.Source + ", or wait until it has learnt who the primary is")
 	}
-	if m.GetCurrentIndex() < 0 || uint64(m.GetCurrentIndex()) < p.Index {
+	// A piece of a full sync that an older version sends has no index: where the source stands is said by
+	// the message that completes it, which is judged as any other.
+	unsaid := m.GetCurrentIndex() == 0 && !m.GetComplete()
+	if m.GetCurrentIndex() < 0 || uint64(m.GetCurrentIndex()) < p.Index && !unsaid {
 		return p, fault.New(fault.FailedPrecondition, ReasonSourceIndexBehind,
 			"%s is at index %d, but index %d was copied from it: it was rebuilt or restored", p.Source, m.GetCurrentIndex(), p.Index).
-			WithRemedy("the copies are kept; restore the source, or promote the datacenter with the newest copy")
+			WithRemedy("the copies are kept; restore " + p.Source + " from its newest backup with `konsulctl backup restore`")
 	}
 	next := p
 	next.Epoch = m.GetEpoch()
@@ -79,12 +100,19 @@ func (p Position) Accept(m *federationv1.ReplicationResponse) (Position, error) 
 	if m.GetSourceTime() != nil {
 		next.Time = m.GetSourceTime().AsTime()
 	}
+	if arrived.After(next.Current) {
+		next.Current = arrived
+	}
+	if m.GetFullSyncRequired() && p.Index > 0 {
+		next.FullSync = arrived
+	}
 	return next, nil
 }
 
-// MustStore says whether going from stored to p must be written now although no entry came with it.
-// An idle source's index grows with its local writes: writing each step would cost a commit per
-// heartbeat, never writing would make a restart ask for more than the source keeps.
+// MustStore reports whether going from stored to p must be written now although no entry came with it.
+// Writing each heartbeat would cost a commit a second. Never writing would make the copy look older than
+// it is to everybody who reads the stored position, and a restart ask for more than the source keeps.
 func (p Position) MustStore(stored Position, age, every time.Duration) bool {
-	return p.Epoch > stored.Epoch || p.Index > stored.Index && age >= every
+	moved := p.Index > stored.Index || p.Current.After(stored.Current)
+	return p.Epoch > stored.Epoch || moved && age >= every
 }

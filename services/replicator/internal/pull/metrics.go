@@ -66,30 +66,24 @@ func reason(err error) string {
 	}
 }
 
-// Collector tells lag and connection of every source at the moment it is scraped: a gauge that is
-// set now and then would stand still while the source is silent.
+// Collector tells whether every source is heard at the moment it is scraped. How old the copies are is
+// told by the registry, which goes on when this process is dead or paused.
 type Collector struct {
-	puller         *Puller
-	lag, connected *prometheus.Desc
+	puller    *Puller
+	connected *prometheus.Desc
 }
 
 // NewCollector answers a collector of a puller's state.
 func NewCollector(p *Puller) *Collector {
 	return &Collector{
 		puller: p,
-		lag: prometheus.NewDesc("konsul_federation_replication_lag_seconds",
-			"Time since the target datacenter was last known to have everything of the source.",
-			[]string{"source_dc", "target_dc"}, nil),
 		connected: prometheus.NewDesc("konsul_replicator_connected",
 			"Whether the replicator hears the source datacenter (1) or not (0).", []string{"source_dc"}, nil),
 	}
 }
 
 // Describe implements prometheus.Collector.
-func (c *Collector) Describe(out chan<- *prometheus.Desc) {
-	out <- c.lag
-	out <- c.connected
-}
+func (c *Collector) Describe(out chan<- *prometheus.Desc) { out <- c.connected }
 
 // Collect implements prometheus.Collector.
 func (c *Collector) Collect(out chan<- prometheus.Metric) {
@@ -98,7 +92,6 @@ func (c *Collector) Collect(out chan<- prometheus.Metric) {
 		if s.Connected {
 			connected = 1
 		}
-		out <- prometheus.MustNewConstMetric(c.lag, prometheus.GaugeValue, s.Lag.Seconds(), s.Source, c.puller.params.Datacenter)
 		out <- prometheus.MustNewConstMetric(c.connected, prometheus.GaugeValue, connected, s.Source)
 	}
 }

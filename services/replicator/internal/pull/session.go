@@ -82,7 +82,7 @@ func (s *session) run(ctx context.Context) error {
 
 // take judges a message, applies it, and tells what is known now.
 func (s *session) take(ctx context.Context, message *federationv1.ReplicationResponse, arrived time.Time) error {
-	next, err := s.at.Accept(message)
+	next, err := s.at.Accept(message, arrived)
 	if err != nil {
 		return err
 	}
@@ -91,14 +91,20 @@ func (s *session) take(ctx context.Context, message *federationv1.ReplicationRes
 		s.fullSync(ctx)
 	}
 	if len(message.GetEntries()) > 0 || next.MustStore(s.stored, arrived.Sub(s.storedAt), s.params.StoreEvery) {
-		if err := s.apply(ctx, message.GetEntries(), next); err != nil {
+		err := s.apply(ctx, message.GetEntries(), next)
+		switch {
+		case err == nil:
+			s.stored = next
+		case len(message.GetEntries()) > 0 || fault.CodeOf(err) != fault.Aborted:
 			return err
 		}
-		s.stored, s.storedAt = next, s.params.Clock.Now()
+		// With nothing to copy a lost race means that another replicator has stored as much.
+		s.storedAt = s.params.Clock.Now()
 	}
 	s.at = next
 	s.progress = s.progress || message.GetComplete()
-	if s.heard(next, uint64(message.GetCurrentIndex()), message.GetComplete(), arrived) { //nolint:gosec // Accept refuses negative ones
+	sourceIndex := max(next.Index, uint64(message.GetCurrentIndex())) //nolint:gosec // Accept refuses negative ones
+	if s.heard(next, sourceIndex, message.GetComplete(), arrived) {
 		s.params.Log.InfoContext(ctx, "replicating", obs.KeySourceDC, s.target.source, obs.KeyIndex, next.Index, "epoch", next.Epoch)
 	}
 	return nil

@@ -19,6 +19,8 @@ type Status struct {
 	Connected bool
 	// Err says why not, when it is not connected; empty otherwise.
 	Err string
+	// FullSync is when everything was last copied over copies that were here; zero: never.
+	FullSync time.Time
 }
 
 // state is what a puller knows of its source. The puller's mutex guards it.
@@ -30,12 +32,13 @@ type state struct {
 	resumed     bool // the stored cursor has been read
 	connected   bool
 	err         string
+	fullSync    time.Time
 }
 
 func (s *state) status(now time.Time) Status {
 	return Status{
 		Source: s.source, ReplicatedIndex: s.replicated, SourceIndex: s.sourceIndex,
-		Lag: s.tracker.Lag(now), Connected: s.connected, Err: s.err,
+		Lag: s.tracker.Lag(now), Connected: s.connected, Err: s.err, FullSync: s.fullSync,
 	}
 }
 
@@ -73,9 +76,13 @@ func (p *Puller) update(source string, change func(*state)) {
 func (p *Puller) resumed(at cursor.Position) {
 	p.update(at.Source, func(s *state) {
 		if !s.resumed || at.Index > s.replicated {
-			s.tracker.Resume(at.Time, p.params.Clock.Now())
+			stored := at.Current
+			if stored.IsZero() {
+				stored = at.Time // a cursor of an older version
+			}
+			s.tracker.Resume(stored, p.params.Clock.Now())
 		}
-		s.replicated, s.resumed = at.Index, true
+		s.replicated, s.resumed, s.fullSync = at.Index, true, at.FullSync
 	})
 }
 
@@ -84,7 +91,7 @@ func (p *Puller) heard(at cursor.Position, sourceIndex uint64, complete bool, ar
 	p.update(at.Source, func(s *state) {
 		first = !s.connected
 		s.connected, s.err = true, ""
-		s.sourceIndex, s.replicated = sourceIndex, at.Index
+		s.sourceIndex, s.replicated, s.fullSync = sourceIndex, at.Index, at.FullSync
 		if complete {
 			s.tracker.CaughtUp(arrived)
 		}
