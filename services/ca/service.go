@@ -191,6 +191,9 @@ func known(state *keystore.State) *api.State {
 // load answers the kept state, or makes and keeps a first one.
 func (s *Service) load(ctx context.Context) (*keystore.State, error) {
 	state, err := s.store.Load()
+	if err == nil {
+		err = s.checkParts(state)
+	}
 	if err != nil {
 		return nil, err
 	}

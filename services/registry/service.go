@@ -208,6 +208,11 @@ func (s *Service) open(source identity.Source) error {
 	if err := s.state.load(); err != nil {
 		return err
 	}
+	if f := s.state.federation.Federation(); f != nil && f.GetId() != source.ID().FederationID {
+		return fault.New(fault.FailedPrecondition, identity.ReasonMixedFederations,
+			"the state in %s is of federation %s, the certificate that the ca gave this server of %s", s.dir("state"), f.GetId(), source.ID().FederationID).
+			WithField("server.data_dir").WithRemedy(identity.MixedRemedy)
+	}
 	s.group.Go("store maintenance", store.Maintain)
 	return nil
 }

@@ -208,6 +208,14 @@ func (s *Server) Stall(bytes int) { s.wire.stall(bytes) }
 // Configure changes the configuration of a stopped server.
 func (s *Server) Configure(change func(*registry.Config)) { change(&s.cfg) }
 
+// Enrol gives a stopped server identities of another authority from now on, and returns the one it had.
+func (s *Server) Enrol(ca *identitytest.CA) (before *identitytest.CA) {
+	s.t.Helper()
+	require.False(s.t, s.Running(), "a running server keeps its identity")
+	before, s.ca = s.ca, ca
+	return before
+}
+
 // Ready answers nil when the server knows a leader, and else what it waits for.
 func (s *Server) Ready() error { return s.service.Ready(context.Background()) }
 
