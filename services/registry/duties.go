@@ -51,6 +51,7 @@ func (d *duties) lead(ctx context.Context, n *raftnode.Node) {
 	loops.Go(func() { d.reap(ctx, n) })
 	loops.Go(func() { d.keepLeases(ctx, n) })
 	loops.Go(func() { d.backups.Run(ctx) })
+	loops.Go(func() { d.keepLineage(ctx) })
 	d.begin(ctx, n)
 }
 

@@ -93,8 +93,8 @@ type Service struct {
 	drain     sync.Once
 	// wired is closed when everything a leader needs is there.
 	wired chan struct{}
-	// replicator is asked how it is doing.
-	replicator *grpc.ClientConn
+	// replicator is asked how it is doing, gossip which datacenters there are.
+	replicator, gossip *grpc.ClientConn
 }
 
 // New checks the configuration and answers a service that has not started.
@@ -191,6 +191,10 @@ func (s *Service) open(source identity.Source) error {
 	if err != nil {
 		return fmt.Errorf("register lease metrics: %w", err)
 	}
+	foundAs, err := s.foundAs()
+	if err != nil {
+		return err
+	}
 	dc := s.cfg.Server.Datacenter
 	s.state = &state{
 		store: store, machine: fsm.New(), hub: watch.NewHub(store.Applied(), watch.DefaultLimits()),
@@ -199,7 +203,7 @@ func (s *Service) open(source identity.Source) error {
 		federation: federation.NewView(federation.Own{
 			FederationID: source.ID().FederationID, Datacenter: dc, PrimaryDatacenter: s.cfg.Server.PrimaryDatacenter,
 			GatewayAddresses: s.cfg.Registry.GatewayAddresses, Version: s.deps.Version, NewID: s.datacenterID,
-			Started: s.deps.Clock.Now(),
+			Started: s.deps.Clock.Now(), NewLineage: uuid.NewString, FoundAs: foundAs,
 		}),
 	}
 	if err := s.deps.Telemetry.Metrics.Register(federation.NewCollector(s.state.federation, s.deps.Clock.Now)); err != nil {
@@ -329,6 +333,11 @@ func (s *Service) serve(source identity.Source) error {
 	if err != nil {
 		return fmt.Errorf("register quota metrics: %w", err)
 	}
+	if s.gossip, err = rpc.Dial(s.cfg.Endpoints.WANGossip, rpc.ClientParams{
+		Identity: source, Want: identity.Want{Service: "wan-gossip"}, Telemetry: s.deps.Telemetry,
+	}); err != nil {
+		return err
+	}
 	close(s.wired)
 	if s.replicator, err = rpc.Dial(s.cfg.Endpoints.Replicator, rpc.ClientParams{
 		Identity: source, Want: identity.Want{Service: "replicator"}, Telemetry: s.deps.Telemetry,
@@ -341,7 +350,7 @@ func (s *Service) serve(source identity.Source) error {
 		Name: Name, Identity: source, Access: api.Access(), Tokens: s.core, Refused: guard.Refused, Telemetry: s.deps.Telemetry,
 		Unary: []grpc.UnaryServerInterceptor{guard.Unary, ownNode(s.state.catalog, guard), router.Unary, guard.Audited}, Relay: router,
 		Limits: s.cfg.Server.Limits, MaxMessageBytes: mostMessage,
-		Options: []grpc.ServerOption{grpc.ChainStreamInterceptor(guard.Stream)},
+		Options: []grpc.ServerOption{grpc.ChainStreamInterceptor(guard.Stream, router.Streamed)},
 	})
 	if err != nil {
 		return err
@@ -388,6 +397,7 @@ func (s *Service) newCluster(router *forward.Router) *cluster.Cluster {
 		Own:    &registryv1.Member{Id: r.ID, RaftAddress: own.RaftAddress, Address: own.Address, Version: s.deps.Version, CommandVersion: cmp.Or(s.deps.CommandVersion, fsm.Version)},
 		Expect: r.BootstrapExpect, Others: r.others(), Datacenter: s.cfg.Server.Datacenter,
 		Node: s.node, Rows: s.state.members, Directory: s.directory, Peers: s.pool, Log: s.deps.Telemetry.Log,
+		MayFound: s.mayFound,
 		Propose: func(ctx context.Context, cmd *registryv1.Command) (*registryv1.CommandResult, error) {
 			outcome := router.Propose(ctx, cmd)[0]
 			return outcome.Result, outcome.Err
@@ -451,9 +461,11 @@ func (s *Service) Stop(ctx context.Context) error {
 	if s.pool != nil {
 		errs = append(errs, s.pool.Close())
 	}
-	if s.replicator != nil {
-		errs = append(errs, s.replicator.Close())
-		s.replicator = nil
+	for _, conn := range []**grpc.ClientConn{&s.replicator, &s.gossip} {
+		if *conn != nil {
+			errs = append(errs, (*conn).Close())
+			*conn = nil
+		}
 	}
 	if s.group != nil {
 		errs = append(errs, s.group.Stop(ctx))

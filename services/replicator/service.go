@@ -123,8 +123,8 @@ func (s *Service) assemble() error {
 		FederationID: s.identity.ID().FederationID,
 		Expected:     s.cfg.Server.PrimaryDatacenter,
 		Sink:         sink.New(s.registry, sink.Limits{Entries: settings.BatchMax, Bytes: batchBytes}, settings.CallTimeout),
-		Open: func(ctx context.Context, from cursor.Position) (pull.Stream, error) {
-			return client.Open(ctx, from)
+		Open: func(ctx context.Context, from cursor.Position, lineages cursor.Lineages) (pull.Stream, error) {
+			return client.Open(ctx, from, lineages)
 		},
 		Clock: s.deps.Clock, Log: telemetry.Log, Metrics: metrics,
 		Poll: settings.PollInterval, StoreEvery: settings.CursorInterval,

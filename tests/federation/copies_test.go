@@ -80,12 +80,14 @@ func (w *world) dial() *grpc.ClientConn {
 }
 
 // replicate starts the secondary's replicator.
-func (w *world) replicate() {
+func (w *world) replicate() { w.replicateFrom(w.east.Addresses()...) }
+
+func (w *world) replicateFrom(gateway ...string) {
 	w.t.Helper()
 	cfg := replicator.DefaultConfig()
 	cfg.Server.Datacenter, cfg.Server.PrimaryDatacenter = west, east
 	cfg.Server.DataDir, cfg.Server.SecretFile = w.t.TempDir(), "unused"
-	cfg.Endpoints.Registry, cfg.Endpoints.Gateway = w.west.Addresses(), w.east.Addresses()
+	cfg.Endpoints.Registry, cfg.Endpoints.Gateway = w.west.Addresses(), gateway
 	cfg.Replicator.Listen = w.listen
 	cfg.Replicator.Heartbeat, cfg.Replicator.CursorInterval = 100*time.Millisecond, 100*time.Millisecond
 	cfg.Replicator.RetryMin, cfg.Replicator.RetryMax = 5*time.Millisecond, 100*time.Millisecond
@@ -203,11 +205,11 @@ func (w *world) restore(file []byte) {
 
 func TestASecondaryFollowsAPrimaryThatWasRestored(t *testing.T) {
 	w := newWorld(t)
+	_, source := w.source()
+	require.Nil(t, source.GetFullSyncAt(), "nothing that was deleted can be missed yet")
 	w.fill()
 	w.arrives("before", "1")
 	w.copied()
-	_, source := w.source()
-	require.Nil(t, source.GetFullSyncAt(), "nothing that was deleted can be missed yet")
 
 	w.restore(w.backup())
 	w.arrives("after", "2")

@@ -8,11 +8,16 @@ type Metrics struct {
 	blocked    prometheus.Gauge
 	watchers   prometheus.Gauge
 	resyncs    prometheus.Counter
-	expired    *prometheus.CounterVec
+	// secondLineages counts refused copies of second registries.
+	secondLineages prometheus.Counter
+	expired        *prometheus.CounterVec
 }
 
 // Expired counts what a passed deadline of the catalogue changed.
 func (m *Metrics) Expired(kind string) { m.expired.WithLabelValues(kind).Inc() }
+
+// OtherLineage counts that another datacenter knows this one by another registry.
+func (m *Metrics) OtherLineage() { m.secondLineages.Inc() }
 
 // NewMetrics registers the metrics.
 func NewMetrics(registerer prometheus.Registerer) (*Metrics, error) {
@@ -29,11 +34,14 @@ func NewMetrics(registerer prometheus.Registerer) (*Metrics, error) {
 		resyncs: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "konsul_registry_watch_resyncs_total", Help: "Watchers that fell behind and were told to start again.",
 		}),
+		secondLineages: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "konsul_registry_second_lineages_total", Help: "How often a second registry was met under one datacenter's name: it asked for copies, or another datacenter knows it as the first.",
+		}),
 		expired: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "konsul_registry_catalog_expired_total", Help: "Deadlines of the catalogue that passed on this leader, by what they ended: a check's report, a node's heartbeats, or (reap) a dead node itself.",
 		}, []string{"deadline"}),
 	}
-	for _, c := range []prometheus.Collector{m.operations, m.blocked, m.watchers, m.resyncs, m.expired} {
+	for _, c := range []prometheus.Collector{m.operations, m.blocked, m.watchers, m.resyncs, m.secondLineages, m.expired} {
 		if err := registerer.Register(c); err != nil {
 			return nil, err
 		}

@@ -8,6 +8,8 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"konsul.dev/pkg/fault"
+	"konsul.dev/pkg/obs"
+	"konsul.dev/pkg/rpc"
 	federationv1 "konsul.dev/proto/gen/konsul/federation/v1"
 	registryv1 "konsul.dev/proto/gen/konsul/registry/v1"
 	"konsul.dev/services/registry/internal/federation"
@@ -42,6 +44,9 @@ func (s *replicationService) Replicate(req *federationv1.ReplicationRequest, str
 	if err := check(); err != nil {
 		return err
 	}
+	if err := s.claim(stream.Context(), req); err != nil {
+		return err
+	}
 	var filters []watch.Filter
 	for _, table := range record.GlobalTables() {
 		f := watch.Filter{Table: table}
@@ -65,6 +70,33 @@ func (s *replicationService) Replicate(req *federationv1.ReplicationRequest, str
 		},
 	}
 	return w.run(stream.Context())
+}
+
+// claim records which registry copies as a datacenter, and refuses a second one of its name. What it says
+// counts only if the caller is of that datacenter.
+func (s *replicationService) claim(ctx context.Context, req *federationv1.ReplicationRequest) error {
+	target, lineage := req.GetTargetDc(), req.GetTargetLineageId()
+	if lineage == "" || rpc.CallerFrom(ctx).Peer.Datacenter != target {
+		return nil
+	}
+	var cmd *registryv1.Command
+	err := s.Store.View(func(r record.Reader) (err error) {
+		cmd, err = federation.Claim(r, target, lineage)
+		return err
+	})
+	if err != nil {
+		s.Metrics.secondLineages.Inc()
+		s.Log.Error("a second registry copies under a datacenter's name", obs.KeyTargetDC, target, obs.KeyError, err)
+		return err
+	}
+	if cmd == nil {
+		return nil
+	}
+	// A race is settled at the next stream; a leader that is away is no reason not to copy.
+	if _, err := s.Propose(ctx, cmd); err != nil {
+		s.Log.Warn("could not record which registry copies", obs.KeyTargetDC, target, obs.KeyError, err)
+	}
+	return nil
 }
 
 func (s *replicationService) response(req *federationv1.ReplicationRequest, m message, fullSync bool) *federationv1.ReplicationResponse {

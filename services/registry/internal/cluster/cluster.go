@@ -38,6 +38,8 @@ type Params struct {
 	Rows       *member.View
 	Directory  *Directory
 	Peers      Peers
+	// MayFound refuses to found a cluster under the name of a datacenter that the federation knows already.
+	MayFound func(context.Context) error
 	// Propose commits a command wherever the leader is.
 	Propose func(context.Context, *registryv1.Command) (*registryv1.CommandResult, error)
 	Log     *slog.Logger
@@ -212,6 +214,9 @@ func (c *Cluster) enter(ctx context.Context) error {
 		c.explain(why)
 		switch step {
 		case member.Found:
+			if err := c.MayFound(ctx); err != nil {
+				return err
+			}
 			c.follow(founders)
 			return c.found(founders)
 		case member.Follow:

@@ -20,7 +20,7 @@ import (
 func own(dc string) federation.Own {
 	return federation.Own{
 		FederationID: "fed", Datacenter: dc, PrimaryDatacenter: "dc1", GatewayAddresses: []string{dc + ":8443"},
-		Version: "v1", NewID: func() string { return "id-" + dc },
+		Version: "v1", NewID: func() string { return "id-" + dc }, NewLineage: func() string { return "lineage-" + dc },
 	}
 }
 

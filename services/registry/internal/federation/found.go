@@ -21,6 +21,10 @@ type Own struct {
 	Version           string
 	// NewID makes the id of a datacenter that has none.
 	NewID func() string
+	// NewLineage makes the id of a history that begins.
+	NewLineage func() string
+	// FoundAs is the history that a new registry is to go on with, by an operator's word; empty: a new one.
+	FoundAs string
 	// Started is when this server started.
 	Started time.Time
 }
@@ -33,10 +37,11 @@ const reasonRaced = "RACED"
 // secondary's own entry is provisional until the primary's copy of it, made at the join, arrives.
 func (o Own) Ensure(r record.Reader, now time.Time) (*registryv1.Command, error) {
 	cmd := &registryv1.Command{}
-	if err := o.ensureRecord(r, cmd, now); err != nil {
+	lineage, err := o.ensureRecord(r, cmd, now)
+	if err != nil {
 		return nil, err
 	}
-	if err := o.ensureDatacenter(r, cmd, now); err != nil {
+	if err := o.ensureDatacenter(r, cmd, lineage, now); err != nil {
 		return nil, err
 	}
 	if len(cmd.GetOperations()) == 0 {
@@ -45,24 +50,37 @@ func (o Own) Ensure(r record.Reader, now time.Time) (*registryv1.Command, error)
 	return cmd, nil
 }
 
-func (o Own) ensureRecord(r record.Reader, cmd *registryv1.Command, now time.Time) error {
+// ensureRecord returns the id of the registry's history.
+func (o Own) ensureRecord(r record.Reader, cmd *registryv1.Command, now time.Time) (string, error) {
 	row, err := r.Get(registryv1.Table_TABLE_FEDERATION, recordKey)
-	if err != nil || record.Live(row) {
-		return err
-	}
-	op, err := put(registryv1.Table_TABLE_FEDERATION, recordKey, o.Datacenter, &federationv1.Federation{
-		Id: o.FederationID, Epoch: FirstEpoch, PrimaryDatacenter: o.PrimaryDatacenter,
-		History: []*federationv1.Epoch{{Number: FirstEpoch, PrimaryDatacenter: o.PrimaryDatacenter, BeganAt: timestamppb.New(now)}},
-	})
 	if err != nil {
-		return err
+		return "", err
+	}
+	f := &federationv1.Federation{}
+	if record.Live(row) {
+		if err := proto.Unmarshal(row.GetValue(), f); err != nil || f.GetLineageId() != "" {
+			return f.GetLineageId(), err
+		}
+		f.LineageId = o.NewLineage() // An older version founded it.
+	} else {
+		f = &federationv1.Federation{
+			Id: o.FederationID, Epoch: FirstEpoch, PrimaryDatacenter: o.PrimaryDatacenter, LineageId: o.FoundAs,
+			History: []*federationv1.Epoch{{Number: FirstEpoch, PrimaryDatacenter: o.PrimaryDatacenter, BeganAt: timestamppb.New(now)}},
+		}
+		if f.GetLineageId() == "" {
+			f.LineageId = o.NewLineage()
+		}
+	}
+	op, err := put(registryv1.Table_TABLE_FEDERATION, recordKey, o.Datacenter, f)
+	if err != nil {
+		return "", err
 	}
 	cmd.Operations = append(cmd.Operations, op)
-	cmd.Conditions = append(cmd.Conditions, when(registryv1.Table_TABLE_FEDERATION, recordKey, 0, reasonRaced))
-	return nil
+	cmd.Conditions = append(cmd.Conditions, when(registryv1.Table_TABLE_FEDERATION, recordKey, record.ModifyIndex(row), reasonRaced))
+	return f.GetLineageId(), nil
 }
 
-func (o Own) ensureDatacenter(r record.Reader, cmd *registryv1.Command, now time.Time) error {
+func (o Own) ensureDatacenter(r record.Reader, cmd *registryv1.Command, lineage string, now time.Time) error {
 	row, err := r.Get(registryv1.Table_TABLE_DATACENTER, o.Datacenter)
 	if err != nil {
 		return err
@@ -73,14 +91,14 @@ func (o Own) ensureDatacenter(r record.Reader, cmd *registryv1.Command, now time
 			return err
 		}
 		// A row that came from elsewhere is that datacenter's to change.
-		current := dc.GetVersion() == o.Version && slices.Equal(dc.GetGatewayAddresses(), o.GatewayAddresses)
+		current := dc.GetVersion() == o.Version && dc.GetLineageId() == lineage && slices.Equal(dc.GetGatewayAddresses(), o.GatewayAddresses)
 		if current || row.GetOriginDatacenter() != o.Datacenter {
 			return nil
 		}
 	} else {
 		dc.Name, dc.Id, dc.JoinedAt = o.Datacenter, o.NewID(), timestamppb.New(now)
 	}
-	dc.GatewayAddresses, dc.Version = o.GatewayAddresses, o.Version
+	dc.GatewayAddresses, dc.Version, dc.LineageId = o.GatewayAddresses, o.Version, lineage
 	op, err := put(registryv1.Table_TABLE_DATACENTER, o.Datacenter, o.Datacenter, dc)
 	if err != nil {
 		return err

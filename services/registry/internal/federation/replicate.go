@@ -45,6 +45,8 @@ func (v *View) CheckSource(req *federationv1.ReplicationRequest, applied uint64)
 		return fault.New(fault.FailedPrecondition, ReasonWrongSource, "this is datacenter %s, not %q", v.own.Datacenter, req.GetSourceDc()).WithField("source_dc")
 	case req.GetFederationId() != v.own.FederationID:
 		return fault.New(fault.FailedPrecondition, ReasonOtherFederation, "this is federation %s, not %q", v.own.FederationID, req.GetFederationId()).WithField("federation_id")
+	case req.GetSourceLineageId() != "" && v.Lineage() != "" && req.GetSourceLineageId() != v.Lineage():
+		return v.CheckLineage(req.GetSourceLineageId())
 	case req.GetEpoch() > epoch:
 		return fault.New(fault.FailedPrecondition, ReasonEpochSuperseded, "this datacenter is at epoch %d, the federation is at %d", epoch, req.GetEpoch()).
 			WithField("epoch").WithRemedy("another datacenter has become the primary; `konsulctl cluster status --all-datacenters` shows which")

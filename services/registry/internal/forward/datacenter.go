@@ -45,7 +45,7 @@ func (r *Router) toDatacenter(ctx context.Context, c call, target string) (any, 
 	for try := 1; ; try++ {
 		// gRPC names the peer once a call has a connection to go out on; before that nothing has left.
 		var reached peer.Peer
-		err = conn.Invoke(outgoing(ctx, hops{datacenter: own, named: c.hops.named}), c.method, c.req, reply, grpc.Peer(&reached))
+		err = conn.Invoke(outgoing(ctx, hops{datacenter: own, named: c.hops.named, lineage: r.Directory.LineageOf(target)}), c.method, c.req, reply, grpc.Peer(&reached))
 		bare := fault.CodeOf(err) == fault.Unavailable && fault.ReasonOf(err) == ""
 		sent = sent || reached.Addr != nil && err != nil && (bare || late(ctx))
 		if err == nil || !bare || try == tries || pause.Wait(ctx) != nil {
@@ -101,7 +101,7 @@ func (r *Router) Stream(ctx context.Context, target string) (grpc.ClientConnInte
 	if err != nil {
 		return nil, nil, err
 	}
-	return conn, outgoing(ctx, hops{datacenter: r.Directory.Datacenter()}), nil
+	return conn, outgoing(ctx, hops{datacenter: r.Directory.Datacenter(), lineage: r.Directory.LineageOf(target)}), nil
 }
 
 // Leading answers the connection for a stream that only the leader answers and the context for it, and a

@@ -16,11 +16,13 @@ const (
 	hopNamed = "konsul-request-named"
 	// hopAgentNode is the node whose agent made the call.
 	hopAgentNode = "konsul-agent-node"
+	// hopLineage is the history of the registry that is meant: another one of the datacenter's name must not answer.
+	hopLineage = "konsul-lineage"
 )
 
 // hops says which hops a call has behind it.
 type hops struct {
-	datacenter, server string
+	datacenter, server, lineage string
 	// named says that a server gave the call its request id.
 	named bool
 }
@@ -38,7 +40,7 @@ func hopsOf(ctx context.Context) hops {
 		}
 		return ""
 	}
-	return hops{datacenter: first(hopDatacenter), server: first(hopServer), named: first(hopNamed) != ""}
+	return hops{datacenter: first(hopDatacenter), server: first(hopServer), named: first(hopNamed) != "", lineage: first(hopLineage)}
 }
 
 // AgentNode returns the node whose agent made a call, wherever it came in first; empty when it was somebody else,
@@ -72,6 +74,9 @@ func outgoing(ctx context.Context, h hops) context.Context {
 	}
 	if h.server != "" {
 		out = metadata.AppendToOutgoingContext(out, hopServer, h.server)
+	}
+	if h.lineage != "" {
+		out = metadata.AppendToOutgoingContext(out, hopLineage, h.lineage)
 	}
 	if h.named {
 		out = metadata.AppendToOutgoingContext(out, hopNamed, "1")

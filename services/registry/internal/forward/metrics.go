@@ -11,6 +11,8 @@ import (
 type Metrics struct {
 	queries  *prometheus.CounterVec
 	duration *prometheus.HistogramVec
+	// otherLineage counts what was meant for another registry.
+	otherLineage prometheus.Counter
 
 	mu sync.Mutex
 	// services are those that another datacenter answered with.
@@ -35,8 +37,11 @@ func NewMetrics(registerer prometheus.Registerer) (*Metrics, error) {
 			Name: "konsul_cross_dc_query_duration_seconds", Help: "Time until another datacenter answered, or did not.",
 			Buckets: prometheus.ExponentialBuckets(0.001, 2, 15),
 		}, []string{"source_dc", "target_dc"}),
+		otherLineage: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "konsul_registry_other_lineage_calls_total", Help: "Calls of other datacenters that were refused because they are meant for another registry of this datacenter's name.",
+		}),
 	}
-	for _, c := range []prometheus.Collector{m.queries, m.duration} {
+	for _, c := range []prometheus.Collector{m.queries, m.duration, m.otherLineage} {
 		if err := registerer.Register(c); err != nil {
 			return nil, err
 		}

@@ -85,6 +85,9 @@ func (r *Router) Relays(fullMethod string) bool {
 
 // Relay implements rpc.Relay: a call that its leader answers goes there as it came, together with others, and is checked there.
 func (r *Router) Relay(ctx context.Context, fullMethod string, request rpc.Encoded, here func(context.Context, rpc.Encoded) (any, error)) (any, error) {
+	if err := r.meant(ctx); err != nil {
+		return nil, err
+	}
 	h := hopsOf(ctx)
 	if h.server != "" || r.Leadership.CheckLease() == nil {
 		return here(ctx, request)

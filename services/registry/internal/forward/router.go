@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"go.opentelemetry.io/otel/propagation"
@@ -16,6 +17,7 @@ import (
 	"konsul.dev/pkg/backoff"
 	"konsul.dev/pkg/coalesce"
 	"konsul.dev/pkg/fault"
+	"konsul.dev/pkg/obs"
 	"konsul.dev/pkg/rpc"
 	registryv1 "konsul.dev/proto/gen/konsul/registry/v1"
 	"konsul.dev/services/registry/internal/fsm"
@@ -57,6 +59,10 @@ type Directory interface {
 	Datacenter() string
 	Primary() string
 	Known() []string
+	// LineageOf returns the history by which a datacenter's registry is known; empty: not known.
+	LineageOf(datacenter string) string
+	// CheckLineage refuses what is meant for another registry of the own datacenter's name.
+	CheckLineage(meant string) error
 }
 
 // Connections are ways to other servers. Calls on them return faults.
@@ -105,7 +111,13 @@ type Router struct {
 
 	mu     sync.Mutex
 	queues map[string]queues
+
+	// told is when the log last said that calls are meant for another registry.
+	told atomic.Int64
 }
+
+// tellEvery is how often the log says what every call of another datacenter runs into.
+const tellEvery = time.Minute
 
 // queues are what waits to go to a leader.
 type queues struct {
@@ -123,6 +135,9 @@ func New(p Params) *Router {
 
 // Unary is the router as an interceptor. It goes behind the one that admits callers.
 func (r *Router) Unary(ctx context.Context, req any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
+	if err := r.meant(ctx); err != nil {
+		return nil, err
+	}
 	route, ok := r.Routes[info.FullMethod]
 	if !ok {
 		return handler(ctx, req)
@@ -150,6 +165,31 @@ func (r *Router) Unary(ctx context.Context, req any, info *grpc.UnaryServerInfo,
 		return handler(ctx, req)
 	}
 	return r.onLeader(ctx, c)
+}
+
+// Streamed is what Unary is to calls, as far as it goes: a stream that is meant for another registry of
+// this datacenter's name is refused.
+func (r *Router) Streamed(srv any, stream grpc.ServerStream, _ *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
+	if err := r.meant(stream.Context()); err != nil {
+		return err
+	}
+	return handler(srv, stream)
+}
+
+// meant refuses a call of another datacenter that is meant for another registry of this one's name.
+func (r *Router) meant(ctx context.Context) error {
+	h := hopsOf(ctx)
+	err := r.Directory.CheckLineage(h.lineage)
+	if err == nil {
+		return nil
+	}
+	r.Metrics.otherLineage.Inc()
+	if now := time.Now(); now.Sub(time.Unix(0, r.told.Load())) >= tellEvery {
+		r.told.Store(now.UnixNano())
+		r.Log.Error("a call from another datacenter is meant for another registry of this datacenter's name",
+			obs.KeySourceDC, h.datacenter, obs.KeyError, err)
+	}
+	return err
 }
 
 // call is one request on its way.

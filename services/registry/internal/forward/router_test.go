@@ -79,8 +79,12 @@ func (w *world) VerifyLease(context.Context) error {
 func (w *world) LeaderID() string   { return w.leader }
 func (w *world) Term() uint64       { return w.term }
 func (w *world) Datacenter() string { return "dc1" }
-func (w *world) Primary() string    { return "dc0" }
-func (w *world) Known() []string    { return []string{"dc0", "dc1", "dc2"} }
+
+func (w *world) LineageOf(string) string { return "" }
+
+func (w *world) CheckLineage(string) error { return nil }
+func (w *world) Primary() string           { return "dc0" }
+func (w *world) Known() []string           { return []string{"dc0", "dc1", "dc2"} }
 
 func (w *world) Server(id string) (grpc.ClientConnInterface, error) { return conn{w, id}, nil }
 

@@ -45,6 +45,9 @@ type Position struct {
 	FullSync time.Time
 }
 
+// Lineages are the histories of the two registries, as the copying one knows them; empty: not known.
+type Lineages struct{ Source, Target string }
+
 // FromProto reads a stored cursor of source. The position's epoch is at least epoch, the one of the
 // federation record: a datacenter that knows of a newer epoch must not follow an older one.
 func FromProto(source string, stored *federationv1.ReplicationCursor, epoch uint64) Position {

@@ -35,8 +35,8 @@ type Stream interface {
 	Close()
 }
 
-// Open opens a stream of what changed after a position.
-type Open func(ctx context.Context, from cursor.Position) (Stream, error)
+// Open opens a stream of what changed after a position, from and to the registries of these histories.
+type Open func(ctx context.Context, from cursor.Position, lineages cursor.Lineages) (Stream, error)
 
 // Params is what a puller is made of.
 type Params struct {
@@ -85,8 +85,9 @@ func (p *Puller) Ready(context.Context) error {
 
 // target is whom to copy, and in which epoch. The zero target is nobody.
 type target struct {
-	source string
-	epoch  uint64
+	source   string
+	epoch    uint64
+	lineages cursor.Lineages
 }
 
 // Run follows the federation record until ctx ends.
@@ -141,7 +142,13 @@ func (p *Puller) target(ctx context.Context) (next target, known bool) {
 	if record.GetPrimaryDatacenter() == p.params.Datacenter {
 		return target{epoch: record.GetEpoch()}, true
 	}
-	return target{source: record.GetPrimaryDatacenter(), epoch: record.GetEpoch()}, true
+	next = target{source: record.GetPrimaryDatacenter(), epoch: record.GetEpoch(), lineages: cursor.Lineages{Target: record.GetLineageId()}}
+	for _, member := range record.GetMembers() {
+		if member.GetName() == next.source {
+			next.lineages.Source = member.GetLineageId()
+		}
+	}
+	return next, true
 }
 
 func (p *Puller) source() string {

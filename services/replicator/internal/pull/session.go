@@ -64,7 +64,7 @@ func (s *session) run(ctx context.Context) error {
 	}
 	s.stored, s.at, s.storedAt = stored, stored, s.params.Clock.Now()
 	s.resumed(stored)
-	stream, err := s.params.Open(ctx, s.at)
+	stream, err := s.params.Open(ctx, s.at, s.target.lineages)
 	if err != nil {
 		return fmt.Errorf("open stream from %s: %w", s.target.source, err)
 	}

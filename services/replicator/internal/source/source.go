@@ -63,7 +63,7 @@ type Stream struct {
 }
 
 // Open asks for everything that changed after a position. Close the stream in the end.
-func (c *Client) Open(ctx context.Context, from cursor.Position) (*Stream, error) {
+func (c *Client) Open(ctx context.Context, from cursor.Position, lineages cursor.Lineages) (*Stream, error) {
 	conn, err := c.params.Dial(from.Source)
 	if err != nil {
 		return nil, fmt.Errorf("dial %s: %w", from.Source, err)
@@ -78,6 +78,8 @@ func (c *Client) Open(ctx context.Context, from cursor.Position) (*Stream, error
 		Epoch:               from.Epoch,
 		FederationId:        c.params.FederationID,
 		Heartbeat:           durationpb.New(c.params.Heartbeat),
+		SourceLineageId:     lineages.Source,
+		TargetLineageId:     lineages.Target,
 	})
 	s.watchdog.Stop()
 	if err != nil {

@@ -125,7 +125,10 @@ type Federation struct {
 	Members           []*Datacenter `protobuf:"bytes,4,rep,name=members,proto3" json:"members,omitempty"`
 	History           []*Epoch      `protobuf:"bytes,5,rep,name=history,proto3" json:"history,omitempty"`
 	// The datacenter that answered.
-	Datacenter    string `protobuf:"bytes,6,opt,name=datacenter,proto3" json:"datacenter,omitempty"`
+	Datacenter string `protobuf:"bytes,6,opt,name=datacenter,proto3" json:"datacenter,omitempty"`
+	// The history of the answering datacenter's registry, made when it was founded: a registry with another
+	// one is another registry, whatever its name. Empty before it is founded.
+	LineageId     string `protobuf:"bytes,7,opt,name=lineage_id,json=lineageId,proto3" json:"lineage_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -202,6 +205,13 @@ func (x *Federation) GetDatacenter() string {
 	return ""
 }
 
+func (x *Federation) GetLineageId() string {
+	if x != nil {
+		return x.LineageId
+	}
+	return ""
+}
+
 // Epoch says who was primary from when.
 type Epoch struct {
 	state             protoimpl.MessageState `protogen:"open.v1"`
@@ -273,8 +283,10 @@ type Datacenter struct {
 	GatewayAddresses []string               `protobuf:"bytes,3,rep,name=gateway_addresses,json=gatewayAddresses,proto3" json:"gateway_addresses,omitempty"`
 	Version          string                 `protobuf:"bytes,4,opt,name=version,proto3" json:"version,omitempty"`
 	JoinedAt         *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=joined_at,json=joinedAt,proto3" json:"joined_at,omitempty"`
-	unknownFields    protoimpl.UnknownFields
-	sizeCache        protoimpl.SizeCache
+	// The history of its registry, as the federation first knew it. Empty: not known yet.
+	LineageId     string `protobuf:"bytes,6,opt,name=lineage_id,json=lineageId,proto3" json:"lineage_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Datacenter) Reset() {
@@ -340,6 +352,13 @@ func (x *Datacenter) GetJoinedAt() *timestamppb.Timestamp {
 		return x.JoinedAt
 	}
 	return nil
+}
+
+func (x *Datacenter) GetLineageId() string {
+	if x != nil {
+		return x.LineageId
+	}
+	return ""
 }
 
 // ReplicationCursor says how far this datacenter has copied another's global records.
@@ -443,7 +462,7 @@ const file_konsul_federation_v1_federation_proto_rawDesc = "" +
 	"\n" +
 	"federation\x18\x01 \x01(\v2 .konsul.federation.v1.FederationR\n" +
 	"federation\x12.\n" +
-	"\x04time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\"\xf4\x01\n" +
+	"\x04time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\"\x93\x02\n" +
 	"\n" +
 	"Federation\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x14\n" +
@@ -453,18 +472,22 @@ const file_konsul_federation_v1_federation_proto_rawDesc = "" +
 	"\ahistory\x18\x05 \x03(\v2\x1b.konsul.federation.v1.EpochR\ahistory\x12\x1e\n" +
 	"\n" +
 	"datacenter\x18\x06 \x01(\tR\n" +
-	"datacenter\"\x85\x01\n" +
+	"datacenter\x12\x1d\n" +
+	"\n" +
+	"lineage_id\x18\a \x01(\tR\tlineageId\"\x85\x01\n" +
 	"\x05Epoch\x12\x16\n" +
 	"\x06number\x18\x01 \x01(\x04R\x06number\x12-\n" +
 	"\x12primary_datacenter\x18\x02 \x01(\tR\x11primaryDatacenter\x125\n" +
-	"\bbegan_at\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\abeganAt\"\xb0\x01\n" +
+	"\bbegan_at\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\abeganAt\"\xcf\x01\n" +
 	"\n" +
 	"Datacenter\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x0e\n" +
 	"\x02id\x18\x02 \x01(\tR\x02id\x12+\n" +
 	"\x11gateway_addresses\x18\x03 \x03(\tR\x10gatewayAddresses\x12\x18\n" +
 	"\aversion\x18\x04 \x01(\tR\aversion\x127\n" +
-	"\tjoined_at\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\bjoinedAt\"\xa2\x02\n" +
+	"\tjoined_at\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\bjoinedAt\x12\x1d\n" +
+	"\n" +
+	"lineage_id\x18\x06 \x01(\tR\tlineageId\"\xa2\x02\n" +
 	"\x11ReplicationCursor\x12+\n" +
 	"\x11source_datacenter\x18\x01 \x01(\tR\x10sourceDatacenter\x12\x14\n" +
 	"\x05index\x18\x02 \x01(\x04R\x05index\x12\x14\n" +

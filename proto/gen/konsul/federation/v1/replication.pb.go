@@ -102,9 +102,13 @@ type ReplicationRequest struct {
 	Epoch        uint64 `protobuf:"varint,5,opt,name=epoch,proto3" json:"epoch,omitempty"`
 	FederationId string `protobuf:"bytes,6,opt,name=federation_id,json=federationId,proto3" json:"federation_id,omitempty"`
 	// How often to hear from an idle source (default 1s).
-	Heartbeat     *durationpb.Duration `protobuf:"bytes,7,opt,name=heartbeat,proto3" json:"heartbeat,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Heartbeat *durationpb.Duration `protobuf:"bytes,7,opt,name=heartbeat,proto3" json:"heartbeat,omitempty"`
+	// The histories of the two registries, as the requester knows them; empty: not known. A source refuses
+	// what is meant for another registry of its name, or comes from a second one of the requester's.
+	SourceLineageId string `protobuf:"bytes,8,opt,name=source_lineage_id,json=sourceLineageId,proto3" json:"source_lineage_id,omitempty"`
+	TargetLineageId string `protobuf:"bytes,9,opt,name=target_lineage_id,json=targetLineageId,proto3" json:"target_lineage_id,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
 }
 
 func (x *ReplicationRequest) Reset() {
@@ -184,6 +188,20 @@ func (x *ReplicationRequest) GetHeartbeat() *durationpb.Duration {
 		return x.Heartbeat
 	}
 	return nil
+}
+
+func (x *ReplicationRequest) GetSourceLineageId() string {
+	if x != nil {
+		return x.SourceLineageId
+	}
+	return ""
+}
+
+func (x *ReplicationRequest) GetTargetLineageId() string {
+	if x != nil {
+		return x.TargetLineageId
+	}
+	return ""
 }
 
 // ReplicationResponse carries changes in commit order, but policies first and roles next. Fields 1-3 are those of ADR-0027.
@@ -608,7 +626,7 @@ var File_konsul_federation_v1_replication_proto protoreflect.FileDescriptor
 
 const file_konsul_federation_v1_replication_proto_rawDesc = "" +
 	"\n" +
-	"&konsul/federation/v1/replication.proto\x12\x14konsul.federation.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a%konsul/federation/v1/federation.proto\"\x92\x02\n" +
+	"&konsul/federation/v1/replication.proto\x12\x14konsul.federation.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a%konsul/federation/v1/federation.proto\"\xea\x02\n" +
 	"\x12ReplicationRequest\x12\x1b\n" +
 	"\tsource_dc\x18\x01 \x01(\tR\bsourceDc\x12\x1b\n" +
 	"\ttarget_dc\x18\x02 \x01(\tR\btargetDc\x122\n" +
@@ -616,7 +634,9 @@ const file_konsul_federation_v1_replication_proto_rawDesc = "" +
 	"\bprefixes\x18\x04 \x03(\tR\bprefixes\x12\x14\n" +
 	"\x05epoch\x18\x05 \x01(\x04R\x05epoch\x12#\n" +
 	"\rfederation_id\x18\x06 \x01(\tR\ffederationId\x127\n" +
-	"\theartbeat\x18\a \x01(\v2\x19.google.protobuf.DurationR\theartbeat\"\x98\x02\n" +
+	"\theartbeat\x18\a \x01(\v2\x19.google.protobuf.DurationR\theartbeat\x12*\n" +
+	"\x11source_lineage_id\x18\b \x01(\tR\x0fsourceLineageId\x12*\n" +
+	"\x11target_lineage_id\x18\t \x01(\tR\x0ftargetLineageId\"\x98\x02\n" +
 	"\x13ReplicationResponse\x12#\n" +
 	"\rcurrent_index\x18\x01 \x01(\x03R\fcurrentIndex\x12?\n" +
 	"\aentries\x18\x02 \x03(\v2%.konsul.federation.v1.ReplicatedEntryR\aentries\x12,\n" +
