@@ -152,6 +152,20 @@ func TestWatchInstancesSendsWholeAnswersAndOnlyNews(t *testing.T) {
 	require.Equal(t, fault.InvalidArgument, fault.CodeOf(err), "%v", err)
 }
 
+// A watcher that comes with an index of what the datacenter was before it was rebuilt heard nothing but
+// heartbeats until the new registry's index had passed it.
+func TestWatchInstancesFromAnIndexThatIsNoneOfTheDatacentersBeginsAnew(t *testing.T) {
+	t.Parallel()
+	c := registrytest.StartCluster(t, 1)
+	cl := c.Client(c.Leader())
+	register(t, cl, "n1", "web-1", "web")
+	stream, err := cl.Watch.WatchInstances(cl.Ctx(), &registryv1.WatchInstancesRequest{Service: "web", Index: 1 << 40, Heartbeat: durationpb.New(heartbeat)})
+	require.NoError(t, err)
+	m := follow(t, stream, func(m *registryv1.WatchInstancesResponse) bool { return m.GetChanged() })
+	require.Len(t, m.GetInstances(), 1)
+	require.Less(t, m.GetIndex(), uint64(1<<40))
+}
+
 func TestWatchInstancesEndsWhenThePermissionGoes(t *testing.T) {
 	t.Parallel()
 	c := registrytest.StartCluster(t, 1)

@@ -7,6 +7,7 @@ import (
 	"konsul.dev/pkg/backoff"
 	"konsul.dev/pkg/fault"
 	"konsul.dev/pkg/obs"
+	"konsul.dev/services/wan-gossip/internal/datacenters"
 	"konsul.dev/services/wan-gossip/internal/joiner"
 	"konsul.dev/services/wan-gossip/internal/members"
 	"konsul.dev/services/wan-gossip/internal/roundtrip"
@@ -102,8 +103,29 @@ func (s *Service) open(ctx, quiet context.Context) error {
 
 // changed is told each time the members have changed.
 func (s *Service) changed(all []members.Member) {
+	before, _ := s.view.Current()
 	s.view.SetMembers(all, s.deps.Clock.Now())
+	s.warnOfRivals(before)
 	s.peers.remember(all)
+}
+
+// warnOfRivals says, once for each, that a member claims a datacenter's name with another one's id.
+func (s *Service) warnOfRivals(before []datacenters.Datacenter) {
+	told := map[string]bool{}
+	for _, dc := range before {
+		for _, rival := range dc.Rivals {
+			told[rival.Name] = true
+		}
+	}
+	list, _ := s.view.Current()
+	for _, dc := range list {
+		for _, rival := range dc.Rivals {
+			if !told[rival.Name] {
+				s.deps.Telemetry.Log.Error("a gossip member claims another datacenter's name; it is not taken for it",
+					obs.KeyTargetDC, dc.Name, obs.KeyPeer, rival.Name, obs.KeyAddress, rival.Address, "id", rival.DatacenterID, "known", dc.ID)
+			}
+		}
+	}
 }
 
 func connected(open *serfpool.Pool) []string {

@@ -52,7 +52,7 @@ func TestWhatParametersMean(t *testing.T) {
 // answerTo is what the edge's REST says to a request, from a registry that agrees to everything.
 func answerTo(t *testing.T, method, target, contentType, body string, registry grpc.ClientConnInterface) *httptest.ResponseRecorder {
 	t.Helper()
-	mux, err := newMux(t.Context(), Conns{Registry: registry, CA: registry, WANGossip: registry, Replicator: registry, FailoverRouter: registry})
+	mux, err := newMux(t.Context(), Conns{Registry: registry, CA: registry, WANGossip: registry, FailoverRouter: registry})
 	require.NoError(t, err)
 	request := httptest.NewRequestWithContext(withCaller(t.Context(), Caller{Management: true}), method, target, strings.NewReader(body))
 	request.Header.Set("Content-Type", contentType)

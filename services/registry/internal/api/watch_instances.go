@@ -62,7 +62,13 @@ func (w *instanceWatcher) run(heartbeat time.Duration) error {
 	defer sub.Close()
 	timer := time.NewTimer(jittered(heartbeat))
 	defer timer.Stop()
+	reached := time.Now().Add(aheadPatience)
 	for quiet := true; ; {
+		if w.sent > w.Hub.Index() && time.Now().After(reached) {
+			// The index is none of this datacenter's: of its past before it was rebuilt. Nothing would ever be newer.
+			w.Metrics.resyncs.Inc()
+			w.sent = 0
+		}
 		sent, err := w.pass(quiet)
 		if err != nil {
 			return err

@@ -13,6 +13,7 @@ import (
 	"konsul.dev/pkg/fault"
 	"konsul.dev/pkg/rpc"
 	"konsul.dev/services/wan-gossip/internal/datacenters"
+	"konsul.dev/services/wan-gossip/internal/members"
 )
 
 const (
@@ -108,11 +109,15 @@ func convert(list []datacenters.Datacenter) []*wangossipv1.Datacenter {
 		if dc.Measured {
 			out[i].RoundTrip = durationpb.New(dc.RoundTrip)
 		}
-		for _, m := range dc.Members {
-			out[i].Members = append(out[i].Members, &wangossipv1.Member{
-				Name: m.Name, Address: m.Address, Status: string(m.Status), Tags: m.Tags,
-			})
-		}
+		out[i].Members, out[i].Rivals = membersOf(dc.Members), membersOf(dc.Rivals)
+	}
+	return out
+}
+
+func membersOf(all []members.Member) []*wangossipv1.Member {
+	var out []*wangossipv1.Member
+	for _, m := range all {
+		out = append(out, &wangossipv1.Member{Name: m.Name, Address: m.Address, Status: string(m.Status), Tags: m.Tags})
 	}
 	return out
 }

@@ -34,7 +34,9 @@ type Datacenter struct {
 	State    State
 	Gateways []string
 	Members  []members.Member
-	Primary  bool
+	// Rivals are members that claim the name with another datacenter's id. They say nothing of the datacenter.
+	Rivals  []members.Member
+	Primary bool
 	// RoundTrip means something when Measured; it is zero for the own datacenter.
 	RoundTrip time.Duration
 	Measured  bool
@@ -47,6 +49,8 @@ type Inputs struct {
 	Own     string
 	Primary string
 	Members []members.Member
+	// IDs holds the ids by which datacenters are known; the first id of a name is the datacenter's.
+	IDs map[string]string
 	// RoundTrips holds what has been measured, by datacenter.
 	RoundTrips map[string]time.Duration
 }
@@ -59,7 +63,14 @@ func List(in Inputs) []Datacenter {
 	}
 	list := make([]Datacenter, 0, len(byName))
 	for _, name := range slices.Sorted(maps.Keys(byName)) {
-		dc := describe(name, byName[name])
+		all := byName[name]
+		var rivals []members.Member
+		if id := in.IDs[name]; id != "" {
+			all = slices.DeleteFunc(slices.Clone(all), func(m members.Member) bool { return m.DatacenterID != id })
+			rivals = slices.DeleteFunc(byName[name], func(m members.Member) bool { return m.DatacenterID == id || m.Status == members.Left })
+		}
+		dc := describe(name, all)
+		dc.Rivals = rivals
 		dc.Primary = name == in.Primary
 		dc.RoundTrip, dc.Measured = in.RoundTrips[name]
 		if name == in.Own {

@@ -62,6 +62,34 @@ func TestListIsOrderedAndComplete(t *testing.T) {
 	require.InDelta(t, 2.0/3, datacenters.Health(list), 1e-9)
 }
 
+func TestTheFirstIDOfANameIsTheDatacenters(t *testing.T) {
+	view := datacenters.NewView("us-west", "us-east")
+	real := member("a", "us-east", members.Alive, "real:8443")
+	rival := member("b", "us-east", members.Alive, "rival:8443")
+	rival.DatacenterID = "another"
+	one := func() datacenters.Datacenter {
+		list, _ := view.Current()
+		require.Len(t, list, 1)
+		return list[0]
+	}
+	view.SetMembers([]members.Member{real}, time.Unix(1, 0))
+	for _, all := range [][]members.Member{{real, rival}, {rival, real}} {
+		view.SetMembers(all, time.Unix(2, 0))
+		require.Equal(t, "id-us-east", one().ID)
+		require.Equal(t, []string{"real:8443"}, one().Gateways)
+		require.Equal(t, []members.Member{rival}, one().Rivals)
+		require.Len(t, one().Members, 1)
+	}
+	real.Status = members.Failed
+	view.SetMembers([]members.Member{rival, real}, time.Unix(3, 0))
+	require.Equal(t, datacenters.Failed, one().State, "a rival does not bring it back to life")
+
+	real.Status = members.Left
+	view.SetMembers([]members.Member{real, rival}, time.Unix(4, 0))
+	require.Equal(t, "another", one().ID, "the name is free once everybody has left")
+	require.Empty(t, one().Rivals)
+}
+
 func TestHealthForgetsWhoLeft(t *testing.T) {
 	list := datacenters.List(datacenters.Inputs{Members: []members.Member{member("a", "x", members.Alive), member("b", "y", members.Left)}})
 	require.InDelta(t, 1, datacenters.Health(list), 0)

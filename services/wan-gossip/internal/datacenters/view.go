@@ -16,6 +16,7 @@ type View struct {
 	mu         sync.Mutex
 	members    []members.Member
 	roundTrips map[string]time.Duration
+	ids        map[string]string
 	list       []Datacenter
 	changed    chan struct{} // closed and replaced when list changes in more than a round trip
 }
@@ -30,6 +31,7 @@ func (v *View) SetMembers(all []members.Member, now time.Time) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	v.members = all
+	v.identify()
 	v.rebuild(now)
 }
 
@@ -49,9 +51,27 @@ func (v *View) Current() ([]Datacenter, <-chan struct{}) {
 	return v.list, v.changed
 }
 
+// identify keeps, with mu held, the first id that a name was seen with: until every member of it has left,
+// or was forgotten, whoever comes with another one is not that datacenter.
+func (v *View) identify() {
+	ids := map[string]string{}
+	for _, speaks := range []func(members.Member) bool{
+		func(m members.Member) bool { return m.Status != members.Left && m.DatacenterID == v.ids[m.Datacenter] },
+		func(m members.Member) bool { return m.Status != members.Left },
+		func(members.Member) bool { return true },
+	} {
+		for _, m := range v.members {
+			if ids[m.Datacenter] == "" && speaks(m) {
+				ids[m.Datacenter] = m.DatacenterID
+			}
+		}
+	}
+	v.ids = ids
+}
+
 // rebuild is called with mu held.
 func (v *View) rebuild(now time.Time) {
-	next := List(Inputs{Own: v.own, Primary: v.primary, Members: v.members, RoundTrips: v.roundTrips})
+	next := List(Inputs{Own: v.own, Primary: v.primary, Members: v.members, IDs: v.ids, RoundTrips: v.roundTrips})
 	before := map[string]Datacenter{}
 	for _, dc := range v.list {
 		before[dc.Name] = dc

@@ -163,7 +163,10 @@ type Datacenter struct {
 	Members          []*Member `protobuf:"bytes,6,rep,name=members,proto3" json:"members,omitempty"`
 	Primary          bool      `protobuf:"varint,7,opt,name=primary,proto3" json:"primary,omitempty"`
 	// When the state last changed, by the answering server's clock.
-	StateSince    *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=state_since,json=stateSince,proto3" json:"state_since,omitempty"`
+	StateSince *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=state_since,json=stateSince,proto3" json:"state_since,omitempty"`
+	// Members that claim the name with another datacenter's id. The first id that was seen is the datacenter's;
+	// nothing that these say is taken for it.
+	Rivals        []*Member `protobuf:"bytes,9,rep,name=rivals,proto3" json:"rivals,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -250,6 +253,13 @@ func (x *Datacenter) GetPrimary() bool {
 func (x *Datacenter) GetStateSince() *timestamppb.Timestamp {
 	if x != nil {
 		return x.StateSince
+	}
+	return nil
+}
+
+func (x *Datacenter) GetRivals() []*Member {
+	if x != nil {
+		return x.Rivals
 	}
 	return nil
 }
@@ -452,7 +462,7 @@ const file_konsul_wangossip_v1_wangossip_proto_rawDesc = "" +
 	"\x04tags\x18\x04 \x03(\v2%.konsul.wangossip.v1.Member.TagsEntryR\x04tags\x1a7\n" +
 	"\tTagsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xe1\x02\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x96\x03\n" +
 	"\n" +
 	"Datacenter\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x0e\n" +
@@ -464,7 +474,8 @@ const file_konsul_wangossip_v1_wangossip_proto_rawDesc = "" +
 	"\amembers\x18\x06 \x03(\v2\x1b.konsul.wangossip.v1.MemberR\amembers\x12\x18\n" +
 	"\aprimary\x18\a \x01(\bR\aprimary\x12;\n" +
 	"\vstate_since\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\n" +
-	"stateSince\"\x18\n" +
+	"stateSince\x123\n" +
+	"\x06rivals\x18\t \x03(\v2\x1b.konsul.wangossip.v1.MemberR\x06rivals\"\x18\n" +
 	"\x16ListDatacentersRequest\"|\n" +
 	"\x17ListDatacentersResponse\x12A\n" +
 	"\vdatacenters\x18\x01 \x03(\v2\x1f.konsul.wangossip.v1.DatacenterR\vdatacenters\x12\x1e\n" +
@@ -520,18 +531,19 @@ var file_konsul_wangossip_v1_wangossip_proto_depIdxs = []int32{
 	8,  // 2: konsul.wangossip.v1.Datacenter.round_trip:type_name -> google.protobuf.Duration
 	1,  // 3: konsul.wangossip.v1.Datacenter.members:type_name -> konsul.wangossip.v1.Member
 	9,  // 4: konsul.wangossip.v1.Datacenter.state_since:type_name -> google.protobuf.Timestamp
-	2,  // 5: konsul.wangossip.v1.ListDatacentersResponse.datacenters:type_name -> konsul.wangossip.v1.Datacenter
-	8,  // 6: konsul.wangossip.v1.WatchDatacentersRequest.heartbeat:type_name -> google.protobuf.Duration
-	2,  // 7: konsul.wangossip.v1.WatchDatacentersResponse.datacenters:type_name -> konsul.wangossip.v1.Datacenter
-	3,  // 8: konsul.wangossip.v1.DatacenterService.ListDatacenters:input_type -> konsul.wangossip.v1.ListDatacentersRequest
-	5,  // 9: konsul.wangossip.v1.DatacenterService.WatchDatacenters:input_type -> konsul.wangossip.v1.WatchDatacentersRequest
-	4,  // 10: konsul.wangossip.v1.DatacenterService.ListDatacenters:output_type -> konsul.wangossip.v1.ListDatacentersResponse
-	6,  // 11: konsul.wangossip.v1.DatacenterService.WatchDatacenters:output_type -> konsul.wangossip.v1.WatchDatacentersResponse
-	10, // [10:12] is the sub-list for method output_type
-	8,  // [8:10] is the sub-list for method input_type
-	8,  // [8:8] is the sub-list for extension type_name
-	8,  // [8:8] is the sub-list for extension extendee
-	0,  // [0:8] is the sub-list for field type_name
+	1,  // 5: konsul.wangossip.v1.Datacenter.rivals:type_name -> konsul.wangossip.v1.Member
+	2,  // 6: konsul.wangossip.v1.ListDatacentersResponse.datacenters:type_name -> konsul.wangossip.v1.Datacenter
+	8,  // 7: konsul.wangossip.v1.WatchDatacentersRequest.heartbeat:type_name -> google.protobuf.Duration
+	2,  // 8: konsul.wangossip.v1.WatchDatacentersResponse.datacenters:type_name -> konsul.wangossip.v1.Datacenter
+	3,  // 9: konsul.wangossip.v1.DatacenterService.ListDatacenters:input_type -> konsul.wangossip.v1.ListDatacentersRequest
+	5,  // 10: konsul.wangossip.v1.DatacenterService.WatchDatacenters:input_type -> konsul.wangossip.v1.WatchDatacentersRequest
+	4,  // 11: konsul.wangossip.v1.DatacenterService.ListDatacenters:output_type -> konsul.wangossip.v1.ListDatacentersResponse
+	6,  // 12: konsul.wangossip.v1.DatacenterService.WatchDatacenters:output_type -> konsul.wangossip.v1.WatchDatacentersResponse
+	11, // [11:13] is the sub-list for method output_type
+	9,  // [9:11] is the sub-list for method input_type
+	9,  // [9:9] is the sub-list for extension type_name
+	9,  // [9:9] is the sub-list for extension extendee
+	0,  // [0:9] is the sub-list for field type_name
 }
 
 func init() { file_konsul_wangossip_v1_wangossip_proto_init() }
