@@ -25,7 +25,7 @@ type Conns struct {
 // Named returns the connections with errors that say which service of the datacenter did not answer.
 func (c Conns) Named(datacenter string) Conns {
 	for name, conn := range map[string]*grpc.ClientConnInterface{
-		"registry": &c.Registry, "ca": &c.CA, "wan-gossip": &c.WANGossip, "replicator": &c.Replicator, "failover-router": &c.FailoverRouter,
+		"registry": &c.Registry, "ca": &c.CA, "wan-gossip": &c.WANGossip, "failover-router": &c.FailoverRouter,
 	} {
 		*conn = backend{conn: *conn, service: name, datacenter: datacenter}
 	}
