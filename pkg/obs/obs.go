@@ -43,7 +43,7 @@ const (
 
 // Config is the `telemetry` section, shared by every service.
 type Config struct {
-	// LogLevel is debug, info, warn or error.
+	// LogLevel is debug, info, warn or error. SIGHUP takes another one over without a restart.
 	LogLevel string `koanf:"log_level"`
 	// LogFormat is json or text.
 	LogFormat string `koanf:"log_format"`

@@ -400,10 +400,12 @@ func (p *plan) registerService(r registration, s serviceRegistration, node *regi
 	have := p.v.serviceRow(id)
 	value := p.pad().encode(func(out []byte) []byte { return appendService(out, s.service, by) })
 	arrives = !have.exists
+	claims := !have.exists || r.replace
 	if have.exists && !have.says(value) {
 		was := &registryv1.Service{}
 		decode(have.raw, was)
 		arrives = was.GetNode() != node.GetName()
+		claims = claims || by != "" && was.GetRegisteredBy() != by
 		if err := p.w.taken(r, s, was, node, on); err != nil {
 			p.err = errors.Join(p.err, err)
 			return arrives
@@ -416,8 +418,11 @@ func (p *plan) registerService(r registration, s serviceRegistration, node *regi
 	if have.says(value) {
 		p.pad().undo(value)
 	} else {
-		// Of two who register an id at the same time, the second must find the first.
-		p.unchanged(registryv1.Table_TABLE_SERVICE, id, have.modified)
+		if claims {
+			// Of two who claim an id at the same time, the second must find the first. Those who have it may overtake
+			// themselves.
+			p.unchanged(registryv1.Table_TABLE_SERVICE, id, have.modified)
+		}
 		p.putValue(registryv1.Table_TABLE_SERVICE, id, value)
 	}
 	p.registerChecks(owner{service: id}, have.checks, s.checks, false)

@@ -147,7 +147,7 @@ func (a *app) checkDeregister() *cobra.Command {
 					CheckId: args[0], ServiceId: about.instance, Node: about.node, Datacenter: named(datacenter),
 				})
 				if err != nil {
-					return err
+					return inFlags(err, func(field string) string { return reportFields("." + field) })
 				}
 				return a.print(answer, func(g *output.Grid) {
 					g.Line("deregistered %s of %s in %s", args[0], about.String(), answer.GetMeta().GetDatacenter())
@@ -186,7 +186,7 @@ func (a *app) maintenanceSwitch(verb string, on bool) *cobra.Command {
 					ServiceId: about.instance, Node: about.node, Enabled: on, Reason: reason, Datacenter: named(datacenter),
 				})
 				if err != nil {
-					return err
+					return inFlags(err, func(field string) string { return reportFields("." + field) })
 				}
 				return a.print(answer, func(g *output.Grid) {
 					g.Line("maintenance of %s is %sd in %s", about.String(), verb, answer.GetMeta().GetDatacenter())

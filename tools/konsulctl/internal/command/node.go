@@ -83,7 +83,7 @@ func (a *app) nodeGet() *cobra.Command {
 			return a.call(cmd, func(ctx context.Context, api konsul.API) error {
 				answer, err := api.Catalog.GetNode(ctx, &registryv1.GetNodeRequest{Node: args[0], Datacenter: named(datacenter), ReadMode: mode.mode})
 				if err != nil {
-					return err
+					return inFlags(err, argumentFields)
 				}
 				return a.print(answer, func(g *output.Grid) {
 					n := answer.GetNode()
@@ -160,7 +160,7 @@ func (a *app) nodeDeregister() *cobra.Command {
 			return a.call(cmd, func(ctx context.Context, api konsul.API) error {
 				answer, err := api.Catalog.DeregisterNode(ctx, &registryv1.DeregisterNodeRequest{Node: args[0], Datacenter: named(datacenter)})
 				if err != nil {
-					return err
+					return inFlags(err, argumentFields)
 				}
 				return a.print(answer, func(g *output.Grid) {
 					g.Line("deregistered %s with %s in %s", args[0], count(int(answer.GetInstances()), "instance"), answer.GetMeta().GetDatacenter())
@@ -191,7 +191,7 @@ register it again.`,
 			return a.call(cmd, func(ctx context.Context, api konsul.API) error {
 				answer, err := api.Catalog.Heartbeat(ctx, &registryv1.HeartbeatRequest{Nodes: args, Datacenter: named(datacenter)})
 				if err != nil {
-					return err
+					return inFlags(err, argumentFields)
 				}
 				if err := a.print(answer, func(g *output.Grid) {
 					g.Line("%s alive in %s", count(len(args)-len(answer.GetUnknown()), "node"), answer.GetMeta().GetDatacenter())

@@ -115,3 +115,15 @@ func TestANodeKeepsTheExpectationOfHeartbeatsThatIsNotNamed(t *testing.T) {
 	require.NotNil(t, ttl)
 	require.Zero(t, ttl.AsDuration())
 }
+
+func TestErrorsNameTheArgumentThatWasTyped(t *testing.T) {
+	for line, says := range map[string]string{
+		"service deregister ghost": "id: no service instance",
+		"node get ghost":           "name: no node",
+		"node deregister ghost":    "name: no node",
+	} {
+		r := ctl(t, federation(t), "", asArguments(line)...)
+		require.Equal(t, 3, r.code)
+		require.Contains(t, r.stderr, says)
+	}
+}

@@ -224,7 +224,7 @@ func (a *app) serviceInstance() *cobra.Command {
 			return a.call(cmd, func(ctx context.Context, api konsul.API) error {
 				answer, err := api.Catalog.GetService(ctx, &registryv1.GetServiceRequest{ServiceId: args[0], Datacenter: named(datacenter), ReadMode: mode.mode})
 				if err != nil {
-					return err
+					return inFlags(err, argumentFields)
 				}
 				return a.print(answer, func(g *output.Grid) { instanceTable(g, answer.GetInstance()) })
 			})
@@ -295,7 +295,7 @@ take the definition away from it first.`,
 			return a.call(cmd, func(ctx context.Context, api konsul.API) error {
 				answer, err := api.Catalog.Deregister(ctx, &registryv1.DeregisterRequest{ServiceId: args[0], Datacenter: named(datacenter)})
 				if err != nil {
-					return err
+					return inFlags(err, argumentFields)
 				}
 				return a.print(answer, func(g *output.Grid) {
 					g.Line("deregistered %s in %s", args[0], answer.GetMeta().GetDatacenter())
@@ -306,6 +306,11 @@ take the definition away from it first.`,
 	a.datacenterFlag(cmd, &datacenter, "datacenter to deregister from (default: the gateway's)")
 	a.requestIDFlag(cmd)
 	return cmd
+}
+
+// argumentFields returns what the argument of a command is called that names an instance or a node.
+func argumentFields(field string) string {
+	return map[string]string{"service_id": "id", "node": "name", "nodes": "name"}[field]
 }
 
 func nodeOf(i *registryv1.ServiceInstance) string {

@@ -3,6 +3,8 @@ package main
 import (
 	"encoding/json"
 	"fmt"
+	"os/signal"
+	"syscall"
 
 	"github.com/spf13/cobra"
 
@@ -76,7 +78,10 @@ func sampleService() *cobra.Command {
 		Short:   "Run the small HTTP service that the lab seeds",
 		Example: "  konsul-lab sample --name payment-api --dc us-east --listen 127.0.27.1:9101",
 		Args:    cobra.NoArgs,
-		RunE:    func(cmd *cobra.Command, _ []string) error { return sample.Run(cmd.Context(), cfg) },
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			signal.Ignore(syscall.SIGHUP) // It has nothing to reload, and the lab hangs up on all it started.
+			return sample.Run(cmd.Context(), cfg)
+		},
 	}
 	flags := cmd.Flags()
 	flags.StringVar(&cfg.Name, "name", "", "the service's name")
