@@ -8,9 +8,11 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/durationpb"
 
 	registryv1 "konsul.dev/proto/gen/konsul/registry/v1"
 
@@ -397,13 +399,46 @@ func TestAStaleReadSaysHowOldItIs(t *testing.T) {
 		}, nil
 	})
 	r := ctl(t, gateway, "", "kv", "get", "k", "--read-mode", "stale")
-	require.Contains(t, r.stdout, "heard from its leader 1.2s ago, and knows none now")
+	require.Contains(t, r.stdout, "heard from its leader 1.2s ago; it knows none now")
 	r = ctl(t, gateway, "", "kv", "get", "k", "--read-mode", "stale", "--raw")
 	require.Equal(t, "v", r.stdout)
 	require.Contains(t, r.stderr, "1.2s ago")
 	require.NotContains(t, ctl(t, gateway, "", "kv", "get", "k").stdout, "ago")
 	for _, line := range []string{"kv list", "service list", "node list", "check list", "lock list", "service get api", "service instance api-1", "node get web-1"} {
 		require.Contains(t, ctl(t, gateway, "", append(strings.Fields(line), "--read-mode", "stale")...).stdout, "stale read", line)
+	}
+}
+
+func TestAReadOfAnOldCopySaysHowOldItIs(t *testing.T) {
+	for name, c := range map[string]struct {
+		age  *durationpb.Duration
+		line string
+		says string
+	}{
+		"no copy":                     {nil, "kv get k", ""},
+		"a healthy one":               {durationpb.New(3500 * time.Millisecond), "kv get k", ""},
+		"an old one":                  {durationpb.New(42 * time.Second), "kv get k", "this copy of the primary's records is 42s old"},
+		"a healthy one, read stale":   {durationpb.New(1200 * time.Millisecond), "kv get k --read-mode stale", "records is 1.2s old"},
+		"an old one, its value alone": {durationpb.New(time.Minute), "kv get k --raw", "records is 1m0s old"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			gateway := konsultest.Start(t)
+			konsultest.On(gateway, func(*registryv1.GetRequest) (*registryv1.GetResponse, error) {
+				return &registryv1.GetResponse{
+					Entry: &registryv1.Entry{Key: "k", Value: []byte("v")}, Meta: &registryv1.QueryMeta{KnownLeader: true, CopyAge: c.age},
+				}, nil
+			})
+			r := ctl(t, gateway, "", strings.Fields(c.line)...)
+			require.Zero(t, r.code)
+			if c.says == "" {
+				require.NotContains(t, r.stdout+r.stderr, " old")
+				return
+			}
+			require.Contains(t, r.stdout+r.stderr, c.says)
+			if strings.HasSuffix(c.line, "--raw") {
+				require.Equal(t, "v", r.stdout)
+			}
+		})
 	}
 }
 

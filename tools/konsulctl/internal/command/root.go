@@ -247,16 +247,26 @@ func readMeta(document any) *registryv1.QueryMeta {
 	return nil
 }
 
-// age says how old an answer is, if any server was allowed to give it.
+// oldCopy is from when on a copy of the primary's records is older than a healthy one ever is.
+const oldCopy = 5 * time.Second
+
+// age says how old an answer is: if any server was allowed to give it, and of a copy that has fallen behind; else nothing.
 func (a *app) age(meta *registryv1.QueryMeta) string {
-	if meta == nil || !a.stale {
+	if meta == nil {
 		return ""
 	}
-	age := "stale read: the server heard from its leader " + (time.Duration(meta.GetLastContactMs()) * time.Millisecond).String() + " ago"
-	if !meta.GetKnownLeader() {
-		age += ", and knows none now"
+	var said []string
+	if a.stale {
+		contact := (time.Duration(meta.GetLastContactMs()) * time.Millisecond).String()
+		said = append(said, "stale read: the server heard from its leader "+contact+" ago")
+		if !meta.GetKnownLeader() {
+			said = append(said, "it knows none now")
+		}
 	}
-	return age
+	if age := meta.GetCopyAge(); age != nil && (a.stale || age.AsDuration() > oldCopy) {
+		said = append(said, "this copy of the primary's records is "+age.AsDuration().Round(100*time.Millisecond).String()+" old")
+	}
+	return strings.Join(said, "; ")
 }
 
 // note tells a person something beside the answer.
