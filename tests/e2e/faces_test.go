@@ -91,6 +91,7 @@ func questions() []question {
 				return federationv1.NewFederationServiceClient(c).GetFederation(ctx, &federationv1.GetFederationRequest{})
 			},
 			path: "/api/v1/federation", ctl: []string{"federation", "show"}, answer: &federationv1.GetFederationResponse{},
+			unlike: []protoreflect.Name{"time"},
 		},
 		{
 			name: "datacenters",

@@ -137,7 +137,9 @@ func (e *Edge) Drain(ctx context.Context) {
 func (e *Edge) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	switch {
 	case isGRPC(r):
-		e.proxy.ServeHTTP(w, inTurn(w, r, e.p.Bounds.RequestReadTimeout))
+		r = inTurn(w, r, e.p.Bounds.RequestReadTimeout)
+		defer messagesOf(r.Context()).end()
+		e.proxy.ServeHTTP(w, r)
 		return
 	case strings.HasPrefix(r.URL.Path, apiPrefix):
 		e.serveREST(w, r)

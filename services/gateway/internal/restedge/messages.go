@@ -75,7 +75,11 @@ func (m *messages) next() {
 	m.wake.Broadcast()
 }
 
+// deadline runs under mu. Nothing may be asked of a response whose handler has returned: net/http panics.
 func (m *messages) deadline(at time.Time) {
+	if m.closed {
+		return
+	}
 	_ = m.control.SetReadDeadline(at) // Without it the client's pings tell whether it is there.
 }
 
@@ -145,9 +149,14 @@ func (m *messages) arrived(b []byte, err error) error {
 // Close implements io.Closer: nobody waits for more.
 func (m *messages) Close() error {
 	err := m.body.Close()
+	m.end()
+	return err
+}
+
+// end is for when the call's handler returns, which whoever still waits for a message may outlive.
+func (m *messages) end() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.closed = true
 	m.wake.Broadcast()
-	return err
 }
