@@ -15,6 +15,7 @@ import (
 	"konsul.dev/pkg/config"
 	"konsul.dev/pkg/identity"
 	"konsul.dev/pkg/servicedef"
+	"konsul.dev/tools/lab/internal/plan"
 )
 
 // folderOfCompose is compose/ in the repository.
@@ -31,6 +32,7 @@ type file struct {
 		ReadOnly    bool `yaml:"read_only"`
 		Labels      map[string]string
 		Environment map[string]string
+		DependsOn   map[string]struct{ Condition string } `yaml:"depends_on"`
 	}
 	Networks map[string]struct{ Internal bool }
 	Volumes  map[string]any
@@ -232,4 +234,24 @@ func TestSubnetsAreFree(t *testing.T) {
 
 func TestAnUnknownDatacenterIsNamed(t *testing.T) {
 	require.ErrorContains(t, New(Options{}).Cut(t.Context(), "mars"), "mars")
+}
+
+// A component whose ca or registry is not there yet would only wait for it; started by health, nobody looks up a name that
+// is not on the network yet.
+func TestComponentsStartWhenWhatTheyNeedIsHealthy(t *testing.T) {
+	f := read(t)
+	for _, dc := range datacenters() {
+		for _, name := range dc.services() {
+			kind := strings.TrimPrefix(name, dc.name+"-")
+			needs := dc.name + "-registry"
+			switch {
+			case kind == "registry":
+				needs = dc.name + "-ca"
+			case kind == "ca", slices.Contains(plan.SampleNames(), kind):
+				require.Empty(t, f.Services[name].DependsOn, name)
+				continue
+			}
+			require.Equal(t, "service_healthy", f.Services[name].DependsOn[needs].Condition, "%s waits for %s", name, needs)
+		}
+	}
 }
