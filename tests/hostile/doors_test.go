@@ -9,6 +9,8 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/netip"
+	"os"
 	"strconv"
 	"strings"
 	"testing"
@@ -130,6 +132,31 @@ func TestSilentCallersAndClosedPairs(t *testing.T) {
 	})
 }
 
+// drained answers nil once nothing waits in the kernel for whoever is bound to a UDP address (man 5 proc, net/udp).
+func drained(address string) error {
+	bound, err := netip.ParseAddrPort(address)
+	if err != nil {
+		return err
+	}
+	text, err := os.ReadFile("/proc/net/udp")
+	if err != nil {
+		return err
+	}
+	ip := bound.Addr().As4()
+	local := fmt.Sprintf("%02X%02X%02X%02X:%04X", ip[3], ip[2], ip[1], ip[0], bound.Port())
+	for line := range strings.Lines(string(text)) {
+		fields := strings.Fields(line)
+		if len(fields) < 5 || fields[1] != local {
+			continue
+		}
+		if !strings.HasSuffix(fields[4], ":00000000") {
+			return fmt.Errorf("%s waits at %s", fields[4], address)
+		}
+		return nil
+	}
+	return fmt.Errorf("nobody is bound to %s", address)
+}
+
 func TestStrangersAtTheGossipPort(t *testing.T) {
 	d := attack.Start(t, attack.Options{Services: []string{attack.CA, attack.Registry, attack.WANGossip, attack.Gateway}})
 	gossip := d.Pid(attack.WANGossip)
@@ -182,6 +209,7 @@ func TestStrangersAtTheGossipPort(t *testing.T) {
 			_, err := conn.Write(make([]byte, 64))
 			require.NoError(t, err)
 		}
+		framework.Eventually(t, time.Minute, "all that the kernel kept is read", func() error { return drained(address) })
 		seen, served := stop(), good()
 		require.LessOrEqual(t, strings.Count(string(d.Log(attack.WANGossip)), "\n")-before, 40)
 		require.LessOrEqual(t, seen.Grown(), int64(64*attack.MiB))
