@@ -147,6 +147,18 @@ func TestValidateReportsEveryProblem(t *testing.T) {
 	require.ErrorContains(t, err, "endpoints.registry[0]")
 }
 
+func TestLimitsAreCheckedByName(t *testing.T) {
+	base := config.DefaultBase()
+	base.Server.Limits = config.Limits{}
+	base.Normalize()
+	err := base.Validate()
+	for _, field := range []string{
+		"max_connections", "max_concurrent_streams", "max_carried_streams", "max_inflight_bytes", "request_read_timeout",
+	} {
+		require.ErrorContains(t, err, "server.limits."+field)
+	}
+}
+
 func TestEndpointsFollowTheBindAddress(t *testing.T) {
 	base := config.DefaultBase()
 	base.Server.BindAddr = "0.0.0.0"

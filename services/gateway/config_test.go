@@ -56,6 +56,7 @@ func TestBadSettingsAreNamed(t *testing.T) {
 		"handshake_timeout": "0s", "dial_timeout": "-1s", "idle_timeout": "0s", "max_connections": "0", "half_close_timeout": "0s",
 		"max_connections_per_source": "-1", "max_half_open": "0", "max_half_open_per_source": "0", "drain_timeout": "-1s",
 		"introspect_cache_ttl": "1m", "max_request_bytes": "10", "tls_enable": "true",
+		"max_inflight_bytes": "1000", "request_read_timeout": "0s", "max_concurrent_streams": "0", "max_header_bytes": "100",
 	} {
 		t.Run(field, func(t *testing.T) {
 			_, err := load(t, nil, "gateway."+field+"="+value)
