@@ -184,7 +184,7 @@ func TestASecondRegistryThatWasFoundedAloneIsRefusedEverywhere(t *testing.T) {
 	gossip := w.gossip(west)
 	second.Configure(func(c *registry.Config) { c.Endpoints.WANGossip = []string{gossip} })
 	second.Start()
-	refused(t, second)
+	require.Error(t, refused(t, second))
 }
 
 func TestRestartsAndMoreServersOfADatacenterGoOn(t *testing.T) {

@@ -64,7 +64,7 @@ func TestListIsOrderedAndComplete(t *testing.T) {
 
 func TestTheFirstIDOfANameIsTheDatacenters(t *testing.T) {
 	view := datacenters.NewView("us-west", "us-east")
-	real := member("a", "us-east", members.Alive, "real:8443")
+	first := member("a", "us-east", members.Alive, "real:8443")
 	rival := member("b", "us-east", members.Alive, "rival:8443")
 	rival.DatacenterID = "another"
 	one := func() datacenters.Datacenter {
@@ -72,20 +72,20 @@ func TestTheFirstIDOfANameIsTheDatacenters(t *testing.T) {
 		require.Len(t, list, 1)
 		return list[0]
 	}
-	view.SetMembers([]members.Member{real}, time.Unix(1, 0))
-	for _, all := range [][]members.Member{{real, rival}, {rival, real}} {
+	view.SetMembers([]members.Member{first}, time.Unix(1, 0))
+	for _, all := range [][]members.Member{{first, rival}, {rival, first}} {
 		view.SetMembers(all, time.Unix(2, 0))
 		require.Equal(t, "id-us-east", one().ID)
 		require.Equal(t, []string{"real:8443"}, one().Gateways)
 		require.Equal(t, []members.Member{rival}, one().Rivals)
 		require.Len(t, one().Members, 1)
 	}
-	real.Status = members.Failed
-	view.SetMembers([]members.Member{rival, real}, time.Unix(3, 0))
+	first.Status = members.Failed
+	view.SetMembers([]members.Member{rival, first}, time.Unix(3, 0))
 	require.Equal(t, datacenters.Failed, one().State, "a rival does not bring it back to life")
 
-	real.Status = members.Left
-	view.SetMembers([]members.Member{real, rival}, time.Unix(4, 0))
+	first.Status = members.Left
+	view.SetMembers([]members.Member{first, rival}, time.Unix(4, 0))
 	require.Equal(t, "another", one().ID, "the name is free once everybody has left")
 	require.Empty(t, one().Rivals)
 }
