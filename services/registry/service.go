@@ -461,14 +461,14 @@ func (s *Service) Stop(ctx context.Context) error {
 	if s.pool != nil {
 		errs = append(errs, s.pool.Close())
 	}
-	for _, conn := range []**grpc.ClientConn{&s.replicator, &s.gossip} {
-		if *conn != nil {
-			errs = append(errs, (*conn).Close())
-			*conn = nil
-		}
-	}
 	if s.group != nil {
 		errs = append(errs, s.group.Stop(ctx))
+	}
+	// A leader's loop may still be asking when ctx has ended: a closed connection refuses, one that is gone panics.
+	for _, conn := range []*grpc.ClientConn{s.replicator, s.gossip} {
+		if conn != nil {
+			errs = append(errs, conn.Close())
+		}
 	}
 	if s.audit != nil {
 		errs = append(errs, s.audit.Close())

@@ -64,7 +64,8 @@ func TestFormats(t *testing.T) {
     "index": "0",
     "known_leader": true,
     "last_contact_ms": "0",
-    "results_filtered": false
+    "results_filtered": false,
+    "copy_age": null
   }
 }
 `,
@@ -86,6 +87,7 @@ meta:
   known_leader: true
   last_contact_ms: "0"
   results_filtered: false
+  copy_age: null
 `,
 		output.Table: "a: b\n",
 	} {
