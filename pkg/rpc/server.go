@@ -9,6 +9,7 @@ import (
 	"net"
 	"runtime"
 	"runtime/debug"
+	"sync"
 	"time"
 
 	"github.com/google/uuid"
@@ -186,8 +187,9 @@ func (i interceptor) stream(srv any, stream grpc.ServerStream, info *grpc.Stream
 	if err != nil {
 		return err
 	}
-	defer held.end()
-	return handler(srv, &admittedStream{ServerStream: stream, ctx: admitted, method: info.FullMethod, held: &held})
+	own := &admittedStream{ServerStream: stream, ctx: admitted, method: info.FullMethod, held: held}
+	defer own.end()
+	return handler(srv, own)
 }
 
 type admittedStream struct {
@@ -195,15 +197,25 @@ type admittedStream struct {
 	//nolint:containedctx // grpc hands a stream's context out by method; this is how interceptors replace it
 	ctx    context.Context
 	method string
-	held   *held
+
+	mu   sync.Mutex // guards held: a handler may return while a goroutine of its own still receives
+	held held
 }
 
 // RecvMsg implements grpc.ServerStream. The first message is what the call holds of its server.
 func (s *admittedStream) RecvMsg(m any) error {
 	message := sized{message: m}
 	err := s.ServerStream.RecvMsg(&message)
+	s.mu.Lock()
 	s.held.received(message.bytes)
+	s.mu.Unlock()
 	return cmp.Or(err, message.undecodable(s.method))
+}
+
+func (s *admittedStream) end() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.held.end()
 }
 
 // Context implements grpc.ServerStream.

@@ -21,7 +21,7 @@ import (
 // Peers are ways to other servers of the datacenter. Calls on them return faults.
 type Peers interface {
 	Server(id string) (grpc.ClientConnInterface, error)
-	// Address answers a way to whoever serves gRPC at an address, tried again at once when it failed before.
+	// Address returns a way to whoever serves gRPC at an address.
 	Address(address string) (grpc.ClientConnInterface, error)
 }
 

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
 
 	"konsul.dev/pkg/fault"
 	"konsul.dev/pkg/identity"
@@ -49,26 +50,33 @@ func (p *Pool) Server(id string) (grpc.ClientConnInterface, error) {
 	return p.get("server/"+address, p.dialer(address))
 }
 
-// Address answers a connection to whoever serves gRPC at an address, which is tried again at once when
-// it failed before.
+// Address returns a connection to whoever serves gRPC at an address.
 func (p *Pool) Address(address string) (grpc.ClientConnInterface, error) {
-	conn, err := p.get("server/"+address, p.dialer(address))
-	if err != nil {
-		return nil, err
-	}
-	conn.ResetConnectBackoff()
-	return conn, nil
+	return p.get("server/"+address, p.dialer(address))
 }
 
 func (p *Pool) dialer(address string) func() (*grpc.ClientConn, error) {
 	return func() (*grpc.ClientConn, error) {
 		return rpc.Dial([]string{address}, rpc.ClientParams{
 			Identity: p.identity, Want: identity.Want{Service: Service}, Telemetry: p.telemetry,
-			// The outcomes of many transactions may come back in one answer.
-			Options: []grpc.DialOption{grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxAnswer))},
+			Options: []grpc.DialOption{
+				// The outcomes of many transactions may come back in one answer.
+				grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxAnswer)),
+				// A server that starts is met, and a new leader found, as soon as it is there. To reset a longer backoff
+				// races with the connection's own goroutines (grpc 1.85).
+				grpc.WithConnectParams(grpc.ConnectParams{Backoff: nearby(), MinConnectTimeout: connectTimeout}),
+			},
 		})
 	}
 }
+
+// nearby is how soon a server of the own datacenter that did not answer is tried again.
+func nearby() backoff.Config {
+	return backoff.Config{BaseDelay: 50 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: 250 * time.Millisecond}
+}
+
+// connectTimeout bounds one try.
+const connectTimeout = 5 * time.Second
 
 // maxAnswer bounds what another server of the datacenter may answer at once.
 const maxAnswer = 256 << 20
