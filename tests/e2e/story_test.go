@@ -141,11 +141,12 @@ func (s story) routesAround(lost, proxy string) {
 		}
 		return nil
 	})
-	// With its own payment-api gone too, us-west's proxy must answer from the last datacenter standing.
-	for _, id := range s.instances(framework.USWest, "payment-api") {
-		s.access[framework.USWest].MustCTL(s.t, "service", "deregister", id)
-	}
+	// With its own payment-api gone too, us-west's proxy must answer from the last datacenter standing. The agent
+	// registers it again with its next comparison, so it is deregistered as often as need be.
 	framework.Eventually(s.t, soon, "the proxy answers from eu-central", func() error {
+		for _, id := range s.instances(framework.USWest, "payment-api") {
+			s.access[framework.USWest].MustCTL(s.t, "service", "deregister", id)
+		}
 		dc, body, err := viaProxy(s.t, proxy, "payment-api")
 		if err != nil {
 			return err
