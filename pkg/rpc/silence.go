@@ -228,7 +228,7 @@ func (s *silence) look() {
 	now, again, lately := time.Now(), false, false
 	for _, l := range s.servers {
 		silent := l.silent.Load()
-		if len(l.waiting) == 0 && !silent {
+		if len(l.waiting) == 0 && !silent && !l.asking { // Being asked, it may be found silent.
 			continue
 		}
 		again = true

@@ -2,6 +2,7 @@ package rpc_test
 
 import (
 	"context"
+	"log/slog"
 	"net"
 	"sync/atomic"
 	"testing"
@@ -86,6 +87,54 @@ func TestAloneAndSilentRefusesAtOnceUntilItIsHeard(t *testing.T) {
 		_, err := client.GetFederation(t.Context(), &federationv1.GetFederationRequest{})
 		return err == nil
 	}, 20*time.Second, 50*time.Millisecond)
+}
+
+func TestASilentServerIsHeardAgainThoughWhoAskedItGaveUpFirst(t *testing.T) {
+	ca := identitytest.NewCA(t, identitytest.FederationID)
+	paused := konsultest.NewPausable(t, serve(t, ca, federation{}, anyService))
+	telemetry, said := obs.Discard(), make(lines, 100)
+	telemetry.Log = slog.New(slog.NewTextHandler(said, nil))
+	conn, err := rpc.Dial([]string{paused.Addr()}, rpc.ClientParams{
+		Identity: ca.Source("us-east", "gateway"), Want: identity.Want{Service: "registry"}, Telemetry: telemetry,
+	})
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = conn.Close() })
+	client := federationv1.NewFederationServiceClient(conn)
+	call := func(patience time.Duration) error {
+		ctx, cancel := context.WithTimeout(t.Context(), patience)
+		defer cancel()
+		_, err := client.GetFederation(ctx, &federationv1.GetFederationRequest{})
+		return err
+	}
+	require.NoError(t, call(10*time.Second))
+	paused.Pause()
+	// Longer than it takes until the server is asked, and shorter than it may take to answer: when it is found silent,
+	// nobody waits for it any more.
+	require.Error(t, call(1200*time.Millisecond))
+	require.Contains(t, said.next(t), "answers nothing")
+	paused.Resume()
+	require.Contains(t, said.next(t), "is heard again")
+	require.NoError(t, call(10*time.Second))
+}
+
+// lines are what a log says, one by one.
+type lines chan string
+
+// Write implements io.Writer.
+func (l lines) Write(line []byte) (int, error) {
+	l <- string(line)
+	return len(line), nil
+}
+
+func (l lines) next(t *testing.T) string {
+	t.Helper()
+	select {
+	case line := <-l:
+		return line
+	case <-time.After(10 * time.Second):
+		t.Fatal("the log says nothing")
+		return ""
+	}
 }
 
 func TestANameThatCannotBeResolvedYetIsAskedForAgain(t *testing.T) {
