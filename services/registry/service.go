@@ -436,8 +436,8 @@ func (s *Service) Ready(context.Context) error {
 // Identity answers who the service is; nil before Start.
 func (s *Service) Identity() identity.Source { return s.identity }
 
-// Leads says whether this server leads its datacenter now.
-func (s *Service) Leads() bool { return s.node != nil && s.node.Leads() }
+// IsLeader reports whether this server believes that it leads its datacenter.
+func (s *Service) IsLeader() bool { return s.node != nil && s.node.IsLeader() }
 
 // Snapshot takes a Raft snapshot now, for tests and operators.
 func (s *Service) Snapshot() error { return s.node.Snapshot() }

@@ -359,7 +359,7 @@ func (c *Cluster) Leader() *Server {
 	var leader *Server
 	c.Eventually(func() error {
 		for _, s := range c.Servers {
-			if s.Running() && s.service.Leads() {
+			if s.Running() && s.service.IsLeader() {
 				leader = s
 				return nil
 			}

@@ -83,7 +83,7 @@ func (c *Core) stillLeads(ctx context.Context, req blocking) error {
 	if req.GetReadMode() == registryv1.ReadMode_READ_MODE_STALE {
 		return nil
 	}
-	return c.Node.ConfirmLease(ctx)
+	return c.Node.EnsureLease(ctx)
 }
 
 // stillKnown refuses to answer a call whose token was revoked or has expired while it waited.

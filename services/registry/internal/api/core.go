@@ -34,9 +34,12 @@ import (
 // Node is what the handlers ask of this server's Raft node.
 type Node interface {
 	ProposeAll(ctx context.Context, proposals []fsm.Proposal) []fsm.Outcome
-	CheckLease() error
-	ConfirmLease(ctx context.Context) error
-	VerifyLease(ctx context.Context) error
+	// CheckLeader returns a NO_LEADER fault unless this server believes that it leads. It asks nobody.
+	CheckLeader() error
+	// EnsureLease returns nil while this server holds the leader lease, which it renews if need be.
+	EnsureLease(ctx context.Context) error
+	// VerifyLeader returns nil once a majority has confirmed, after the call, that this server leads.
+	VerifyLeader(ctx context.Context) error
 	// LeaseReads answers a lease under which another server may answer default reads, none if there is none now.
 	LeaseReads(ctx context.Context, server string) (ReadLease, error)
 	// MajorityWith says whether this server and another are a majority by themselves.

@@ -80,7 +80,7 @@ func (s *leaseService) KeepAlive(ctx context.Context, req *registryv1.KeepLeaseA
 		return nil, err
 	}
 	// Whoever leads after this one gives every lease its whole time, so a promise made while it leads holds.
-	if err := s.Node.CheckLease(); err != nil {
+	if err := s.Node.CheckLeader(); err != nil {
 		return nil, err
 	}
 	return &registryv1.KeepLeaseAliveResponse{Ttl: found.GetTtl()}, nil
@@ -140,7 +140,7 @@ func (s *leaseService) gone(ctx context.Context, id string) (index uint64, err e
 		select {
 		case <-sub.Wake():
 		case <-check.C:
-			if err := s.Node.CheckLease(); err != nil {
+			if err := s.Node.CheckLeader(); err != nil {
 				return 0, err
 			}
 		case <-s.Draining:

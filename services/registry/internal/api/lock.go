@@ -132,13 +132,13 @@ func (w *lockWait) until(ctx context.Context, signal <-chan struct{}, timer <-ch
 	for {
 		select {
 		case <-signal:
-			return w.Node.CheckLease()
+			return w.Node.CheckLeader()
 		case <-timer:
-			return w.Node.CheckLease()
+			return w.Node.CheckLeader()
 		case <-w.end:
-			return cmp.Or(w.Node.CheckLease(), lock.Held(w.name))
+			return cmp.Or(w.Node.CheckLeader(), lock.Held(w.name))
 		case <-check.C:
-			if err := cmp.Or(w.Node.CheckLease(), w.stillKnown(ctx)); err != nil {
+			if err := cmp.Or(w.Node.CheckLeader(), w.stillKnown(ctx)); err != nil {
 				return err
 			}
 		case <-w.Draining:

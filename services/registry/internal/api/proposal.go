@@ -28,7 +28,7 @@ type proposalService struct {
 
 // Propose commits what other servers of the datacenter were asked to.
 func (s *proposalService) Propose(ctx context.Context, req *registryv1.ProposeRequest) (*registryv1.ProposeResponse, error) {
-	if err := s.Node.CheckLease(); err != nil {
+	if err := s.Node.CheckLeader(); err != nil {
 		return nil, err
 	}
 	proposals := make([]fsm.Proposal, len(req.GetProposals()))
@@ -52,7 +52,7 @@ func (s *proposalService) ReadIndex(ctx context.Context, req *registryv1.ReadInd
 		term  uint64
 		lease ReadLease
 	)
-	err := s.Node.CheckLease()
+	err := s.Node.CheckLeader()
 	if err == nil && req.GetLease() && !req.GetLinearizable() {
 		lease, err = s.Node.LeaseReads(ctx, req.GetServer())
 	}
@@ -62,11 +62,11 @@ func (s *proposalService) ReadIndex(ctx context.Context, req *registryv1.ReadInd
 		// A server at a term has given no vote in a later one. When the asker finds itself at the leader's term
 		// after the leader has, nobody else can have been elected before either of them looked.
 		term = s.Node.Term()
-		err = s.Node.CheckLease()
+		err = s.Node.CheckLeader()
 	case req.GetLinearizable():
-		err = s.Node.VerifyLease(ctx)
+		err = s.Node.VerifyLeader(ctx)
 	default:
-		err = s.Node.ConfirmLease(ctx)
+		err = s.Node.EnsureLease(ctx)
 	}
 	if err != nil {
 		return nil, err

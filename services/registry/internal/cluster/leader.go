@@ -44,7 +44,7 @@ func (c *Cluster) Join(ctx context.Context, req *registryv1.JoinRequest) (*regis
 	ctx, cancel := context.WithTimeout(ctx, changeTimeout)
 	defer cancel()
 	m := req.GetMember()
-	if err := c.Node.CheckLease(); err != nil {
+	if err := c.Node.CheckLeader(); err != nil {
 		return nil, err
 	}
 	row := c.Rows.Server(m.GetId())
@@ -251,7 +251,7 @@ func (c *Cluster) Remove(ctx context.Context, id string) error {
 	defer c.change.Unlock()
 	ctx, cancel := context.WithTimeout(ctx, changeTimeout)
 	defer cancel()
-	if err := c.Node.CheckLease(); err != nil {
+	if err := c.Node.CheckLeader(); err != nil {
 		return err
 	}
 	target, ok := c.member(id)
@@ -308,7 +308,7 @@ func (c *Cluster) Transfer(ctx context.Context, id string) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, changeTimeout)
 	defer cancel()
 	if id == c.Own.GetId() {
-		return id, c.Node.CheckLease()
+		return id, c.Node.CheckLeader()
 	}
 	if err := c.Node.Transfer(ctx, id); err != nil {
 		return "", err

@@ -111,7 +111,7 @@ func (r *Router) Leading(ctx context.Context) (grpc.ClientConnInterface, context
 	pause := backoff.New(10*time.Millisecond, 100*time.Millisecond)
 	h := hopsOf(ctx)
 	for {
-		err := r.Leadership.CheckLease()
+		err := r.Leadership.CheckLeader()
 		if err == nil {
 			return nil, ctx, nil
 		}

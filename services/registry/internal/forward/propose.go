@@ -107,7 +107,7 @@ func (r *Router) attempt(ctx context.Context, proposals []fsm.Proposal, outcomes
 	for n, i := range open {
 		chosen[n] = proposals[i]
 	}
-	err := r.Leadership.CheckLease()
+	err := r.Leadership.CheckLeader()
 	if err == nil {
 		for n, outcome := range r.Leadership.ProposeAll(ctx, chosen) {
 			outcomes[open[n]] = outcome
@@ -213,9 +213,9 @@ func (r *Router) carry(leader string, batch []proposal) {
 // Confirm answers an index at or above that of every write acknowledged before the call, by the leader's
 // word; Unavailable when there is no leader now.
 func (r *Router) Confirm(ctx context.Context) (uint64, error) {
-	err := r.Leadership.CheckLease()
+	err := r.Leadership.CheckLeader()
 	if err == nil {
-		if err = r.Leadership.ConfirmLease(ctx); err != nil {
+		if err = r.Leadership.EnsureLease(ctx); err != nil {
 			return 0, err
 		}
 		return r.Published(), nil

@@ -89,7 +89,7 @@ func (r *Router) Relay(ctx context.Context, fullMethod string, request rpc.Encod
 		return nil, err
 	}
 	h := hopsOf(ctx)
-	if h.server != "" || r.Leadership.CheckLease() == nil {
+	if h.server != "" || r.Leadership.CheckLeader() == nil {
 		return here(ctx, request)
 	}
 	fields := r.shared[fullMethod]

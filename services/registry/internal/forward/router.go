@@ -42,11 +42,11 @@ const Own = "local"
 
 // Leadership is what the router asks of its own server.
 type Leadership interface {
-	// CheckLease says whether this server takes itself for the leader, ConfirmLease whether it may answer
-	// under its lease, VerifyLease whether a majority says so.
-	CheckLease() error
-	ConfirmLease(ctx context.Context) error
-	VerifyLease(ctx context.Context) error
+	// CheckLeader reports whether this server believes that it leads, and asks nobody. EnsureLease returns
+	// nil while it holds the leader lease, VerifyLeader once a majority confirmed it.
+	CheckLeader() error
+	EnsureLease(ctx context.Context) error
+	VerifyLeader(ctx context.Context) error
 	// LeaderID is empty when no leader is known.
 	LeaderID() string
 	// Term is the latest term this server knows of.
@@ -311,11 +311,11 @@ func unknown(cause error) error {
 }
 
 func (r *Router) once(ctx context.Context, c call) (any, error) {
-	err := r.Leadership.CheckLease()
+	err := r.Leadership.CheckLeader()
 	if err == nil && c.route.Kind == Read {
-		confirm := r.Leadership.ConfirmLease
+		confirm := r.Leadership.EnsureLease
 		if readMode(c.req) == registryv1.ReadMode_READ_MODE_LINEARIZABLE {
-			confirm = r.Leadership.VerifyLease
+			confirm = r.Leadership.VerifyLeader
 		}
 		err = confirm(ctx)
 	}

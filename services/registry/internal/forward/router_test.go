@@ -63,18 +63,18 @@ func (w *world) noLeader() error {
 	return fault.New(fault.Unavailable, fault.ReasonNoLeader, "no leader")
 }
 
-func (w *world) CheckLease() error {
+func (w *world) CheckLeader() error {
 	if w.leader == "s1" {
 		return nil
 	}
 	return w.noLeader()
 }
 
-func (w *world) ConfirmLease(context.Context) error { return w.CheckLease() }
+func (w *world) EnsureLease(context.Context) error { return w.CheckLeader() }
 
-func (w *world) VerifyLease(context.Context) error {
+func (w *world) VerifyLeader(context.Context) error {
 	w.verified++
-	return w.CheckLease()
+	return w.CheckLeader()
 }
 func (w *world) LeaderID() string   { return w.leader }
 func (w *world) Term() uint64       { return w.term }

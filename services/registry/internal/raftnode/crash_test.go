@@ -125,7 +125,7 @@ func TestLife(t *testing.T) {
 		require.NoError(t, n.Found([]Server{{ID: "s1", Address: l.Address, Voter: true}}))
 	}
 	n.Open()
-	require.Eventually(t, n.Leads, 20*time.Second, time.Millisecond)
+	require.Eventually(t, n.IsLeader, 20*time.Second, time.Millisecond)
 	acknowledged, err := os.OpenFile(l.path("acknowledged"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	require.NoError(t, err)
 	for i := l.First; i < l.First+l.Commands; i++ {
@@ -357,7 +357,7 @@ func TestAServerThatWasKilledDoesNotGoBackInTime(t *testing.T) {
 	require.Less(t, files, reached, "everything was flushed, so nothing is tested")
 
 	store, n := l.start(t, nil)
-	require.False(t, n.Leads())
+	require.False(t, n.IsLeader())
 	require.Equal(t, reached, store.Applied())
 	require.NoError(t, n.Stop(t.Context()))
 	require.NoError(t, store.Close())

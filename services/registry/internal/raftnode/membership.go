@@ -81,7 +81,7 @@ func (n *Node) Remove(ctx context.Context, id string) error {
 // change carries out a change of membership. Doing it twice is as good as once, so all that it takes
 // after a failure is to try again.
 func (n *Node) change(ctx context.Context, begin func() raft.IndexFuture) error {
-	if err := n.CheckLease(); err != nil {
+	if err := n.CheckLeader(); err != nil {
 		return err
 	}
 	done := make(chan error, 1)

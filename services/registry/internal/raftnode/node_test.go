@@ -74,7 +74,7 @@ func TestAServerWhoseLoopIsStuckStopsAllTheSame(t *testing.T) {
 	require.True(t, n.Fresh())
 	n.Open()
 	require.NoError(t, n.Found([]Server{{ID: "n1", Address: n.config.Advertise, Voter: true}}))
-	require.Eventually(t, n.Leads, 10*time.Second, 5*time.Millisecond)
+	require.Eventually(t, n.IsLeader, 10*time.Second, 5*time.Millisecond)
 	require.False(t, n.Fresh())
 	require.Error(t, n.Found([]Server{{ID: "n1", Address: n.config.Advertise, Voter: true}}), "a cluster is founded once")
 	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)

@@ -7,26 +7,27 @@ import (
 	"github.com/hashicorp/raft"
 )
 
-// Leads says whether this server leads and its state holds everything acknowledged before: under
-// the leader's lease a read of the state is then up to date.
-func (n *Node) Leads() bool {
+// IsLeader reports whether this server believes that it leads and its state holds everything that was
+// acknowledged in earlier terms. It asks nobody: another leader may have been elected since, unless this
+// one holds its lease (EnsureLease) or a majority says so (VerifyLeader).
+func (n *Node) IsLeader() bool {
 	term := n.readyTerm.Load()
 	return term != 0 && n.raft.State() == raft.Leader && n.raft.CurrentTerm() == term
 }
 
-// CheckLease answers a NO_LEADER fault unless Leads.
-func (n *Node) CheckLease() error {
-	if n.Leads() {
+// CheckLeader returns a NO_LEADER fault unless IsLeader. It asks nobody.
+func (n *Node) CheckLeader() error {
+	if n.IsLeader() {
 		return nil
 	}
 	return n.noLeader()
 }
 
-// VerifyLease answers once a majority confirmed, after the call, that this server leads; a read of
+// VerifyLeader returns nil once a majority has confirmed, after the call, that this server leads. A read of
 // the state is then linearizable whatever the clocks do: every write acknowledged before the call was
 // applied here before it was acknowledged. Concurrent callers share a round.
-func (n *Node) VerifyLease(ctx context.Context) error {
-	if err := n.CheckLease(); err != nil {
+func (n *Node) VerifyLeader(ctx context.Context) error {
+	if err := n.CheckLeader(); err != nil {
 		return err
 	}
 	_, err := n.verify.Join(ctx, func() (struct{}, error) {
@@ -40,7 +41,7 @@ func (n *Node) VerifyLease(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return n.CheckLease()
+	return n.CheckLeader()
 }
 
 // grant is a term's lease: a majority heard of this leader after it began, and elects nobody else before it ends.
@@ -49,18 +50,20 @@ type grant struct {
 	until time.Time
 }
 
-// ConfirmLease answers nil when no other server can have been elected by now, if clocks advance at a like
-// rate: under a lease that is not over, else once a majority confirmed this leader. The Raft library
-// tells a leader only in a while that it was paused, and a leader that hands over may have a successor at once.
-func (n *Node) ConfirmLease(ctx context.Context) error {
-	if err := n.CheckLease(); err != nil {
+// EnsureLease returns nil when this server holds the leader lease: no other server can have been elected
+// yet, as long as clocks advance at a like rate (Ongaro, "Consensus: Bridging Theory and Practice", 6.4.1).
+// A lease that is over is renewed by VerifyLeader. The Raft library does not tell a paused leader at once
+// that it was paused, so the lease is counted here. A leader that hands over holds none: its successor does
+// not wait for it.
+func (n *Node) EnsureLease(ctx context.Context) error {
+	if err := n.CheckLeader(); err != nil {
 		return err
 	}
 	term := n.readyTerm.Load()
 	if g := n.granted.Load(); g != nil && g.term == term && n.handingOver.Load() != term && time.Now().Before(g.until) {
 		return nil
 	}
-	return n.VerifyLease(ctx)
+	return n.VerifyLeader(ctx)
 }
 
 // Term is the latest term this server knows of: it has given no vote in a later one.
@@ -90,7 +93,7 @@ func (n *Node) LeaderID() string {
 // Freshness answers up to when this server's state is known to be that of its leader, and whether it
 // knows a leader.
 func (n *Node) Freshness(now time.Time) (time.Time, bool) {
-	if n.Leads() {
+	if n.IsLeader() {
 		return now, true
 	}
 	return n.raft.LastContact(), n.LeaderID() != ""

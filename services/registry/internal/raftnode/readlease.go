@@ -60,7 +60,7 @@ func (n *Node) LeaseReads(ctx context.Context, server string) (ReadLease, error)
 		return ReadLease{}, nil
 	}
 	if g := n.granted.Load(); g == nil || g.term != n.readyTerm.Load() || time.Until(g.until) < n.config.ReadLease {
-		if err := n.VerifyLease(ctx); err != nil {
+		if err := n.VerifyLeader(ctx); err != nil {
 			return ReadLease{}, err
 		}
 	}
@@ -70,7 +70,7 @@ func (n *Node) LeaseReads(ctx context.Context, server string) (ReadLease, error)
 // leasable answers in which term, and how long, no other server can be elected.
 func (n *Node) leasable(now time.Time) (uint64, time.Duration) {
 	g, term := n.granted.Load(), n.readyTerm.Load()
-	if g == nil || g.term != term || n.handingOver.Load() == term || !n.Leads() {
+	if g == nil || g.term != term || n.handingOver.Load() == term || !n.IsLeader() {
 		return 0, 0
 	}
 	return term, min(n.config.ReadLease, g.until.Sub(now))

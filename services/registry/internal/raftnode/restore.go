@@ -25,7 +25,7 @@ func (n *Node) LastIndex() uint64 { return n.raft.LastIndex() }
 // nobody: a state that a majority does not have might be lost again. When the outcome is not known it
 // may have happened.
 func (n *Node) Install(index uint64, size int64, snapshot io.Reader) error {
-	if err := n.CheckLease(); err != nil {
+	if err := n.CheckLeader(); err != nil {
 		return err
 	}
 	if n.raft.LastIndex() >= index-1 {
