@@ -52,13 +52,13 @@ func indexOf(t *testing.T, access framework.Access) uint64 {
 func TestABackupMovesADatacenter(t *testing.T) {
 	files := t.TempDir()
 	file := func(name string) string { return filepath.Join(files, name) }
-	east, fresh := buildSite(t, framework.USEast, 1), buildSite(t, "us-east-new", 3)
+	east, fresh := framework.NewSite(t, framework.USEast, 1), framework.NewSite(t, "us-east-new", 3)
 	kept := t.TempDir()
-	east.settings = fmt.Sprintf("backup: {every: 1s, full_every: 2, keep: 2, directory: %s}", kept)
-	east.open()
-	fresh.open()
-	fresh.voters("registry-1", "registry-2", "registry-3")
-	old := east.access
+	east.Settings = fmt.Sprintf("backup: {every: 1s, full_every: 2, keep: 2, directory: %s}", kept)
+	east.Open()
+	fresh.Open()
+	fresh.Voters("registry-1", "registry-2", "registry-3")
+	old := east.Access
 
 	// A full backup, and an encrypted increment on it.
 	old.MustCTL(t, "kv", "set", "config/a", "1")
@@ -88,30 +88,30 @@ func TestABackupMovesADatacenter(t *testing.T) {
 	require.NoError(t, os.WriteFile(file("truncated.tar.gz"), whole[:len(whole)-1], 0o600))
 	whole[len(whole)/2] ^= 1
 	require.NoError(t, os.WriteFile(file("damaged.tar.gz"), whole, 0o600))
-	fresh.access.MustCTL(t, "kv", "set", "mine", "1")
-	before := indexOf(t, fresh.access)
+	fresh.Access.MustCTL(t, "kv", "set", "mine", "1")
+	before := indexOf(t, fresh.Access)
 	for _, name := range []string{"truncated.tar.gz", "damaged.tar.gz"} {
 		for _, command := range [][]string{{"verify", file(name)}, {"restore", "--file", file(name), "--datacenter", "us-east-new"}} {
-			refused := fresh.access.CTL(t, append([]string{"backup"}, command...)...)
+			refused := fresh.Access.CTL(t, append([]string{"backup"}, command...)...)
 			require.NotZero(t, refused.Code)
 			require.Contains(t, refused.Stderr, "damaged", "%v", command)
 		}
 	}
-	require.Contains(t, fresh.access.CTL(t, "backup", "restore", "--file", file("backup-us-east.tar.gz")).Stderr, "--datacenter us-east-new")
-	require.Regexp(t, `Value +1\n`, fresh.access.MustCTL(t, "kv", "get", "mine"))
+	require.Contains(t, fresh.Access.CTL(t, "backup", "restore", "--file", file("backup-us-east.tar.gz")).Stderr, "--datacenter us-east-new")
+	require.Regexp(t, `Value +1\n`, fresh.Access.MustCTL(t, "kv", "get", "mine"))
 
-	restOverREST(t, old, fresh.access)
+	restOverREST(t, old, fresh.Access)
 	scheduled(t, old, kept)
 
-	watcher := watchKeys(t, fresh.access)
+	watcher := watchKeys(t, fresh.Access)
 	waited := make(chan framework.Reply, 1)
 	go func() {
-		waited <- fresh.access.REST(t, http.MethodGet, fmt.Sprintf("/api/v1/kv/config/a?index=%d&wait=60s", before), nil, nil)
+		waited <- fresh.Access.REST(t, http.MethodGet, fmt.Sprintf("/api/v1/kv/config/a?index=%d&wait=60s", before), nil, nil)
 	}()
 	watcher.until(func(state map[string]string) bool { return state["local/mine"] == "1" })
 
 	var answer restored
-	out = fresh.access.MustCTL(t, "backup", "restore", "--file", file("backup-us-east.tar.gz"), "--file", file("increment.tar.gz.age"),
+	out = fresh.Access.MustCTL(t, "backup", "restore", "--file", file("backup-us-east.tar.gz"), "--file", file("increment.tar.gz.age"),
 		"--identity", file("key.txt"), "--datacenter", "us-east-new", "-o", "json")
 	require.NoError(t, json.Unmarshal([]byte(out), &answer), out)
 	require.Equal(t, restored{"us-east-new", framework.USEast, answer.Index, increment.Index, answer.Restored}, answer)
@@ -119,31 +119,31 @@ func TestABackupMovesADatacenter(t *testing.T) {
 	require.Greater(t, answer.Index, indexOf(t, old))
 
 	// The state is us-east's, the identity is not; whoever held a token of us-east goes on.
-	for _, access := range []framework.Access{fresh.access, {Addr: fresh.access.Addr, Token: old.Token, CAFile: fresh.access.CAFile}} {
+	for _, access := range []framework.Access{fresh.Access, {Addr: fresh.Access.Addr, Token: old.Token, CAFile: fresh.Access.CAFile}} {
 		require.Regexp(t, `Value +2\n`, access.MustCTL(t, "kv", "get", "config/a"))
 		require.NotZero(t, access.CTL(t, "kv", "get", "config/gone").Code)
 		require.NotZero(t, access.CTL(t, "kv", "get", "mine").Code)
 	}
-	require.Regexp(t, `"origin_datacenter": *"us-east-new"`, fresh.access.MustCTL(t, "kv", "get", "--global", "config/everywhere", "-o", "json"))
-	require.Regexp(t, `"datacenter": *"us-east-new"`, fresh.access.MustCTL(t, "service", "get", "orders", "--all-status", "-o", "json"))
-	require.Regexp(t, `"primary_datacenter": *"us-east-new"`, fresh.access.MustCTL(t, "federation", "show", "-o", "json"))
-	fresh.voters("registry-1", "registry-2", "registry-3")
+	require.Regexp(t, `"origin_datacenter": *"us-east-new"`, fresh.Access.MustCTL(t, "kv", "get", "--global", "config/everywhere", "-o", "json"))
+	require.Regexp(t, `"datacenter": *"us-east-new"`, fresh.Access.MustCTL(t, "service", "get", "orders", "--all-status", "-o", "json"))
+	require.Regexp(t, `"primary_datacenter": *"us-east-new"`, fresh.Access.MustCTL(t, "federation", "show", "-o", "json"))
+	fresh.Voters("registry-1", "registry-2", "registry-3")
 
 	// Who waited is told, who watched begins anew and goes on, above every index given out before.
 	reply := <-waited
 	require.Equal(t, http.StatusOK, reply.Status, string(reply.Body))
 	watcher.until(func(state map[string]string) bool { return state["local/config/a"] == "2" && state["local/mine"] == "" })
-	fresh.access.MustCTL(t, "kv", "set", "after", "1")
+	fresh.Access.MustCTL(t, "kv", "set", "after", "1")
 	watcher.until(func(state map[string]string) bool { return state["local/after"] == "1" })
 	require.Greater(t, watcher.index, answer.Index)
 	for i := 1; i <= 3; i++ {
-		fresh.end(fmt.Sprintf("r%d", i), syscall.SIGKILL)
+		fresh.End(fmt.Sprintf("r%d", i), syscall.SIGKILL)
 	}
 	for i := 1; i <= 3; i++ {
-		fresh.start("konsul-registry", fmt.Sprintf("r%d", i), i)
+		fresh.Start("konsul-registry", fmt.Sprintf("r%d", i), i)
 	}
-	fresh.voters("registry-1", "registry-2", "registry-3")
-	require.Regexp(t, `Value +2\n`, fresh.access.MustCTL(t, "kv", "get", "--read-mode", "linearizable", "config/a"))
+	fresh.Voters("registry-1", "registry-2", "registry-3")
+	require.Regexp(t, `Value +2\n`, fresh.Access.MustCTL(t, "kv", "get", "--read-mode", "linearizable", "config/a"))
 	watcher.until(func(state map[string]string) bool { return state["local/after"] == "1" })
 	require.NoError(t, watcher.failed)
 }
