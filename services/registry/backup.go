@@ -7,7 +7,7 @@ import (
 	"path/filepath"
 	"time"
 
-	format "konsul.dev/pkg/backup"
+	"konsul.dev/pkg/backupfile"
 	"konsul.dev/pkg/fault"
 	"konsul.dev/services/registry/internal/backup"
 )
@@ -53,7 +53,7 @@ func (b Backup) validate() error {
 	if b.MaxRestoreBytes < leastSegment {
 		errs = append(errs, fault.Invalid("registry.backup.max_restore_bytes", "%d is less than %d", b.MaxRestoreBytes, leastSegment))
 	}
-	_, err := format.ParseRecipients("registry.backup.recipients", b.Recipients)
+	_, err := backupfile.ParseRecipients("registry.backup.recipients", b.Recipients)
 	return errors.Join(append(errs, err)...)
 }
 
@@ -87,9 +87,9 @@ func (s *Service) newBackups() (*backup.Manager, error) {
 }
 
 // describe says whose state a backup is.
-func (s *Service) describe() format.Manifest {
+func (s *Service) describe() backupfile.Manifest {
 	f := s.state.federation
-	m := format.Manifest{
+	m := backupfile.Manifest{
 		FederationID: f.FederationID(), Datacenter: f.Datacenter(), Epoch: f.Epoch(),
 		Generation: s.node.Disk().Generation, Version: s.deps.Version,
 	}

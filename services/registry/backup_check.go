@@ -6,7 +6,7 @@ import (
 
 	"google.golang.org/protobuf/proto"
 
-	format "konsul.dev/pkg/backup"
+	"konsul.dev/pkg/backupfile"
 	"konsul.dev/pkg/fault"
 	federationv1 "konsul.dev/proto/gen/konsul/federation/v1"
 	registryv1 "konsul.dev/proto/gen/konsul/registry/v1"
@@ -21,7 +21,7 @@ import (
 // refuses or a view cannot decode would stop every server, after the old state is gone.
 func (s *Service) holds(row *registryv1.Record) error {
 	if _, known := registryv1.Table_name[int32(row.GetTable())]; !known {
-		return fault.New(fault.FailedPrecondition, format.ReasonNewerFormat, "the backup has rows of table %d, which this program does not know", row.GetTable()).
+		return fault.New(fault.FailedPrecondition, backupfile.ReasonNewerFormat, "the backup has rows of table %d, which this program does not know", row.GetTable()).
 			WithField("file").WithRemedy("restore it with the version that made it, see `konsulctl backup inspect`")
 	}
 	err := s.store.Fits(row)
@@ -29,7 +29,7 @@ func (s *Service) holds(row *registryv1.Record) error {
 		err = s.follows(row)
 	}
 	if err != nil {
-		return format.Damaged("the row %q of %s cannot be used: %v", row.GetKey(), format.TableName(row.GetTable()), err)
+		return backupfile.Damaged("the row %q of %s cannot be used: %v", row.GetKey(), backupfile.TableName(row.GetTable()), err)
 	}
 	return nil
 }

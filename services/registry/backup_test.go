@@ -20,7 +20,7 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/durationpb"
 
-	format "konsul.dev/pkg/backup"
+	"konsul.dev/pkg/backupfile"
 	"konsul.dev/pkg/fault"
 	federationv1 "konsul.dev/proto/gen/konsul/federation/v1"
 	registryv1 "konsul.dev/proto/gen/konsul/registry/v1"
@@ -54,7 +54,7 @@ func mustCreate(t *testing.T, c *registrytest.Client, base *registryv1.BackupBas
 
 func on(t *testing.T, file []byte) *registryv1.BackupBase {
 	t.Helper()
-	m, _, err := format.Verify(bytes.NewReader(file))
+	m, _, err := backupfile.Verify(bytes.NewReader(file))
 	require.NoError(t, err)
 	return &registryv1.BackupBase{Id: m.ID, Index: m.Index, FederationId: m.FederationID, DatacenterId: m.DatacenterID, Generation: m.Generation}
 }
@@ -242,7 +242,7 @@ func TestIncrementsAreRestoredInTheirOrder(t *testing.T) {
 
 	for name, files := range map[string][][]byte{"a gap": {full, second}, "the order": {full, second, first}, "no base": {first}, "nothing": {}} {
 		_, err := restore(t, cl, &registryv1.RestoreStart{}, files...)
-		require.Equal(t, format.ReasonBrokenChain, fault.ReasonOf(err), "%s: %v", name, err)
+		require.Equal(t, backupfile.ReasonBrokenChain, fault.ReasonOf(err), "%s: %v", name, err)
 	}
 	mustRestore(t, cl, &registryv1.RestoreStart{}, full, first, second)
 	require.Equal(t, "2", get(t, cl, "a", registryv1.ReadMode_READ_MODE_DEFAULT))
@@ -314,7 +314,7 @@ func TestABackupUnderWritesIsOfOneIndex(t *testing.T) {
 		}
 	})
 	for range 10 {
-		r, err := format.NewReader(bytes.NewReader(mustCreate(t, cl, nil)))
+		r, err := backupfile.NewReader(bytes.NewReader(mustCreate(t, cl, nil)))
 		require.NoError(t, err)
 		values := map[string]string{}
 		for {
@@ -339,7 +339,7 @@ func TestARowThatNoServerCouldHoldIsRefusedBeforeAnythingChanges(t *testing.T) {
 	c := registrytest.StartCluster(t, 1)
 	cl := c.Client(c.Servers[0])
 	set(t, cl, "a", "1")
-	m, _, err := format.Verify(bytes.NewReader(mustCreate(t, cl, nil)))
+	m, _, err := backupfile.Verify(bytes.NewReader(mustCreate(t, cl, nil)))
 	require.NoError(t, err)
 	token, err := proto.Marshal(&registryv1.ACLToken{AccessorId: "x", SecretHash: []byte("short")})
 	require.NoError(t, err)
@@ -366,14 +366,14 @@ func TestARowThatNoServerCouldHoldIsRefusedBeforeAnythingChanges(t *testing.T) {
 		"a key that is too long": {Table: registryv1.Table_TABLE_KV, Key: "local/" + strings.Repeat("x", 70_000)},
 	} {
 		var file bytes.Buffer
-		w, err := format.NewWriter(&file, m)
+		w, err := backupfile.NewWriter(&file, m)
 		require.NoError(t, err)
 		require.NoError(t, w.Write(row))
 		_, err = w.Close()
 		require.NoError(t, err)
 		for _, dry := range []bool{true, false} {
 			_, err = restore(t, cl, &registryv1.RestoreStart{DryRun: dry}, file.Bytes())
-			require.Contains(t, []string{format.ReasonDamaged, format.ReasonNewerFormat}, fault.ReasonOf(err), "%s: %v", name, err)
+			require.Contains(t, []string{backupfile.ReasonDamaged, backupfile.ReasonNewerFormat}, fault.ReasonOf(err), "%s: %v", name, err)
 		}
 	}
 	require.Equal(t, "1", get(t, cl, "a", registryv1.ReadMode_READ_MODE_LINEARIZABLE))

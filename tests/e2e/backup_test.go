@@ -17,7 +17,7 @@ import (
 	"filippo.io/age"
 	"github.com/stretchr/testify/require"
 
-	"konsul.dev/pkg/backup"
+	"konsul.dev/pkg/backupfile"
 	"konsul.dev/pkg/konsul"
 	"konsul.dev/tests/framework"
 )
@@ -31,9 +31,9 @@ type restored struct {
 	Restored         []struct{ Table string }
 }
 
-func inspect(t *testing.T, access framework.Access, args ...string) backup.Manifest {
+func inspect(t *testing.T, access framework.Access, args ...string) backupfile.Manifest {
 	t.Helper()
-	var document struct{ Manifest backup.Manifest }
+	var document struct{ Manifest backupfile.Manifest }
 	out := access.MustCTL(t, append([]string{"backup", "inspect", "-o", "json"}, args...)...)
 	require.NoError(t, json.Unmarshal([]byte(out), &document), out)
 	return document.Manifest
@@ -197,7 +197,7 @@ func TestABackupGoesThroughAnotherDatacentersEdge(t *testing.T) {
 	require.Equal(t, framework.EUCentral, m.Datacenter)
 	over := east.REST(t, http.MethodPost, "/api/v1/backups?datacenter="+framework.EUCentral, nil, nil)
 	require.Equal(t, http.StatusOK, over.Status, string(over.Body))
-	again, _, err := backup.Verify(bytes.NewReader(over.Body))
+	again, _, err := backupfile.Verify(bytes.NewReader(over.Body))
 	require.NoError(t, err)
 	require.Equal(t, m.DatacenterID, again.DatacenterID)
 
@@ -241,12 +241,12 @@ func restOverREST(t *testing.T, from, to framework.Access) {
 	t.Helper()
 	made := from.REST(t, http.MethodPost, "/api/v1/backups", nil, nil)
 	require.Equal(t, http.StatusOK, made.Status, string(made.Body))
-	m, _, err := backup.Verify(bytes.NewReader(made.Body))
+	m, _, err := backupfile.Verify(bytes.NewReader(made.Body))
 	require.NoError(t, err)
 	increment := from.REST(t, http.MethodPost, fmt.Sprintf("/api/v1/backups?base.id=%s&base.index=%d&base.federation_id=%s&base.datacenter_id=%s&base.generation=%d",
 		m.ID, m.Index, m.FederationID, m.DatacenterID, m.Generation), nil, nil)
 	require.Equal(t, http.StatusOK, increment.Status, string(increment.Body))
-	next, _, err := backup.Verify(bytes.NewReader(increment.Body))
+	next, _, err := backupfile.Verify(bytes.NewReader(increment.Body))
 	require.NoError(t, err)
 	require.Equal(t, m.ID, next.Base.ID)
 

@@ -16,7 +16,7 @@ import (
 
 	"google.golang.org/protobuf/types/known/timestamppb"
 
-	"konsul.dev/pkg/backup"
+	"konsul.dev/pkg/backupfile"
 	registryv1 "konsul.dev/proto/gen/konsul/registry/v1"
 )
 
@@ -32,7 +32,7 @@ const (
 // kept is a backup in the folder. Its note lies beside it, since an encrypted file does not say what it is.
 type kept struct {
 	path     string
-	manifest backup.Manifest
+	manifest backupfile.Manifest
 	bytes    int64
 }
 
@@ -114,7 +114,7 @@ func sweep(dir string, now time.Time) error {
 }
 
 // store writes a backup into a folder: whole, durable and under its name, or not at all.
-func store(dir string, m backup.Manifest, encrypted bool, write func(io.Writer) error) (_ kept, err error) {
+func store(dir string, m backupfile.Manifest, encrypted bool, write func(io.Writer) error) (_ kept, err error) {
 	suffix := fileSuffix
 	if encrypted {
 		suffix = ageSuffix

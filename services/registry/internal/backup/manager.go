@@ -12,7 +12,7 @@ import (
 
 	"github.com/google/uuid"
 
-	"konsul.dev/pkg/backup"
+	"konsul.dev/pkg/backupfile"
 	"konsul.dev/pkg/clock"
 	"konsul.dev/pkg/fault"
 	registryv1 "konsul.dev/proto/gen/konsul/registry/v1"
@@ -45,7 +45,7 @@ type Params struct {
 	// Retention is how many indexes the watermark lies behind.
 	Retention uint64
 	// Describe answers a manifest of the datacenter, without id, index and time.
-	Describe func() backup.Manifest
+	Describe func() backupfile.Manifest
 	// Target answers the datacenter as a restore finds it.
 	Target func() Target
 	// LastIndex is the highest index this cluster has given out.
@@ -90,7 +90,7 @@ func leftOut(table registryv1.Table) bool {
 
 // Create answers a backup of the state as it is now, or with a base of what changed since. Reading it
 // fails with a fault; the caller closes it.
-func (m *Manager) Create(ctx context.Context, base *registryv1.BackupBase) (io.ReadCloser, backup.Manifest, error) {
+func (m *Manager) Create(ctx context.Context, base *registryv1.BackupBase) (io.ReadCloser, backupfile.Manifest, error) {
 	manifest := m.Describe()
 	if err := m.checkBase(base, manifest); err != nil {
 		return nil, manifest, err
@@ -101,7 +101,7 @@ func (m *Manager) Create(ctx context.Context, base *registryv1.BackupBase) (io.R
 	}
 	manifest.ID, manifest.Index, manifest.CreatedAt = uuid.NewString(), e.Index(), m.Clock.Now().UTC().Truncate(time.Millisecond)
 	if base != nil {
-		manifest.Base = &backup.Base{ID: base.GetId(), Index: base.GetIndex()}
+		manifest.Base = &backupfile.Base{ID: base.GetId(), Index: base.GetIndex()}
 	}
 	out, in := io.Pipe()
 	done := make(chan struct{})
@@ -126,9 +126,9 @@ func (m *Manager) Create(ctx context.Context, base *registryv1.BackupBase) (io.R
 // ReasonReplaced says that a restore came between.
 const ReasonReplaced = "STATE_REPLACED"
 
-func write(to io.Writer, manifest backup.Manifest, e Export) error {
+func write(to io.Writer, manifest backupfile.Manifest, e Export) error {
 	out := bufio.NewWriterSize(to, 64<<10)
-	w, err := backup.NewWriter(out, manifest)
+	w, err := backupfile.NewWriter(out, manifest)
 	if err != nil {
 		return err
 	}
@@ -154,7 +154,7 @@ func write(to io.Writer, manifest backup.Manifest, e Export) error {
 }
 
 // checkBase answers why there can be no increment on a base.
-func (m *Manager) checkBase(base *registryv1.BackupBase, own backup.Manifest) error {
+func (m *Manager) checkBase(base *registryv1.BackupBase, own backupfile.Manifest) error {
 	if base == nil {
 		return nil
 	}

@@ -16,7 +16,7 @@ import (
 	"google.golang.org/protobuf/encoding/protodelim"
 	"pgregory.net/rapid"
 
-	"konsul.dev/pkg/backup"
+	"konsul.dev/pkg/backupfile"
 	"konsul.dev/pkg/clock"
 	"konsul.dev/pkg/fault"
 	"konsul.dev/pkg/obs"
@@ -31,7 +31,7 @@ type world struct {
 	clock  *clock.Manual
 	rows   []*registryv1.Record
 	index  uint64
-	own    backup.Manifest
+	own    backupfile.Manifest
 	target Target
 	// watermark is up to where deletions are forgotten.
 	watermark uint64
@@ -46,7 +46,7 @@ func newWorld(t *testing.T, s Schedule) *world {
 	t.Helper()
 	w := &world{
 		t: t, clock: clock.NewManual(noon), index: 10, registry: prometheus.NewRegistry(),
-		own:    backup.Manifest{FederationID: "fed", Datacenter: "dc1", DatacenterID: "dc1-id", Epoch: 1, Version: "test"},
+		own:    backupfile.Manifest{FederationID: "fed", Datacenter: "dc1", DatacenterID: "dc1-id", Epoch: 1, Version: "test"},
 		target: Target{FederationID: "fed", Datacenter: "dc1", Epoch: 1, Primary: true},
 	}
 	metrics, err := NewMetrics(w.registry)
@@ -54,7 +54,7 @@ func newWorld(t *testing.T, s Schedule) *world {
 	w.Manager, err = New(Params{
 		Export:    func(since uint64) (Export, error) { return &export{w: w, since: since}, nil },
 		Watermark: func() uint64 { return w.watermark }, Retention: 100, Applied: func() uint64 { return w.index }, LastIndex: func() uint64 { return w.index },
-		Describe: func() backup.Manifest { return w.own }, Target: func() Target { return w.target },
+		Describe: func() backupfile.Manifest { return w.own }, Target: func() Target { return w.target },
 		Holds: func(*registryv1.Record) error { return nil }, Install: w.install, Restored: func(context.Context) error { return nil },
 		Spool: t.TempDir() + "/spool", MaxRestoreBytes: 1 << 20, Schedule: s, Metrics: metrics, Clock: w.clock, Log: obs.Discard().Log,
 	})
@@ -166,7 +166,7 @@ const kvTable = registryv1.Table_TABLE_KV
 
 func baseOf(t *testing.T, file []byte) *registryv1.BackupBase {
 	t.Helper()
-	m, _, err := backup.Verify(bytes.NewReader(file))
+	m, _, err := backupfile.Verify(bytes.NewReader(file))
 	require.NoError(t, err)
 	return &registryv1.BackupBase{Id: m.ID, Index: m.Index, FederationId: m.FederationID, DatacenterId: m.DatacenterID, Generation: m.Generation}
 }
@@ -262,7 +262,7 @@ func TestABackupOutOfOrderIsDamaged(t *testing.T) {
 	file, err := w.make(nil)
 	require.NoError(t, err)
 	_, err = w.restore(Order{}, file)
-	require.Equal(t, backup.ReasonDamaged, fault.ReasonOf(err))
+	require.Equal(t, backupfile.ReasonDamaged, fault.ReasonOf(err))
 	require.Nil(t, w.installed)
 }
 
@@ -307,7 +307,7 @@ func TestARestoreIsBoundedAndOneAtATime(t *testing.T) {
 	require.NoDirExists(t, w.Spool)
 	in, err = w.Receive()
 	require.NoError(t, err)
-	require.Equal(t, backup.ReasonDamaged, fault.ReasonOf(in.End()), "a file without a byte")
+	require.Equal(t, backupfile.ReasonDamaged, fault.ReasonOf(in.End()), "a file without a byte")
 	require.NoError(t, in.Close())
 }
 

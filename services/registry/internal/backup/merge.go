@@ -4,18 +4,18 @@ import (
 	"errors"
 	"io"
 
-	"konsul.dev/pkg/backup"
+	"konsul.dev/pkg/backupfile"
 	registryv1 "konsul.dev/proto/gen/konsul/registry/v1"
 )
 
 // merged reads a full backup and the increments on it as one: of each row the newest version, unless
 // that is a tombstone. All of them are in table and key order, so it holds one row of each.
 type merged struct {
-	readers []*backup.Reader
+	readers []*backupfile.Reader
 	heads   []*registryv1.Record
 }
 
-func merge(readers []*backup.Reader) (*merged, error) {
+func merge(readers []*backupfile.Reader) (*merged, error) {
 	m := &merged{readers: readers, heads: make([]*registryv1.Record, len(readers))}
 	for i := range readers {
 		if err := m.advance(i); err != nil {
@@ -36,7 +36,7 @@ func (m *merged) advance(i int) error {
 		return err
 	}
 	if before != nil && !less(before, row) {
-		return backup.Damaged("its rows are out of order")
+		return backupfile.Damaged("its rows are out of order")
 	}
 	m.heads[i] = row
 	return nil

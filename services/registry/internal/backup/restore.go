@@ -14,7 +14,7 @@ import (
 	"google.golang.org/protobuf/encoding/protodelim"
 	"google.golang.org/protobuf/proto"
 
-	"konsul.dev/pkg/backup"
+	"konsul.dev/pkg/backupfile"
 	"konsul.dev/pkg/fault"
 	registryv1 "konsul.dev/proto/gen/konsul/registry/v1"
 )
@@ -80,7 +80,7 @@ func (in *Intake) Write(p []byte) (int, error) {
 // End says that the file is complete.
 func (in *Intake) End() error {
 	if in.open == nil {
-		return backup.Damaged("a file is empty")
+		return backupfile.Damaged("a file is empty")
 	}
 	err := in.open.Close()
 	in.open = nil
@@ -115,7 +115,7 @@ func (in *Intake) Restore(ctx context.Context, o Order) (*registryv1.RestoreBack
 	}
 	last := manifests[len(manifests)-1]
 	if last.Index > highestIndex {
-		return nil, backup.Damaged("index %d is none that a cluster reaches", last.Index)
+		return nil, backupfile.Damaged("index %d is none that a cluster reaches", last.Index)
 	}
 	target := in.m.Target()
 	target.Caller = o.Caller
@@ -171,8 +171,8 @@ func notes(s *selection) []string {
 }
 
 // verify reads every file to its end.
-func (in *Intake) verify() ([]backup.Manifest, error) {
-	var manifests []backup.Manifest
+func (in *Intake) verify() ([]backupfile.Manifest, error) {
+	var manifests []backupfile.Manifest
 	for i, path := range in.files {
 		m, err := verifyFile(path)
 		if err != nil {
@@ -180,15 +180,15 @@ func (in *Intake) verify() ([]backup.Manifest, error) {
 		}
 		manifests = append(manifests, m)
 	}
-	return manifests, backup.CheckChain(manifests)
+	return manifests, backupfile.CheckChain(manifests)
 }
 
-func verifyFile(path string) (backup.Manifest, error) {
+func verifyFile(path string) (backupfile.Manifest, error) {
 	f, err := os.Open(path)
 	if err != nil {
-		return backup.Manifest{}, fmt.Errorf("open a file to restore: %w", err)
+		return backupfile.Manifest{}, fmt.Errorf("open a file to restore: %w", err)
 	}
-	m, _, err := backup.Verify(f)
+	m, _, err := backupfile.Verify(f)
 	return m, errors.Join(err, f.Close())
 }
 
@@ -248,14 +248,14 @@ func (in *Intake) keep(s *selection, answer *registryv1.RestoreBackupResponse, p
 }
 
 func (in *Intake) take(s *selection, answer *registryv1.RestoreBackupResponse, put func(proto.Message) error) (err error) {
-	readers := make([]*backup.Reader, len(in.files))
+	readers := make([]*backupfile.Reader, len(in.files))
 	for i, path := range in.files {
 		f, err := os.Open(path)
 		if err != nil {
 			return fmt.Errorf("open a file to restore: %w", err)
 		}
 		defer func() { _ = f.Close() }()
-		if readers[i], err = backup.NewReader(f); err != nil {
+		if readers[i], err = backupfile.NewReader(f); err != nil {
 			return err
 		}
 	}
@@ -275,7 +275,7 @@ func (in *Intake) take(s *selection, answer *registryv1.RestoreBackupResponse, p
 		if !s.takes(row) {
 			continue
 		}
-		counts[backup.TableName(row.GetTable())]++
+		counts[backupfile.TableName(row.GetTable())]++
 		remapped, err := s.remap(row)
 		if err == nil {
 			err = in.m.Holds(remapped)

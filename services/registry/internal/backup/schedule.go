@@ -8,7 +8,7 @@ import (
 	"os"
 	"time"
 
-	"konsul.dev/pkg/backup"
+	"konsul.dev/pkg/backupfile"
 	"konsul.dev/pkg/fault"
 	"konsul.dev/pkg/obs"
 	registryv1 "konsul.dev/proto/gen/konsul/registry/v1"
@@ -124,7 +124,7 @@ func (m *Manager) Once(ctx context.Context) error {
 		m.Log.DebugContext(ctx, "nothing changed since the last backup")
 		return nil
 	}
-	recipients, err := backup.ParseRecipients("registry.backup.recipients", m.Schedule.Recipients)
+	recipients, err := backupfile.ParseRecipients("registry.backup.recipients", m.Schedule.Recipients)
 	if err != nil {
 		return err
 	}
@@ -138,7 +138,7 @@ func (m *Manager) Once(ctx context.Context) error {
 		return err
 	}
 	k, err := store(m.Schedule.Directory, manifest, len(recipients) > 0, func(out io.Writer) error {
-		sealed, err := backup.Encrypt(out, recipients)
+		sealed, err := backupfile.Encrypt(out, recipients)
 		if err != nil {
 			return err
 		}

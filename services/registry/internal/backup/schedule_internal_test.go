@@ -14,7 +14,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/testutil"
 	"github.com/stretchr/testify/require"
 
-	"konsul.dev/pkg/backup"
+	"konsul.dev/pkg/backupfile"
 	"konsul.dev/pkg/fault"
 )
 
@@ -46,9 +46,9 @@ func TestRetentionGivesUpWholeChains(t *testing.T) {
 	chain := func(kinds string) []kept {
 		var all []kept
 		for i, kind := range kinds {
-			k := kept{path: fmt.Sprint(i), manifest: backup.Manifest{CreatedAt: noon.Add(time.Duration(i) * time.Hour)}}
+			k := kept{path: fmt.Sprint(i), manifest: backupfile.Manifest{CreatedAt: noon.Add(time.Duration(i) * time.Hour)}}
 			if kind == 'i' {
-				k.manifest.Base = &backup.Base{ID: fmt.Sprint(i - 1)}
+				k.manifest.Base = &backupfile.Base{ID: fmt.Sprint(i - 1)}
 			}
 			all = append(all, k)
 		}
@@ -170,10 +170,10 @@ func TestScheduledBackupsAreEncrypted(t *testing.T) {
 		require.True(t, k.GetEncrypted())
 		f, err := os.Open(k.GetPath())
 		require.NoError(t, err)
-		plain, encrypted, err := backup.Decrypt(f, []age.Identity{own})
+		plain, encrypted, err := backupfile.Decrypt(f, []age.Identity{own})
 		require.NoError(t, err)
 		require.True(t, encrypted)
-		m, _, err := backup.Verify(plain)
+		m, _, err := backupfile.Verify(plain)
 		require.NoError(t, err)
 		require.Equal(t, k.GetId(), m.ID)
 		require.NoError(t, f.Close())

@@ -5,7 +5,7 @@ import (
 
 	"google.golang.org/protobuf/proto"
 
-	"konsul.dev/pkg/backup"
+	"konsul.dev/pkg/backupfile"
 	registryv1 "konsul.dev/proto/gen/konsul/registry/v1"
 	"konsul.dev/services/registry/internal/record"
 )
@@ -31,7 +31,7 @@ type rowID struct {
 // selection decides, row by row, what a restored state is made of.
 type selection struct {
 	target Target
-	source backup.Manifest
+	source backupfile.Manifest
 	index  uint64
 	// kept are the rows of the target that the backup's must not replace.
 	kept map[rowID]struct{}
@@ -102,7 +102,7 @@ func (s *selection) remap(row *registryv1.Record) (*registryv1.Record, error) {
 	}
 	policy := &registryv1.FailoverPolicy{}
 	if err := proto.Unmarshal(row.GetValue(), policy); err != nil {
-		return nil, backup.Damaged("the failover policy %q cannot be decoded: %v", row.GetKey(), err)
+		return nil, backupfile.Damaged("the failover policy %q cannot be decoded: %v", row.GetKey(), err)
 	}
 	for _, to := range policy.GetFailover() {
 		if to.GetDatacenter() == s.source.Datacenter {

@@ -6,7 +6,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"google.golang.org/protobuf/proto"
 
-	"konsul.dev/pkg/backup"
+	"konsul.dev/pkg/backupfile"
 	"konsul.dev/pkg/fault"
 	registryv1 "konsul.dev/proto/gen/konsul/registry/v1"
 	"konsul.dev/services/registry/internal/record"
@@ -14,10 +14,10 @@ import (
 
 func TestWhatARestoredStateIsMadeOf(t *testing.T) {
 	const caller = "caller-accessor"
-	same := backup.Manifest{FederationID: "fed", Datacenter: "dc1", Epoch: 1}
-	later := backup.Manifest{FederationID: "fed", Datacenter: "dc1", Epoch: 2}
-	foreign := backup.Manifest{FederationID: "other", Datacenter: "us-east", Epoch: 7}
-	member := backup.Manifest{FederationID: "fed", Datacenter: "dc2", Epoch: 1}
+	same := backupfile.Manifest{FederationID: "fed", Datacenter: "dc1", Epoch: 1}
+	later := backupfile.Manifest{FederationID: "fed", Datacenter: "dc1", Epoch: 2}
+	foreign := backupfile.Manifest{FederationID: "other", Datacenter: "us-east", Epoch: 7}
+	member := backupfile.Manifest{FederationID: "fed", Datacenter: "dc2", Epoch: 1}
 	primary := Target{FederationID: "fed", Datacenter: "dc1", Epoch: 1, Primary: true, Caller: caller}
 	secondary := primary
 	secondary.Primary = false
@@ -33,7 +33,7 @@ func TestWhatARestoredStateIsMadeOf(t *testing.T) {
 	for name, c := range map[string]struct {
 		row    *registryv1.Record
 		target Target
-		source backup.Manifest
+		source backupfile.Manifest
 		want   string
 	}{
 		"a local key":                             {row(kvTable, "local/a"), primary, same, taken},
@@ -80,7 +80,7 @@ func TestWhatARestoredStateIsMadeOf(t *testing.T) {
 func TestRowsBecomeTheTargets(t *testing.T) {
 	s := &selection{
 		target: Target{FederationID: "new", Datacenter: "us-east-new", Epoch: 1, Primary: true},
-		source: backup.Manifest{FederationID: "old", Datacenter: "us-east", Epoch: 5}, index: 1000,
+		source: backupfile.Manifest{FederationID: "old", Datacenter: "us-east", Epoch: 5}, index: 1000,
 	}
 	remap := func(row *registryv1.Record) *registryv1.Record {
 		t.Helper()
@@ -108,7 +108,7 @@ func TestRowsBecomeTheTargets(t *testing.T) {
 	require.Equal(t, "us-east-new", policy.GetFailover()[1].GetDatacenter())
 	require.EqualValues(t, 2, policy.GetFailover()[1].GetTargets())
 	_, err = s.remap(&registryv1.Record{Table: registryv1.Table_TABLE_FAILOVER_POLICY, Key: "web", Value: []byte{0xff}})
-	require.Equal(t, backup.ReasonDamaged, fault.ReasonOf(err))
+	require.Equal(t, backupfile.ReasonDamaged, fault.ReasonOf(err))
 
 	s.target = Target{FederationID: "old", Datacenter: "us-east", Epoch: 1, Primary: true}
 	require.EqualValues(t, 5, remap(&registryv1.Record{OriginDatacenter: "us-east"}).GetOriginEpoch(), "the federation's record comes back too")

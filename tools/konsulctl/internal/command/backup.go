@@ -18,7 +18,7 @@ import (
 
 	registryv1 "konsul.dev/proto/gen/konsul/registry/v1"
 
-	"konsul.dev/pkg/backup"
+	"konsul.dev/pkg/backupfile"
 	"konsul.dev/pkg/fault"
 	"konsul.dev/pkg/konsul"
 	"konsul.dev/tools/konsulctl/internal/output"
@@ -54,7 +54,7 @@ about 65,000 changes: a base from before that is refused, and a full backup is w
   konsulctl backup create --file backup.tar.gz.age --recipient age1ql3z7hjy54pw3hyww5ayyfg7zqgvc7w3j2elw8zmrj2kg5sfn9aqmcac8p`,
 		Args: exactly(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			to, err := backup.ParseRecipients("--recipient", recipients)
+			to, err := backupfile.ParseRecipients("--recipient", recipients)
 			if err != nil {
 				return err
 			}
@@ -119,7 +119,7 @@ func (r *received) Read(p []byte) (int, error) {
 const standard = "-"
 
 // writeBackup lays a backup down under its name once it is whole.
-func (a *app) writeBackup(path string, to []age.Recipient, src io.Reader) (m backup.Manifest, seal backup.Seal, err error) {
+func (a *app) writeBackup(path string, to []age.Recipient, src io.Reader) (m backupfile.Manifest, seal backupfile.Seal, err error) {
 	if path == standard {
 		return a.copyBackup(a.Out, to, src)
 	}
@@ -148,13 +148,13 @@ func (a *app) writeBackup(path string, to []age.Recipient, src io.Reader) (m bac
 }
 
 // copyBackup writes a backup, encrypted if need be, and checks it while it does.
-func (a *app) copyBackup(w io.Writer, to []age.Recipient, src io.Reader) (m backup.Manifest, seal backup.Seal, err error) {
-	sealed, err := backup.Encrypt(w, to)
+func (a *app) copyBackup(w io.Writer, to []age.Recipient, src io.Reader) (m backupfile.Manifest, seal backupfile.Seal, err error) {
+	sealed, err := backupfile.Encrypt(w, to)
 	if err != nil {
 		return m, seal, err
 	}
 	p := &progress{app: a, what: "received"}
-	if m, seal, err = backup.Verify(io.TeeReader(io.TeeReader(src, p), sealed)); err != nil {
+	if m, seal, err = backupfile.Verify(io.TeeReader(io.TeeReader(src, p), sealed)); err != nil {
 		return m, seal, err
 	}
 	p.end()
@@ -208,7 +208,7 @@ func openBackup(path, identity string) (io.ReadCloser, bool, error) {
 	var keys []age.Identity
 	if identity != "" {
 		var err error
-		if keys, err = backup.ReadIdentities("--identity", identity); err != nil {
+		if keys, err = backupfile.ReadIdentities("--identity", identity); err != nil {
 			return nil, false, err
 		}
 	}
@@ -216,7 +216,7 @@ func openBackup(path, identity string) (io.ReadCloser, bool, error) {
 	if err != nil {
 		return nil, false, fault.Invalid("file", "%s cannot be read", path).WithRemedy("name a backup that exists").Wrap(err)
 	}
-	plain, encrypted, err := backup.Decrypt(f, keys)
+	plain, encrypted, err := backupfile.Decrypt(f, keys)
 	if err != nil {
 		return nil, encrypted, errors.Join(err, f.Close())
 	}
@@ -226,12 +226,12 @@ func openBackup(path, identity string) (io.ReadCloser, bool, error) {
 	}{plain, f}, encrypted, nil
 }
 
-func verifyBackup(path, identity string) (backup.Manifest, backup.Seal, bool, error) {
+func verifyBackup(path, identity string) (backupfile.Manifest, backupfile.Seal, bool, error) {
 	f, encrypted, err := openBackup(path, identity)
 	if err != nil {
-		return backup.Manifest{}, backup.Seal{}, encrypted, fmt.Errorf("%s: %w", path, err)
+		return backupfile.Manifest{}, backupfile.Seal{}, encrypted, fmt.Errorf("%s: %w", path, err)
 	}
-	m, seal, err := backup.Verify(f)
+	m, seal, err := backupfile.Verify(f)
 	if err = errors.Join(err, f.Close()); err != nil {
 		err = fmt.Errorf("%s: %w", path, err)
 	}
@@ -240,13 +240,13 @@ func verifyBackup(path, identity string) (backup.Manifest, backup.Seal, bool, er
 
 // backupDocument is a backup as -o json and -o yaml show it.
 type backupDocument struct {
-	File      string          `json:"file" yaml:"file"`
-	Encrypted bool            `json:"encrypted" yaml:"encrypted"`
-	Manifest  backup.Manifest `json:"manifest" yaml:"manifest"`
-	Seal      backup.Seal     `json:"seal" yaml:"seal"`
+	File      string              `json:"file" yaml:"file"`
+	Encrypted bool                `json:"encrypted" yaml:"encrypted"`
+	Manifest  backupfile.Manifest `json:"manifest" yaml:"manifest"`
+	Seal      backupfile.Seal     `json:"seal" yaml:"seal"`
 }
 
-func (a *app) printBackup(file string, m backup.Manifest, seal backup.Seal, encrypted bool) error {
+func (a *app) printBackup(file string, m backupfile.Manifest, seal backupfile.Seal, encrypted bool) error {
 	return a.print(backupDocument{file, encrypted, m, seal}, func(g *output.Grid) {
 		g.Line("%s", file)
 		g.Row("backup", m.ID)
@@ -269,7 +269,7 @@ func (a *app) printBackup(file string, m backup.Manifest, seal backup.Seal, encr
 	})
 }
 
-func tablesOf(seal backup.Seal) []string {
+func tablesOf(seal backupfile.Seal) []string {
 	var tables []string
 	for table := range seal.Rows {
 		tables = append(tables, table)
@@ -334,7 +334,7 @@ on it, in order. It needs no server. Exit code 1 says that one of them is damage
 		Example: "  konsulctl backup verify backup-us-east.tar.gz\n  konsulctl backup verify sunday.tar.gz monday.tar.gz",
 		Args:    files.args(math.MaxInt),
 		RunE: func(*cobra.Command, []string) error {
-			chain, documents := make([]backup.Manifest, len(files)), make([]backupDocument, len(files))
+			chain, documents := make([]backupfile.Manifest, len(files)), make([]backupDocument, len(files))
 			for i, path := range files {
 				m, seal, encrypted, err := verifyBackup(path, identity)
 				if err != nil {
@@ -344,7 +344,7 @@ on it, in order. It needs no server. Exit code 1 says that one of them is damage
 			}
 			// One file alone may well be an increment.
 			if len(files) > 1 {
-				if err := backup.CheckChain(chain); err != nil {
+				if err := backupfile.CheckChain(chain); err != nil {
 					return err
 				}
 			}
@@ -380,7 +380,7 @@ Tokens are the backup's again; the initial management token and the one used for
   konsulctl backup restore --file sunday.tar.gz --file monday.tar.gz --dry-run`,
 		Args: files.args(math.MaxInt),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			var chain []backup.Manifest
+			var chain []backupfile.Manifest
 			for _, path := range files {
 				m, _, _, err := verifyBackup(path, identity)
 				if err != nil {
@@ -388,7 +388,7 @@ Tokens are the backup's again; the initial management token and the one used for
 				}
 				chain = append(chain, m)
 			}
-			if err := backup.CheckChain(chain); err != nil {
+			if err := backupfile.CheckChain(chain); err != nil {
 				return err
 			}
 			return a.call(cmd, func(ctx context.Context, api konsul.API) error {

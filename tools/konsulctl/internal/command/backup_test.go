@@ -13,16 +13,16 @@ import (
 
 	registryv1 "konsul.dev/proto/gen/konsul/registry/v1"
 
-	"konsul.dev/pkg/backup"
+	"konsul.dev/pkg/backupfile"
 	"konsul.dev/pkg/fault"
 	"konsul.dev/pkg/konsul/konsultest"
 )
 
 // backupFile answers a backup of us-west, with a base an increment.
-func backupFile(t *testing.T, id string, index uint64, base *backup.Base) []byte {
+func backupFile(t *testing.T, id string, index uint64, base *backupfile.Base) []byte {
 	t.Helper()
 	var out bytes.Buffer
-	w, err := backup.NewWriter(&out, backup.Manifest{
+	w, err := backupfile.NewWriter(&out, backupfile.Manifest{
 		ID: id, FederationID: "6f1d", Datacenter: "us-west", DatacenterID: "id-2", Index: index, Epoch: 1,
 		CreatedAt: at(1).AsTime(), Version: "0.1.0", Base: base,
 	})
@@ -50,7 +50,7 @@ func backups(t *testing.T, g *konsultest.Gateway) {
 		case r.GetBase() == nil:
 			return &registryv1.CreateBackupResponse{Data: backupFile(t, "b1", 41, nil)}, nil
 		}
-		return &registryv1.CreateBackupResponse{Data: backupFile(t, "b2", 52, &backup.Base{ID: r.GetBase().GetId(), Index: r.GetBase().GetIndex()})}, nil
+		return &registryv1.CreateBackupResponse{Data: backupFile(t, "b2", 52, &backupfile.Base{ID: r.GetBase().GetId(), Index: r.GetBase().GetIndex()})}, nil
 	})
 	konsultest.On(g, func(r *registryv1.RestoreBackupRequest) (*registryv1.RestoreBackupResponse, error) {
 		answer := &registryv1.RestoreBackupResponse{
@@ -96,9 +96,9 @@ func workshop(t *testing.T) (golden string) {
 	require.NoError(t, err)
 	full := backupFile(t, "b1", 41, nil)
 	var sealed bytes.Buffer
-	w, err := backup.Encrypt(&sealed, []age.Recipient{own.Recipient()})
+	w, err := backupfile.Encrypt(&sealed, []age.Recipient{own.Recipient()})
 	require.NoError(t, err)
-	_, err = w.Write(backupFile(t, "b2", 52, &backup.Base{ID: "b1", Index: 41}))
+	_, err = w.Write(backupFile(t, "b2", 52, &backupfile.Base{ID: "b1", Index: 41}))
 	require.NoError(t, err)
 	require.NoError(t, w.Close())
 	damaged := bytes.Clone(full)
@@ -195,7 +195,7 @@ func TestABackupArrivesWholeAndIsSentWhole(t *testing.T) {
 			file = append(file, sent.GetData()...)
 		}
 	}
-	require.Equal(t, [][]byte{backupFile(t, "b1", 41, nil), backupFile(t, "b2", 52, &backup.Base{ID: "b1", Index: 41})}, files, "decrypted")
+	require.Equal(t, [][]byte{backupFile(t, "b1", 41, nil), backupFile(t, "b2", 52, &backupfile.Base{ID: "b1", Index: 41})}, files, "decrypted")
 }
 
 func TestALargeBackupIsSentInPieces(t *testing.T) {
@@ -203,7 +203,7 @@ func TestALargeBackupIsSentInPieces(t *testing.T) {
 	gateway := federation(t)
 	backups(t, gateway)
 	var out bytes.Buffer
-	w, err := backup.NewWriter(&out, backup.Manifest{ID: "big", FederationID: "6f1d", Datacenter: "us-west", DatacenterID: "id-2", Index: 9, CreatedAt: time.Unix(0, 0)})
+	w, err := backupfile.NewWriter(&out, backupfile.Manifest{ID: "big", FederationID: "6f1d", Datacenter: "us-west", DatacenterID: "id-2", Index: 9, CreatedAt: time.Unix(0, 0)})
 	require.NoError(t, err)
 	noise := make([]byte, 1<<20)
 	for i := range noise {

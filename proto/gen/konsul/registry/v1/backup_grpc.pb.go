@@ -29,7 +29,7 @@ const (
 // For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
 //
 // BackupService writes and restores backups of one datacenter's state. The bytes are those of a file in the format of
-// pkg/backup.
+// pkg/backupfile.
 type BackupServiceClient interface {
 	// CreateBackup streams a backup of the state at one index. FailedPrecondition when the base is too old, or of another
 	// datacenter: then make a full one.
@@ -96,7 +96,7 @@ func (c *backupServiceClient) ListBackups(ctx context.Context, in *ListBackupsRe
 // for forward compatibility.
 //
 // BackupService writes and restores backups of one datacenter's state. The bytes are those of a file in the format of
-// pkg/backup.
+// pkg/backupfile.
 type BackupServiceServer interface {
 	// CreateBackup streams a backup of the state at one index. FailedPrecondition when the base is too old, or of another
 	// datacenter: then make a full one.

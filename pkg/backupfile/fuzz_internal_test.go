@@ -1,4 +1,4 @@
-package backup
+package backupfile
 
 import (
 	"archive/tar"
@@ -20,8 +20,8 @@ import (
 	registryv1 "konsul.dev/proto/gen/konsul/registry/v1"
 )
 
-// wrap makes a file whose checksums are right of entries that may be anything: what only somebody who forges a
-// backup can send, and what no fuzzer finds by flipping bits.
+// wrap makes a file whose checksums are right of entries that may be anything: what only somebody
+// who forges a backup can send, and what no fuzzer finds by flipping bits.
 func wrap(t require.TestingT, entries ...[2][]byte) []byte {
 	var out bytes.Buffer
 	whole := sha256.New()
@@ -40,7 +40,7 @@ func wrap(t require.TestingT, entries ...[2][]byte) []byte {
 	return out.Bytes()
 }
 
-// sealed answers a seal that fits, as far as rows can be read.
+// sealed returns a seal that fits, as far as rows can be read.
 func sealed(t require.TestingT, manifest []byte, chunks ...[]byte) []byte {
 	seal := Seal{Rows: map[string]uint64{}, Tombstones: map[string]uint64{}}
 	c := newChain(manifest)

@@ -1,4 +1,4 @@
-package backup
+package backupfile
 
 import (
 	"archive/tar"
@@ -40,7 +40,7 @@ func trailer(sum []byte) []byte {
 
 const trailerBytes = 16 + sha256.Size + 10
 
-// chunkName answers a chunk's name, which says what must be in it.
+// chunkName returns a chunk's name, which says what must be in it.
 func chunkName(n int, content []byte) string {
 	sum := sha256.Sum256(content)
 	return fmt.Sprintf("rows/%06d-%s.pb", n, hex.EncodeToString(sum[:]))

@@ -1,4 +1,4 @@
-package backup
+package backupfile
 
 import (
 	"bufio"
@@ -46,8 +46,8 @@ func ReadIdentities(field, path string) ([]age.Identity, error) {
 	return identities, nil
 }
 
-// Encrypt answers a writer whose bytes only the recipients can read, or w itself without recipients.
-// Close it; that does not close w.
+// Encrypt returns a writer whose bytes only the recipients can read, or w itself without
+// recipients. Close it; that does not close w.
 func Encrypt(w io.Writer, recipients []age.Recipient) (io.WriteCloser, error) {
 	if len(recipients) == 0 {
 		return plain{w}, nil
@@ -67,7 +67,8 @@ func (plain) Close() error { return nil }
 // Encrypted says whether a file that begins like this is encrypted.
 func Encrypted(beginning []byte) bool { return bytes.HasPrefix(beginning, []byte(ageHeader)) }
 
-// Decrypt answers the bytes of a file, encrypted or not, and whether it was. Damage shows while reading.
+// Decrypt returns the bytes of a file, encrypted or not, and whether it was. Damage shows while
+// reading.
 func Decrypt(src io.Reader, identities []age.Identity) (io.Reader, bool, error) {
 	in := bufio.NewReaderSize(src, 64<<10)
 	beginning, err := in.Peek(len(ageHeader))
@@ -99,7 +100,7 @@ type sealedReader struct{ io.Reader }
 // Read implements io.Reader.
 func (s sealedReader) Read(p []byte) (int, error) {
 	n, err := s.Reader.Read(p)
-	if err != nil && err != io.EOF { //nolint:errorlint // readers answer io.EOF itself
+	if err != nil && err != io.EOF { //nolint:errorlint // readers return io.EOF itself
 		err = Damaged("it cannot be decrypted: %v", err)
 	}
 	return n, err

@@ -1,4 +1,4 @@
-package backup_test
+package backupfile_test
 
 import (
 	"archive/tar"
@@ -20,21 +20,21 @@ import (
 	"google.golang.org/protobuf/testing/protocmp"
 	"pgregory.net/rapid"
 
-	"konsul.dev/pkg/backup"
+	"konsul.dev/pkg/backupfile"
 	"konsul.dev/pkg/fault"
 	registryv1 "konsul.dev/proto/gen/konsul/registry/v1"
 )
 
-func manifest(id string, index uint64, base *backup.Base) backup.Manifest {
-	return backup.Manifest{
+func manifest(id string, index uint64, base *backupfile.Base) backupfile.Manifest {
+	return backupfile.Manifest{
 		ID: id, FederationID: "fed", Datacenter: "dc1", DatacenterID: "dc1-id", Index: index, Epoch: 1,
 		CreatedAt: time.Date(2026, 11, 23, 6, 0, 0, 0, time.UTC), Version: "test", Base: base,
 	}
 }
 
-func write(t require.TestingT, m backup.Manifest, rows []*registryv1.Record) []byte {
+func write(t require.TestingT, m backupfile.Manifest, rows []*registryv1.Record) []byte {
 	var out bytes.Buffer
-	w, err := backup.NewWriter(&out, m)
+	w, err := backupfile.NewWriter(&out, m)
 	require.NoError(t, err)
 	for _, row := range rows {
 		require.NoError(t, w.Write(row))
@@ -45,7 +45,7 @@ func write(t require.TestingT, m backup.Manifest, rows []*registryv1.Record) []b
 }
 
 func read(src io.Reader) ([]*registryv1.Record, error) {
-	r, err := backup.NewReader(src)
+	r, err := backupfile.NewReader(src)
 	if err != nil {
 		return nil, err
 	}
@@ -90,7 +90,7 @@ func TestManyChunksStream(t *testing.T) {
 	for i := range rows {
 		rows[i] = row(i, 32<<10)
 	}
-	m, seal, err := backup.Verify(iotest{bytes.NewReader(write(t, manifest("b1", 9, nil), rows))})
+	m, seal, err := backupfile.Verify(iotest{bytes.NewReader(write(t, manifest("b1", 9, nil), rows))})
 	require.NoError(t, err)
 	require.EqualValues(t, 9, m.Index)
 	require.Greater(t, seal.Chunks, 5)
@@ -112,7 +112,7 @@ func TestEveryChangedByteIsFound(t *testing.T) {
 			damaged[at] ^= flip
 			_, err := read(bytes.NewReader(damaged))
 			require.Error(t, err, "byte %d of %d ^ %x", at, len(file), flip)
-			require.Contains(t, []string{backup.ReasonDamaged, backup.ReasonNewerFormat}, fault.ReasonOf(err), "byte %d: %v", at, err)
+			require.Contains(t, []string{backupfile.ReasonDamaged, backupfile.ReasonNewerFormat}, fault.ReasonOf(err), "byte %d: %v", at, err)
 		}
 	}
 }
@@ -174,17 +174,17 @@ func TestAnEncryptedBackupTakesItsKey(t *testing.T) {
 	require.NoError(t, err)
 	other, err := age.GenerateX25519Identity()
 	require.NoError(t, err)
-	recipients, err := backup.ParseRecipients("--recipient", []string{own.Recipient().String()})
+	recipients, err := backupfile.ParseRecipients("--recipient", []string{own.Recipient().String()})
 	require.NoError(t, err)
 	var sealed bytes.Buffer
-	w, err := backup.Encrypt(&sealed, recipients)
+	w, err := backupfile.Encrypt(&sealed, recipients)
 	require.NoError(t, err)
 	_, err = w.Write(write(t, manifest("b1", 7, nil), []*registryv1.Record{row(1, 500)}))
 	require.NoError(t, err)
 	require.NoError(t, w.Close())
 
 	open := func(file []byte, identities ...age.Identity) error {
-		plain, encrypted, err := backup.Decrypt(bytes.NewReader(file), identities)
+		plain, encrypted, err := backupfile.Decrypt(bytes.NewReader(file), identities)
 		if err != nil {
 			return err
 		}
@@ -193,10 +193,10 @@ func TestAnEncryptedBackupTakesItsKey(t *testing.T) {
 		return err
 	}
 	require.NoError(t, open(sealed.Bytes(), own))
-	require.Equal(t, backup.ReasonEncrypted, fault.ReasonOf(open(sealed.Bytes())))
-	_, err = backup.NewReader(bytes.NewReader(sealed.Bytes()))
-	require.Equal(t, backup.ReasonEncrypted, fault.ReasonOf(err), "a registry has no keys, and says so")
-	require.Equal(t, backup.ReasonEncrypted, fault.ReasonOf(open(sealed.Bytes(), other)))
+	require.Equal(t, backupfile.ReasonEncrypted, fault.ReasonOf(open(sealed.Bytes())))
+	_, err = backupfile.NewReader(bytes.NewReader(sealed.Bytes()))
+	require.Equal(t, backupfile.ReasonEncrypted, fault.ReasonOf(err), "a registry has no keys, and says so")
+	require.Equal(t, backupfile.ReasonEncrypted, fault.ReasonOf(open(sealed.Bytes(), other)))
 	for at := len("age-encryption.org/"); at < sealed.Len(); at++ {
 		damaged := bytes.Clone(sealed.Bytes())
 		damaged[at] ^= 1
@@ -206,10 +206,10 @@ func TestAnEncryptedBackupTakesItsKey(t *testing.T) {
 
 	path := filepath.Join(t.TempDir(), "key.txt")
 	require.NoError(t, os.WriteFile(path, []byte("# created\n"+own.String()+"\n"), 0o600))
-	identities, err := backup.ReadIdentities("--identity", path)
+	identities, err := backupfile.ReadIdentities("--identity", path)
 	require.NoError(t, err)
 	require.NoError(t, open(sealed.Bytes(), identities...))
-	_, err = backup.ParseRecipients("--recipient", []string{"age1nonsense"})
+	_, err = backupfile.ParseRecipients("--recipient", []string{"age1nonsense"})
 	require.Equal(t, fault.InvalidArgument, fault.CodeOf(err))
 }
 
@@ -224,43 +224,43 @@ func TestANewerFormatIsRefusedByName(t *testing.T) {
 	require.NoError(t, archive.Close())
 	require.NoError(t, zip.Close())
 	file := append(out.Bytes(), make([]byte, 100)...)
-	_, err = backup.NewReader(bytes.NewReader(file))
-	require.Equal(t, backup.ReasonNewerFormat, fault.ReasonOf(err), "%v", err)
+	_, err = backupfile.NewReader(bytes.NewReader(file))
+	require.Equal(t, backupfile.ReasonNewerFormat, fault.ReasonOf(err), "%v", err)
 }
 
 func TestAChainIsAFullBackupAndItsIncrementsInOrder(t *testing.T) {
 	full := manifest("a", 10, nil)
-	first := manifest("b", 20, &backup.Base{ID: "a", Index: 10})
-	second := manifest("c", 30, &backup.Base{ID: "b", Index: 20})
+	first := manifest("b", 20, &backupfile.Base{ID: "a", Index: 10})
+	second := manifest("c", 30, &backupfile.Base{ID: "b", Index: 20})
 	foreign := second
 	foreign.DatacenterID = "other"
 	for name, c := range map[string]struct {
-		chain []backup.Manifest
+		chain []backupfile.Manifest
 		good  bool
 	}{
-		"one":              {[]backup.Manifest{full}, true},
-		"three":            {[]backup.Manifest{full, first, second}, true},
+		"one":              {[]backupfile.Manifest{full}, true},
+		"three":            {[]backupfile.Manifest{full, first, second}, true},
 		"none":             {nil, false},
-		"no base":          {[]backup.Manifest{first, second}, false},
-		"a gap":            {[]backup.Manifest{full, second}, false},
-		"the wrong order":  {[]backup.Manifest{full, second, first}, false},
-		"two full backups": {[]backup.Manifest{full, full}, false},
-		"foreign":          {[]backup.Manifest{full, first, foreign}, false},
+		"no base":          {[]backupfile.Manifest{first, second}, false},
+		"a gap":            {[]backupfile.Manifest{full, second}, false},
+		"the wrong order":  {[]backupfile.Manifest{full, second, first}, false},
+		"two full backups": {[]backupfile.Manifest{full, full}, false},
+		"foreign":          {[]backupfile.Manifest{full, first, foreign}, false},
 	} {
 		t.Run(name, func(t *testing.T) {
-			err := backup.CheckChain(c.chain)
+			err := backupfile.CheckChain(c.chain)
 			if c.good {
 				require.NoError(t, err)
 				return
 			}
-			require.Equal(t, backup.ReasonBrokenChain, fault.ReasonOf(err))
+			require.Equal(t, backupfile.ReasonBrokenChain, fault.ReasonOf(err))
 		})
 	}
 }
 
 func FuzzReader(f *testing.F) {
 	f.Add(write(f, manifest("b1", 7, nil), []*registryv1.Record{row(1, 10)}))
-	f.Add(write(f, manifest("b1", 7, &backup.Base{ID: "x", Index: 2}), nil))
+	f.Add(write(f, manifest("b1", 7, &backupfile.Base{ID: "x", Index: 2}), nil))
 	f.Add([]byte("age-encryption.org/v1\n"))
 	f.Add([]byte{0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 255})
 	f.Fuzz(func(t *testing.T, file []byte) {
@@ -270,7 +270,7 @@ func FuzzReader(f *testing.F) {
 			return
 		}
 		// What is accepted is what the writer would write of it.
-		m, _, err := backup.Verify(bytes.NewReader(file))
+		m, _, err := backupfile.Verify(bytes.NewReader(file))
 		require.NoError(t, err)
 		again, err := read(bytes.NewReader(write(t, m, rows)))
 		require.NoError(t, err)

@@ -1,4 +1,4 @@
-package backup
+package backupfile
 
 import (
 	"encoding/json"
@@ -13,7 +13,8 @@ const Format = 1
 
 // Reasons of files that cannot be used.
 const (
-	// ReasonDamaged says that a file is not what was written: truncated, changed, or no backup at all.
+	// ReasonDamaged says that a file is not what was written: truncated, changed, or no backup at
+	// all.
 	ReasonDamaged = "BACKUP_DAMAGED"
 	// ReasonNewerFormat says that a newer program wrote the file.
 	ReasonNewerFormat = "BACKUP_FORMAT_NEWER"
@@ -34,8 +35,8 @@ type Manifest struct {
 	// Index is the one index whose state this is; Epoch is the federation's at it.
 	Index uint64 `json:"index" yaml:"index"`
 	Epoch uint64 `json:"epoch" yaml:"epoch"`
-	// Generation counts how often the cluster was recovered from a lost quorum: an index of another one means
-	// something else.
+	// Generation counts how often the cluster was recovered from a lost quorum: an index of another
+	// one means something else.
 	Generation uint64    `json:"generation" yaml:"generation"`
 	CreatedAt  time.Time `json:"created_at" yaml:"created_at"`
 	Version    string    `json:"version" yaml:"version"`
@@ -84,8 +85,8 @@ func parseManifest(b []byte) (Manifest, error) {
 	return m, nil
 }
 
-// CheckChain answers why files, in the order of the manifests, are not one full backup and the increments
-// on it, nil if they are.
+// CheckChain returns why files, in the order of the manifests, are not one full backup and the
+// increments on it, nil if they are.
 func CheckChain(chain []Manifest) error {
 	const remedy = "give the full backup first, then every increment on it, oldest first; see `konsulctl backup inspect`"
 	broken := func(i int, format string, args ...any) error {

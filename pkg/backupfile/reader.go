@@ -1,4 +1,4 @@
-package backup
+package backupfile
 
 import (
 	"archive/tar"
@@ -17,7 +17,7 @@ import (
 	registryv1 "konsul.dev/proto/gen/konsul/registry/v1"
 )
 
-// Reader reads a backup. What it hands out is to be trusted only once Next has answered io.EOF.
+// Reader reads a backup. What it hands out is to be trusted only once Next has returned io.EOF.
 type Reader struct {
 	src      *held
 	in       *bufio.Reader
@@ -31,7 +31,8 @@ type Reader struct {
 	failed   error
 }
 
-// NewReader begins to read a backup and answers a fault when it is none, or not one for this program.
+// NewReader begins to read a backup and returns a fault when it is none, or not one for this
+// program.
 func NewReader(src io.Reader) (*Reader, error) {
 	r := &Reader{src: newHeld(src), seen: Seal{Rows: map[string]uint64{}, Tombstones: map[string]uint64{}}}
 	r.in = bufio.NewReaderSize(r.src, 64<<10)
@@ -78,7 +79,7 @@ func (r *Reader) why(err error, what string) error {
 // Manifest says what the backup is of.
 func (r *Reader) Manifest() Manifest { return r.manifest }
 
-// Seal answers the totals; they are there once Next has answered io.EOF.
+// Seal returns the totals; they are there once Next has returned io.EOF.
 func (r *Reader) Seal() Seal {
 	if r.seal == nil {
 		return Seal{}
@@ -106,8 +107,8 @@ func (r *Reader) entry() (string, []byte, error) {
 	return header.Name, content.Bytes(), nil
 }
 
-// Next answers the next row or tombstone, in table and key order, and io.EOF when the backup has ended
-// and was whole.
+// Next returns the next row or tombstone, in table and key order, and io.EOF when the backup has
+// ended and was whole.
 func (r *Reader) Next() (*registryv1.Record, error) {
 	if r.failed != nil {
 		return nil, r.failed
@@ -146,7 +147,7 @@ func (r *Reader) next() (*registryv1.Record, error) {
 	return row, nil
 }
 
-// finish compares what was read with the seal and the checksum, and answers io.EOF when they agree.
+// finish compares what was read with the seal and the checksum, and returns io.EOF when they agree.
 func (r *Reader) finish(text []byte) error {
 	var seal Seal
 	if err := json.Unmarshal(text, &seal); err != nil {
