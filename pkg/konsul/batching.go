@@ -2,7 +2,6 @@ package konsul
 
 import (
 	"context"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -18,6 +17,7 @@ import (
 
 	"konsul.dev/pkg/coalesce"
 	"konsul.dev/pkg/fault"
+	"konsul.dev/pkg/kvkey"
 	"konsul.dev/pkg/rpc"
 )
 
@@ -110,7 +110,8 @@ func maybeGlobal(r interface {
 	GetScope() registryv1.Scope
 },
 ) bool {
-	return r.GetScope() == registryv1.Scope_SCOPE_GLOBAL || strings.HasPrefix(r.GetKey(), "global/")
+	_, scope := kvkey.Split(r.GetKey())
+	return r.GetScope() == registryv1.Scope_SCOPE_GLOBAL || scope == registryv1.Scope_SCOPE_GLOBAL
 }
 
 // ordinary says whether a call asks for nothing of its own: metadata and options belong to one call.

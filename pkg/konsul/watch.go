@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"io"
-	"strings"
 	"time"
 
 	"google.golang.org/grpc"
@@ -13,6 +12,7 @@ import (
 
 	"konsul.dev/pkg/backoff"
 	"konsul.dev/pkg/fault"
+	"konsul.dev/pkg/kvkey"
 )
 
 // WatchClient follows keys and services. A watch goes on where it was when its stream ends, wherever it finds a
@@ -189,11 +189,7 @@ func changeFrom(m *registryv1.WatchResponse) *KVChange {
 			Key: r.GetKey(), Value: r.GetValue(), Flags: r.GetFlags(), CreateIndex: r.GetCreateIndex(), ModifyIndex: r.GetModifyIndex(),
 			Version: r.GetVersion(), OriginDatacenter: r.GetOriginDatacenter(), ModifiedAt: r.GetOriginTime(),
 		}
-		if bare, ok := strings.CutPrefix(r.GetKey(), "global/"); ok {
-			e.Key, e.Scope = bare, registryv1.Scope_SCOPE_GLOBAL
-		} else if bare, ok := strings.CutPrefix(r.GetKey(), "local/"); ok {
-			e.Key, e.Scope = bare, registryv1.Scope_SCOPE_LOCAL
-		}
+		e.Key, e.Scope = kvkey.Split(r.GetKey())
 		change.Entries = append(change.Entries, entryFrom(e, m.GetMeta().GetDatacenter(), m.GetIndex()))
 	}
 	return change

@@ -8,16 +8,16 @@ import (
 
 	"konsul.dev/pkg/backupfile"
 	"konsul.dev/pkg/fault"
-	federationv1 "konsul.dev/proto/gen/konsul/federation/v1"
 	registryv1 "konsul.dev/proto/gen/konsul/registry/v1"
 	"konsul.dev/services/registry/internal/acl"
 	"konsul.dev/services/registry/internal/catalog"
 	"konsul.dev/services/registry/internal/fsm"
 	"konsul.dev/services/registry/internal/lease"
 	"konsul.dev/services/registry/internal/member"
+	"konsul.dev/services/registry/internal/record"
 )
 
-// holds answers why this program could not live with a row of a backup, nil if it can: a row that the store
+// holds returns why this program could not live with a row of a backup, nil if it can: a row that the store
 // refuses or a view cannot decode would stop every server, after the old state is gone.
 func (s *Service) holds(row *registryv1.Record) error {
 	if _, known := registryv1.Table_name[int32(row.GetTable())]; !known {
@@ -51,24 +51,11 @@ func (s *Service) follows(row *registryv1.Record) error {
 		}
 		_, err := lease.Decode(row)
 		return err
-	case registryv1.Table_TABLE_LOCK:
-		_, err := fsm.DecodeLock(row)
-		return err
-	case registryv1.Table_TABLE_FEDERATION:
-		return decode(row, &federationv1.Federation{})
-	case registryv1.Table_TABLE_DATACENTER:
-		return decode(row, &federationv1.Datacenter{})
-	case registryv1.Table_TABLE_FAILOVER_POLICY:
-		return decode(row, &registryv1.FailoverPolicy{})
-	case registryv1.Table_TABLE_ACL_BOOTSTRAP:
-		return decode(row, &registryv1.ACLBootstrap{})
 	}
-	return nil
-}
-
-func decode(row *registryv1.Record, into proto.Message) error {
-	if err := proto.Unmarshal(row.GetValue(), into); err != nil {
-		return fmt.Errorf("decode its value: %w", err)
+	if value := record.Tables().Of(row.GetTable()).Value; value != nil {
+		if err := proto.Unmarshal(row.GetValue(), value()); err != nil {
+			return fmt.Errorf("decode its value: %w", err)
+		}
 	}
 	return nil
 }

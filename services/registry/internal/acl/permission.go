@@ -47,6 +47,15 @@ func ParseResource(field, name string) (Resource, error) {
 	return Resource(i), nil
 }
 
+// ResourceNamed returns the resource with a name; ACL, which no rule grants, if there is none.
+func ResourceNamed(name string) Resource {
+	names := resourceNames()
+	if i := slices.Index(names[:], name); i >= 0 {
+		return Resource(i)
+	}
+	return ACL
+}
+
 // Access is a set of ways to use a resource.
 type Access uint8
 

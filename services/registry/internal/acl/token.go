@@ -44,7 +44,7 @@ func accessorFor(secret string) string {
 	return strings.Join([]string{x[:8], x[8:12], x[12:16], x[16:20], x[20:]}, "-")
 }
 
-// tokenKey answers the key of a token's row. Its scope shows in it: record.ScopeOf decides by keys.
+// tokenKey returns the key of a token's row. Its scope shows in it: record.LocalPrefixed decides by keys.
 func tokenKey(accessor string, local bool) string {
 	if local {
 		return record.LocalPrefix + accessor

@@ -48,12 +48,8 @@ func (s *replicationService) Replicate(req *federationv1.ReplicationRequest, str
 		return err
 	}
 	var filters []watch.Filter
-	for _, table := range record.GlobalTables() {
-		f := watch.Filter{Table: table}
-		if table == registryv1.Table_TABLE_KV {
-			f.Prefix = record.GlobalPrefix
-		}
-		filters = append(filters, f)
+	for _, t := range record.Tables().Replicated() {
+		filters = append(filters, watch.Filter{Table: t.ID, Prefix: t.GlobalKeys()})
 	}
 	since := uint64(req.GetLastReplicatedIndex()) //nolint:gosec // CheckSource refused negative ones
 	w := watcher{
@@ -106,7 +102,7 @@ func (s *replicationService) response(req *federationv1.ReplicationRequest, m me
 		FullSyncRequired: fullSync, Epoch: s.Federation.Epoch(), SourceTime: s.stateTime(), Complete: m.complete,
 	}
 	for _, row := range m.rows {
-		if entry, ok := federation.Entry(row, req.GetPrefixes()); ok {
+		if entry, ok := s.Federation.Entry(row, req.GetPrefixes()); ok {
 			resp.Entries = append(resp.Entries, entry)
 		}
 	}

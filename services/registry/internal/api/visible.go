@@ -12,7 +12,7 @@ import (
 	"konsul.dev/services/registry/internal/watch"
 )
 
-// narrow answers the scopes of a key that the call's token may read: a bare key means whichever it may.
+// narrow returns the scopes of a key that the call's token may read: a bare key means whichever it may.
 func narrow(ctx context.Context, key record.Key) record.Key {
 	a := acl.From(ctx)
 	if key.Scope != registryv1.Scope_SCOPE_UNSPECIFIED || a.Management() {
@@ -31,7 +31,7 @@ func narrow(ctx context.Context, key record.Key) record.Key {
 	return key
 }
 
-// sees answers which stored names of a resource the call's token may use, nil when it may use all, and
+// sees returns which stored names of a resource the call's token may use, nil when it may use all, and
 // whether anything was left out.
 func sees(ctx context.Context, resource acl.Resource, access acl.Access, filtered *bool) func(name string) bool {
 	a := acl.From(ctx)
@@ -87,70 +87,62 @@ func (c *Core) seesSome(a *acl.Authorizer, filters []watch.Filter) error {
 
 // filterNeeds returns the permissions of which one shows rows of a filter.
 func (c *Core) filterNeeds(f watch.Filter) []acl.Need {
-	named := acl.Need{Name: f.Prefix, Access: acl.Read, Below: !f.Exact}
-	anything := acl.Need{Access: acl.Read, Below: true}
-	with := func(need acl.Need, resource acl.Resource) acl.Need {
-		need.Resource = resource
-		return need
-	}
-	switch f.Table {
-	case registryv1.Table_TABLE_KV:
-		if !f.Exact && !strings.Contains(f.Prefix, "/") {
-			named = anything // It ends before the scope does.
+	t := record.Tables().Of(f.Table)
+	resource := acl.ResourceNamed(t.ACL.Resource)
+	anything := acl.Need{Resource: resource, Access: acl.Read, Below: true}
+	switch t.ACL.Named {
+	case record.NamedByKey:
+		if t.Scope == record.GlobalPrefixed && !f.Exact && !strings.Contains(f.Prefix, "/") {
+			return []acl.Need{anything} // It ends before the scope does.
 		}
-		return []acl.Need{with(named, acl.KV)}
-	case registryv1.Table_TABLE_NODE:
-		return []acl.Need{with(named, acl.Node)}
-	case registryv1.Table_TABLE_FAILOVER_POLICY:
-		return []acl.Need{with(named, acl.Service)}
-	case registryv1.Table_TABLE_SERVICE: // Its keys are ids, which say nothing of whose they are.
+		return []acl.Need{{Resource: resource, Name: f.Prefix, Access: acl.Read, Below: !f.Exact}}
+	case record.NamedByValue:
+		if f.Table == registryv1.Table_TABLE_CHECK {
+			return []acl.Need{anything, {Resource: acl.Node, Access: acl.Read, Below: true}}
+		}
+		// The keys of services are ids, which say nothing of whose they are.
 		if name, known := c.Catalog.ServiceName(f.Prefix); known && f.Exact {
-			return []acl.Need{{Resource: acl.Service, Name: name, Access: acl.Read}}
+			return []acl.Need{{Resource: resource, Name: name, Access: acl.Read}}
 		}
-		return []acl.Need{with(anything, acl.Service)}
-	case registryv1.Table_TABLE_CHECK:
-		return []acl.Need{with(anything, acl.Service), with(anything, acl.Node)}
+		return []acl.Need{anything}
+	case record.NamedAlike:
 	}
-	need, _ := c.rowNeed(&registryv1.Record{Table: f.Table})
-	return []acl.Need{need}
+	return []acl.Need{{Resource: resource, Name: t.ACL.Name, Access: acl.Read}}
 }
 
-// rowNeed answers what reading a watched row takes. A tombstone of a service or check holds an id and
-// nothing else, and whoever saw the row must hear that it is gone: it takes nothing.
+// rowNeed returns what reading a watched row takes. A tombstone of a row that its value names holds an
+// id and nothing else, and whoever saw the row must hear that it is gone: it takes nothing.
 func (c *Core) rowNeed(row *registryv1.Record) (acl.Need, bool) {
-	read := func(resource acl.Resource, name string) (acl.Need, bool) {
-		return acl.Need{Resource: resource, Name: name, Access: acl.Read}, true
+	t := record.Tables().Of(row.GetTable())
+	need := acl.Need{Resource: acl.ResourceNamed(t.ACL.Resource), Name: t.ACL.Name, Access: acl.Read}
+	switch t.ACL.Named {
+	case record.NamedByKey:
+		need.Name = row.GetKey()
+	case record.NamedByValue:
+		value := t.Value()
+		if row.GetDeleted() || proto.Unmarshal(row.GetValue(), value) != nil {
+			return acl.Need{}, false
+		}
+		need.Resource, need.Name = c.nameIn(value)
+	case record.NamedAlike:
 	}
-	switch row.GetTable() {
-	case registryv1.Table_TABLE_KV:
-		return read(acl.KV, row.GetKey())
-	case registryv1.Table_TABLE_NODE:
-		return read(acl.Node, row.GetKey())
-	case registryv1.Table_TABLE_FAILOVER_POLICY:
-		return read(acl.Service, row.GetKey())
-	case registryv1.Table_TABLE_SERVICE:
-		value := &registryv1.Service{}
-		if row.GetDeleted() || proto.Unmarshal(row.GetValue(), value) != nil {
-			return acl.Need{}, false
-		}
-		return read(acl.Service, value.GetName())
-	case registryv1.Table_TABLE_CHECK:
-		value := &registryv1.Check{}
-		if row.GetDeleted() || proto.Unmarshal(row.GetValue(), value) != nil {
-			return acl.Need{}, false
-		}
+	return need, true
+}
+
+// nameIn returns what a value is the name of, for the rules of access control.
+func (c *Core) nameIn(value proto.Message) (acl.Resource, string) {
+	switch value := value.(type) {
+	case *registryv1.Service:
+		return acl.Service, value.GetName()
+	case *registryv1.Check:
 		if value.GetNode() != "" {
-			return read(acl.Node, value.GetNode())
+			return acl.Node, value.GetNode()
 		}
 		name, known := c.Catalog.ServiceName(value.GetServiceId())
 		if !known {
 			name = value.GetServiceId() // Its service is gone, and so is the check in a moment.
 		}
-		return read(acl.Service, name)
-	case registryv1.Table_TABLE_CA_ROOT, registryv1.Table_TABLE_FEDERATION, registryv1.Table_TABLE_DATACENTER:
-		return read(acl.Federation, "")
-	case registryv1.Table_TABLE_REPLICATION_CURSOR:
-		return read(acl.Operator, "replication")
+		return acl.Service, name
 	}
-	return acl.Need{Resource: acl.ACL, Access: acl.Read}, true // Only management tokens see what is not listed.
+	return acl.ACL, ""
 }

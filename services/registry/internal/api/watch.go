@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"slices"
+	"strings"
 	"time"
 
 	"google.golang.org/grpc"
@@ -29,37 +30,38 @@ type watchService struct {
 	*Core
 }
 
-// watchable are the tables whose rows hold nothing secret.
-func watchable(table registryv1.Table) bool {
-	switch table {
-	case registryv1.Table_TABLE_KV, registryv1.Table_TABLE_NODE, registryv1.Table_TABLE_SERVICE, registryv1.Table_TABLE_CHECK,
-		registryv1.Table_TABLE_FAILOVER_POLICY, registryv1.Table_TABLE_CA_ROOT, registryv1.Table_TABLE_FEDERATION,
-		registryv1.Table_TABLE_DATACENTER, registryv1.Table_TABLE_REPLICATION_CURSOR:
-		return true
-	}
-	return false
-}
-
-// shared are the tables that services may watch on their own account: what discovery and failover need. Keys are
-// for whom a user's token says they are: a host that has an agent, or a gateway, is not to have them all.
-func shared(table registryv1.Table) bool {
-	switch table {
-	case registryv1.Table_TABLE_NODE, registryv1.Table_TABLE_SERVICE, registryv1.Table_TABLE_CHECK,
-		registryv1.Table_TABLE_FAILOVER_POLICY, registryv1.Table_TABLE_CA_ROOT, registryv1.Table_TABLE_FEDERATION, registryv1.Table_TABLE_DATACENTER:
-		return true
-	}
-	return false
-}
-
-func (s *watchService) mayWatch(ctx context.Context, table registryv1.Table) error {
+// mayWatch returns why the caller may not watch a table at all. Services may watch some on their own
+// account: a host that has an agent, or a gateway, is not to have every key.
+func (s *watchService) mayWatch(ctx context.Context, table record.Table) error {
 	caller := rpc.CallerFrom(ctx)
-	own := table == registryv1.Table_TABLE_REPLICATION_CURSOR && caller.Peer.Datacenter == s.Federation.Datacenter()
-	if caller.Accessor != "" || shared(table) || own {
+	switch table.Watch {
+	case record.WatchedByNobody:
+		return fault.Invalid("table", "%s cannot be watched", table.ID).WithRemedy("watch one of " + strings.Join(watchable(), ", "))
+	case record.WatchedByUsers:
+	case record.WatchedByOwn:
+		if caller.Peer.Datacenter == s.Federation.Datacenter() {
+			return nil
+		}
+	case record.WatchedByAll:
 		return nil
 	}
-	err := fault.New(fault.PermissionDenied, rpc.ReasonPeerDenied, "%s may not watch %s without a user's token", caller.Peer, table)
+	if caller.Accessor != "" {
+		return nil
+	}
+	err := fault.New(fault.PermissionDenied, rpc.ReasonPeerDenied, "%s may not watch %s without a user's token", caller.Peer, table.ID)
 	s.Audit.Denied(ctx, entryOf(ctx, registryv1.WatchService_Watch_FullMethodName, err))
 	return err
+}
+
+// watchable returns the names of the tables that users may watch.
+func watchable() []string {
+	var names []string
+	for _, t := range record.Tables() {
+		if t.Watch != record.WatchedByNobody {
+			names = append(names, t.Name())
+		}
+	}
+	return names
 }
 
 // Watch streams the rows that match, from an index on.
@@ -78,10 +80,7 @@ func (s *watchService) Watch(req *registryv1.WatchRequest, stream grpc.ServerStr
 			return far.Watch(ctx, req)
 		})
 	}
-	if !watchable(req.GetTable()) {
-		return fault.Invalid("table", "%s cannot be watched", req.GetTable()).WithRemedy("watch kv, node, service, check, failover policy, ca root, federation or datacenter")
-	}
-	if err := s.mayWatch(stream.Context(), req.GetTable()); err != nil {
+	if err := s.mayWatch(stream.Context(), record.Tables().Of(req.GetTable())); err != nil {
 		return err
 	}
 	filters, err := watched(req)

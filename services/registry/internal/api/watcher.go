@@ -130,23 +130,14 @@ func (w *watcher) emit(rows []*registryv1.Record, index uint64, full bool) error
 	}
 }
 
-// ordered puts policies before roles and both before the rest of what a copy gets: it is applied in pieces, and
-// in none of them may a token have more than here because a policy that denies is still to come.
+// ordered puts the rows that a copy gets in the order in which it is to apply them.
 func (w *watcher) ordered(rows []*registryv1.Record) []*registryv1.Record {
 	if !w.fullSync {
 		return rows
 	}
-	rank := func(r *registryv1.Record) int {
-		switch r.GetTable() {
-		case registryv1.Table_TABLE_ACL_POLICY:
-			return 0
-		case registryv1.Table_TABLE_ACL_ROLE:
-			return 1
-		}
-		return 2
-	}
+	order := func(r *registryv1.Record) record.Order { return record.Tables().Of(r.GetTable()).Order }
 	sorted := slices.Clone(rows) // Others may read them too.
-	slices.SortStableFunc(sorted, func(a, b *registryv1.Record) int { return cmp.Compare(rank(a), rank(b)) })
+	slices.SortStableFunc(sorted, func(a, b *registryv1.Record) int { return cmp.Compare(order(a), order(b)) })
 	return sorted
 }
 

@@ -16,6 +16,7 @@ import (
 	"konsul.dev/pkg/clock"
 	"konsul.dev/pkg/fault"
 	registryv1 "konsul.dev/proto/gen/konsul/registry/v1"
+	"konsul.dev/services/registry/internal/record"
 )
 
 // Reasons of refused backups and restores.
@@ -82,12 +83,6 @@ func New(p Params) (*Manager, error) {
 	return &Manager{Params: p}, nil
 }
 
-// leftOut are the tables that no backup holds: join tokens, of which one that was used must not come back to
-// life, and the outcomes of requests, which nobody asks for after a restore.
-func leftOut(table registryv1.Table) bool {
-	return table == registryv1.Table_TABLE_JOIN_TOKEN || table == registryv1.Table_TABLE_REQUEST
-}
-
 // Create answers a backup of the state as it is now, or with a base of what changed since. Reading it
 // fails with a fault; the caller closes it.
 func (m *Manager) Create(ctx context.Context, base *registryv1.BackupBase) (io.ReadCloser, backupfile.Manifest, error) {
@@ -140,7 +135,7 @@ func write(to io.Writer, manifest backupfile.Manifest, e Export) error {
 		if row == nil {
 			break
 		}
-		if leftOut(row.GetTable()) {
+		if record.Tables().Of(row.GetTable()).NotBackedUp {
 			continue
 		}
 		if err := w.Write(row); err != nil {

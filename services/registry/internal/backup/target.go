@@ -2,6 +2,7 @@ package backup
 
 import (
 	"fmt"
+	"strings"
 
 	"google.golang.org/protobuf/proto"
 
@@ -43,23 +44,22 @@ func (s *selection) newer() bool {
 	return s.source.FederationID == s.target.FederationID && s.source.Datacenter == s.target.Datacenter && s.source.Epoch > s.target.Epoch
 }
 
-// keeps says whether a row of the target stays.
+// keeps reports whether a row of the target stays.
 func (s *selection) keeps(row *registryv1.Record) bool {
-	switch row.GetTable() {
-	case registryv1.Table_TABLE_SERVER, registryv1.Table_TABLE_CA_ROOT, registryv1.Table_TABLE_JOIN_TOKEN,
-		registryv1.Table_TABLE_DATACENTER, registryv1.Table_TABLE_ACL_BOOTSTRAP:
+	t, key := record.Tables().Of(row.GetTable()), row.GetKey()
+	switch t.Restore {
+	case record.RestoreKeeps, record.RestoreMerges:
 		return true
-	case registryv1.Table_TABLE_FEDERATION:
+	case record.RestoreNewest:
 		return !s.newer()
-	case registryv1.Table_TABLE_REPLICATION_CURSOR:
+	case record.RestoreCursors:
 		return !s.target.Primary
-	case registryv1.Table_TABLE_ACL_TOKEN:
-		key := row.GetKey()
-		if s.target.Caller != "" && (key == s.target.Caller || key == record.LocalPrefix+s.target.Caller) {
-			return true
-		}
+	case record.RestoreReplaces:
 	}
-	return !s.target.Primary && record.Global(row.GetTable(), row.GetKey())
+	if t.ID == registryv1.Table_TABLE_ACL_TOKEN && s.target.Caller != "" && strings.TrimPrefix(key, record.LocalPrefix) == s.target.Caller {
+		return true
+	}
+	return !s.target.Primary && t.Global(key)
 }
 
 // keep notes a row of the target that stays.
@@ -67,23 +67,25 @@ func (s *selection) keep(row *registryv1.Record) {
 	s.kept[rowID{row.GetTable(), row.GetKey()}] = struct{}{}
 }
 
-// takes says whether a row of the backup becomes part of the state.
+// takes reports whether a row of the backup becomes part of the state.
 func (s *selection) takes(row *registryv1.Record) bool {
-	if _, kept := s.kept[rowID{row.GetTable(), row.GetKey()}]; kept || leftOut(row.GetTable()) {
+	t, key := record.Tables().Of(row.GetTable()), row.GetKey()
+	if _, kept := s.kept[rowID{t.ID, key}]; kept || t.NotBackedUp {
 		return false
 	}
-	switch row.GetTable() {
-	case registryv1.Table_TABLE_SERVER, registryv1.Table_TABLE_CA_ROOT, registryv1.Table_TABLE_REPLICATION_CURSOR:
+	switch t.Restore {
+	case record.RestoreKeeps, record.RestoreCursors:
 		return false
-	case registryv1.Table_TABLE_FEDERATION:
+	case record.RestoreNewest:
 		return s.newer()
-	case registryv1.Table_TABLE_DATACENTER:
-		// The target takes the place of the datacenter whose state it gets.
-		if s.source.FederationID != s.target.FederationID || row.GetKey() == s.source.Datacenter && s.source.Datacenter != s.target.Datacenter {
-			return false
-		}
+	case record.RestoreReplaces, record.RestoreMerges:
 	}
-	return s.target.Primary || !record.Global(row.GetTable(), row.GetKey())
+	// The target takes the place of the datacenter whose state it gets.
+	if t.ID == registryv1.Table_TABLE_DATACENTER &&
+		(s.source.FederationID != s.target.FederationID || key == s.source.Datacenter && key != s.target.Datacenter) {
+		return false
+	}
+	return s.target.Primary || !t.Global(key)
 }
 
 // remap makes a row of the backup one of the target, changed now: whoever knew the row from before must

@@ -71,6 +71,7 @@ func TestASecondaryLeavesItsReplicatedEntryAlone(t *testing.T) {
 
 // P3: whatever is stored, nothing local is ever sent.
 func TestNothingLocalLeaves(t *testing.T) {
+	v := federation.NewView(own("dc1"))
 	rapid.Check(t, func(t *rapid.T) {
 		s := recordtest.New()
 		for i := range rapid.IntRange(1, 40).Draw(t, "rows") {
@@ -79,7 +80,7 @@ func TestNothingLocalLeaves(t *testing.T) {
 			require.NoError(t, s.Put(&registryv1.Record{Table: table, Key: key, ModifyIndex: uint64(i + 1), Deleted: rapid.Bool().Draw(t, "deleted")}))
 		}
 		for _, row := range s.All() {
-			e, sent := federation.Entry(row, nil)
+			e, sent := v.Entry(row, nil)
 			require.Equal(t, record.Global(row.GetTable(), row.GetKey()), sent)
 			if sent && e.GetType() == federationv1.ReplicatedEntry_KV {
 				require.True(t, strings.HasPrefix(e.GetKey(), "global/"))
@@ -92,9 +93,10 @@ func TestPrefixesNarrowWhatIsSentOfTheStore(t *testing.T) {
 	row := func(key string) *registryv1.Record {
 		return &registryv1.Record{Table: registryv1.Table_TABLE_KV, Key: key}
 	}
+	v := federation.NewView(own("dc1"))
 	for key, want := range map[string]bool{"global/config/a": true, "global/other": false, "local/config/a": false} {
 		for _, prefix := range []string{"global/config/", "config/", "config/*", "global/config/*"} {
-			_, sent := federation.Entry(row(key), []string{prefix})
+			_, sent := v.Entry(row(key), []string{prefix})
 			require.Equal(t, want, sent, "%s under %s", key, prefix)
 		}
 	}

@@ -36,7 +36,7 @@ const (
 	maxReplicatedEntries = 10_000
 )
 
-// CheckSource answers why a request for replication must be refused, nil if it must not. applied is
+// CheckSource returns why a request for replication must be refused, nil if it must not. applied is
 // the index of the state that would be sent.
 func (v *View) CheckSource(req *federationv1.ReplicationRequest, applied uint64) error {
 	epoch := v.Epoch()
@@ -63,49 +63,15 @@ func (v *View) CheckSource(req *federationv1.ReplicationRequest, applied uint64)
 	return nil
 }
 
-func entryType(table registryv1.Table) (federationv1.ReplicatedEntry_EntryType, bool) {
-	switch table {
-	case registryv1.Table_TABLE_KV:
-		return federationv1.ReplicatedEntry_KV, true
-	case registryv1.Table_TABLE_ACL_TOKEN:
-		return federationv1.ReplicatedEntry_ACL_TOKEN, true
-	case registryv1.Table_TABLE_ACL_POLICY:
-		return federationv1.ReplicatedEntry_ACL_POLICY, true
-	case registryv1.Table_TABLE_ACL_ROLE:
-		return federationv1.ReplicatedEntry_ACL_ROLE, true
-	case registryv1.Table_TABLE_ACL_BOOTSTRAP:
-		return federationv1.ReplicatedEntry_ACL_BOOTSTRAP, true
-	case registryv1.Table_TABLE_FAILOVER_POLICY:
-		return federationv1.ReplicatedEntry_FAILOVER_POLICY, true
-	case registryv1.Table_TABLE_CA_ROOT:
-		return federationv1.ReplicatedEntry_CA_CERT, true
-	case registryv1.Table_TABLE_DATACENTER:
-		return federationv1.ReplicatedEntry_DATACENTER, true
-	}
-	return 0, false
-}
-
-func entryTable(t federationv1.ReplicatedEntry_EntryType) (registryv1.Table, bool) {
-	for _, table := range record.GlobalTables() {
-		if known, ok := entryType(table); ok && known == t {
-			return table, true
-		}
-	}
-	return 0, false
-}
-
-// Entry answers a row as it is sent to other datacenters. It answers false for what must not leave:
-// every row on its way out passes here.
-func Entry(row *registryv1.Record, prefixes []string) (*federationv1.ReplicatedEntry, bool) {
-	t, ok := entryType(row.GetTable())
-	if !ok || !record.Global(row.GetTable(), row.GetKey()) {
-		return nil, false
-	}
-	if row.GetTable() == registryv1.Table_TABLE_KV && !wanted(row.GetKey(), prefixes) {
+// Entry returns a row as it is sent to other datacenters; false for what must not leave. Every row on
+// its way out passes here.
+func (v *View) Entry(row *registryv1.Record, prefixes []string) (*federationv1.ReplicatedEntry, bool) {
+	t := v.tables.Of(row.GetTable())
+	if !t.Global(row.GetKey()) || t.Scope == record.GlobalPrefixed && !wanted(row.GetKey(), prefixes) {
 		return nil, false
 	}
 	return &federationv1.ReplicatedEntry{
-		Type: t, Key: row.GetKey(), Value: row.GetValue(), Deleted: row.GetDeleted(), Flags: row.GetFlags(), Meta: row.GetMeta(),
+		Type: t.Entry, Key: row.GetKey(), Value: row.GetValue(), Deleted: row.GetDeleted(), Flags: row.GetFlags(), Meta: row.GetMeta(),
 		ModifyIndex: int64(row.GetModifyIndex()), //nolint:gosec // Raft indexes stay far below 2^63; the type is the ADR's
 		OriginDc:    row.GetOriginDatacenter(), OriginEpoch: row.GetOriginEpoch(), OriginTime: row.GetOriginTime(),
 	}, true
@@ -141,7 +107,7 @@ func cursorMoved(source string) error {
 		WithField("expected_index").WithRemedy("read the cursor again; another replicator is at work")
 }
 
-// ApplyReplicated answers the command that commits copied rows with the cursor that covers them.
+// ApplyReplicated returns the command that commits copied rows with the cursor that covers them.
 func (v *View) ApplyReplicated(r record.Reader, req *federationv1.ApplyReplicatedRequest) (*registryv1.Command, error) {
 	cursor := req.GetCursor()
 	switch {
@@ -168,7 +134,7 @@ func (v *View) ApplyReplicated(r record.Reader, req *federationv1.ApplyReplicate
 		Conditions: []*registryv1.Condition{when(cursors, req.GetSourceDc(), rowIndex, ReasonCursorMoved)},
 	}
 	for i, e := range req.GetEntries() {
-		op, err := replicateOperation(i, e)
+		op, err := v.replicateOperation(i, e)
 		if err != nil {
 			return nil, err
 		}
@@ -182,17 +148,17 @@ func (v *View) ApplyReplicated(r record.Reader, req *federationv1.ApplyReplicate
 	return cmd, nil
 }
 
-func replicateOperation(i int, e *federationv1.ReplicatedEntry) (*registryv1.Operation, error) {
-	table, ok := entryTable(e.GetType())
+func (v *View) replicateOperation(i int, e *federationv1.ReplicatedEntry) (*registryv1.Operation, error) {
+	t, ok := v.tables.OfEntry(e.GetType())
 	if !ok {
 		return nil, fault.Invalid(fmt.Sprintf("entries[%d].type", i), "%s is not copied by this version", e.GetType()).WithRemedy("upgrade this datacenter's registry")
 	}
-	if !record.Global(table, e.GetKey()) {
+	if !t.Global(e.GetKey()) {
 		return nil, fault.New(fault.InvalidArgument, ReasonLocalRecord, "a local row cannot come from another datacenter").
 			WithField(fmt.Sprintf("entries[%d].key", i))
 	}
 	return &registryv1.Operation{Op: &registryv1.Operation_Replicate{Replicate: &registryv1.Record{
-		Table: table, Key: e.GetKey(), Value: e.GetValue(), Deleted: e.GetDeleted(), Flags: e.GetFlags(), Meta: e.GetMeta(),
+		Table: t.ID, Key: e.GetKey(), Value: e.GetValue(), Deleted: e.GetDeleted(), Flags: e.GetFlags(), Meta: e.GetMeta(),
 		OriginDatacenter: e.GetOriginDc(), OriginEpoch: e.GetOriginEpoch(),
 		OriginIndex: uint64(e.GetModifyIndex()), //nolint:gosec // made from a uint64 by Entry
 		OriginTime:  e.GetOriginTime(),

@@ -14,13 +14,14 @@ import (
 // View keeps the federation record, and how far its sources are copied, in memory.
 type View struct {
 	own     Own
+	tables  record.Catalogue
 	current atomic.Pointer[federationv1.Federation]
 	cursors atomic.Pointer[map[string]*federationv1.ReplicationCursor]
 }
 
-// NewView answers a view that knows only what the configuration says.
+// NewView returns a view that knows only what the configuration says.
 func NewView(own Own) *View {
-	v := &View{own: own}
+	v := &View{own: own, tables: record.Tables()}
 	v.cursors.Store(&map[string]*federationv1.ReplicationCursor{})
 	return v
 }

@@ -6,7 +6,14 @@ import (
 	"unicode/utf8"
 
 	"konsul.dev/pkg/fault"
+	"konsul.dev/pkg/kvkey"
 	registryv1 "konsul.dev/proto/gen/konsul/registry/v1"
+)
+
+// Prefixes of stored KV keys, one per scope.
+const (
+	GlobalPrefix = kvkey.GlobalPrefix
+	LocalPrefix  = kvkey.LocalPrefix
 )
 
 // MaxKeyBytes bounds a key without its scope.
@@ -21,7 +28,7 @@ type Key struct {
 }
 
 // ParseKey reads a key a caller wrote: in full ("global/x", "local/x") or bare ("x"), with the scope
-// the request names. It answers an InvalidArgument fault that names the field and the remedy.
+// the request names. It returns an InvalidArgument fault that names the field and the remedy.
 func ParseKey(key string, scope registryv1.Scope) (Key, error) {
 	k, err := parse("key", key, scope)
 	if err != nil {
@@ -42,7 +49,7 @@ func parse(field, key string, scope registryv1.Scope) (Key, error) {
 	if _, known := registryv1.Scope_name[int32(scope)]; !known {
 		return Key{}, fault.Invalid("scope", "%d is no scope", scope).WithRemedy("use local or global, or leave it out")
 	}
-	bare, written := split(key)
+	bare, written := kvkey.Split(key)
 	if err := check(field, bare); err != nil {
 		return Key{}, err
 	}
@@ -55,16 +62,6 @@ func parse(field, key string, scope registryv1.Scope) (Key, error) {
 		scope = written
 	}
 	return Key{Bare: bare, Scope: scope}, nil
-}
-
-func split(key string) (string, registryv1.Scope) {
-	if bare, ok := strings.CutPrefix(key, GlobalPrefix); ok {
-		return bare, registryv1.Scope_SCOPE_GLOBAL
-	}
-	if bare, ok := strings.CutPrefix(key, LocalPrefix); ok {
-		return bare, registryv1.Scope_SCOPE_LOCAL
-	}
-	return key, registryv1.Scope_SCOPE_UNSPECIFIED
 }
 
 func check(field, bare string) error {
@@ -89,15 +86,12 @@ func name(scope registryv1.Scope) string {
 	return "local"
 }
 
-// In answers the stored key of k in a scope, whatever k's own.
+// In returns the stored key of k in a scope, whatever k's own.
 func (k Key) In(scope registryv1.Scope) string {
-	if scope == registryv1.Scope_SCOPE_GLOBAL {
-		return GlobalPrefix + k.Bare
-	}
-	return LocalPrefix + k.Bare
+	return kvkey.Join(k.Bare, scope)
 }
 
-// Write answers where a write to k goes: a bare key is local.
+// Write returns the scope to which a write of k goes: a bare key is local.
 func (k Key) Write() registryv1.Scope {
 	if k.Scope == registryv1.Scope_SCOPE_GLOBAL {
 		return k.Scope
@@ -105,7 +99,7 @@ func (k Key) Write() registryv1.Scope {
 	return registryv1.Scope_SCOPE_LOCAL
 }
 
-// Read answers the scopes in which a read of k looks, in order: a datacenter's own value comes
+// Read returns the scopes in which a read of k looks, in order: a datacenter's own value comes
 // before the global one.
 func (k Key) Read() []registryv1.Scope {
 	if k.Scope != registryv1.Scope_SCOPE_UNSPECIFIED {
@@ -116,6 +110,6 @@ func (k Key) Read() []registryv1.Scope {
 
 // FromStored takes a stored KV key apart.
 func FromStored(key string) Key {
-	bare, scope := split(key)
+	bare, scope := kvkey.Split(key)
 	return Key{Bare: bare, Scope: scope}
 }

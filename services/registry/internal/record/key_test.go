@@ -74,21 +74,6 @@ func TestParseKeyNamesTheFieldAtFault(t *testing.T) {
 	}
 }
 
-func TestScopeOfKeepsLocalRowsHome(t *testing.T) {
-	require.True(t, record.Global(registryv1.Table_TABLE_KV, "global/x"))
-	require.False(t, record.Global(registryv1.Table_TABLE_KV, "globalx"))
-	require.False(t, record.Global(registryv1.Table_TABLE_KV, "x/global/"))
-	require.True(t, record.Global(registryv1.Table_TABLE_ACL_TOKEN, "1fe0b4a2-5f0c-4c11-9c58-90bd1d5a3e7f"))
-	require.False(t, record.Global(registryv1.Table_TABLE_ACL_TOKEN, "local/1fe0b4a2-5f0c-4c11-9c58-90bd1d5a3e7f"))
-	for _, table := range []registryv1.Table{
-		registryv1.Table_TABLE_NODE, registryv1.Table_TABLE_SERVICE, registryv1.Table_TABLE_CHECK,
-		registryv1.Table_TABLE_JOIN_TOKEN, registryv1.Table_TABLE_REPLICATION_CURSOR, registryv1.Table_TABLE_REQUEST,
-		registryv1.Table_TABLE_FEDERATION, 200,
-	} {
-		require.False(t, record.Global(table, "global/x"), table.String())
-	}
-}
-
 func FuzzParseKey(f *testing.F) {
 	for _, seed := range []string{"", "x", "global/x", "local/x", "global/", "/", "a//b", "global/local/x", "\xff", "a\nb"} {
 		f.Add(seed, int32(0))
@@ -103,6 +88,6 @@ func FuzzParseKey(f *testing.F) {
 		// What was parsed reads back as itself, and its scope is the stored row's scope.
 		stored := k.In(k.Write())
 		require.Equal(t, record.Key{Bare: k.Bare, Scope: k.Write()}, record.FromStored(stored))
-		require.Equal(t, k.Write(), record.ScopeOf(registryv1.Table_TABLE_KV, stored))
+		require.Equal(t, k.Write() == global, record.Global(registryv1.Table_TABLE_KV, stored))
 	})
 }
