@@ -9,7 +9,6 @@ import (
 	"os"
 	"os/signal"
 	"runtime/debug"
-	"strings"
 	"syscall"
 	"time"
 
@@ -58,15 +57,12 @@ type Command[C any] struct {
 }
 
 // Main runs a service binary: it reads flags, loads configuration, runs the module until a signal or
-// a failure, and exits. SIGHUP reloads what can be changed while it runs: see Reloader. `NAME health` asks a running process with the same configuration whether it is ready.
+// a failure, and exits. SIGHUP reloads what can be changed while it runs: see Reloader. `NAME health`
+// asks a running process with the same configuration whether it is ready.
 func Main[C any, P interface {
 	*C
 	config.Loadable
 }](name string, defaults func() C, module func(C) fx.Option, commands ...Command[C]) {
-	if len(os.Args) < 2 || strings.HasPrefix(os.Args[1], "-") { // Words are soon done.
-		SetTimerSlack()
-	}
-	SetGC()
 	os.Exit(run[C, P](name, os.Args[1:], defaults, module, os.Stdout, os.Stderr, commands...))
 }
 

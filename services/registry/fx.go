@@ -9,7 +9,6 @@ import (
 // Module runs a registry server in a process that includes konsulfx.Base.
 func Module(cfg Config) fx.Option {
 	return konsulfx.Module(Name, func(p konsulfx.Process) (konsulfx.Service, error) {
-		konsulfx.KeepHeap(cfg.Registry.HeapBytes)
 		return New(cfg, Deps{Telemetry: p.Telemetry, Clock: p.Clock, Fail: p.Fail, Version: konsulfx.Version()})
 	})
 }

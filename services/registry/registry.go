@@ -64,8 +64,7 @@ type Settings struct {
 	Retention        Retention `koanf:"retention"`
 	Store            Store     `koanf:"store"`
 	Backup           Backup    `koanf:"backup"`
-	// HeapBytes is how full the process's heap may be before garbage is collected, however little of it is alive; where much is, the heap grows by
-	// half as much. 0: what is alive decides.
+	// HeapBytes is taken from older files and has no effect: set GOGC and GOMEMLIMIT in the environment instead.
 	HeapBytes int64 `koanf:"heap_bytes"`
 	// MinFreeBytes is how much room the data folder's file system must have: with less the server stops in order, and one that
 	// starts waits for a quarter more. Leave room for twice store.tail_bytes and two Raft segments. 0: it is not looked after.
@@ -162,7 +161,7 @@ func DefaultConfig() Config {
 			Lease:     Lease{MinTTL: time.Second, MaxTTL: 24 * time.Hour, LockDelay: 15 * time.Second},
 			Audit:     Audit{MaxBytes: 64 << 20, Keep: 10, DeniedPerMinute: 30},
 			Catalog:   Catalog{ReapAfter: 72 * time.Hour, EmptyNodeReapAfter: 72 * time.Hour, MaxServicesPerRequest: catalog.DefaultMaxServices},
-			Retention: retention, Store: store, Backup: defaultBackup(), HeapBytes: defaultHeap, MinFreeBytes: 128 << 20,
+			Retention: retention, Store: store, Backup: defaultBackup(), MinFreeBytes: 128 << 20,
 			Raft: Raft{
 				HeartbeatTimeout: timing.Heartbeat, ElectionTimeout: timing.Election, LeaderLease: timing.Lease, ReadLease: 150 * time.Millisecond,
 				SnapshotThreshold: 64 << 10, TrailingLogs: 32 << 10, SnapshotBytes: 256 << 20, TrailingBytes: 64 << 20, SegmentBytes: 32 << 20, ZeroAheadBytes: 512 << 10, MaxInFlight: 8 << 10, MaxInFlightBytes: 64 << 20,
@@ -199,6 +198,14 @@ func (c *Config) Normalize() {
 	}
 }
 
+// ConfigNotes says what --check-config finds that is no mistake.
+func (c *Config) ConfigNotes() []string {
+	if c.Registry.HeapBytes == 0 {
+		return nil
+	}
+	return []string{"registry.heap_bytes has no effect: set GOGC and GOMEMLIMIT in the environment instead"}
+}
+
 // limits of settings.
 const (
 	leastValueBytes = 1 << 10
@@ -224,7 +231,6 @@ func (c *Config) Validate() error {
 		r.validateJoin(),
 		r.Raft.validate(),
 		r.validateStore(),
-		r.validateHeap(),
 		r.Catalog.validate(),
 		r.Backup.validate(),
 		r.Audit.validate(),

@@ -52,20 +52,6 @@ func (s Settings) storeOptions(dir string, log *slog.Logger) badgerstore.Options
 	return o
 }
 
-// limits of registry.heap_bytes.
-const (
-	defaultHeap = 52 << 20
-	mostHeap    = 1 << 40
-)
-
-func (s Settings) validateHeap() error {
-	if n := s.HeapBytes; n < 0 || n > mostHeap {
-		return fault.Invalid("registry.heap_bytes", "%d is not between 0 and %d", n, int64(mostHeap)).
-			WithRemedy("more of it takes less processor time under many writes; the process takes some 40 MiB beside it")
-	}
-	return nil
-}
-
 func (s Settings) validateStore() error {
 	var errs []error
 	if n := s.Retention.Indexes; n < leastRetention || n > mostRetention {

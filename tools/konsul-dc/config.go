@@ -70,7 +70,10 @@ func (c *Config) Normalize() {
 func (c *Config) CheckConfig() error { return c.agent().CheckConfig() }
 
 // ConfigNotes says what --check-config finds that is no mistake.
-func (c *Config) ConfigNotes() []string { return c.agent().ConfigNotes() }
+func (c *Config) ConfigNotes() []string {
+	_, reg, _, _, _, _, ag := c.services()
+	return append(reg.ConfigNotes(), ag.ConfigNotes()...)
+}
 
 func (c *Config) agent() *agent.Config { return &agent.Config{Base: c.Base, Agent: c.Agent} }
 

@@ -14,7 +14,6 @@ import (
 	"time"
 
 	"konsul.dev/pkg/clock"
-	"konsul.dev/pkg/konsulfx"
 	"konsul.dev/pkg/obs"
 	"konsul.dev/services/registry"
 )
@@ -39,8 +38,6 @@ const drainLimit = 10 * time.Second
 // Serve runs one registry server with its shipped defaults until ctx or control ends. Lines on control
 // start and stop CPU profiles.
 func Serve(ctx context.Context, spec ServeSpec, control io.Reader) error {
-	konsulfx.SetTimerSlack()
-	konsulfx.SetGC()
 	source, err := spec.Credentials.source()
 	if err != nil {
 		return err
@@ -52,7 +49,6 @@ func Serve(ctx context.Context, spec ServeSpec, control io.Reader) error {
 	for _, m := range spec.Members {
 		cfg.Registry.Servers = append(cfg.Registry.Servers, registry.Server{ID: m.ID, RaftAddress: m.Raft, Address: m.Address})
 	}
-	konsulfx.KeepHeap(cfg.Registry.HeapBytes)
 	telemetry := obs.New(cfg.Telemetry, "konsul-registry", datacenter, os.Stderr, nil)
 	failed := make(chan error, 1)
 	service, err := registry.New(cfg, registry.Deps{

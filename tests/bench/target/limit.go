@@ -10,7 +10,6 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials"
 
-	"konsul.dev/pkg/konsulfx"
 	registryv1 "konsul.dev/proto/gen/konsul/registry/v1"
 )
 
@@ -41,7 +40,6 @@ func (c constant) Set(context.Context, *registryv1.SetRequest) (*registryv1.SetR
 // ServeLimit runs a gRPC server that answers what a registry would, from a constant and with the same
 // TLS, until ctx or control ends.
 func ServeLimit(ctx context.Context, spec LimitSpec, control io.Reader) error {
-	konsulfx.SetTimerSlack() // As ours do.
 	var options []grpc.ServerOption
 	if spec.Credentials != nil {
 		config, err := spec.Credentials.Client()
