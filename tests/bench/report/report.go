@@ -32,7 +32,7 @@ const (
 
 func (m Metric) moreIsBetter() bool { return m == Rate }
 
-// Promise is what a series must reach: a floor it must not miss and a goal to reach for, either zero for none.
+// Promise is the floor that a series must not miss.
 type Promise struct {
 	Line string
 	// Clients the promise is for; empty: all that were measured.
@@ -40,22 +40,24 @@ type Promise struct {
 	Metric  Metric
 	Series  string
 	// Over is the series to divide by; empty: the value itself counts.
-	Over        string
-	Floor, Goal float64
+	Over  string
+	Floor float64
 }
 
 // Verdict on a promise.
 type Verdict string
 
-// The verdicts.
+// The verdicts. What is within a tenth of its floor is met: so far apart are two runs of the same build.
 const (
 	Missed Verdict = "MISSED"
 	Met    Verdict = "ok"
-	Goal   Verdict = "goal"
-	Short  Verdict = "short of goal"
+	Near   Verdict = "near"
 )
 
-// Judge answers how a measured value compares with the promise.
+// tolerance is how much of a floor may be missing.
+const tolerance = 0.1
+
+// Judge returns how a measured value compares with the floor.
 func (p Promise) Judge(measured float64) Verdict {
 	reaches := func(bar float64) bool {
 		if p.Metric.moreIsBetter() {
@@ -63,15 +65,17 @@ func (p Promise) Judge(measured float64) Verdict {
 		}
 		return measured <= bar
 	}
+	near := p.Floor * (1 + tolerance)
+	if p.Metric.moreIsBetter() {
+		near = p.Floor * (1 - tolerance)
+	}
 	switch {
-	case math.IsNaN(measured) || p.Floor != 0 && !reaches(p.Floor):
-		return Missed
-	case p.Goal == 0:
+	case reaches(p.Floor):
 		return Met
-	case reaches(p.Goal):
-		return Goal
-	default:
-		return Short
+	case reaches(near):
+		return Near
+	default: // NaN too.
+		return Missed
 	}
 }
 
@@ -124,7 +128,7 @@ type Outcome struct {
 	Verdict  Verdict
 }
 
-// Judge answers the outcome of every promise about which something was measured.
+// Judge returns the outcome of every promise about which something was measured.
 func (b *Book) Judge(promises []Promise) []Outcome {
 	var out []Outcome
 	for _, p := range promises {
@@ -165,13 +169,13 @@ func (b *Book) Print(w io.Writer, promises []Promise) error {
 		return fmt.Errorf("print: %w", err)
 	}
 	fmt.Fprintln(w)
-	fmt.Fprintln(t, "line\tclients\twhat\tfloor\tgoal\tmeasured\tverdict")
+	fmt.Fprintln(t, "line\tclients\twhat\tfloor\tmeasured\tverdict")
 	for _, o := range b.Judge(promises) {
 		what := o.Series
 		if o.Over != "" {
 			what += " / " + o.Over
 		}
-		fmt.Fprintf(t, "%s\t%s\t%s, %s\t%s\t%s\t%.2f\t%s\n", o.Line, clients(o.At), what, o.Metric, bar(o.Floor), bar(o.Goal), o.Measured, o.Verdict)
+		fmt.Fprintf(t, "%s\t%s\t%s, %s\t%.2f\t%.2f\t%s\n", o.Line, clients(o.At), what, o.Metric, o.Floor, o.Measured, o.Verdict)
 	}
 	if err := t.Flush(); err != nil {
 		return fmt.Errorf("print: %w", err)
@@ -187,7 +191,7 @@ type column struct {
 	digits int
 }
 
-// shown answers the columns of which there is anything to show.
+// shown returns the columns of which there is anything to show.
 func (b *Book) shown() []column {
 	const mebi = 1.0 / (1 << 20)
 	return slices.DeleteFunc([]column{
@@ -235,11 +239,4 @@ func number(v float64, digits int) string {
 		return "-"
 	}
 	return fmt.Sprintf("%.*f", digits, v)
-}
-
-func bar(v float64) string {
-	if v == 0 {
-		return "-"
-	}
-	return fmt.Sprintf("%.2f", v)
 }

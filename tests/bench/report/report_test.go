@@ -11,23 +11,20 @@ import (
 )
 
 func TestVerdicts(t *testing.T) {
-	faster := report.Promise{Metric: report.Rate, Floor: 1.2, Goal: 1.5}
-	smaller := report.Promise{Metric: report.Memory, Floor: 1.5, Goal: 1}
+	faster := report.Promise{Metric: report.Rate, Floor: 1.2}
+	smaller := report.Promise{Metric: report.Memory, Floor: 1.5}
 	for name, c := range map[string]struct {
 		promise  report.Promise
 		measured float64
 		want     report.Verdict
 	}{
-		"below the floor":      {faster, 1.19, report.Missed},
-		"on the floor":         {faster, 1.2, report.Short},
-		"on the goal":          {faster, 1.5, report.Goal},
-		"above the ceiling":    {smaller, 1.51, report.Missed},
-		"under the ceiling":    {smaller, 1.5, report.Short},
-		"small enough":         {smaller, 0.9, report.Goal},
-		"no goal":              {report.Promise{Metric: report.Rate, Floor: 1}, 1, report.Met},
-		"no floor, short":      {report.Promise{Metric: report.Rate, Goal: 1}, 0.5, report.Short},
-		"no floor, reached":    {report.Promise{Metric: report.Seconds, Goal: 1}, 0.5, report.Goal},
-		"nothing was measured": {faster, math.NaN(), report.Missed},
+		"far below the floor":   {faster, 1.07, report.Missed},
+		"nearly on the floor":   {faster, 1.09, report.Near},
+		"on the floor":          {faster, 1.2, report.Met},
+		"far above the ceiling": {smaller, 1.66, report.Missed},
+		"nearly the ceiling":    {smaller, 1.64, report.Near},
+		"under the ceiling":     {smaller, 1.5, report.Met},
+		"nothing was measured":  {faster, math.NaN(), report.Missed},
 	} {
 		t.Run(name, func(t *testing.T) { require.Equal(t, c.want, c.promise.Judge(c.measured)) })
 	}
@@ -43,14 +40,14 @@ func TestRatiosAreOfMedians(t *testing.T) {
 	}
 	b.Add(report.Cell{Line: "puts", Series: "ours", Clients: 16}, report.Sample{report.Rate: 7})
 	promises := []report.Promise{
-		{Line: "puts", Metric: report.Rate, Series: "ours", Over: "theirs", Floor: 2, Goal: 4},
+		{Line: "puts", Metric: report.Rate, Series: "ours", Over: "theirs", Floor: 2},
 		{Line: "puts", Metric: report.Rate, Series: "ours", Clients: []int{16}, Floor: 8},
 		{Line: "gets", Metric: report.Rate, Series: "ours", Floor: 8},
 	}
 	outcomes := b.Judge(promises)
 	require.Len(t, outcomes, 2, "nothing is said about what was not measured on both sides")
 	require.InDelta(t, 200.0/60, outcomes[0].Measured, 1e-9)
-	require.Equal(t, report.Short, outcomes[0].Verdict)
+	require.Equal(t, report.Met, outcomes[0].Verdict)
 	require.Equal(t, 16, outcomes[1].At)
 	require.Equal(t, report.Missed, outcomes[1].Verdict)
 	require.True(t, math.IsNaN(b.Value(report.Cell{Line: "puts", Series: "ours", Clients: 1}, report.CPU)))
@@ -67,7 +64,7 @@ func TestTheTableShowsWhatThereIs(t *testing.T) {
 start  -        ours    -      0.7500   -         0.67-1.33
 puts   64       ours    1234   -        3         -
 
-line   clients  what           floor  goal  measured  verdict
-start  -        ours, seconds  1.00   -     0.75      ok
+line   clients  what           floor  measured  verdict
+start  -        ours, seconds  1.00   0.75      ok
 `, out.String())
 }
