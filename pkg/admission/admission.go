@@ -1,9 +1,10 @@
 // Package admission bounds the connections that strangers may hold on a port.
 //
-// A Gate counts connections in all and by source address. Those whose client has not yet said what it
-// wants are half open: they have a lower bound of their own, and where a bound is reached the oldest of
-// them is closed rather than the newest refused. A silent crowd so pushes out its own, and a client that speaks at once
-// comes through. Established connections are never closed. All methods are safe for concurrent use.
+// A Gate counts connections in all and by source address. Those whose client has not yet said what
+// it wants are half open: they have a lower bound of their own, and where a bound is reached the
+// oldest of them is closed rather than the newest refused. A silent crowd so pushes out its own,
+// and a client that speaks at once comes through. Established connections are never closed. All
+// methods are safe for concurrent use.
 package admission
 
 import (
@@ -67,9 +68,9 @@ func New(limits Limits, refused func(Reason)) *Gate {
 	return &Gate{limits: limits, refused: refused, sources: map[netip.Prefix]*source{}}
 }
 
-// Admit returns a place for conn, which is half open; false when it is refused. The caller closes conn
-// if it is refused, and calls Release once it is closed otherwise. Admit closes a half-open connection
-// when there are too many of these.
+// Admit returns a place for conn, which is half open; false when it is refused. The caller closes
+// conn if it is refused, and calls Release once it is closed otherwise. Admit closes a half-open
+// connection when there are too many of these.
 func (g *Gate) Admit(conn net.Conn) (*Ticket, bool) {
 	ticket, evicted, reason := g.admit(conn)
 	if evicted != nil {
@@ -189,7 +190,8 @@ func (t *Ticket) Release() {
 	t.gate.end(t)
 }
 
-// networkBits6 is the part of an IPv6 address that one customer has at least: the rest is his to choose.
+// networkBits6 is the part of an IPv6 address that one customer has at least: the rest is his to
+// choose.
 const networkBits6 = 64
 
 // sourceOf returns who is counted together. What is no IP connection shares one source.

@@ -5,8 +5,8 @@ import (
 	"syscall"
 )
 
-// OpenFiles returns how many files, sockets among them, this process may have open (RLIMIT_NOFILE). Go
-// raises it as far as the process may by itself.
+// OpenFiles returns how many files, sockets among them, this process may have open (RLIMIT_NOFILE).
+// Go raises it as far as the process may by itself.
 func OpenFiles() (uint64, error) {
 	var files syscall.Rlimit
 	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &files); err != nil {

@@ -6,8 +6,8 @@ import (
 	"net/http"
 )
 
-// Spoke is for http.Server.ConnState, where connections come from a gate's listener, with TLS or without:
-// a client that has begun a request is established.
+// Spoke is for http.Server.ConnState, where connections come from a gate's listener, with TLS or
+// without: a client that has begun a request is established.
 func Spoke(conn net.Conn, state http.ConnState) {
 	if state != http.StateActive {
 		return

@@ -14,7 +14,7 @@ type Backoff struct {
 	floor, ceiling, current time.Duration
 }
 
-// New answers a backoff whose waits are drawn from [min/2, d] with d doubling from min to max.
+// New returns a backoff whose waits are drawn from [min/2, d] with d doubling from min to max.
 func New(floor, ceiling time.Duration) *Backoff {
 	if floor <= 0 {
 		floor = time.Millisecond
@@ -22,7 +22,7 @@ func New(floor, ceiling time.Duration) *Backoff {
 	return &Backoff{floor: floor, ceiling: max(floor, ceiling), current: floor}
 }
 
-// Next answers how long to wait before the next try, and grows.
+// Next returns how long to wait before the next try, and grows.
 func (b *Backoff) Next() time.Duration {
 	least := b.floor / 2
 	wait := least + rand.N(b.current-least+1)

@@ -11,13 +11,13 @@ import (
 
 // Clock tells the time and wakes callers. Implementations are safe for concurrent use.
 type Clock interface {
-	// Now answers the current time.
+	// Now returns the current time.
 	Now() time.Time
-	// After answers a channel that receives the time once d has passed.
+	// After returns a channel that receives the time once d has passed.
 	After(d time.Duration) <-chan time.Time
 }
 
-// System answers the machine's clock.
+// System returns the machine's clock.
 func System() Clock { return system{} }
 
 type system struct{}
@@ -37,17 +37,17 @@ type waiter struct {
 	ch chan time.Time
 }
 
-// NewManual answers a clock that stands at start.
+// NewManual returns a clock that stands at start.
 func NewManual(start time.Time) *Manual { return &Manual{now: start} }
 
-// Now answers where the clock stands.
+// Now returns where the clock stands.
 func (m *Manual) Now() time.Time {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return m.now
 }
 
-// After answers a channel that receives once Advance has moved the clock by d.
+// After returns a channel that receives once Advance has moved the clock by d.
 func (m *Manual) After(d time.Duration) <-chan time.Time {
 	m.mu.Lock()
 	defer m.mu.Unlock()

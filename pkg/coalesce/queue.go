@@ -11,18 +11,20 @@ type Params[T any] struct {
 	Trips int
 	// Capacity bounds the items that wait or are out.
 	Capacity int
-	// MaxWeight bounds what they weigh together, by Weigh; one item alone may be heavier. Zero: no bound.
+	// MaxWeight bounds what they weigh together, by Weigh; one item alone may be heavier. Zero: no
+	// bound.
 	MaxWeight int
-	// Weigh answers the weight of an item, always the same.
+	// Weigh returns the weight of an item, always the same.
 	Weigh func(item T) int
-	// Take answers how many of the waiting items, from the first, go on the next trip: at least 1. It may put them into
-	// another order.
+	// Take returns how many of the waiting items, from the first, go on the next trip: at least 1.
+	// It may put them into another order.
 	Take func(waiting []T) int
 	// Do carries a batch out. It returns when the items are dealt with, whatever came of them.
 	Do func(batch []T)
 }
 
-// Queue collects items and carries them out in batches, in the order they came unless Take has another one.
+// Queue collects items and carries them out in batches, in the order they came unless Take has
+// another one.
 type Queue[T any] struct {
 	p Params[T]
 
@@ -33,7 +35,7 @@ type Queue[T any] struct {
 	held, weight int
 }
 
-// NewQueue answers an empty queue.
+// NewQueue returns an empty queue.
 func NewQueue[T any](p Params[T]) *Queue[T] { return &Queue[T]{p: p} }
 
 // Add queues items, all of them or, when there is no room, none.
@@ -53,7 +55,7 @@ func (q *Queue[T]) Add(items ...T) bool {
 	return true
 }
 
-// Held answers how many items wait or are out.
+// Held returns how many items wait or are out.
 func (q *Queue[T]) Held() int {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -73,7 +75,8 @@ func (q *Queue[T]) weigh(items []T) int {
 
 func (q *Queue[T]) work() {
 	for {
-		// Those whom the trip before answered are about to come again: let them, so that this one is not half empty.
+		// Those whom the trip before answered are about to come again: let them, so that this one
+		// is not half empty.
 		runtime.Gosched()
 		batch := q.next()
 		if batch == nil {
@@ -87,7 +90,7 @@ func (q *Queue[T]) work() {
 	}
 }
 
-// next answers the next batch; nil ends the trip.
+// next returns the next batch; nil ends the trip.
 func (q *Queue[T]) next() []T {
 	q.mu.Lock()
 	defer q.mu.Unlock()

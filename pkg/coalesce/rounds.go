@@ -20,8 +20,9 @@ type round[T any] struct {
 	err    error
 }
 
-// Join answers what ask answers in a round that begins after the call. Only one round runs at a time;
-// whoever comes meanwhile shares the next. ask must be the same for all callers and must return.
+// Join returns what ask answers in a round that begins after the call. Only one round runs at a
+// time; whoever comes meanwhile shares the next. ask must be the same for all callers and must
+// return.
 func (r *Rounds[T]) Join(ctx context.Context, ask func() (T, error)) (T, error) {
 	mine := r.enter(ask)
 	select {
@@ -49,7 +50,8 @@ func (r *Rounds[T]) enter(ask func() (T, error)) *round[T] {
 
 func (r *Rounds[T]) run(ask func() (T, error)) {
 	for {
-		// Those whom the round before answered are about to come again: let them, so that this one serves more.
+		// Those whom the round before answered are about to come again: let them, so that this one
+		// serves more.
 		runtime.Gosched()
 		r.mu.Lock()
 		current := r.next

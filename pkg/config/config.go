@@ -1,9 +1,10 @@
-// Package config loads what an operator wrote, strictly, and says all that is wrong with it at once.
+// Package config loads what an operator wrote, strictly, and says all that is wrong with it at
+// once.
 //
 // Sources, later ones win: the defaults already in the struct, YAML files, environment variables
-// (KONSUL_SERVER__DATACENTER for server.datacenter), --set flags. One file serves every service of a
-// datacenter: each service reads the shared sections and its own, and leaves its siblings' alone. A
-// key that nobody knows is an error that names it.
+// (KONSUL_SERVER__DATACENTER for server.datacenter), --set flags. One file serves every service of
+// a datacenter: each service reads the shared sections and its own, and leaves its siblings' alone.
+// A key that nobody knows is an error that names it.
 package config
 
 import (
@@ -34,11 +35,13 @@ const (
 	PortDNS            = 8600
 )
 
-// Server is the `server` section, shared by every service of a datacenter. Its keys are those of ADR-0027.
+// Server is the `server` section, shared by every service of a datacenter. Its keys are those of
+// ADR-0027.
 type Server struct {
 	// Datacenter is the name of the datacenter this process belongs to.
 	Datacenter string `koanf:"datacenter"`
-	// PrimaryDatacenter is the datacenter that holds the root of trust and the global configuration at first start.
+	// PrimaryDatacenter is the datacenter that holds the root of trust and the global configuration
+	// at first start.
 	PrimaryDatacenter string `koanf:"primary_datacenter"`
 	// Node is this machine's name; the default is the host name.
 	Node string `koanf:"node"`
@@ -46,8 +49,9 @@ type Server struct {
 	BindAddr string `koanf:"bind_addr"`
 	// DataDir holds a folder for each service.
 	DataDir string `koanf:"data_dir"`
-	// SecretFile holds the component's key, which `konsulctl secret derive` makes; for the registry and the ca, and
-	// where a whole datacenter is one process, the datacenter secret: at least 32 random bytes as base64 or hex.
+	// SecretFile holds the component's key, which `konsulctl secret derive` makes; for the registry
+	// and the ca, and where a whole datacenter is one process, the datacenter secret: at least 32
+	// random bytes as base64 or hex.
 	SecretFile string `koanf:"secret_file"`
 	WAN        WAN    `koanf:"wan"`
 	Limits     Limits `koanf:"limits"`
@@ -59,7 +63,8 @@ type WAN struct {
 	Enabled bool `koanf:"enabled"`
 	// BindAddr is host:port for TCP and UDP.
 	BindAddr string `koanf:"bind_addr"`
-	// AdvertiseAddr is host:port as other datacenters reach it; gossip begins once DNS knows a host name.
+	// AdvertiseAddr is host:port as other datacenters reach it; gossip begins once DNS knows a host
+	// name.
 	AdvertiseAddr string `koanf:"advertise_addr"`
 	// Members lists the other datacenters' gossip addresses (used in the primary).
 	Members []string `koanf:"members"`
@@ -67,25 +72,27 @@ type WAN struct {
 	Join []string `koanf:"join"`
 }
 
-// Limits is the `server.limits` section: what the callers of each gRPC server of this process may take. Agents and
-// workloads run on hosts that are not the datacenter's; the other services may carry the calls of many.
+// Limits is the `server.limits` section: what the callers of each gRPC server of this process may
+// take. Agents and workloads run on hosts that are not the datacenter's; the other services may
+// carry the calls of many.
 type Limits struct {
-	// MaxConnections bounds the connections of one server; no more than a quarter of them may be of callers without a
-	// certificate. One too many is closed.
+	// MaxConnections bounds the connections of one server; no more than a quarter of them may be of
+	// callers without a certificate. One too many is closed.
 	MaxConnections int `koanf:"max_connections"`
 	// MaxConcurrentStreams bounds the calls at once on one connection of an agent or a workload.
 	MaxConcurrentStreams int `koanf:"max_concurrent_streams"`
 	// MaxCarriedStreams bounds the calls at once on one connection of another service.
 	MaxCarriedStreams int `koanf:"max_carried_streams"`
-	// MaxInflightBytes bounds the requests, in bytes, that one server reads and works at together; a quarter of it is
-	// for agents, workloads and callers without a certificate. One too many waits for RequestReadTimeout and is refused.
+	// MaxInflightBytes bounds the requests, in bytes, that one server reads and works at together;
+	// a quarter of it is for agents, workloads and callers without a certificate. One too many
+	// waits for RequestReadTimeout and is refused.
 	MaxInflightBytes int64 `koanf:"max_inflight_bytes"`
-	// RequestReadTimeout is about how long a request of those may take to arrive, at most twice as long; then their
-	// connection is closed.
+	// RequestReadTimeout is about how long a request of those may take to arrive, at most twice as
+	// long; then their connection is closed.
 	RequestReadTimeout time.Duration `koanf:"request_read_timeout"`
 }
 
-// DefaultLimits answers the defaults.
+// DefaultLimits returns the defaults.
 func DefaultLimits() Limits {
 	return Limits{
 		MaxConnections: 4096, MaxConcurrentStreams: 1000, MaxCarriedStreams: 1 << 16,
@@ -127,7 +134,8 @@ type Endpoints struct {
 	Registry []string `koanf:"registry"`
 	// CA is the certificate authority; default: port 8532 of this machine.
 	CA []string `koanf:"ca"`
-	// Gateway is every gateway's port for datacenters and services; default: port 8443 of this machine.
+	// Gateway is every gateway's port for datacenters and services; default: port 8443 of this
+	// machine.
 	Gateway []string `koanf:"gateway"`
 	// WANGossip is where the list of datacenters is served; default: port 8512 of this machine.
 	WANGossip []string `koanf:"wan_gossip"`
@@ -144,7 +152,7 @@ type Base struct {
 	Telemetry obs.Config `koanf:"telemetry"`
 }
 
-// DefaultBase answers a datacenter on loopback with the default ports.
+// DefaultBase returns a datacenter on loopback with the default ports.
 func DefaultBase() Base {
 	node, err := os.Hostname()
 	if err != nil {
@@ -184,12 +192,12 @@ func (b *Base) Normalize() {
 	}
 }
 
-// Listen answers the address on which a service binds a port by default.
+// Listen returns the address on which a service binds a port by default.
 func (b *Base) Listen(port int) string {
 	return net.JoinHostPort(b.Server.BindAddr, strconv.Itoa(port))
 }
 
-// local answers how this machine reaches a port bound on BindAddr.
+// local returns how this machine reaches a port bound on BindAddr.
 func (b *Base) local(port int) string {
 	host := b.Server.BindAddr
 	if ip := net.ParseIP(host); ip != nil && ip.IsUnspecified() {
@@ -198,13 +206,14 @@ func (b *Base) local(port int) string {
 	return net.JoinHostPort(host, strconv.Itoa(port))
 }
 
-// Primary says whether this datacenter was configured as the first primary.
+// Primary reports whether this datacenter was configured as the first primary.
 func (b *Base) Primary() bool { return b.Server.Datacenter == b.Server.PrimaryDatacenter }
 
-// Settings answers the section itself, for code that holds a config only by interface.
+// Settings returns the section itself, for code that holds a config only by interface.
 func (b *Base) Settings() *Base { return b }
 
-// ValidDatacenter says whether a name may name a datacenter: it becomes a DNS label and a part of a SPIFFE id.
+// ValidDatacenter reports whether a name may name a datacenter: it becomes a DNS label and a part
+// of a SPIFFE id.
 func ValidDatacenter(name string) bool { return datacenterName.MatchString(name) }
 
 var datacenterName = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`)
@@ -246,7 +255,8 @@ func (b *Base) Validate() error {
 	return errors.Join(errs...)
 }
 
-// CheckAddress answers an error naming the field unless address is host:port with a port of 0 to 65535.
+// CheckAddress returns an error naming the field unless address is host:port with a port of 0 to
+// 65535.
 func CheckAddress(field, address string) error {
 	_, port, err := net.SplitHostPort(address)
 	if err == nil {

@@ -32,7 +32,7 @@ type Options struct {
 
 // Loadable is a service's configuration: a struct that embeds Base and knows its own rules.
 type Loadable interface {
-	// Settings answers the shared part.
+	// Settings returns the shared part.
 	Settings() *Base
 	// Normalize fills what follows from other settings.
 	Normalize()

@@ -26,8 +26,8 @@ func badFile(path string, err error) error {
 	return fault.Invalid("--config", "read %q: %s", path, what).WithRemedy("give the path of a readable YAML file")
 }
 
-// badValues returns a fault for each setting whose value is not of its kind. The decoder names them, and the types of ours
-// that it could not fill.
+// badValues returns a fault for each setting whose value is not of its kind. The decoder names
+// them, and the types of ours that it could not fill.
 func badValues(err error, k *koanf.Koanf, t reflect.Type) []error {
 	var errs []error
 	for _, name := range badNames(err) {
@@ -61,8 +61,8 @@ func isList(value any) bool {
 
 var errUnfit = errors.New("does not fit")
 
-// fitting is a decoder's hook that refuses numbers which their setting has no room for: the decoder would cut them short. A number
-// alone is no duration, but for 0.
+// fitting is a decoder's hook that refuses numbers which their setting has no room for: the decoder
+// would cut them short. A number alone is no duration, but for 0.
 func fitting(from, to reflect.Value) (any, error) {
 	fits := true
 	switch {

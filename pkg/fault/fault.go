@@ -2,7 +2,8 @@
 //
 // A fault says what went wrong in a form a program can act on (code and reason), and in a form a
 // person can act on (message, the field at fault, the remedy). It knows no transport: package rpc
-// turns faults into gRPC status and back. Faults are immutable once returned; the With methods copy.
+// turns faults into gRPC status and back. Faults are immutable once returned; the With methods
+// copy.
 package fault
 
 import (
@@ -12,7 +13,8 @@ import (
 	"time"
 )
 
-// Code classifies a fault. The values mean what docs/errors.md says and map one to one onto gRPC codes.
+// Code classifies a fault. The values mean what docs/errors.md says and map one to one onto gRPC
+// codes.
 type Code int
 
 // The codes, in the words of the house style.
@@ -96,45 +98,45 @@ func (e *Error) Error() string {
 	return text
 }
 
-// Unwrap answers the cause, if any. Causes stay on this side of the wire.
+// Unwrap returns the cause, if any. Causes stay on this side of the wire.
 func (e *Error) Unwrap() error { return e.cause }
 
-// Code answers the fault's class.
+// Code returns the fault's class.
 func (e *Error) Code() Code { return e.code }
 
-// Reason answers the stable name of the fault.
+// Reason returns the stable name of the fault.
 func (e *Error) Reason() string { return e.reason }
 
-// Message answers the text for people, without field, remedy and cause.
+// Message returns the text for people, without field, remedy and cause.
 func (e *Error) Message() string { return e.message }
 
-// Field answers which input is at fault, in the caller's terms; empty when none is.
+// Field returns which input is at fault, in the caller's terms; empty when none is.
 func (e *Error) Field() string { return e.field }
 
-// Remedy answers what to do about it; empty when unknown.
+// Remedy returns what to do about it; empty when unknown.
 func (e *Error) Remedy() string { return e.remedy }
 
-// Meta answers facts for programs, such as a leader's address. The map is a copy.
+// Meta returns facts for programs, such as a leader's address. The map is a copy.
 func (e *Error) Meta() map[string]string { return maps.Clone(e.meta) }
 
-// RetryAfter answers how long to wait before trying again; zero when nothing is known.
+// RetryAfter returns how long to wait before trying again; zero when nothing is known.
 func (e *Error) RetryAfter() time.Duration { return e.retryAfter }
 
-// WithField answers a copy that names the input at fault.
+// WithField returns a copy that names the input at fault.
 func (e *Error) WithField(field string) *Error {
 	c := *e
 	c.field = field
 	return &c
 }
 
-// WithRemedy answers a copy that says what to do about it.
+// WithRemedy returns a copy that says what to do about it.
 func (e *Error) WithRemedy(remedy string) *Error {
 	c := *e
 	c.remedy = remedy
 	return &c
 }
 
-// WithMeta answers a copy with one more fact for programs.
+// WithMeta returns a copy with one more fact for programs.
 func (e *Error) WithMeta(key, value string) *Error {
 	c := *e
 	c.meta = maps.Clone(e.meta)
@@ -145,14 +147,15 @@ func (e *Error) WithMeta(key, value string) *Error {
 	return &c
 }
 
-// WithRetryAfter answers a copy that asks the caller to wait.
+// WithRetryAfter returns a copy that asks the caller to wait.
 func (e *Error) WithRetryAfter(d time.Duration) *Error {
 	c := *e
 	c.retryAfter = d
 	return &c
 }
 
-// Wrap answers a copy that keeps the cause for logs; the cause's text is not sent to remote callers.
+// Wrap returns a copy that keeps the cause for logs; the cause's text is not sent to remote
+// callers.
 func (e *Error) Wrap(cause error) *Error {
 	c := *e
 	c.cause = cause
@@ -166,7 +169,7 @@ func As(err error) (*Error, bool) {
 	return e, ok
 }
 
-// CodeOf answers the code of the fault in err's chain, Internal when there is none.
+// CodeOf returns the code of the fault in err's chain, Internal when there is none.
 func CodeOf(err error) Code {
 	if e, ok := As(err); ok {
 		return e.code
@@ -174,7 +177,7 @@ func CodeOf(err error) Code {
 	return Internal
 }
 
-// ReasonOf answers the reason of the fault in err's chain, empty when there is none.
+// ReasonOf returns the reason of the fault in err's chain, empty when there is none.
 func ReasonOf(err error) string {
 	if e, ok := As(err); ok {
 		return e.reason

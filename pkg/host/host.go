@@ -1,7 +1,9 @@
-// Package host reads what people write for the host of a service or a node: a name or an IP address.
+// Package host reads what people write for the host of a service or a node: a name or an IP
+// address.
 //
-// It looks nothing up. What it accepts can be dialled as it stands; what only looks like an address is
-// refused, so that no resolver makes something else of it. Everything is safe for concurrent use.
+// It looks nothing up. What it accepts can be dialled as it stands; what only looks like an address
+// is refused, so that no resolver makes something else of it. Everything is safe for concurrent
+// use.
 package host
 
 import (
@@ -16,8 +18,8 @@ const (
 	maxLabel = 63
 )
 
-// Parse returns a host in its one form: an IP address as RFC 5952 writes it, an IPv4 address in IPv6 form
-// as IPv4, a name as it is. The error says what is wrong with text, without naming it.
+// Parse returns a host in its one form: an IP address as RFC 5952 writes it, an IPv4 address in
+// IPv6 form as IPv4, a name as it is. The error says what is wrong with text, without naming it.
 func Parse(text string) (string, error) {
 	if addr, err := netip.ParseAddr(text); err == nil {
 		return parseAddr(addr.Unmap())
@@ -47,8 +49,8 @@ func parseAddr(addr netip.Addr) (string, error) {
 	return addr.String(), nil
 }
 
-// checkName follows RFC 1123, with underscores as DNS has them. A last label that is a number makes an
-// IPv4 address of the whole to resolvers and URLs, whatever stands before it.
+// checkName follows RFC 1123, with underscores as DNS has them. A last label that is a number makes
+// an IPv4 address of the whole to resolvers and URLs, whatever stands before it.
 func checkName(name string) error {
 	if len(name) > maxName {
 		return fmt.Errorf("has %d characters; a host name has at most %d", len(name), maxName)
@@ -81,8 +83,8 @@ func isNumber(label string) bool {
 	return strings.Trim(label, "0123456789") == ""
 }
 
-// NodeName returns what a node is called that is known by its address alone: the address, with an IPv6
-// address that begins or ends with a colon written out, since no name does.
+// NodeName returns what a node is called that is known by its address alone: the address, with an
+// IPv6 address that begins or ends with a colon written out, since no name does.
 func NodeName(address string) string {
 	if strings.HasPrefix(address, ":") || strings.HasSuffix(address, ":") {
 		if addr, err := netip.ParseAddr(address); err == nil {

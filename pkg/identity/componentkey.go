@@ -40,16 +40,17 @@ type Holder struct {
 // String returns the holder as people read it, such as "agent web-1".
 func (h Holder) String() string { return strings.TrimSpace(h.Component + " " + h.Node) }
 
-// nodeName is what the catalogue takes for a node's name, without the colon, which no SPIFFE id has.
+// nodeName is what the catalogue takes for a node's name, without the colon, which no SPIFFE id
+// has.
 var nodeName = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9._-]{0,126}[A-Za-z0-9])?$`)
 
-// ValidNode reports whether a node's name can stand in its agent's identity: letters, digits and inner
-// dots, underscores and hyphens, at most 128.
+// ValidNode reports whether a node's name can stand in its agent's identity: letters, digits and
+// inner dots, underscores and hyphens, at most 128.
 func ValidNode(name string) bool { return nodeName.MatchString(name) }
 
-// DeriveKey returns the key by which a component proves who it is, derived from the datacenter secret
-// (HKDF-SHA-256, RFC 5869). A node's key is derived from the key of all agents, so that a fleet whose
-// nodes come and go can be given one.
+// DeriveKey returns the key by which a component proves who it is, derived from the datacenter
+// secret (HKDF-SHA-256, RFC 5869). A node's key is derived from the key of all agents, so that a
+// fleet whose nodes come and go can be given one.
 func DeriveKey(secret []byte, h Holder) ([]byte, error) {
 	key, err := hkdf.Key(sha256.New, secret, nil, "konsul component key v1 "+h.Component, keyLength)
 	if err != nil {
@@ -161,8 +162,8 @@ func (c Credential) Key(h Holder) ([]byte, error) {
 	}
 }
 
-// SealingKey returns what a component seals its own files under: the datacenter secret as ever, else
-// its key.
+// SealingKey returns what a component seals its own files under: the datacenter secret as ever,
+// else its key.
 func (c Credential) SealingKey() []byte {
 	if c.secret != nil {
 		return c.secret
@@ -170,8 +171,8 @@ func (c Credential) SealingKey() []byte {
 	return c.key
 }
 
-// ReadSecret reads the datacenter secret for a component that needs it itself: base64 or hex text of
-// at least 32 bytes.
+// ReadSecret reads the datacenter secret for a component that needs it itself: base64 or hex text
+// of at least 32 bytes.
 func ReadSecret(path, component string) ([]byte, error) {
 	c, err := ReadCredential(path)
 	if err != nil {

@@ -12,14 +12,16 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 )
 
-// dialTimeout bounds the way to a peer with its handshake: who asks again soon finds a name that exists by then.
+// dialTimeout bounds the way to a peer with its handshake: who asks again soon finds a name that
+// exists by then.
 const dialTimeout = 3 * time.Second
 
-// DialUnverified opens TLS to addr without believing who answers, and answers a gRPC connection over
-// exactly that TLS connection with its state. The caller proves and checks by channel binding. The
-// TLS connection ends with ctx, at the latest.
+// DialUnverified opens TLS to addr without believing who answers, and returns a gRPC connection
+// over exactly that TLS connection with its state. The caller proves and checks by channel binding.
+// The TLS connection ends with ctx, at the latest.
 func DialUnverified(ctx context.Context, addr, serverName string) (*grpc.ClientConn, tls.ConnectionState, error) {
-	// A resolver of its own asks anew; a shared one joins a question for a name that is on its way, and may wait long.
+	// A resolver of its own asks anew; a shared one joins a question for a name that is on its way,
+	// and may wait long.
 	dialer := tls.Dialer{NetDialer: &net.Dialer{Resolver: new(net.Resolver), Timeout: dialTimeout}, Config: &tls.Config{
 		MinVersion: tls.VersionTLS13, NextProtos: []string{"h2"}, ServerName: serverName,
 		InsecureSkipVerify: true,

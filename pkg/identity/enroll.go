@@ -54,21 +54,22 @@ type EnrollConfig struct {
 	Metrics  prometheus.Registerer
 }
 
-// Enrolled is an identity that renews itself while Run runs. It goes on serving whatever it has when
-// the ca cannot be reached.
+// Enrolled is an identity that renews itself while Run runs. It goes on serving whatever it has
+// when the ca cannot be reached.
 type Enrolled struct {
 	*Rotating
 
 	cfg EnrollConfig
 	// key proves who we are.
 	key []byte
-	// secret is the datacenter secret, if the file holds it: a ca of an earlier version knows no other key.
+	// secret is the datacenter secret, if the file holds it: a ca of an earlier version knows no
+	// other key.
 	secret []byte
 	expiry *prometheus.GaugeVec
 }
 
-// Enroll answers the identity kept in Dir if it is still valid, else gets one from the ca, trying until
-// ctx ends. It fails at once when the ca refuses: a wrong secret does not become right.
+// Enroll returns the identity kept in Dir if it is still valid, else gets one from the ca, trying
+// until ctx ends. It fails at once when the ca refuses: a wrong secret does not become right.
 func Enroll(ctx context.Context, cfg EnrollConfig) (*Enrolled, error) {
 	e, err := prepare(cfg)
 	if err != nil {
@@ -197,7 +198,8 @@ func refused(err error) bool {
 // errNotTheCA means that whoever answered does not hold the datacenter's secret.
 var errNotTheCA = status.Error(codes.Unauthenticated, "the answer does not prove the datacenter's secret")
 
-// reasonSecretMismatch is how a ca of an earlier version, which knows no component keys, refuses a proof.
+// reasonSecretMismatch is how a ca of an earlier version, which knows no component keys, refuses a
+// proof.
 const reasonSecretMismatch = "SECRET_MISMATCH"
 
 func reasonOf(err error) string {
@@ -212,7 +214,8 @@ func reasonOf(err error) string {
 func (e *Enrolled) enrollAt(ctx context.Context, addr string) (Material, error) {
 	material, err := e.enrollWith(ctx, addr, e.key)
 	if len(e.secret) > 0 && reasonOf(err) == reasonSecretMismatch {
-		// A proof tells nothing of what it was made with: whoever pretends to be an old ca gains nothing.
+		// A proof tells nothing of what it was made with: whoever pretends to be an old ca gains
+		// nothing.
 		return e.enrollWith(ctx, addr, e.secret)
 	}
 	return material, err

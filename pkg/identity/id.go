@@ -18,22 +18,23 @@ const (
 
 const trustDomainSuffix = ".konsul"
 
-// ID names a service or workload: spiffe://<federation id>.konsul/dc/<datacenter>/<kind>/<service>[/<node>].
+// ID names a service or workload: spiffe://<federation
+// id>.konsul/dc/<datacenter>/<kind>/<service>[/<node>].
 type ID struct {
 	FederationID string
 	Datacenter   string
 	// Kind is KindService for konsul's own services, KindWorkload for what runs in the mesh.
 	Kind    string
 	Service string
-	// Node is the node whose agent it is; empty for every other service, and in certificates of agents
-	// that were made by earlier versions.
+	// Node is the node whose agent it is; empty for every other service, and in certificates of
+	// agents that were made by earlier versions.
 	Node string
 }
 
-// TrustDomain answers the trust domain of a federation.
+// TrustDomain returns the trust domain of a federation.
 func TrustDomain(federationID string) string { return federationID + trustDomainSuffix }
 
-// String answers the SPIFFE id; empty for the zero ID.
+// String returns the SPIFFE id; empty for the zero ID.
 func (id ID) String() string {
 	if id == (ID{}) {
 		return ""
@@ -64,7 +65,7 @@ func ParseID(uri string) (ID, error) {
 	return id, nil
 }
 
-// DatacenterURI answers the id an intermediate carries: it names the datacenter it signs for.
+// DatacenterURI returns the id an intermediate carries: it names the datacenter it signs for.
 func DatacenterURI(federationID, datacenter string) string {
 	return "spiffe://" + TrustDomain(federationID) + "/dc/" + datacenter
 }
@@ -79,12 +80,14 @@ type SNI struct {
 	Control bool
 }
 
-// ControlSNI answers the server name by which a component of a datacenter is reached through gateways.
+// ControlSNI returns the server name by which a component of a datacenter is reached through
+// gateways.
 func ControlSNI(component, dc, trustDomain string) string {
 	return component + ".control." + dc + "." + trustDomain
 }
 
-// WorkloadSNI answers the server name by which a service of a datacenter is reached through gateways.
+// WorkloadSNI returns the server name by which a service of a datacenter is reached through
+// gateways.
 func WorkloadSNI(service, dc, trustDomain string) string {
 	return service + "." + dc + "." + trustDomain
 }

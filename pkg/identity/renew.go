@@ -42,7 +42,8 @@ func (e *Enrolled) Run(ctx context.Context) error {
 		if err != nil {
 			e.cfg.Log.Warn("certificate not renewed; the old one stays in use", obs.KeyError, err, "expires", leaf.NotAfter)
 		}
-		// A certificate cut short by its issuer's end is due at birth: asking again at once would drown the ca.
+		// A certificate cut short by its issuer's end is due at birth: asking again at once would
+		// drown the ca.
 		if err == nil && time.Now().Before(RenewAt(e.Material().Chain[0])) {
 			retry.Reset()
 			continue
@@ -53,12 +54,13 @@ func (e *Enrolled) Run(ctx context.Context) error {
 	}
 }
 
-// RenewAt answers when a certificate is due for renewal: after two thirds of its life.
+// RenewAt returns when a certificate is due for renewal: after two thirds of its life.
 func RenewAt(c *x509.Certificate) time.Time {
 	return c.NotBefore.Add(c.NotAfter.Sub(c.NotBefore) * 2 / 3)
 }
 
-// lacksNode reports whether the certificate in use was made by a ca of an earlier version, which names no nodes.
+// lacksNode reports whether the certificate in use was made by a ca of an earlier version, which
+// names no nodes.
 func (e *Enrolled) lacksNode() bool {
 	id, err := leafID(e.Material().Chain[0])
 	return err == nil && id.Node != e.cfg.Node
@@ -77,8 +79,8 @@ func (e *Enrolled) renew(ctx context.Context) error {
 	return save(e.cfg.Dir, material)
 }
 
-// next gets a new certificate. With an expired one no ca takes the call, and with one that names no node it
-// gives no better one; then the key still proves who we are.
+// next gets a new certificate. With an expired one no ca takes the call, and with one that names no
+// node it gives no better one; then the key still proves who we are.
 func (e *Enrolled) next(ctx context.Context) (Material, error) {
 	material, err := e.renewed(ctx)
 	usable := err == nil || time.Now().Before(e.Material().Chain[0].NotAfter)

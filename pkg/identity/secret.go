@@ -19,7 +19,7 @@ const minSecret = 32
 
 const secretRemedy = "make one with `konsulctl secret generate`, and from it a key for every component: `konsulctl secret derive`"
 
-// NewSecret answers a fresh datacenter secret as text.
+// NewSecret returns a fresh datacenter secret as text.
 func NewSecret() string {
 	secret := make([]byte, minSecret)
 	_, _ = rand.Read(secret) // never fails, see crypto/rand
@@ -39,7 +39,7 @@ const (
 	exporterLength = 32
 )
 
-// Exporter answers the value that both ends of one TLS connection share, and nobody else.
+// Exporter returns the value that both ends of one TLS connection share, and nobody else.
 func Exporter(state tls.ConnectionState) ([]byte, error) {
 	value, err := state.ExportKeyingMaterial(exporterLabel, nil, exporterLength)
 	if err != nil {
@@ -48,13 +48,15 @@ func Exporter(state tls.ConnectionState) ([]byte, error) {
 	return value, nil
 }
 
-// ClientProof returns the proof of EnrollRequest: that the caller holds a component key, on this connection, for this CSR.
+// ClientProof returns the proof of EnrollRequest: that the caller holds a component key, on this
+// connection, for this CSR.
 func ClientProof(key, exporter, csr []byte) []byte {
 	digest := sha256.Sum256(csr)
 	return prove(key, "konsul-enroll-client", exporter, digest[:])
 }
 
-// ServerProof returns the proof of EnrollResponse: that the ca has the caller's component key, on this connection, for this answer.
+// ServerProof returns the proof of EnrollResponse: that the ca has the caller's component key, on
+// this connection, for this answer.
 func ServerProof(key, exporter []byte, chain, roots [][]byte) []byte {
 	digest := sha256.New()
 	for _, list := range [][][]byte{chain, roots} {
@@ -67,7 +69,7 @@ func ServerProof(key, exporter []byte, chain, roots [][]byte) []byte {
 	return prove(key, "konsul-enroll-server", exporter, digest.Sum(nil))
 }
 
-// JoinMessage answers what a join token's key signs.
+// JoinMessage returns what a join token's key signs.
 func JoinMessage(exporter, csr []byte) []byte {
 	digest := sha256.Sum256(csr)
 	return append(append([]byte("konsul-join"), exporter...), digest[:]...)

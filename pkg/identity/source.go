@@ -10,7 +10,7 @@ import (
 	"time"
 )
 
-// ClientCertMode says whether a server insists on a client certificate.
+// ClientCertMode reports whether a server insists on a client certificate.
 type ClientCertMode int
 
 const (
@@ -43,11 +43,12 @@ type Want struct {
 // Source gives TLS configurations for one identity. Certificates and roots are looked up for each
 // handshake, so rotation needs no restart.
 type Source interface {
-	// ID answers whose identity it is.
+	// ID returns whose identity it is.
 	ID() ID
-	// ServerTLS answers a configuration for listeners.
+	// ServerTLS returns a configuration for listeners.
 	ServerTLS(o ServerOptions) *tls.Config
-	// ClientTLS answers a configuration for dialling; serverName is the SNI and is not verified, Want is.
+	// ClientTLS returns a configuration for dialling; serverName is the SNI and is not verified,
+	// Want is.
 	ClientTLS(w Want, serverName string) *tls.Config
 }
 
@@ -74,7 +75,7 @@ type Rotating struct {
 	current atomic.Pointer[Material]
 }
 
-// check answers whose identity material proves, or why it proves none.
+// check returns whose identity material proves, or why it proves none.
 func (m Material) check() (ID, error) {
 	id, err := Verify(m.Chain, m.Roots, time.Now())
 	if err != nil {
@@ -87,7 +88,7 @@ func (m Material) check() (ID, error) {
 	return id, nil
 }
 
-// NewRotating answers a source for the identity in material.
+// NewRotating returns a source for the identity in material.
 func NewRotating(m Material) (*Rotating, error) {
 	id, err := m.check()
 	if err != nil {
@@ -98,7 +99,8 @@ func NewRotating(m Material) (*Rotating, error) {
 	return r, nil
 }
 
-// Set replaces the material for all handshakes from now on. It must be valid and name the same identity.
+// Set replaces the material for all handshakes from now on. It must be valid and name the same
+// identity.
 func (r *Rotating) Set(m Material) error {
 	id, err := m.check()
 	if err != nil {
@@ -115,13 +117,13 @@ func (r *Rotating) Set(m Material) error {
 	return nil
 }
 
-// Material answers what is in use now.
+// Material returns what is in use now.
 func (r *Rotating) Material() Material { return *r.current.Load() }
 
-// ID answers whose identity it is.
+// ID returns whose identity it is.
 func (r *Rotating) ID() ID { return r.id }
 
-// ServerTLS answers a configuration for listeners.
+// ServerTLS returns a configuration for listeners.
 func (r *Rotating) ServerTLS(o ServerOptions) *tls.Config {
 	cfg := &tls.Config{
 		MinVersion: tls.VersionTLS13,
@@ -152,7 +154,7 @@ func (r *Rotating) ServerTLS(o ServerOptions) *tls.Config {
 	return cfg
 }
 
-// ClientTLS answers a configuration for dialling.
+// ClientTLS returns a configuration for dialling.
 func (r *Rotating) ClientTLS(w Want, serverName string) *tls.Config {
 	if w.Datacenter == "" {
 		w.Datacenter = r.id.Datacenter

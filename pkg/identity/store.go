@@ -90,8 +90,8 @@ func (m *Material) add(block *pem.Block) error {
 	return nil
 }
 
-// WriteFile replaces a file of secrets so that a crash leaves the old content or the new: mode 0600,
-// written beside it, synced, renamed, and the folder synced.
+// WriteFile replaces a file of secrets so that a crash leaves the old content or the new: mode
+// 0600, written beside it, synced, renamed, and the folder synced.
 func WriteFile(path string, content []byte) (err error) {
 	dir := filepath.Dir(path)
 	if err := os.MkdirAll(dir, 0o700); err != nil {

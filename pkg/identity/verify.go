@@ -17,7 +17,7 @@ func leafID(leaf *x509.Certificate) (ID, error) {
 	return ParseID(leaf.URIs[0].String())
 }
 
-// PeerFromState answers who is at the other end of a connection whose handshake one of our
+// PeerFromState returns who is at the other end of a connection whose handshake one of our
 // configurations verified. It verifies nothing by itself.
 func PeerFromState(state tls.ConnectionState) (ID, error) {
 	if len(state.PeerCertificates) == 0 {
@@ -26,7 +26,8 @@ func PeerFromState(state tls.ConnectionState) (ID, error) {
 	return leafID(state.PeerCertificates[0])
 }
 
-// ValidityError says that a certificate is not valid at this moment by this host's clock, which may be the one that is wrong.
+// ValidityError says that a certificate is not valid at this moment by this host's clock, which may
+// be the one that is wrong.
 type ValidityError struct {
 	// Of is whose chain it is, Subject the certificate's own name.
 	Of      ID
@@ -54,7 +55,8 @@ func (e *ValidityError) nearest() time.Time {
 	return e.NotAfter
 }
 
-// outOfTime returns what is wrong with the time of a chain: the certificate that begins last, or ends first, is not valid; nil when all are.
+// outOfTime returns what is wrong with the time of a chain: the certificate that begins last, or
+// ends first, is not valid; nil when all are.
 func outOfTime(id ID, chain, roots []*x509.Certificate, now time.Time) *ValidityError {
 	last, first := chain[0], chain[0]
 	for _, c := range append(slices.Clone(chain), roots...) {
@@ -77,7 +79,7 @@ func outOfTime(id ID, chain, roots []*x509.Certificate, now time.Time) *Validity
 	return &ValidityError{Of: id, Subject: wrong.Subject.CommonName, NotBefore: wrong.NotBefore, NotAfter: wrong.NotAfter, Now: now}
 }
 
-// Verify answers the identity of a chain, leaf first, or why it is not believed at a given time.
+// Verify returns the identity of a chain, leaf first, or why it is not believed at a given time.
 func Verify(chain, roots []*x509.Certificate, now time.Time) (ID, error) {
 	if len(chain) == 0 {
 		return ID{}, errors.New("peer showed no certificate")

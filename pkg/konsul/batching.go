@@ -22,10 +22,11 @@ import (
 )
 
 const (
-	// batchTrips batches to one destination may be out at once. A second one fills the time in which the answers of the
-	// first are handed out; more would only make them smaller.
+	// batchTrips batches to one destination may be out at once. A second one fills the time in
+	// which the answers of the first are handed out; more would only make them smaller.
 	batchTrips = 2
-	// batchCalls and batchBytes bound one batch; the bytes are those of requests and, as far as they can be guessed, answers.
+	// batchCalls and batchBytes bound one batch; the bytes are those of requests and, as far as
+	// they can be guessed, answers.
 	batchCalls = 500
 	batchBytes = 1 << 20
 	// largeCall goes by itself.
@@ -38,9 +39,10 @@ const (
 	batchPause = time.Minute
 )
 
-// batching sends key-value calls that are made at the same time together, as one Batch: while calls to a
-// destination are out, what else is called there queues, and goes as one when they are back. No call waits
-// for company. Each keeps its own context, request id and error. Retries stay above it, call by call.
+// batching sends key-value calls that are made at the same time together, as one Batch: while calls
+// to a destination are out, what else is called there queues, and goes as one when they are back.
+// No call waits for company. Each keeps its own context, request id and error. Retries stay above
+// it, call by call.
 type batching struct {
 	next grpc.ClientConnInterface
 	// pausedUntil is when a batch may be tried again, in nanoseconds since the epoch.
@@ -53,7 +55,8 @@ type batching struct {
 // destination is what all calls of a batch have in common.
 type destination struct {
 	datacenter string
-	// mode is how fresh reads must be; writes have none, and go apart: a read must not wait for a disk.
+	// mode is how fresh reads must be; writes have none, and go apart: a read must not wait for a
+	// disk.
 	mode  registryv1.ReadMode
 	write bool
 }
@@ -91,8 +94,9 @@ func (b *batching) Invoke(ctx context.Context, method string, args, reply any, o
 	}
 }
 
-// destinationOf answers where a request goes, if a batch may take it there: it does not block, is about one
-// key, and stays in the datacenter it names. Global writes go to the primary one by one wherever they come in.
+// destinationOf returns where a request goes, if a batch may take it there: it does not block, is
+// about one key, and stays in the datacenter it names. Global writes go to the primary one by one
+// wherever they come in.
 func destinationOf(args any) (destination, bool) {
 	switch r := args.(type) {
 	case *registryv1.GetRequest:
@@ -114,7 +118,8 @@ func maybeGlobal(r interface {
 	return r.GetScope() == registryv1.Scope_SCOPE_GLOBAL || scope == registryv1.Scope_SCOPE_GLOBAL
 }
 
-// ordinary says whether a call asks for nothing of its own: metadata and options belong to one call.
+// ordinary reports whether a call asks for nothing of its own: metadata and options belong to one
+// call.
 func ordinary(ctx context.Context, opts []grpc.CallOption) bool {
 	if md, ok := metadata.FromOutgoingContext(ctx); ok && len(md) > 0 {
 		return false
@@ -136,7 +141,7 @@ type queue struct {
 	answerBytes atomic.Int64
 }
 
-// queue answers the queue of a destination; nil when there are too many.
+// queue returns the queue of a destination; nil when there are too many.
 func (b *batching) queue(to destination) *queue {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -149,7 +154,7 @@ func (b *batching) queue(to destination) *queue {
 	return q
 }
 
-// take answers how many calls fit into one batch.
+// take returns how many calls fit into one batch.
 func (q *queue) take(waiting []*call) int {
 	bytes, answer := 0, int(q.answerBytes.Load())
 	for n, c := range waiting {
@@ -228,7 +233,7 @@ func (q *queue) singly(calls []*call) {
 	wg.Wait()
 }
 
-// unknownMethod says whether the registry is older than batches.
+// unknownMethod reports whether the registry is older than batches.
 func unknownMethod(err error) bool {
 	f := rpc.FromStatus(err)
 	return fault.CodeOf(f) == fault.Unimplemented || fault.ReasonOf(f) == rpc.ReasonUnknownMethod
@@ -237,8 +242,8 @@ func unknownMethod(err error) bool {
 // reasonBodyTooLarge is how a gateway refuses a message over its limit.
 const reasonBodyTooLarge = "BODY_TOO_LARGE"
 
-// tooLarge says whether a message did not fit through: by a gateway's words or, of an answer, by gRPC's,
-// which have no reason.
+// tooLarge reports whether a message did not fit through: by a gateway's words or, of an answer, by
+// gRPC's, which have no reason.
 func tooLarge(err error) bool {
 	f := rpc.FromStatus(err)
 	return fault.CodeOf(f) == fault.ResourceExhausted && fault.ReasonOf(f) == "" || fault.ReasonOf(f) == reasonBodyTooLarge
@@ -263,7 +268,8 @@ type outcome struct {
 	err   error
 }
 
-// newCall answers a call that can queue; nil when it is so large that others had better not wait for it.
+// newCall returns a call that can queue; nil when it is so large that others had better not wait
+// for it.
 func newCall(ctx context.Context, method string, request, reply proto.Message) *call {
 	bytes := proto.Size(request)
 	if bytes > largeCall {
@@ -292,7 +298,7 @@ func (c *call) leave() {
 	}
 }
 
-// outcome answers what a batch says about the call.
+// outcome returns what a batch says about the call.
 func (c *call) outcome(r *registryv1.BatchResult) outcome {
 	var reply proto.Message
 	switch r := r.GetResult().(type) {
@@ -344,7 +350,8 @@ func (t *trip) leave() {
 	}
 }
 
-// context lasts as long as a caller waits. What the first one's carries, such as a trace, goes along.
+// context lasts as long as a caller waits. What the first one's carries, such as a trace, goes
+// along.
 func (t *trip) context(calls []*call) (context.Context, context.CancelFunc) {
 	ctx := context.WithoutCancel(calls[0].ctx)
 	var latest time.Time

@@ -23,7 +23,8 @@ import (
 	"konsul.dev/pkg/rpc"
 )
 
-// edge is a connection that answers reads with their key, keeps what it is asked, and holds every call until released.
+// edge is a connection that answers reads with their key, keeps what it is asked, and holds every
+// call until released.
 type edge struct {
 	hold chan struct{}
 	// refuse, if set, may fail a whole call.
@@ -90,7 +91,7 @@ func (e *edge) NewStream(context.Context, *grpc.StreamDesc, string, ...grpc.Call
 	return nil, status.Error(codes.Unimplemented, "no streams")
 }
 
-// sizes answers how many calls each request was, in the order they came.
+// sizes returns how many calls each request was, in the order they came.
 func (e *edge) sizes() []int {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -109,7 +110,8 @@ func kvOn(e *edge) registryv1.KVServiceClient {
 	return registryv1.NewKVServiceClient(newTransport(e, Config{Timeout: time.Minute}))
 }
 
-// crowd reads n keys at the same time, each call being under way before the next, and answers the errors once all ended.
+// crowd reads n keys at the same time, each call being under way before the next, and returns the
+// errors once all ended.
 func crowd(t *testing.T, client registryv1.KVServiceClient, n int) (wait func() []error) {
 	t.Helper()
 	errs := make([]error, n)
@@ -289,7 +291,8 @@ func TestACallerWhoLeavesABatchIsAnsweredAtOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := newEdge()
 		client := kvOn(e)
-		// Two go out; when the first caller leaves, those who queued travel as one while the other is out.
+		// Two go out; when the first caller leaves, those who queued travel as one while the other
+		// is out.
 		first, cancelFirst := context.WithCancel(t.Context())
 		var leavers sync.WaitGroup
 		read := func(ctx context.Context, want fault.Code) {

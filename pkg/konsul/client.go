@@ -116,7 +116,7 @@ func newClient(cfg Config, conn *grpc.ClientConn, t transport) *Client {
 	return c
 }
 
-// API answers the generated clients. Config.Datacenter does not apply to them.
+// API returns the generated clients. Config.Datacenter does not apply to them.
 func (c *Client) API() API { return c.api }
 
 // Close ends the connection; calls in flight fail.

@@ -16,7 +16,7 @@ import (
 	"konsul.dev/pkg/konsul/konsultest"
 )
 
-// nowhere answers an address on which nobody listens.
+// nowhere returns an address on which nobody listens.
 func nowhere(t *testing.T) string {
 	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")

@@ -36,7 +36,8 @@ const Local = "local"
 // Config says how to reach a federation.
 type Config struct {
 	// Addresses of gateways, "https://host:8500", in order of preference: the first that can be
-	// reached is used, and when it is lost the list is tried again from its start. The default port is 8500.
+	// reached is used, and when it is lost the list is tried again from its start. The default port
+	// is 8500.
 	Addresses []string
 	// Token is the bearer token every call carries.
 	Token string
@@ -47,8 +48,8 @@ type Config struct {
 	// Timeout bounds each call, its retries included; a context that ends earlier wins, and a
 	// blocking read gets its wait on top. Zero: DefaultTimeout.
 	Timeout time.Duration
-	// DisableBatching sends every call by itself. Otherwise key-value calls made at the same time go together, none of
-	// them waiting for company.
+	// DisableBatching sends every call by itself. Otherwise key-value calls made at the same time
+	// go together, none of them waiting for company.
 	DisableBatching bool
 	// DialOptions are appended to the client's own, for tracing and the like.
 	DialOptions []grpc.DialOption
@@ -124,7 +125,7 @@ func (c Config) resolve(name names) (resolved, error) {
 	return r, errors.Join(errs...)
 }
 
-// datacenter answers the datacenter to name in a request: empty stands for the gateway's own.
+// datacenter returns the datacenter to name in a request: empty stands for the gateway's own.
 func (c Config) datacenter(asked string) string {
 	dc := cmp.Or(asked, c.Datacenter)
 	if dc == Local {

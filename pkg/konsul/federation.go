@@ -47,7 +47,7 @@ type DatacentersClient struct {
 	api wangossipv1.DatacenterServiceClient
 }
 
-// List answers every datacenter gossip knows, the own one included, by name.
+// List returns every datacenter gossip knows, the own one included, by name.
 func (c *DatacentersClient) List(ctx context.Context) ([]*Datacenter, error) {
 	answer, err := c.api.ListDatacenters(ctx, &wangossipv1.ListDatacentersRequest{})
 	if err != nil {
@@ -100,7 +100,8 @@ type ClusterStatus struct {
 	Servers []Server
 	// Healthy means that nothing is wrong but what Problems warns of.
 	Healthy bool
-	// Available means that writes and default reads are served: a majority of the voters follows a leader.
+	// Available means that writes and default reads are served: a majority of the voters follows a
+	// leader.
 	Available bool
 	// Problems is what is wrong, the worst first.
 	Problems          []HealthProblem
@@ -127,7 +128,7 @@ type ClusterClient struct {
 	cfg Config
 }
 
-// Status answers for the registry of one datacenter; empty: the client's. It needs no leader.
+// Status returns for the registry of one datacenter; empty: the client's. It needs no leader.
 func (c *ClusterClient) Status(ctx context.Context, datacenter string) (*ClusterStatus, error) {
 	answer, err := c.api.ClusterStatus(ctx, &registryv1.ClusterStatusRequest{Datacenter: c.cfg.datacenter(datacenter)})
 	if err != nil {
@@ -157,7 +158,8 @@ func (c *ClusterClient) Status(ctx context.Context, datacenter string) (*Cluster
 // JoinToken admits one datacenter to the federation, once.
 type JoinToken struct {
 	ID string
-	// Token is the content of the new datacenter's join token file. It is a secret, shown this once.
+	// Token is the content of the new datacenter's join token file. It is a secret, shown this
+	// once.
 	Token     string
 	ExpiresAt time.Time
 }
@@ -166,7 +168,7 @@ type JoinToken struct {
 type CAClient struct{ api cav1.CertificateServiceClient }
 
 // CreateJoinToken makes a token that admits a datacenter, for ttl (0: 1h; at most 24h). Only the
-// primary answers. AlreadyExists when the datacenter is a member.
+// primary returns. AlreadyExists when the datacenter is a member.
 func (c *CAClient) CreateJoinToken(ctx context.Context, datacenter string, ttl time.Duration) (*JoinToken, error) {
 	request := &cav1.CreateJoinTokenRequest{Datacenter: datacenter}
 	if ttl != 0 {

@@ -9,12 +9,13 @@ import (
 	registryv1 "konsul.dev/proto/gen/konsul/registry/v1"
 )
 
-// Scope says whether a key belongs to one datacenter or to the federation.
+// Scope reports whether a key belongs to one datacenter or to the federation.
 type Scope string
 
 // The scopes.
 const (
-	// ScopeAny lets the registry decide: reads look for a local key, then for a global one; writes are local.
+	// ScopeAny lets the registry decide: reads look for a local key, then for a global one; writes
+	// are local.
 	ScopeAny    Scope = ""
 	ScopeLocal  Scope = "local"
 	ScopeGlobal Scope = "global"
@@ -31,7 +32,8 @@ type Entry struct {
 	Meta  map[string]string
 	// Lease is the one with which the key ends; empty: it stays.
 	Lease string
-	// CreateIndex and ModifyIndex are the registry's indexes in Datacenter; ModifyIndex is what CAS compares.
+	// CreateIndex and ModifyIndex are the registry's indexes in Datacenter; ModifyIndex is what CAS
+	// compares.
 	CreateIndex, ModifyIndex uint64
 	// Version counts the writes since the key was created, from 1.
 	Version uint64
@@ -45,7 +47,8 @@ type Entry struct {
 	Index uint64
 }
 
-// KVClient reads and writes keys. A key may be written in full ("global/x", "local/x") or bare ("x").
+// KVClient reads and writes keys. A key may be written in full ("global/x", "local/x") or bare
+// ("x").
 type KVClient struct {
 	api registryv1.KVServiceClient
 	cfg Config
@@ -58,10 +61,12 @@ type GetOptions struct {
 	// Datacenter to ask; empty: the client's.
 	Datacenter string
 	ReadMode   ReadMode
-	// Index makes the read block until the key is newer, or Wait has passed (default 5m, at most 10m).
+	// Index makes the read block until the key is newer, or Wait has passed (default 5m, at most
+	// 10m).
 	Index uint64
 	Wait  time.Duration
-	// AtIndex, if not 0, answers the state as of this index, inside the registry's retention window.
+	// AtIndex, if not 0, answers the state as of this index, inside the registry's retention
+	// window.
 	AtIndex uint64
 }
 
@@ -86,18 +91,21 @@ func (c *KVClient) Get(ctx context.Context, key string, opts *GetOptions) (*Entr
 
 // SetOptions says how to write a key.
 type SetOptions struct {
-	// Global or Local force a scope; at most one of them. A global write is carried out by the primary.
+	// Global or Local force a scope; at most one of them. A global write is carried out by the
+	// primary.
 	Global, Local bool
 	// Datacenter to write in; empty: the client's.
 	Datacenter string
-	// CAS, if not nil, lets the write happen only if the key's ModifyIndex is this; 0: only if the key is absent.
+	// CAS, if not nil, lets the write happen only if the key's ModifyIndex is this; 0: only if the
+	// key is absent.
 	CAS *uint64
 	// Flags and Meta are kept with the value.
 	Flags uint64
 	Meta  map[string]string
 	// Lease, if not empty, is the one with which the key ends. Local keys only.
 	Lease string
-	// Fence, if not nil, lets the write happen only while the lock is held with the token. Local keys only.
+	// Fence, if not nil, lets the write happen only while the lock is held with the token. Local
+	// keys only.
 	Fence *Fence
 }
 
@@ -114,7 +122,8 @@ func (f *Fence) proto() *registryv1.Fence {
 	return &registryv1.Fence{Lock: f.Lock, Token: f.Token}
 }
 
-// Set writes one key and answers it without its value. Aborted when CAS is given and the key moved on. opts may be nil.
+// Set writes one key and returns it without its value. Aborted when CAS is given and the key moved
+// on. opts may be nil.
 func (c *KVClient) Set(ctx context.Context, key string, value []byte, opts *SetOptions) (*Entry, error) {
 	if opts == nil {
 		opts = &SetOptions{}
@@ -145,8 +154,8 @@ type DeleteOptions struct {
 	Fence *Fence
 }
 
-// Delete removes one key, or all below a prefix, and answers how many. Deleting what is not there is
-// no error. Aborted when CAS is given and the key moved on. opts may be nil.
+// Delete removes one key, or all below a prefix, and returns how many. Deleting what is not there
+// is no error. Aborted when CAS is given and the key moved on. opts may be nil.
 func (c *KVClient) Delete(ctx context.Context, key string, opts *DeleteOptions) (uint64, error) {
 	if opts == nil {
 		opts = &DeleteOptions{}
@@ -177,7 +186,8 @@ type ListKeysOptions struct {
 	// Index makes the read block until something below the prefix is newer, or Wait has passed.
 	Index uint64
 	Wait  time.Duration
-	// AtIndex, if not 0, answers the state as of this index, inside the registry's retention window.
+	// AtIndex, if not 0, answers the state as of this index, inside the registry's retention
+	// window.
 	AtIndex uint64
 }
 
@@ -193,7 +203,7 @@ type EntryList struct {
 	Index uint64
 }
 
-// List answers all entries below a prefix; "" is every key. Large answers come in pages, which List
+// List returns all entries below a prefix; "" is every key. Large answers come in pages, which List
 // puts together; keys written meanwhile may or may not be among them. opts may be nil.
 func (c *KVClient) List(ctx context.Context, prefix string, opts *ListKeysOptions) (*EntryList, error) {
 	if opts == nil {

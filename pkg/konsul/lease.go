@@ -31,7 +31,8 @@ type LeaseOptions struct {
 	Datacenter string
 }
 
-// Grant makes a lease that ends when it was not kept alive for ttl, and answers its id. opts may be nil.
+// Grant makes a lease that ends when it was not kept alive for ttl, and returns its id. opts may be
+// nil.
 func (c *LeaseClient) Grant(ctx context.Context, ttl time.Duration, opts *LeaseOptions) (string, error) {
 	if opts == nil {
 		opts = &LeaseOptions{}
@@ -69,7 +70,8 @@ type Lease struct {
 	err        error
 }
 
-// Keep grants a lease and keeps it alive until it is lost or Close is called. ctx is for granting it alone.
+// Keep grants a lease and keeps it alive until it is lost or Close is called. ctx is for granting
+// it alone.
 func (c *LeaseClient) Keep(ctx context.Context, ttl time.Duration, opts *LeaseOptions) (*Lease, error) {
 	if opts == nil {
 		opts = &LeaseOptions{}
@@ -88,7 +90,7 @@ func (c *LeaseClient) Keep(ctx context.Context, ttl time.Duration, opts *LeaseOp
 // Lost is closed when the lease has ended, or may have: what it was for must stop. Err says why.
 func (l *Lease) Lost() <-chan struct{} { return l.lost }
 
-// Err answers why the lease was lost; nil while it is not.
+// Err returns why the lease was lost; nil while it is not.
 func (l *Lease) Err() error {
 	select {
 	case <-l.lost:
@@ -112,8 +114,8 @@ func (l *Lease) Close(ctx context.Context) error {
 	return err
 }
 
-// keep calls a third of the TTL after each success. The lease counts as lost a TTL after the last call
-// that succeeded was made: by then the registry may have ended it.
+// keep calls a third of the TTL after each success. The lease counts as lost a TTL after the last
+// call that succeeded was made: by then the registry may have ended it.
 func (l *Lease) keep(ctx context.Context, alive time.Time) {
 	defer close(l.stopped)
 	pause := l.ttl / 3

@@ -38,7 +38,8 @@ type LockOptions struct {
 type Lock struct {
 	// Name is the lock's.
 	Name string
-	// Token is higher than that of any holder before. Whatever the lock protects can tell by it who is late.
+	// Token is higher than that of any holder before. Whatever the lock protects can tell by it who
+	// is late.
 	Token uint64
 
 	client     *LockClient
@@ -80,7 +81,7 @@ func (l *Lock) Fence() *Fence { return &Fence{Lock: l.Name, Token: l.Token} }
 // Lost is closed when the lock is lost, or may be: what it was for must stop. Err says why.
 func (l *Lock) Lost() <-chan struct{} { return l.lease.Lost() }
 
-// Err answers why the lock was lost; nil while it is not.
+// Err returns why the lock was lost; nil while it is not.
 func (l *Lock) Err() error { return l.lease.Err() }
 
 // Release gives the lock back; others need not wait for its delay then.

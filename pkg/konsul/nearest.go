@@ -5,7 +5,7 @@ import (
 	"math/rand/v2"
 )
 
-// SelectNearest answers the instance to use: the healthiest, then the one with the shortest round
+// SelectNearest returns the instance to use: the healthiest, then the one with the shortest round
 // trip, where an unknown distance is the longest. Among equals it draws, so that callers spread
 // out. It answers nil when there is none.
 func SelectNearest(services []*Service) *Service {

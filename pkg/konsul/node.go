@@ -12,7 +12,8 @@ import (
 	"konsul.dev/pkg/fault"
 )
 
-// ReasonNoHeartbeats is the reason of a NotFound fault about a node that nobody expects heartbeats of.
+// ReasonNoHeartbeats is the reason of a NotFound fault about a node that nobody expects heartbeats
+// of.
 const ReasonNoHeartbeats = "NO_HEARTBEATS_EXPECTED"
 
 // Node is a machine that services run on.
@@ -21,23 +22,23 @@ type Node struct {
 	// Address is a host or IP.
 	Address string
 	Meta    map[string]string
-	// LivenessTTL makes the node and all its instances critical when no heartbeat came for so long, and has it
-	// deregistered after a setting of the registry; 0: nobody expects heartbeats.
+	// LivenessTTL makes the node and all its instances critical when no heartbeat came for so long,
+	// and has it deregistered after a setting of the registry; 0: nobody expects heartbeats.
 	LivenessTTL time.Duration
 }
 
 // NodeRegistration is a node to put into the catalogue, with what runs on it.
 type NodeRegistration struct {
 	Node
-	// Services are registered with the node, in one commit; their Node, NodeAddress and Datacenter are the node's.
-	// Instances that are not named stay as they are.
+	// Services are registered with the node, in one commit; their Node, NodeAddress and Datacenter
+	// are the node's. Instances that are not named stay as they are.
 	Services []Registration
 	// Checks are the node's own, which count for all its instances. They are added to those it has.
 	Checks []Check
 	// Datacenter to register in; empty: the client's.
 	Datacenter string
-	// Replace leaves nothing of Meta and LivenessTTL that is not given, and takes over Services that others have, which is
-	// AlreadyExists otherwise.
+	// Replace leaves nothing of Meta and LivenessTTL that is not given, and takes over Services
+	// that others have, which is AlreadyExists otherwise.
 	Replace bool
 }
 
@@ -56,7 +57,8 @@ type NodesClient struct {
 	cfg Config
 }
 
-// Register creates or updates a node with many instances, in one commit. Meta and LivenessTTL that are not given stay.
+// Register creates or updates a node with many instances, in one commit. Meta and LivenessTTL that
+// are not given stay.
 func (c *NodesClient) Register(ctx context.Context, r *NodeRegistration) error {
 	request := &registryv1.RegisterNodeRequest{
 		Node:       &registryv1.Node{Name: r.Name, Address: r.Address, Meta: r.Meta},
@@ -80,7 +82,7 @@ func (c *NodesClient) Register(ctx context.Context, r *NodeRegistration) error {
 	return err
 }
 
-// Get answers a node with its health and instances. NotFound when it is not there. opts may be nil.
+// Get returns a node with its health and instances. NotFound when it is not there. opts may be nil.
 func (c *NodesClient) Get(ctx context.Context, name string, opts *ListOptions) (*NodeStatus, error) {
 	if opts == nil {
 		opts = &ListOptions{}
@@ -98,7 +100,7 @@ func (c *NodesClient) Get(ctx context.Context, name string, opts *ListOptions) (
 	return node, nil
 }
 
-// List answers the nodes of a datacenter. opts may be nil.
+// List returns the nodes of a datacenter. opts may be nil.
 func (c *NodesClient) List(ctx context.Context, opts *ListOptions) ([]Node, error) {
 	if opts == nil {
 		opts = &ListOptions{}
@@ -114,7 +116,8 @@ func (c *NodesClient) List(ctx context.Context, opts *ListOptions) ([]Node, erro
 	return nodes, nil
 }
 
-// Deregister removes a node with its instances and all their checks. NotFound when it is not there. opts may be nil.
+// Deregister removes a node with its instances and all their checks. NotFound when it is not there.
+// opts may be nil.
 func (c *NodesClient) Deregister(ctx context.Context, name string, opts *WriteOptions) error {
 	if opts == nil {
 		opts = &WriteOptions{}
@@ -125,8 +128,9 @@ func (c *NodesClient) Deregister(ctx context.Context, name string, opts *WriteOp
 	return err
 }
 
-// Heartbeat says that nodes live that were registered with a liveness TTL. NotFound with ReasonNoHeartbeats when
-// one of them was not, or is not there any more; the others live. Send several within the TTL. opts may be nil.
+// Heartbeat says that nodes live that were registered with a liveness TTL. NotFound with
+// ReasonNoHeartbeats when one of them was not, or is not there any more; the others live. Send
+// several within the TTL. opts may be nil.
 func (c *NodesClient) Heartbeat(ctx context.Context, nodes []string, opts *WriteOptions) error {
 	if opts == nil {
 		opts = &WriteOptions{}
@@ -141,12 +145,14 @@ func (c *NodesClient) Heartbeat(ctx context.Context, nodes []string, opts *Write
 		WithRemedy("register it with a liveness TTL")
 }
 
-// Maintain switches the maintenance mode of a node: while it is on, all its instances are critical. opts may be nil.
+// Maintain switches the maintenance mode of a node: while it is on, all its instances are critical.
+// opts may be nil.
 func (c *NodesClient) Maintain(ctx context.Context, name string, on bool, reason string, opts *WriteOptions) error {
 	return maintain(ctx, c.api, c.cfg, &registryv1.SetMaintenanceRequest{Node: name, Enabled: on, Reason: reason}, opts)
 }
 
-// Maintain switches the maintenance mode of an instance: while it is on, it is critical. opts may be nil.
+// Maintain switches the maintenance mode of an instance: while it is on, it is critical. opts may
+// be nil.
 func (c *ServiceClient) Maintain(ctx context.Context, id string, on bool, reason string, opts *WriteOptions) error {
 	return maintain(ctx, c.api.Catalog, c.cfg, &registryv1.SetMaintenanceRequest{ServiceId: id, Enabled: on, Reason: reason}, opts)
 }
@@ -169,7 +175,8 @@ type CheckReport struct {
 	Output          string
 }
 
-// Report records outcomes of checks. One that does not change the status only renews the check's TTL. opts may be nil.
+// Report records outcomes of checks. One that does not change the status only renews the check's
+// TTL. opts may be nil.
 func (c *ServiceClient) Report(ctx context.Context, reports []CheckReport, opts *WriteOptions) error {
 	if opts == nil {
 		opts = &WriteOptions{}

@@ -24,7 +24,8 @@ type Registration struct {
 	Meta    map[string]string
 	// Node is the machine it runs on; empty: called by its address.
 	Node string
-	// NodeAddress is the machine's host or IP; empty: Address, and with a Node that is registered the address that has.
+	// NodeAddress is the machine's host or IP; empty: Address, and with a Node that is registered
+	// the address that has.
 	NodeAddress string
 	// Datacenter to register in; empty: the client's.
 	Datacenter string
@@ -32,14 +33,16 @@ type Registration struct {
 	Checks []Check
 	// Weights are its share of the traffic; nil: 1 while it is passing or warning.
 	Weights *Weights
-	// Replace takes the instance over when another node, service or owner has its ID, which is AlreadyExists otherwise.
+	// Replace takes the instance over when another node, service or owner has its ID, which is
+	// AlreadyExists otherwise.
 	Replace bool
 }
 
 // Weights are an instance's share of the traffic, by its status.
 type Weights struct{ Passing, Warning uint32 }
 
-// Check is the outcome of watching over an instance. Somebody else runs it: an agent, or whoever registers.
+// Check is the outcome of watching over an instance. Somebody else runs it: an agent, or whoever
+// registers.
 type Check struct {
 	// ID is unique within the instance.
 	ID   string
@@ -48,12 +51,14 @@ type Check struct {
 	Status Status
 	// Output is what the last run said.
 	Output string
-	// TTL makes the check critical when no report came for so long; 0: it keeps its status for ever.
+	// TTL makes the check critical when no report came for so long; 0: it keeps its status for
+	// ever.
 	TTL time.Duration
 }
 
-// Register creates or updates an instance with its checks, in one commit. AlreadyExists when another node, service or
-// owner has its ID, unless it replaces. The node keeps its meta and liveness TTL.
+// Register creates or updates an instance with its checks, in one commit. AlreadyExists when
+// another node, service or owner has its ID, unless it replaces. The node keeps its meta and
+// liveness TTL.
 func (c *ServiceClient) Register(ctx context.Context, r *Registration) error {
 	address := cmp.Or(r.NodeAddress, r.Address)
 	if address == "" && r.Node == "" {
@@ -77,7 +82,7 @@ func (c *ServiceClient) Register(ctx context.Context, r *Registration) error {
 	return err
 }
 
-// service answers the instance as a part of a request.
+// service returns the instance as a part of a request.
 func (r *Registration) service(node string) (*registryv1.ServiceRegistration, error) {
 	if r.Port < 0 || r.Port > 65535 {
 		return nil, invalid("Port", "%d is no port", r.Port)
@@ -127,8 +132,8 @@ func (c *ServiceClient) Deregister(ctx context.Context, id string, opts *WriteOp
 	return err
 }
 
-// FailoverPolicy says where callers of a service go when its own datacenter has no healthy instance.
-// It holds in the whole federation.
+// FailoverPolicy says where callers of a service go when its own datacenter has no healthy
+// instance. It holds in the whole federation.
 type FailoverPolicy struct {
 	Service string
 	// Failover is in order of preference.
@@ -156,7 +161,7 @@ func (c *ServiceClient) SetFailoverPolicy(ctx context.Context, policy *FailoverP
 	return err
 }
 
-// GetFailoverPolicy answers a service's failover policy. NotFound when it has none.
+// GetFailoverPolicy returns a service's failover policy. NotFound when it has none.
 func (c *ServiceClient) GetFailoverPolicy(ctx context.Context, service string) (*FailoverPolicy, error) {
 	answer, err := c.api.Catalog.GetFailoverPolicy(ctx, &registryv1.GetFailoverPolicyRequest{Service: service})
 	if err != nil {

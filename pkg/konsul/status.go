@@ -27,7 +27,7 @@ func statusFrom(s registryv1.HealthStatus) Status {
 	}
 }
 
-// Proto answers the status as the contracts spell it; false when it is none.
+// Proto returns the status as the contracts spell it; false when it is none.
 func (s Status) Proto() (registryv1.HealthStatus, bool) {
 	switch s {
 	case StatusUnknown:

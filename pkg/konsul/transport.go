@@ -20,11 +20,12 @@ import (
 	"konsul.dev/pkg/rpc"
 )
 
-// ReasonNotUTF8 is the reason of a request that was not sent because a text in it is not valid UTF-8.
+// ReasonNotUTF8 is the reason of a request that was not sent because a text in it is not valid
+// UTF-8.
 const ReasonNotUTF8 = "NOT_UTF8"
 
-// ReasonUnreachable is the reason of an Unavailable fault that no server sent: the gateway could not
-// be reached, or the connection to it broke.
+// ReasonUnreachable is the reason of an Unavailable fault that no server sent: the gateway could
+// not be reached, or the connection to it broke.
 const ReasonUnreachable = "GATEWAY_UNREACHABLE"
 
 // transport carries every call of a client. What decorates calls (retries, batching) implements it
@@ -40,7 +41,8 @@ const (
 	defaultWait = 5 * time.Minute
 )
 
-// retrying bounds each call, gives writes a request id, repeats what may be repeated, and turns statuses into faults.
+// retrying bounds each call, gives writes a request id, repeats what may be repeated, and turns
+// statuses into faults.
 type retrying struct {
 	next    grpc.ClientConnInterface
 	timeout time.Duration
@@ -108,12 +110,13 @@ func (s faultStream) SendMsg(m any) error {
 	return s.owner.explain(s.Context(), err)
 }
 
-// RecvMsg answers faults; io.EOF stays what it is.
+// RecvMsg returns faults; io.EOF stays what it is.
 func (s faultStream) RecvMsg(m any) error {
 	return s.owner.explain(s.Context(), rpc.FromStatus(s.ClientStream.RecvMsg(m)))
 }
 
-// notUTF8 reports whether a request could not be encoded for a text in it. gRPC leaves nothing but the text of such an error.
+// notUTF8 reports whether a request could not be encoded for a text in it. gRPC leaves nothing but
+// the text of such an error.
 func notUTF8(err error) bool {
 	return err != nil && fault.CodeOf(err) == fault.Internal && strings.Contains(err.Error(), "invalid UTF-8")
 }
@@ -132,7 +135,8 @@ func namingField(err error, request any) error {
 		WithRemedy("write it in UTF-8; only the value of a key may be any bytes")
 }
 
-// badText returns the path of a text that is not valid UTF-8, such as "compare[0].key"; empty when all are.
+// badText returns the path of a text that is not valid UTF-8, such as "compare[0].key"; empty when
+// all are.
 func badText(m protoreflect.Message) (path string) {
 	check := func(name string, field protoreflect.FieldDescriptor, v protoreflect.Value) {
 		switch {
@@ -169,7 +173,7 @@ func badText(m protoreflect.Message) (path string) {
 // requestIDField is the field by which the registry tells a repeated write from a new one.
 const requestIDField = protoreflect.Name("request_id")
 
-// withRequestID answers the request with a request id if its kind has one. The caller's message is
+// withRequestID returns the request with a request id if its kind has one. The caller's message is
 // left alone: used for a second write, it must not look like a repetition of the first.
 func withRequestID(ctx context.Context, args any) any {
 	message, ok := args.(proto.Message)
@@ -187,15 +191,17 @@ func withRequestID(ctx context.Context, args any) any {
 
 type requestIDKey struct{}
 
-// WithRequestID has the write that is made with the context carry a request id of the caller's, of up to 128 characters. Whoever may have
-// to repeat a write after the program has ended writes the id down first: the registry does it once, and answers a repetition as the first time. The
-// same id with another write is refused (AlreadyExists, REQUEST_ID_REUSED), so a context is for one write. Without it, and for an empty id, every write
-// gets an id of its own, which its repetitions by this package share.
+// WithRequestID has the write that is made with the context carry a request id of the caller's, of
+// up to 128 characters. Whoever may have to repeat a write after the program has ended writes the
+// id down first: the registry does it once, and returns a repetition as the first time. The same id
+// with another write is refused (AlreadyExists, REQUEST_ID_REUSED), so a context is for one write.
+// Without it, and for an empty id, every write gets an id of its own, which its repetitions by this
+// package share.
 func WithRequestID(ctx context.Context, id string) context.Context {
 	return context.WithValue(ctx, requestIDKey{}, id)
 }
 
-// requestID answers the id for a write.
+// requestID returns the id for a write.
 func requestID(ctx context.Context) string {
 	if id, _ := ctx.Value(requestIDKey{}).(string); id != "" {
 		return id
@@ -203,7 +209,7 @@ func requestID(ctx context.Context) string {
 	return uuid.NewString()
 }
 
-// wait answers how long the registry may hold a blocking read, or somebody who waits for a lock.
+// wait returns how long the registry may hold a blocking read, or somebody who waits for a lock.
 func wait(request any) time.Duration {
 	if r, ok := request.(*registryv1.AcquireLockRequest); ok {
 		return max(0, r.GetWait().AsDuration())
@@ -222,7 +228,7 @@ func wait(request any) time.Duration {
 	}
 }
 
-// repeatable says whether a failed call may be sent again: it changes nothing, or carries the
+// repeatable reports whether a failed call may be sent again: it changes nothing, or carries the
 // request id that makes it count once, or was refused before anything was done about it.
 func repeatable(err error, method string, request any) bool {
 	identified := false
@@ -248,7 +254,8 @@ func untrusted(err error) bool {
 	return fault.ReasonOf(err) == "" && (strings.Contains(err.Error(), "x509: ") || strings.Contains(err.Error(), "tls: "))
 }
 
-// sleep waits before another try, longer if the server asked for it. It answers false when there is no time for one.
+// sleep waits before another try, longer if the server asked for it. It answers false when there is
+// no time for one.
 func sleep(ctx context.Context, pause time.Duration, err error, until time.Time) bool {
 	if f, ok := fault.As(err); ok {
 		pause = max(pause, f.RetryAfter())

@@ -6,12 +6,13 @@ import (
 	registryv1 "konsul.dev/proto/gen/konsul/registry/v1"
 )
 
-// Txn is a transaction: all of Then is carried out if every comparison of If holds, else all of Else, in
-// one commit. Keys are bare or in full; all that are written are of one scope.
+// Txn is a transaction: all of Then is carried out if every comparison of If holds, else all of
+// Else, in one commit. Keys are bare or in full; all that are written are of one scope.
 type Txn struct {
 	If         []Compare
 	Then, Else []Op
-	// Global makes bare keys global; they are local otherwise. The primary carries out what writes global keys.
+	// Global makes bare keys global; they are local otherwise. The primary carries out what writes
+	// global keys.
 	Global bool
 	// Datacenter to carry it out in; empty: the client's.
 	Datacenter string
@@ -127,7 +128,8 @@ type TxnResult struct {
 
 // OpResult is what one operation did.
 type OpResult struct {
-	// Entry is what was read, nil when the key has no value, or as it was written, without its value.
+	// Entry is what was read, nil when the key has no value, or as it was written, without its
+	// value.
 	Entry *Entry
 	// Deleted counts the keys that were deleted.
 	Deleted uint64
@@ -182,7 +184,8 @@ type Version struct {
 	Deleted bool
 }
 
-// History answers the versions of a key that the registry still knows, the newest first. opts may be nil.
+// History returns the versions of a key that the registry still knows, the newest first. opts may
+// be nil.
 func (c *KVClient) History(ctx context.Context, key string, opts *HistoryOptions) ([]Version, error) {
 	if opts == nil {
 		opts = &HistoryOptions{}

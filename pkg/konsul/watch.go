@@ -15,8 +15,9 @@ import (
 	"konsul.dev/pkg/kvkey"
 )
 
-// WatchClient follows keys and services. A watch goes on where it was when its stream ends, wherever it finds a
-// gateway that answers, until its context ends or what it is told returns an error.
+// WatchClient follows keys and services. A watch goes on where it was when its stream ends,
+// wherever it finds a gateway that answers, until its context ends or what it is told returns an
+// error.
 type WatchClient struct {
 	api registryv1.WatchServiceClient
 	cfg Config
@@ -38,12 +39,13 @@ type WatchOptions struct {
 
 // KVChange is what changed since the change before.
 type KVChange struct {
-	// Entries were written, Deleted are the keys (in full: "local/x", "global/x") that were deleted; in the order of
-	// their indexes, a key that was written more than once with its last value only.
+	// Entries were written, Deleted are the keys (in full: "local/x", "global/x") that were
+	// deleted; in the order of their indexes, a key that was written more than once with its last
+	// value only.
 	Entries []*Entry
 	Deleted []string
-	// Reset says that Entries begins with the whole state: forget what came before. It is set at first, unless the watch
-	// began at an index, and after changes were lost.
+	// Reset says that Entries begins with the whole state: forget what came before. It is set at
+	// first, unless the watch began at an index, and after changes were lost.
 	Reset bool
 	// Index is up to where everything has been told.
 	Index uint64
@@ -62,8 +64,8 @@ const (
 	watchCeiling = 5 * time.Second
 )
 
-// KV calls fn with every change of a key, or with Prefix of all keys below it. It returns fn's error, the context's, a
-// refusal, or why it could not begin. opts may be nil.
+// KV calls fn with every change of a key, or with Prefix of all keys below it. It returns fn's
+// error, the context's, a refusal, or why it could not begin. opts may be nil.
 func (c *WatchClient) KV(ctx context.Context, key string, opts *WatchOptions, fn func(*KVChange) error) error {
 	if opts == nil {
 		opts = &WatchOptions{}
@@ -99,8 +101,8 @@ func (c *WatchClient) KV(ctx context.Context, key string, opts *WatchOptions, fn
 	})
 }
 
-// Service calls fn with the instances of a service, at once and whenever they change; the healthy ones unless
-// opts says otherwise. It returns what KV does. opts may be nil.
+// Service calls fn with the instances of a service, at once and whenever they change; the healthy
+// ones unless opts says otherwise. It returns what KV does. opts may be nil.
 func (c *WatchClient) Service(ctx context.Context, name string, opts *WatchOptions, fn func(*ServiceChange) error) error {
 	if opts == nil {
 		opts = &WatchOptions{}
@@ -129,7 +131,8 @@ var errAgain = errors.New("open the stream anew")
 // told marks what the receiver of a watch returned.
 type told struct{ error }
 
-// keep opens a stream again and again, and gives what it receives to take. broke is called before each new one.
+// keep opens a stream again and again, and gives what it receives to take. broke is called before
+// each new one.
 func keep[M any](ctx context.Context, open func(context.Context) (grpc.ServerStreamingClient[M], error), take func(*M) error, broke func()) error {
 	pause := backoff.New(watchFloor, watchCeiling)
 	for began := false; ; broke() {

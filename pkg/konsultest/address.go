@@ -8,9 +8,9 @@ import (
 	"testing"
 )
 
-// FreeAddress answers a loopback address, host:port, on which nobody listens. The host is drawn from
-// 127.0.0.0/8 where the system has all of it, because a free port of 127.0.0.1 is soon some other
-// test's, or the source of an outgoing connection.
+// FreeAddress returns a loopback address, host:port, on which nobody listens. The host is drawn
+// from 127.0.0.0/8 where the system has all of it, because a free port of 127.0.0.1 is soon some
+// other test's, or the source of an outgoing connection.
 func FreeAddress(t testing.TB) string {
 	t.Helper()
 	host := fmt.Sprintf("127.%d.%d.%d", 1+rand.IntN(250), 1+rand.IntN(250), 1+rand.IntN(250))

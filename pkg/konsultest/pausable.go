@@ -10,8 +10,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// Pausable passes bytes on to a server until it is paused. Then the server is as one that was sent SIGSTOP: its kernel
-// takes connections and bytes, and nothing comes back. Safe for concurrent use.
+// Pausable passes bytes on to a server until it is paused. Then the server is as one that was sent
+// SIGSTOP: its kernel takes connections and bytes, and nothing comes back. Safe for concurrent use.
 type Pausable struct {
 	listener net.Listener
 	to       string

@@ -22,7 +22,8 @@ type Group struct {
 	wg     sync.WaitGroup
 }
 
-// NewGroup answers a group that calls onFail, once, with the first error a loop returns before Stop.
+// NewGroup returns a group that calls onFail, once, with the first error a loop returns before
+// Stop.
 func NewGroup(log *slog.Logger, onFail func(error)) *Group {
 	ctx, cancel := context.WithCancel(context.Background())
 	return &Group{ctx: ctx, cancel: cancel, log: log, onFail: onFail}

@@ -1,6 +1,7 @@
-// Package loopguard keeps a proxy from dialling itself: a backend registered at the proxy's own address
-// would have it answer its own requests until it has no sockets left. It sees addresses after names
-// have been resolved, at the moment of the dial. A Guard never changes and is safe for concurrent use.
+// Package loopguard keeps a proxy from dialling itself: a backend registered at the proxy's own
+// address would have it answer its own requests until it has no sockets left. It sees addresses
+// after names have been resolved, at the moment of the dial. A Guard never changes and is safe for
+// concurrent use.
 package loopguard
 
 import (

@@ -82,8 +82,9 @@ type Telemetry struct {
 	shutdown func(context.Context) error
 }
 
-// New makes the telemetry of one process. service names it, e.g. "konsul-registry"; logs go to out, and spans to
-// exporter (see package otlp), or nowhere if it is nil. Call Shutdown at the end, so that the last spans leave.
+// New makes the telemetry of one process. service names it, e.g. "konsul-registry"; logs go to out,
+// and spans to exporter (see package otlp), or nowhere if it is nil. Call Shutdown at the end, so
+// that the last spans leave.
 func New(cfg Config, service, datacenter string, out io.Writer, exporter sdktrace.SpanExporter) *Telemetry {
 	level := &slog.LevelVar{}
 	// One that is unknown was refused by Validate; here it is info.
@@ -112,7 +113,7 @@ func New(cfg Config, service, datacenter string, out io.Writer, exporter sdktrac
 	return t
 }
 
-// Discard answers telemetry for tests: it logs nowhere, and its metrics are its own.
+// Discard returns telemetry for tests: it logs nowhere, and its metrics are its own.
 func Discard() *Telemetry {
 	return &Telemetry{
 		level:      &slog.LevelVar{},
@@ -124,14 +125,14 @@ func Discard() *Telemetry {
 	}
 }
 
-// Traces says whether spans go anywhere.
+// Traces reports whether spans go anywhere.
 func (t *Telemetry) Traces() bool {
 	_, silent := t.Tracer.(noop.TracerProvider)
 	return !silent
 }
 
-// SetLogLevel changes from what level on lines are written, in all copies, and reports whether it was another. A level
-// that is none changes nothing.
+// SetLogLevel changes from what level on lines are written, in all copies, and reports whether it
+// was another. A level that is none changes nothing.
 func (t *Telemetry) SetLogLevel(text string) (changed bool) {
 	var level slog.Level
 	if err := level.UnmarshalText([]byte(text)); err != nil || level == t.level.Level() {
@@ -141,7 +142,7 @@ func (t *Telemetry) SetLogLevel(text string) (changed bool) {
 	return true
 }
 
-// For answers a copy whose log lines name the service.
+// For returns a copy whose log lines name the service.
 func (t *Telemetry) For(service string) *Telemetry {
 	c := *t
 	c.Log = t.Log.With(KeyService, service)

@@ -1,8 +1,8 @@
 // Package ops serves what an operator's tools ask of a process: metrics, liveness and readiness.
 //
-// They are served twice: on a unix socket in the data folder, for probes that run beside the process
-// (its own `health` subcommand), and over mutual TLS on telemetry.addr, for Prometheus. Nothing is
-// served in the clear over the network.
+// They are served twice: on a unix socket in the data folder, for probes that run beside the
+// process (its own `health` subcommand), and over mutual TLS on telemetry.addr, for Prometheus.
+// Nothing is served in the clear over the network.
 package ops
 
 import (
@@ -32,7 +32,8 @@ const (
 	headerBytes = 64 << 10
 )
 
-// maxSocketPath is what a unix socket address holds on Linux (sun_path), with room for the terminator.
+// maxSocketPath is what a unix socket address holds on Linux (sun_path), with room for the
+// terminator.
 const maxSocketPath = 107
 
 const (
@@ -41,10 +42,10 @@ const (
 	idleTimeout    = 2 * time.Minute
 )
 
-// Check answers nil when what it looks at is ready.
+// Check returns nil when what it looks at is ready.
 type Check func(context.Context) error
 
-// Server answers /metrics, /healthz and /readyz. Safe for concurrent use.
+// Server returns /metrics, /healthz and /readyz. Safe for concurrent use.
 type Server struct {
 	telemetry *obs.Telemetry
 	socket    string
@@ -56,13 +57,13 @@ type Server struct {
 	exposed bool
 }
 
-// New answers a server that will listen on the unix socket of name in dataDir, and over mutual TLS on
-// addr if it is not empty.
+// New returns a server that will listen on the unix socket of name in dataDir, and over mutual TLS
+// on addr if it is not empty.
 func New(telemetry *obs.Telemetry, dataDir, name, addr string) *Server {
 	return &Server{telemetry: telemetry, socket: SocketPath(dataDir, name), addr: addr, checks: map[string]Check{}}
 }
 
-// SocketPath answers where the process called name listens for local probes.
+// SocketPath returns where the process called name listens for local probes.
 func SocketPath(dataDir, name string) string { return filepath.Join(dataDir, name+".sock") }
 
 // Start opens the unix socket.
@@ -94,7 +95,8 @@ func (s *Server) Add(name string, check Check) {
 	s.checks[name] = check
 }
 
-// Expose opens telemetry.addr over mutual TLS with the identity of the first service that has one; later calls do nothing.
+// Expose opens telemetry.addr over mutual TLS with the identity of the first service that has one;
+// later calls do nothing.
 func (s *Server) Expose(source identity.Source) error {
 	s.mu.Lock()
 	done := s.exposed || s.addr == ""
@@ -148,7 +150,7 @@ func (s *Server) serve(listener net.Listener) {
 	}()
 }
 
-// Handler answers the three paths; the gateway's edge mounts it behind its token check.
+// Handler returns the three paths; the gateway's edge mounts it behind its token check.
 func (s *Server) Handler() http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", promhttp.HandlerFor(s.telemetry.Metrics, promhttp.HandlerOpts{}))
@@ -157,7 +159,7 @@ func (s *Server) Handler() http.Handler {
 	return mux
 }
 
-// Ready answers what is not ready, by check name; empty when all is.
+// Ready returns what is not ready, by check name; empty when all is.
 func (s *Server) Ready(ctx context.Context) map[string]string {
 	s.mu.Lock()
 	checks := make(map[string]Check, len(s.checks))
@@ -216,7 +218,8 @@ func Probe(ctx context.Context, dataDir, name string) error {
 	return nil
 }
 
-// shorten answers a path to the same socket that fits a unix address, by way of its folder's descriptor.
+// shorten returns a path to the same socket that fits a unix address, by way of its folder's
+// descriptor.
 func shorten(path string) (short string, release func(), err error) {
 	if len(path) <= maxSocketPath {
 		return path, func() {}, nil

@@ -44,7 +44,8 @@ type Definition struct {
 	Meta map[string]string
 	// Checks have ids that are unique in the definition.
 	Checks []Check
-	// Failover is the service's policy, in order of preference; empty: the definition says nothing about it.
+	// Failover is the service's policy, in order of preference; empty: the definition says nothing
+	// about it.
 	Failover []Target
 }
 
@@ -65,7 +66,7 @@ type Check struct {
 	Timeout time.Duration
 }
 
-// Kind answers "http", "tcp" or "ttl".
+// Kind returns "http", "tcp" or "ttl".
 func (c Check) Kind() string {
 	switch {
 	case c.HTTP != "":
@@ -84,8 +85,8 @@ type Target struct {
 	Targets uint32
 }
 
-// IsDefinition reports whether a file of this name is one that definitions are written in, be it that they cannot be
-// read yet.
+// IsDefinition reports whether a file of this name is one that definitions are written in, be it
+// that they cannot be read yet.
 func IsDefinition(name string) bool {
 	switch extension(name) {
 	case ".yaml", ".yml", ".json", ".hcl":
@@ -121,8 +122,9 @@ func ParseFile(name string, data []byte) ([]*Definition, error) {
 	return Parse(data)
 }
 
-// Parse reads the definitions in YAML or JSON: documents with the one key `service`, or `services` with a list. It fills
-// the defaults and reports every problem at once. There is at least one definition, and their ids are different.
+// Parse reads the definitions in YAML or JSON: documents with the one key `service`, or `services`
+// with a list. It fills the defaults and reports every problem at once. There is at least one
+// definition, and their ids are different.
 func Parse(data []byte) ([]*Definition, error) {
 	p := &problems{}
 	var definitions []*Definition
@@ -331,10 +333,12 @@ func (v value) duration() time.Duration {
 	return d
 }
 
-// ValidName says whether a service may be called so: its name is a DNS label of workload addresses.
+// ValidName reports whether a service may be called so: its name is a DNS label of workload
+// addresses.
 func ValidName(name string) bool { return label.MatchString(name) }
 
-// CheckDatacenter answers an InvalidArgument fault unless the definition may be used in a datacenter.
+// CheckDatacenter returns an InvalidArgument fault unless the definition may be used in a
+// datacenter.
 func (d *Definition) CheckDatacenter(own string) error {
 	if dc := cmp.Or(d.Datacenter, own); dc != own {
 		return fault.Invalid("service.datacenter", "is %q, but this is datacenter %q", dc, own).

@@ -40,7 +40,8 @@ func (p *problems) err() error {
 	return errors.Join(errs...)
 }
 
-// value is a node of the document with its place. The zero value is an absent node: it has no items.
+// value is a node of the document with its place. The zero value is an absent node: it has no
+// items.
 type value struct {
 	path string
 	// prefix stands in front of the paths of a document's root.
@@ -49,8 +50,8 @@ type value struct {
 	problems *problems
 }
 
-// documents returns the root mappings of the documents in data. Empty ones, such as what stands behind a last `---`, do
-// not count unless there is no other.
+// documents returns the root mappings of the documents in data. Empty ones, such as what stands
+// behind a last `---`, do not count unless there is no other.
 func (p *problems) documents(data []byte) []value {
 	const help = "see the service definition format: a mapping with the one key `service`, or `services` with a list"
 	if len(data) > MaxSize {
@@ -96,7 +97,7 @@ func (v value) isMap() bool {
 	return false
 }
 
-// fields answers the values of a mapping by key. Keys other than the known ones are problems.
+// fields returns the values of a mapping by key. Keys other than the known ones are problems.
 func (v value) fields(known ...string) map[string]value {
 	fields := map[string]value{}
 	v.pairs(func(key string, field value) {
@@ -159,7 +160,7 @@ func (v value) meta() map[string]string {
 	return meta
 }
 
-// string answers the text of a scalar as it was written: 8080, true and v1 are all text.
+// string returns the text of a scalar as it was written: 8080, true and v1 are all text.
 func (v value) string() string {
 	if v.node.Kind != yaml.ScalarNode {
 		v.wrong("a single value")

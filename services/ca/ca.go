@@ -1,5 +1,6 @@
-// Package ca is the certificate authority of a datacenter: the root in the primary, an intermediate in
-// every datacenter, short-lived leaves for every service, and the join tokens that admit a datacenter.
+// Package ca is the certificate authority of a datacenter: the root in the primary, an intermediate
+// in every datacenter, short-lived leaves for every service, and the join tokens that admit a
+// datacenter.
 //
 // It promises that nobody gets an identity without proving the datacenter secret on the very
 // connection it asks on, and that a datacenter can only speak for itself. What it must not lose is
@@ -37,18 +38,20 @@ type Settings struct {
 	JoinTokenFile string `koanf:"join_token_file"`
 	// JoinTimeout is how long a first start tries to reach the primary.
 	JoinTimeout time.Duration `koanf:"join_timeout"`
-	// PrimaryGateways is how other datacenters reach this one's gateways: a primary puts it into join tokens,
-	// a secondary into its application.
+	// PrimaryGateways is how other datacenters reach this one's gateways: a primary puts it into
+	// join tokens, a secondary into its application.
 	PrimaryGateways []string `koanf:"primary_gateways"`
 	// JoinTokenTTL is how long a join token works unless its maker says otherwise.
 	JoinTokenTTL time.Duration `koanf:"join_token_ttl"`
 	// MaxJoinTokenTTL is the longest its maker may say.
 	MaxJoinTokenTTL time.Duration `koanf:"max_join_token_ttl"`
-	// PreviousSecretFile holds the datacenter secret that was replaced by the one in server.secret_file. What the
-	// ca sealed with it is sealed anew at the next start; then the setting and the file can go. It proves nothing.
+	// PreviousSecretFile holds the datacenter secret that was replaced by the one in
+	// server.secret_file. What the ca sealed with it is sealed anew at the next start; then the
+	// setting and the file can go. It proves nothing.
 	PreviousSecretFile string `koanf:"previous_secret_file"`
-	// AcceptDatacenterSecret lets components of earlier versions, which prove the datacenter secret itself, get
-	// a first certificate. It is for an upgrade: while it is on, whoever has the secret enrols as any component.
+	// AcceptDatacenterSecret lets components of earlier versions, which prove the datacenter secret
+	// itself, get a first certificate. It is for an upgrade: while it is on, whoever has the secret
+	// enrols as any component.
 	AcceptDatacenterSecret bool `koanf:"accept_datacenter_secret"`
 	// WriteRootsFile is where the trust anchors are written as PEM, for clients.
 	WriteRootsFile string `koanf:"write_roots_file"`
@@ -60,7 +63,7 @@ type Config struct {
 	CA          Settings `koanf:"ca"`
 }
 
-// DefaultConfig answers the defaults.
+// DefaultConfig returns the defaults.
 func DefaultConfig() Config {
 	return Config{Base: config.DefaultBase(), CA: Settings{
 		LeafTTL: day, IntermediateTTL: 365 * day, RootTTL: 10 * 365 * day,

@@ -44,7 +44,8 @@ func (d *datacenter) key(h identity.Holder) []byte {
 	return key
 }
 
-// prove asks the ca for an identity with a proof made with any key, over a connection with any server name.
+// prove asks the ca for an identity with a proof made with any key, over a connection with any
+// server name.
 func (d *datacenter) prove(serverName string, as identity.Holder, key []byte) error {
 	d.t.Helper()
 	ctx, cancel := context.WithTimeout(d.t.Context(), 5*time.Second)

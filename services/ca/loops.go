@@ -28,8 +28,9 @@ const (
 	callTimeout = 10 * time.Second
 )
 
-// renew keeps the ca's own leaf and its intermediate from expiring. A primary that is away holds up the
-// intermediate only: the leaf is signed here, and without it nobody in this datacenter could renew.
+// renew keeps the ca's own leaf and its intermediate from expiring. A primary that is away holds up
+// the intermediate only: the leaf is signed here, and without it nobody in this datacenter could
+// renew.
 func (s *Service) renew(ctx context.Context, state *keystore.State) error {
 	retry := backoff.New(retryMin, retryMax)
 	for {
@@ -86,7 +87,8 @@ func (s *Service) renewLeaf(state *keystore.State) error {
 	return s.source.Set(material)
 }
 
-// renewIntermediate gets a new intermediate, from the own root or the primary's, and keeps it before it is used.
+// renewIntermediate gets a new intermediate, from the own root or the primary's, and keeps it
+// before it is used.
 func (s *Service) renewIntermediate(ctx context.Context, state *keystore.State) (*keystore.State, error) {
 	next := *state
 	var err error
@@ -137,8 +139,8 @@ func (s *Service) askIntermediate(ctx context.Context, state *keystore.State) (*
 	return &issuer.Authority{Certificate: cert, Key: key}, roots, nil
 }
 
-// publishRoots tells the registry the federation's trust anchors, once, as soon as it can. The primary's
-// registry passes them on by replication.
+// publishRoots tells the registry the federation's trust anchors, once, as soon as it can. The
+// primary's registry passes them on by replication.
 func (s *Service) publishRoots(ctx context.Context, state *keystore.State) error {
 	if state.Root == nil {
 		return nil

@@ -12,9 +12,9 @@ import (
 	"konsul.dev/services/ca/internal/keystore"
 )
 
-// checkParts refuses a ca whose data folder holds identities of another federation than its own, or of any
-// before it has one: it would join or found a federation in which the registry's state beside it has no
-// place. state is nil when the ca has none yet.
+// checkParts refuses a ca whose data folder holds identities of another federation than its own, or
+// of any before it has one: it would join or found a federation in which the registry's state
+// beside it has no place. state is nil when the ca has none yet.
 func (s *Service) checkParts(state *keystore.State) error {
 	folders, err := os.ReadDir(s.cfg.Server.DataDir)
 	if errors.Is(err, os.ErrNotExist) {

@@ -11,8 +11,8 @@ import (
 	"konsul.dev/pkg/fault"
 )
 
-// A datacenter's ca folder was emptied to make it join another federation, and its registry stayed in the
-// first one: both went on, each for itself.
+// A datacenter's ca folder was emptied to make it join another federation, and its registry stayed
+// in the first one: both went on, each for itself.
 func TestACAIsOfTheFederationOfWhatIsKeptBesideIt(t *testing.T) {
 	first, second := newDatacenter(t, "us-east", "us-east"), newDatacenter(t, "us-east", "us-east")
 	for _, primary := range []*datacenter{first, second} {

@@ -18,14 +18,18 @@ type Config struct {
 
 // Settings is the `failover_router` section.
 type Settings struct {
-	// Listen is where Resolve is served over gRPC, host:port; the default is server.bind_addr with port 8552.
+	// Listen is where Resolve is served over gRPC, host:port; the default is server.bind_addr with
+	// port 8552.
 	Listen string `koanf:"listen"`
-	// ProxyListen is where applications of this host send plain HTTP, host:port; the default is port 8553
-	// of server.bind_addr if that is loopback or ProxyAllowRemote is set, else of 127.0.0.1.
+	// ProxyListen is where applications of this host send plain HTTP, host:port; the default is
+	// port 8553 of server.bind_addr if that is loopback or ProxyAllowRemote is set, else of
+	// 127.0.0.1.
 	ProxyListen string `koanf:"proxy_listen"`
-	// ProxyAllowRemote allows ProxyListen to be other than loopback. The proxy asks nobody who they are.
+	// ProxyAllowRemote allows ProxyListen to be other than loopback. The proxy asks nobody who they
+	// are.
 	ProxyAllowRemote bool `koanf:"proxy_allow_remote"`
-	// RemoteTimeout bounds the question to one datacenter; one that gossip has lost gets a quarter of it.
+	// RemoteTimeout bounds the question to one datacenter; one that gossip has lost gets a quarter
+	// of it.
 	RemoteTimeout time.Duration `koanf:"remote_timeout"`
 	// CacheTTL is how long an answer about another datacenter is used again.
 	CacheTTL time.Duration `koanf:"cache_ttl"`
@@ -39,10 +43,12 @@ type Settings struct {
 	ProxyResponseTimeout time.Duration `koanf:"proxy_response_timeout"`
 	// ProxyEjection is how long an instance that failed is not used.
 	ProxyEjection time.Duration `koanf:"proxy_ejection"`
-	// ProxyMaxConnections bounds the connections of applications to the proxy. They get fewer if the process may not
-	// open enough files: an eighth of these. Of those that have not sent a request yet, one more closes the oldest.
+	// ProxyMaxConnections bounds the connections of applications to the proxy. They get fewer if
+	// the process may not open enough files: an eighth of these. Of those that have not sent a
+	// request yet, one more closes the oldest.
 	ProxyMaxConnections int `koanf:"proxy_max_connections"`
-	// ProxyMaxHops is how many proxies of Konsul a request may pass, so that it cannot go round for ever.
+	// ProxyMaxHops is how many proxies of Konsul a request may pass, so that it cannot go round for
+	// ever.
 	ProxyMaxHops int `koanf:"proxy_max_hops"`
 	// MaxRetries is how often the proxy tries a request again.
 	MaxRetries int `koanf:"max_retries"`
@@ -50,7 +56,7 @@ type Settings struct {
 
 const mostRetries = 10
 
-// DefaultConfig answers the defaults.
+// DefaultConfig returns the defaults.
 func DefaultConfig() Config {
 	return Config{
 		Base: config.DefaultBase(),

@@ -49,7 +49,7 @@ func (r *running) send(t *testing.T, method, host, body string, header http.Head
 	return a
 }
 
-// says answers a handler that says a name, and what it was sent.
+// says returns a handler that says a name, and what it was sent.
 func says(name string) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		content, _ := io.ReadAll(r.Body)

@@ -39,8 +39,8 @@ const (
 	patience = 10 * time.Second
 )
 
-// world is what surrounds a router in us-east: its registry, its gossip and a gateway that stands for every
-// datacenter's, all over real mutual TLS, and instances that are real HTTP servers.
+// world is what surrounds a router in us-east: its registry, its gossip and a gateway that stands
+// for every datacenter's, all over real mutual TLS, and instances that are real HTTP servers.
 type world struct {
 	registryv1.UnimplementedCatalogServiceServer
 	wangossipv1.UnimplementedDatacenterServiceServer
@@ -88,8 +88,8 @@ func (w *world) serve(t *testing.T, service string, access rpc.Access, register 
 	return listener.Addr().String(), server.Stop
 }
 
-// serveGateway ends mutual TLS for whatever datacenter a server name names, as the gateway there would, and
-// passes the bytes on to the backend.
+// serveGateway ends mutual TLS for whatever datacenter a server name names, as the gateway there
+// would, and passes the bytes on to the backend.
 func (w *world) serveGateway(t *testing.T) string {
 	t.Helper()
 	sources := map[string]identity.Source{west: w.ca.Source(west, "gateway"), eu: w.ca.Source(eu, "gateway")}
@@ -212,7 +212,8 @@ func instance(id, address string) *registryv1.ServiceInstance {
 	}
 }
 
-// backend runs an HTTP server, and lets the remote gateway of a datacenter, if one is named, choose it.
+// backend runs an HTTP server, and lets the remote gateway of a datacenter, if one is named, choose
+// it.
 func (w *world) backend(t *testing.T, dc string, handler http.HandlerFunc) string {
 	t.Helper()
 	server := httptest.NewServer(handler)
@@ -226,7 +227,7 @@ func (w *world) backend(t *testing.T, dc string, handler http.HandlerFunc) strin
 	return address
 }
 
-// nowhere answers an address at which nobody listens.
+// nowhere returns an address at which nobody listens.
 func nowhere(t *testing.T) string {
 	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")

@@ -85,7 +85,7 @@ func (d *datacenter) RestoreBackup(stream grpc.ClientStreamingServer[registryv1.
 	return stream.SendAndClose(&registryv1.RestoreBackupResponse{Datacenter: d.name, SourceDatacenter: west, Index: 9, DryRun: first.GetStart().GetDryRun()})
 }
 
-// took answers what has been restored.
+// took returns what has been restored.
 func (d *datacenter) took() ([][]byte, []*registryv1.RestoreStart) {
 	d.mu.Lock()
 	defer d.mu.Unlock()

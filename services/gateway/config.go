@@ -22,7 +22,8 @@ type Settings struct {
 	// Listen is where other datacenters and the own services connect, host:port; the default is
 	// server.bind_addr with port 8443.
 	Listen string `koanf:"listen"`
-	// HTTPListen is where people connect, REST and gRPC over TLS; the default is server.bind_addr with port 8500.
+	// HTTPListen is where people connect, REST and gRPC over TLS; the default is server.bind_addr
+	// with port 8500.
 	HTTPListen string `koanf:"http_listen"`
 	// WANAddress is what other datacenters dial to reach Listen, host:port.
 	WANAddress string `koanf:"wan_address"`
@@ -36,16 +37,18 @@ type Settings struct {
 	DialTimeout time.Duration `koanf:"dial_timeout"`
 	// IdleTimeout is how long a connection may carry nothing.
 	IdleTimeout time.Duration `koanf:"idle_timeout"`
-	// HalfCloseTimeout is how long the rest of a connection may carry nothing once one end has closed.
+	// HalfCloseTimeout is how long the rest of a connection may carry nothing once one end has
+	// closed.
 	HalfCloseTimeout time.Duration `koanf:"half_close_timeout"`
-	// MaxConnections bounds the connections on each of the two ports. A port gets fewer if the process may
-	// not open enough files: Listen half of them, at two for a connection, HTTPListen an eighth.
+	// MaxConnections bounds the connections on each of the two ports. A port gets fewer if the
+	// process may not open enough files: Listen half of them, at two for a connection, HTTPListen
+	// an eighth.
 	MaxConnections int `koanf:"max_connections"`
-	// MaxConnectionsPerSource bounds those of one IPv4 address or IPv6 network of 64 bits, on each port;
-	// 0: half of them all.
+	// MaxConnectionsPerSource bounds those of one IPv4 address or IPv6 network of 64 bits, on each
+	// port; 0: half of them all.
 	MaxConnectionsPerSource int `koanf:"max_connections_per_source"`
-	// MaxHalfOpen bounds the connections on each port whose client has not yet said what it wants; one more
-	// closes the oldest. At most a quarter of all connections.
+	// MaxHalfOpen bounds the connections on each port whose client has not yet said what it wants;
+	// one more closes the oldest. At most a quarter of all connections.
 	MaxHalfOpen int `koanf:"max_half_open"`
 	// MaxHalfOpenPerSource is the same for one source.
 	MaxHalfOpenPerSource int `koanf:"max_half_open_per_source"`
@@ -55,12 +58,14 @@ type Settings struct {
 	IntrospectCacheTTL time.Duration `koanf:"introspect_cache_ttl"`
 	// MaxRequestBytes bounds a request body and a gRPC message from a client.
 	MaxRequestBytes int64 `koanf:"max_request_bytes"`
-	// MaxInflightBytes bounds, in bytes, the requests of clients that are held at once; the calls of one token have a
-	// quarter of it.
+	// MaxInflightBytes bounds, in bytes, the requests of clients that are held at once; the calls
+	// of one token have a quarter of it.
 	MaxInflightBytes int64 `koanf:"max_inflight_bytes"`
-	// RequestReadTimeout is how long a request body, or a gRPC message that has begun, may take to arrive.
+	// RequestReadTimeout is how long a request body, or a gRPC message that has begun, may take to
+	// arrive.
 	RequestReadTimeout time.Duration `koanf:"request_read_timeout"`
-	// MaxConcurrentStreams bounds the calls at once on one connection of a client; a client that wants more waits.
+	// MaxConcurrentStreams bounds the calls at once on one connection of a client; a client that
+	// wants more waits.
 	MaxConcurrentStreams int `koanf:"max_concurrent_streams"`
 	// MaxHeaderBytes bounds the headers of a client's call, in bytes.
 	MaxHeaderBytes int `koanf:"max_header_bytes"`
@@ -79,7 +84,7 @@ const (
 	mostHeaderBytes        = 1 << 20
 )
 
-// DefaultConfig answers the defaults.
+// DefaultConfig returns the defaults.
 func DefaultConfig() Config {
 	return Config{
 		Base: config.DefaultBase(),
@@ -103,7 +108,7 @@ func DefaultConfig() Config {
 	}
 }
 
-// EnvAliases answers the environment variables of ADR-0027's Kubernetes manifest.
+// EnvAliases returns the environment variables of ADR-0027's Kubernetes manifest.
 func (*Config) EnvAliases() map[string]string {
 	return map[string]string{
 		"DATACENTER":  "server.datacenter",
@@ -127,7 +132,8 @@ func (c *Config) Normalize() {
 	}
 }
 
-// wanAddress answers the gateway's address on the host by which other datacenters reach this one's gossip.
+// wanAddress returns the gateway's address on the host by which other datacenters reach this one's
+// gossip.
 func (c *Config) wanAddress() string {
 	host, _, err := net.SplitHostPort(c.Server.WAN.AdvertiseAddr)
 	if err != nil {
@@ -218,7 +224,7 @@ func (c *Config) Validate() error {
 	return errors.Join(errs...)
 }
 
-// names answers what the edge's certificate is asked to carry: every host by which this
+// names returns what the edge's certificate is asked to carry: every host by which this
 // configuration calls the gateway.
 func (c *Config) names() (dns []string, ips []net.IP) {
 	hosts := []string{"localhost", "127.0.0.1"}

@@ -52,7 +52,7 @@ type rest struct {
 	base   string
 }
 
-// rest answers an ordinary HTTPS client that knows the federation's root.
+// rest returns an ordinary HTTPS client that knows the federation's root.
 func (r *running) rest(t *testing.T, h2 bool) rest {
 	t.Helper()
 	transport := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: r.roots}, ForceAttemptHTTP2: h2}
@@ -242,7 +242,7 @@ func TestEveryPublicAreaAnswers(t *testing.T) {
 	require.Contains(t, doc["paths"], "/api/v1/kv/{key}")
 }
 
-// dialEdge answers a connection as any gRPC client of a person's makes it.
+// dialEdge returns a connection as any gRPC client of a person's makes it.
 func (r *running) dialEdge(t *testing.T) *grpc.ClientConn {
 	t.Helper()
 	conn, err := grpc.NewClient(r.edge, grpc.WithTransportCredentials(credentials.NewTLS(&tls.Config{RootCAs: r.roots})))

@@ -1,8 +1,8 @@
 // Package gateway is the only door of a datacenter.
 //
 // Port 8443 carries everything between datacenters: it reads the server name of each TLS connection
-// and passes the connection on, never decrypting what is not for the own datacenter's workloads. Port
-// 8500 is for people: REST and gRPC over TLS, a bearer token on every call.
+// and passes the connection on, never decrypting what is not for the own datacenter's workloads.
+// Port 8500 is for people: REST and gRPC over TLS, a bearer token on every call.
 //
 // Contents: config.go (what it is told), service.go (its life), wiring.go (its parts),
 // internal/listener (8443: accept, route, dial, drain), internal/sni (the server name),

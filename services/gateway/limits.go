@@ -14,13 +14,13 @@ const ReasonTooFewFiles = "TOO_FEW_OPEN_FILES"
 const (
 	// leastFiles is what a gateway needs to be of use.
 	leastFiles = 256
-	// Of the files that the process may open, connections to the mesh port take at most a half, at two
-	// for each (its own and the backend's), and those to the edge an eighth. The rest is for what the
-	// process dials and keeps, and for the other services of a single-process datacenter.
+	// Of the files that the process may open, connections to the mesh port take at most a half, at
+	// two for each (its own and the backend's), and those to the edge an eighth. The rest is for
+	// what the process dials and keeps, and for the other services of a single-process datacenter.
 	filesPerMeshConnection, meshShare = 2, 2
 	edgeShare                         = 8
-	// halfOpenShare and sourceShare are the parts of a port's connections that may be half open, and that
-	// one source may have.
+	// halfOpenShare and sourceShare are the parts of a port's connections that may be half open,
+	// and that one source may have.
 	halfOpenShare, sourceShare = 4, 2
 )
 

@@ -31,7 +31,7 @@ func federationOf(t *testing.T, r *running, source identity.Source, dc string) (
 	return resp.GetFederation().GetDatacenter(), err
 }
 
-// twoDatacenters answers gateways that know each other from gossip.
+// twoDatacenters returns gateways that know each other from gossip.
 func twoDatacenters(t *testing.T) (ca *identitytest.CA, dcEast, dcWest *datacenter, gwEast, gwWest *running) {
 	t.Helper()
 	ca = identitytest.NewCA(t, identitytest.FederationID)
@@ -210,7 +210,7 @@ func TestAnInstanceAtTheGatewaysOwnAddressIsRefused(t *testing.T) {
 	require.InDelta(t, 1, r.metric(t, "konsul_gateway_rejected_total", "reason=own_address"), 0)
 }
 
-// echo answers the address of a plaintext service that answers what it hears, after its name.
+// echo returns the address of a plaintext service that answers what it hears, after its name.
 func echo(t *testing.T, name string) *registryv1.ServiceInstance {
 	t.Helper()
 	port, err := net.Listen("tcp", "127.0.0.1:0")

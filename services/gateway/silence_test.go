@@ -64,7 +64,8 @@ func TestAPausedRegistryServerHoldsUpNoWriteForLong(t *testing.T) {
 	t.Logf("the longest write took %s", longest)
 	require.Less(t, longest, patience)
 
-	// Of a client's own stream nothing can be repeated here: whether the write was done is said honestly.
+	// Of a client's own stream nothing can be repeated here: whether the write was done is said
+	// honestly.
 	paused.Resume()
 	conn := r.dialEdge(t)
 	set := func() error {

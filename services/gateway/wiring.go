@@ -28,8 +28,8 @@ import (
 )
 
 const (
-	// instancesFresh is how long a workload's instances are used without asking, instancesLease how long
-	// when the registry does not answer.
+	// instancesFresh is how long a workload's instances are used without asking, instancesLease how
+	// long when the registry does not answer.
 	instancesFresh = time.Second
 	instancesLease = 10 * time.Minute
 	// maxAnswer bounds a message from our own services: a list of many keys, not an attack.

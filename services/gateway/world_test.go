@@ -44,7 +44,8 @@ const (
 	trustDomain = identitytest.FederationID + ".konsul"
 )
 
-// datacenter is everything of a datacenter that a gateway talks to, on one real server per identity.
+// datacenter is everything of a datacenter that a gateway talks to, on one real server per
+// identity.
 type datacenter struct {
 	registryv1.UnimplementedKVServiceServer
 	registryv1.UnimplementedCatalogServiceServer
@@ -78,7 +79,8 @@ type datacenter struct {
 	callers  []identity.ID
 	metadata metadata.MD
 	changed  chan struct{}
-	// backup is the file a backup answers, and cut after how many of its bytes the registry is gone; 0: it stays.
+	// backup is the file a backup answers, and cut after how many of its bytes the registry is
+	// gone; 0: it stays.
 	backup []byte
 	cut    int
 	// restored is the files that came in, and with which orders.
@@ -167,7 +169,8 @@ func (d *datacenter) IntrospectToken(_ context.Context, req *registryv1.Introspe
 	return resp, err
 }
 
-// AuthorizeToken knows one token that may do everything, and one that may read what belongs to services named "free".
+// AuthorizeToken knows one token that may do everything, and one that may read what belongs to
+// services named "free".
 func (d *datacenter) AuthorizeToken(_ context.Context, req *registryv1.AuthorizeTokenRequest) (*registryv1.AuthorizeTokenResponse, error) {
 	d.mu.Lock()
 	d.authorized = append(d.authorized, req)
@@ -180,7 +183,7 @@ func (d *datacenter) AuthorizeToken(_ context.Context, req *registryv1.Authorize
 	return &registryv1.AuthorizeTokenResponse{AccessorId: "alice"}, nil
 }
 
-// Bootstrap answers whoever asks.
+// Bootstrap returns whoever asks.
 func (d *datacenter) Bootstrap(ctx context.Context, _ *registryv1.BootstrapRequest) (*registryv1.BootstrapResponse, error) {
 	d.heard(ctx)
 	return &registryv1.BootstrapResponse{Secret: "first"}, nil
@@ -357,7 +360,7 @@ func (r *running) start(t *testing.T, ca *identitytest.CA, d *datacenter, change
 	return r
 }
 
-// metric answers the sum of a metric's values over the series that carry all of these labels.
+// metric returns the sum of a metric's values over the series that carry all of these labels.
 func (r *running) metric(t *testing.T, name string, labels ...string) float64 {
 	t.Helper()
 	families, err := r.telemetry.Metrics.Gather()

@@ -23,7 +23,8 @@ const (
 type writes struct {
 	registry healthv1.HealthClient
 	clock    clock.Clock
-	// last is when a server last said so, in nanoseconds since 1970; refused whether one said the contrary since then.
+	// last is when a server last said so, in nanoseconds since 1970; refused whether one said the
+	// contrary since then.
 	last    atomic.Int64
 	refused atomic.Bool
 }

@@ -18,7 +18,8 @@ type Config struct {
 
 // Settings is the `wan_gossip` section.
 type Settings struct {
-	// Listen is where the list of datacenters is served over gRPC, host:port; the default is server.bind_addr with port 8512.
+	// Listen is where the list of datacenters is served over gRPC, host:port; the default is
+	// server.bind_addr with port 8512.
 	Listen string `koanf:"listen"`
 	// GatewayAddresses are where other datacenters reach this one's gateways; the default is the
 	// advertised gossip host with port 8443.
@@ -32,8 +33,8 @@ type Settings struct {
 	KeyRefresh time.Duration `koanf:"key_refresh"`
 	// LeaveTimeout bounds the farewell at a stop.
 	LeaveTimeout time.Duration `koanf:"leave_timeout"`
-	// MaxStreams bounds the gossip exchanges over TCP at a time, members' and strangers': nobody can tell them
-	// apart before the end. One more ends the oldest of whoever has most.
+	// MaxStreams bounds the gossip exchanges over TCP at a time, members' and strangers': nobody
+	// can tell them apart before the end. One more ends the oldest of whoever has most.
 	MaxStreams int `koanf:"max_streams"`
 	// MaxStreamsPerSource is the same for one IPv4 address or IPv6 network of 64 bits.
 	MaxStreamsPerSource int `koanf:"max_streams_per_source"`
@@ -43,8 +44,8 @@ type Settings struct {
 	Detection Detection `koanf:"detection"`
 }
 
-// Detection is the `wan_gossip.detection` section. The defaults are memberlist's for a WAN, but notice a dead
-// datacenter within about ten seconds.
+// Detection is the `wan_gossip.detection` section. The defaults are memberlist's for a WAN, but
+// notice a dead datacenter within about ten seconds.
 type Detection struct {
 	// ProbeInterval is how often one other member is probed.
 	ProbeInterval time.Duration `koanf:"probe_interval"`
@@ -76,7 +77,7 @@ const (
 	mostMaxStreamBytes         = 16 << 20 // memberlist's own bound is 20 MiB
 )
 
-// DefaultConfig answers the defaults.
+// DefaultConfig returns the defaults.
 func DefaultConfig() Config {
 	return Config{
 		Base: config.DefaultBase(),

@@ -15,7 +15,8 @@ import (
 )
 
 const (
-	// quietFor is how long the same refusal is counted but not logged again: a refused member knocks on.
+	// quietFor is how long the same refusal is counted but not logged again: a refused member
+	// knocks on.
 	quietFor = time.Minute
 	// maxSaid bounds what is remembered about strangers.
 	maxSaid = 1024

@@ -15,7 +15,8 @@ import (
 )
 
 const (
-	// How often the opening of the pool is tried again, and how often the log says that it is not open yet.
+	// How often the opening of the pool is tried again, and how often the log says that it is not
+	// open yet.
 	openRetryMin = 200 * time.Millisecond
 	openRetryMax = 2 * time.Second
 	remindEvery  = 5 * time.Minute
@@ -28,8 +29,8 @@ type pool struct {
 	joiner *joiner.Joiner
 }
 
-// gossip opens the pool, or goes on trying while the service is up: what a datacenter does for its own
-// clients does not depend on the others. What an operator has to mend is an error at once.
+// gossip opens the pool, or goes on trying while the service is up: what a datacenter does for its
+// own clients does not depend on the others. What an operator has to mend is an error at once.
 func (s *Service) gossip(ctx, quiet context.Context) error {
 	err := s.open(ctx, quiet)
 	if err == nil || fault.CodeOf(err) != fault.Unavailable {

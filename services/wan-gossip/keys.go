@@ -52,7 +52,8 @@ func newKeys(box *keyfile.Box, ca cav1.CertificateServiceClient, log *slog.Logge
 	})}
 }
 
-// obtain answers the ca's keys, and the kept ones while it is away; Unavailable while there are none.
+// obtain returns the ca's keys, and the kept ones while it is away; Unavailable while there are
+// none.
 func (k *keys) obtain(ctx context.Context) ([][]byte, error) {
 	kept := k.kept()
 	asked, err := k.ask(ctx)
@@ -74,7 +75,8 @@ func (k *keys) obtain(ctx context.Context) ([][]byte, error) {
 	}
 }
 
-// datacenterID returns the id that the ca derives from the datacenter secret, waiting for it until ctx ends.
+// datacenterID returns the id that the ca derives from the datacenter secret, waiting for it until
+// ctx ends.
 func (k *keys) datacenterID(ctx context.Context) (string, error) {
 	for pause := backoff.New(idRetryMin, idRetryMax); ; {
 		resp, err := k.call(ctx)

@@ -60,7 +60,7 @@ func (s *Service) poolConfig(ctx context.Context) (serfpool.Config, error) {
 	}, nil
 }
 
-// resolve answers the IP and port of an own address; Unavailable while DNS does not know its name.
+// resolve returns the IP and port of an own address; Unavailable while DNS does not know its name.
 func (s *Service) resolve(ctx context.Context, field, address string) (ip string, port int, err error) {
 	host, portText, err := net.SplitHostPort(address)
 	if err != nil {
@@ -91,7 +91,7 @@ func preferV4(ips []string) string {
 	return ips[0]
 }
 
-// gateways answers where other datacenters reach this one's gateways. The host stays a name if it
+// gateways returns where other datacenters reach this one's gateways. The host stays a name if it
 // was written as one.
 func gateways(cfg Config) []string {
 	if len(cfg.WANGossip.GatewayAddresses) > 0 {
@@ -108,10 +108,10 @@ func gateways(cfg Config) []string {
 	return []string{net.JoinHostPort(host, strconv.Itoa(config.PortGateway))}
 }
 
-// datacenterID returns the immutable id of the datacenter. The first start learns it: it is derived from the
-// datacenter secret, here or by the ca, so that every member of a datacenter has the same one, also after the
-// loss of a disk, and another datacenter of the same name another. Then it is kept, so that a new secret does
-// not change it.
+// datacenterID returns the immutable id of the datacenter. The first start learns it: it is derived
+// from the datacenter secret, here or by the ca, so that every member of a datacenter has the same
+// one, also after the loss of a disk, and another datacenter of the same name another. Then it is
+// kept, so that a new secret does not change it.
 func datacenterID(path string, learn func() (string, error)) (string, error) {
 	kept, err := os.ReadFile(path)
 	if err == nil {

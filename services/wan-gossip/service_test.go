@@ -45,7 +45,7 @@ func newWorld(t *testing.T, federationID string) *world {
 	return &world{ca: identitytest.NewCA(t, federationID), key: bytes.Repeat([]byte{42}, 32)}
 }
 
-// fakeCA answers GetGossipKey.
+// fakeCA returns GetGossipKey.
 type fakeCA struct {
 	cav1.UnimplementedCertificateServiceServer
 	w *world
@@ -60,7 +60,7 @@ func (f fakeCA) GetGossipKey(context.Context, *cav1.GetGossipKeyRequest) (*cav1.
 	return &cav1.GetGossipKeyResponse{Keys: [][]byte{f.w.key}, DatacenterId: f.w.id}, nil
 }
 
-// serveCA answers the address of a datacenter's ca, and how to stop it.
+// serveCA returns the address of a datacenter's ca, and how to stop it.
 func (w *world) serveCA(t *testing.T, dc string) (addr string, stop func()) {
 	t.Helper()
 	server, err := rpc.NewServer(rpc.ServerParams{

@@ -3,7 +3,8 @@
 // Contents: config.go (what it is told), service.go (its life), pool.go (how the pool is opened),
 // internal/members (who may be in the pool), internal/datacenters (members made into datacenters),
 // internal/serfpool (Serf), internal/joiner (finding the others), internal/roundtrip (distances),
-// internal/keyfile and internal/peerfile (what survives a restart), internal/api (the list, served).
+// internal/keyfile and internal/peerfile (what survives a restart), internal/api (the list,
+// served).
 package wangossip
 
 import (

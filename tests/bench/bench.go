@@ -38,7 +38,8 @@ type Options struct {
 	Plaintext bool
 	// Self is this program. EtcdPath is etcd's; empty: etcd is left out.
 	Self, EtcdPath string
-	// Rival is another build of this program, whose servers are measured by turns with ours; empty: there is none.
+	// Rival is another build of this program, whose servers are measured by turns with ours; empty:
+	// there is none.
 	Rival string
 	// Dir is where servers keep their data, on the disk to measure; it is removed at the end.
 	Dir string
@@ -113,7 +114,7 @@ func (b *bench) stop() error {
 	return errors.Join(errs...)
 }
 
-// cluster answers a running target that holds every key.
+// cluster returns a running target that holds every key.
 func (b *bench) cluster(ctx context.Context, key clusterKey) (*target.Cluster, error) {
 	if c := b.clusters[key]; c != nil {
 		return c, nil

@@ -36,7 +36,8 @@ func (b *bench) note(line, series string, s report.Sample) {
 	fmt.Fprintf(b.Progress, "%s, %s: %v\n", line, series, s)
 }
 
-// watch measures how long after a write was acknowledged the last of many watchers of its key hears of it.
+// watch measures how long after a write was acknowledged the last of many watchers of its key hears
+// of it.
 func watch(ctx context.Context, b *bench) error {
 	const watchers, writes = 1000, 100
 	for range b.Rounds {
@@ -112,7 +113,8 @@ func (b *bench) killLeader(ctx context.Context, c *target.Cluster) (time.Duratio
 	return writes[0].Sub(killed), b.ready(ctx, c)
 }
 
-// start measures the time from starting three servers with nothing on their disks to the first write.
+// start measures the time from starting three servers with nothing on their disks to the first
+// write.
 func start(ctx context.Context, b *bench) error {
 	for range b.Times {
 		for _, who := range b.contenders() {
@@ -130,7 +132,7 @@ func start(ctx context.Context, b *bench) error {
 	return nil
 }
 
-// toFirstWrite starts a cluster and answers how long it took to take a write.
+// toFirstWrite starts a cluster and returns how long it took to take a write.
 func (b *bench) toFirstWrite(ctx context.Context, c *target.Cluster) (time.Duration, error) {
 	ctx, cancel := context.WithTimeout(ctx, 2*comeback)
 	defer cancel()

@@ -33,7 +33,7 @@ func lines() []line {
 	return append(all, scaleLines()...)
 }
 
-// LineNames answers what can be measured, and what is unless somebody chooses.
+// LineNames returns what can be measured, and what is unless somebody chooses.
 func LineNames() (all, usual []string) {
 	for _, l := range lines() {
 		all = append(all, l.name)

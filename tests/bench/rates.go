@@ -18,7 +18,7 @@ type series struct {
 	op load.Op
 }
 
-// besideRival answers the series with one of the other build behind each of ours.
+// besideRival returns the series with one of the other build behind each of ours.
 func besideRival(all []series) []series {
 	var out []series
 	for _, s := range all {
@@ -64,7 +64,7 @@ func (l rates) run(ctx context.Context, b *bench) error {
 	return nil
 }
 
-// runs says whether this run compares with a target.
+// runs reports whether this run compares with a target.
 func (b *bench) runs(kind target.Kind, plaintext bool) bool {
 	return (!plaintext || b.Plaintext) && (kind != target.Etcd || b.EtcdPath != "")
 }

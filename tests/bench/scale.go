@@ -12,8 +12,8 @@ import (
 	"konsul.dev/tests/bench/target"
 )
 
-// Lines of scale: what registering costs, how large clusters grow with their data, and how long they take to
-// start with it.
+// Lines of scale: what registering costs, how large clusters grow with their data, and how long
+// they take to start with it.
 const (
 	scaleRegister  = "scale-10k-instances"
 	scaleInstances = "scale-100k-instances"
@@ -80,7 +80,8 @@ func (b *bench) grow(ctx context.Context, who contender, line string, spec load.
 	return b.noteSize(line+restarted, who.series, c, again.Seconds())
 }
 
-// save measures a backup of a cluster and, for ours, what restoring it takes: etcd's restore is a program of its own that makes new members.
+// save measures a backup of a cluster and, for ours, what restoring it takes: etcd's restore is a
+// program of its own that makes new members.
 func (b *bench) save(ctx context.Context, c *target.Cluster, who contender, line string) error {
 	path := filepath.Join(b.Dir, "backup")
 	note := func(line string, m load.Moved) {

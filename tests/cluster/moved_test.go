@@ -88,7 +88,8 @@ func TestAServerThatMovedFindsItsCluster(t *testing.T) {
 	}
 }
 
-// A machine's disk was cloned, and the clone started: it must not speak for the server it is a copy of.
+// A machine's disk was cloned, and the clone started: it must not speak for the server it is a copy
+// of.
 func TestACloneOfALivingServerIsNotTakenForOneThatMoved(t *testing.T) {
 	t.Parallel()
 	c := registrytest.Start(t, 3, registrytest.Options{ByExpect: true})

@@ -29,8 +29,8 @@ rules:
   - {resource: service, exact: team-api, access: read}
 `
 
-// TestALimitedTokenThroughAllFaces follows a token from its making in a secondary to what it is refused there, in the
-// primary and in a third datacenter.
+// TestALimitedTokenThroughAllFaces follows a token from its making in a secondary to what it is
+// refused there, in the primary and in a third datacenter.
 func TestALimitedTokenThroughAllFaces(t *testing.T) {
 	lab := framework.StartLab(t, framework.LabOptions{})
 	west, central := lab.Access(framework.USWest), lab.Access(framework.EUCentral)
@@ -90,7 +90,8 @@ func TestALimitedTokenThroughAllFaces(t *testing.T) {
 	}
 	require.Zero(t, team.CTL(t, "service", "get", "team-api", "--all-datacenters").Code)
 
-	// Why? By accessor id for those who may ask about others, by the secret on standard input, and about oneself.
+	// Why? By accessor id for those who may ask about others, by the secret on standard input, and
+	// about oneself.
 	var self struct {
 		Token struct {
 			AccessorID string `json:"accessor_id"`

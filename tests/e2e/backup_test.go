@@ -47,8 +47,8 @@ func indexOf(t *testing.T, access framework.Access) uint64 {
 	return list.Index
 }
 
-// TestABackupMovesADatacenter follows the decision's words with the programs that are shipped: what was lost in us-east
-// goes on in us-east-new.
+// TestABackupMovesADatacenter follows the decision's words with the programs that are shipped: what
+// was lost in us-east goes on in us-east-new.
 func TestABackupMovesADatacenter(t *testing.T) {
 	files := t.TempDir()
 	file := func(name string) string { return filepath.Join(files, name) }
@@ -236,7 +236,8 @@ func TestABackupGoesThroughAnotherDatacentersEdge(t *testing.T) {
 	})
 }
 
-// restOverREST makes and tries backups with nothing but HTTP; of the last one, nothing is to be seen afterwards.
+// restOverREST makes and tries backups with nothing but HTTP; of the last one, nothing is to be
+// seen afterwards.
 func restOverREST(t *testing.T, from, to framework.Access) {
 	t.Helper()
 	made := from.REST(t, http.MethodPost, "/api/v1/backups", nil, nil)

@@ -155,7 +155,8 @@ func TestAJoinTokenIsForOneDatacenterOnce(t *testing.T) {
 	require.Contains(t, out, framework.USEast, "an unreachable primary is named")
 }
 
-// TestAServiceWithAnotherSecretIsNotLetIn starts a second registry for us-west that holds a secret of its own.
+// TestAServiceWithAnotherSecretIsNotLetIn starts a second registry for us-west that holds a secret
+// of its own.
 func TestAServiceWithAnotherSecretIsNotLetIn(t *testing.T) {
 	lab := framework.StartLab(t, framework.LabOptions{})
 	dir := t.TempDir()
@@ -171,7 +172,7 @@ func TestAServiceWithAnotherSecretIsNotLetIn(t *testing.T) {
 	require.NoFileExists(t, filepath.Join(dir, "data", "registry", "identity.pem"))
 }
 
-// join starts the ca of a new datacenter with a token and answers what it said when it gave up.
+// join starts the ca of a new datacenter with a token and returns what it said when it gave up.
 func join(t *testing.T, lab *framework.Lab, dc, token, timeout string) string {
 	t.Helper()
 	dir := t.TempDir()

@@ -30,7 +30,8 @@ func TestWithoutACertificateNobodyIsLetIn(t *testing.T) {
 	t.Run("edge", func(t *testing.T) { edgeRefusesStrangers(t, lab.Access(framework.USWest)) })
 }
 
-// refusesStrangers shakes hands without a certificate. In TLS 1.3 the refusal comes with the first read.
+// refusesStrangers shakes hands without a certificate. In TLS 1.3 the refusal comes with the first
+// read.
 func refusesStrangers(t *testing.T, address string) {
 	t.Helper()
 	dialer := tls.Dialer{

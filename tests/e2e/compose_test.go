@@ -12,7 +12,8 @@ import (
 )
 
 // TestStoryInContainers tells the story on containers, with the failures only a network can have: a
-// datacenter cut off the WAN and joined again, and one whose containers are killed and started again.
+// datacenter cut off the WAN and joined again, and one whose containers are killed and started
+// again.
 func TestStoryInContainers(t *testing.T) {
 	if testing.Short() {
 		t.Skip("the compose story takes minutes")
@@ -50,7 +51,7 @@ func TestStoryInContainers(t *testing.T) {
 	s.welcomesBack(framework.USEast)
 }
 
-// published answers where compose publishes a proxy, as its environment may override it.
+// published returns where compose publishes a proxy, as its environment may override it.
 func published(t *testing.T, variable string, port int) string {
 	t.Helper()
 	if value := os.Getenv(variable); value != "" {

@@ -82,7 +82,8 @@ func questions() []question {
 			},
 			path: "/api/v1/resolve/faces?all_datacenters=true&prefer_local=true&sort_by_latency=true",
 			ctl:  []string{"service", "get", "faces", "--all-datacenters"},
-			// Round trips are measured anew between two questions, and may swap two like datacenters.
+			// Round trips are measured anew between two questions, and may swap two like
+			// datacenters.
 			answer: &failoverrouterv1.ResolveResponse{}, unlike: []protoreflect.Name{"round_trip", "datacenters"},
 		},
 		{

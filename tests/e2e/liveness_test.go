@@ -33,7 +33,7 @@ type tended struct {
 
 func (n tended) run(more ...string) { n.Start("konsul-agent", "agent", 1, append(n.args, more...)...) }
 
-// node answers the node, nil when it is not registered.
+// node returns the node, nil when it is not registered.
 func (n tended) node() (*registryv1.GetNodeResponse, error) {
 	r := n.Access.CTL(n.t, "node", "get", "web-1", "-o", "json")
 	switch r.Code {

@@ -65,7 +65,8 @@ func TestAPausedLeaderHoldsUpNoWriteAndIsNamed(t *testing.T) {
 	require.True(t, now.names("SERVER_DOWN", leader), "%+v", now)
 	require.NotZero(t, s.Access.CTL(t, "cluster", "status").Code, "a script must hear of it")
 
-	// Of two that are paused no majority is left: said within seconds, by reason and remedy, and by /readyz.
+	// Of two that are paused no majority is left: said within seconds, by reason and remedy, and by
+	// /readyz.
 	for i := 1; i <= 3; i++ {
 		if name := fmt.Sprintf("registry-%d", i); name != leader && name != now.Leader {
 			require.NoError(t, s.Running[fmt.Sprintf("r%d", i)].Process.Signal(syscall.SIGSTOP))

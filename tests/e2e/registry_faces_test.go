@@ -18,7 +18,8 @@ import (
 	"konsul.dev/tests/framework"
 )
 
-// What one face writes the other reads: transactions, batches, leases, locks, nodes, checks and blocking reads.
+// What one face writes the other reads: transactions, batches, leases, locks, nodes, checks and
+// blocking reads.
 func TestTheRegistryThroughRESTAndKonsulctl(t *testing.T) {
 	lab := framework.StartLab(t, framework.LabOptions{})
 	f := faces{lab.Access(framework.USWest)}
@@ -45,7 +46,7 @@ func (f faces) call(t *testing.T, method, path, body string, answer proto.Messag
 	require.NoError(t, protojson.Unmarshal(reply.Body, answer), "%s", reply.Body)
 }
 
-// refused makes a REST call that fails, and answers what was said.
+// refused makes a REST call that fails, and returns what was said.
 func (f faces) refused(t *testing.T, status int, method, path, body string) string {
 	t.Helper()
 	reply := f.REST(t, method, path, []byte(body), http.Header{"Content-Type": {"application/json"}})
@@ -58,7 +59,7 @@ func (f faces) value(t *testing.T, key string) string {
 	return strings.TrimSuffix(f.MustCTL(t, "kv", "get", "--raw", key), "\n")
 }
 
-// names answers what each item is called.
+// names returns what each item is called.
 func names[T any](items []T, name func(T) string) []string {
 	var out []string
 	for _, item := range items {

@@ -125,7 +125,8 @@ func (s story) survivesTheLossOf(lost string, kill func()) {
 	s.reads(framework.USWest, "v2.0", "config/app/version")
 }
 
-// routesAround asks for payment-api as a caller of the lost datacenter would, and through the proxy.
+// routesAround asks for payment-api as a caller of the lost datacenter would, and through the
+// proxy.
 func (s story) routesAround(lost, proxy string) {
 	framework.Eventually(s.t, soon, "payment-api fails over to us-west", func() error {
 		result := s.ctl(framework.EUCentral, "service", "get", "payment-api", "--datacenter", lost, "--failover", "us-west,eu-central", "-o", "json")
@@ -141,8 +142,9 @@ func (s story) routesAround(lost, proxy string) {
 		}
 		return nil
 	})
-	// With its own payment-api gone too, us-west's proxy must answer from the last datacenter standing. The agent
-	// registers it again with its next comparison, so it is deregistered as often as need be.
+	// With its own payment-api gone too, us-west's proxy must answer from the last datacenter
+	// standing. The agent registers it again with its next comparison, so it is deregistered as
+	// often as need be.
 	framework.Eventually(s.t, soon, "the proxy answers from eu-central", func() error {
 		for _, id := range s.instances(framework.USWest, "payment-api") {
 			s.access[framework.USWest].MustCTL(s.t, "service", "deregister", id)
@@ -206,7 +208,7 @@ func (s story) resolve(dc, service string, args ...string) *failoverrouterv1.Res
 	return &answer
 }
 
-// state answers nil when dc sees other in the wanted state.
+// state returns nil when dc sees other in the wanted state.
 func (s story) state(dc, other string, want wangossipv1.DatacenterState) error {
 	result := s.ctl(dc, "datacenter", "list", "-o", "json")
 	if result.Code != 0 {
@@ -224,7 +226,8 @@ func (s story) state(dc, other string, want wangossipv1.DatacenterState) error {
 	return fmt.Errorf("%s sees %v", dc, answer.GetDatacenters())
 }
 
-// viaProxy calls a service through a failover-router's HTTP face and answers which datacenter served.
+// viaProxy calls a service through a failover-router's HTTP face and returns which datacenter
+// served.
 func viaProxy(t *testing.T, proxy, service string) (dc, body string, err error) {
 	t.Helper()
 	request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, proxy+"/", http.NoBody)

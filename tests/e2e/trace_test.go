@@ -16,7 +16,8 @@ import (
 	"konsul.dev/tests/framework"
 )
 
-// receiver is an OTLP collector that remembers which service of which datacenter had spans in which trace.
+// receiver is an OTLP collector that remembers which service of which datacenter had spans in which
+// trace.
 type receiver struct {
 	collectorv1.UnimplementedTraceServiceServer
 

@@ -11,8 +11,8 @@ import (
 	"konsul.dev/tests/wire"
 )
 
-// TestOnlyTLSAndEncryptedGossipBetweenDatacenters is promise P6 on the wire, and P3: what is written
-// locally is never seen there even as ciphertext's plaintext.
+// TestOnlyTLSAndEncryptedGossipBetweenDatacenters is promise P6 on the wire, and P3: what is
+// written locally is never seen there even as ciphertext's plaintext.
 func TestOnlyTLSAndEncryptedGossipBetweenDatacenters(t *testing.T) {
 	capture, err := wire.Start("8443", "8302")
 	if err != nil && os.Geteuid() != 0 && os.Getenv("CI") == "" {

@@ -37,8 +37,8 @@ const (
 	largeSize = 500 << 10
 )
 
-// world is a primary in the east, a secondary in the west, and the secondary's replicator, without gateways
-// in between: a gateway passes TLS through.
+// world is a primary in the east, a secondary in the west, and the secondary's replicator, without
+// gateways in between: a gateway passes TLS through.
 type world struct {
 	t         *testing.T
 	ca        *identitytest.CA

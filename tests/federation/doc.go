@@ -1,3 +1,3 @@
-// Package federation runs the real registries of two datacenters and the real replicator between them
-// inside a test, and looks at what the copies say of themselves.
+// Package federation runs the real registries of two datacenters and the real replicator between
+// them inside a test, and looks at what the copies say of themselves.
 package federation

@@ -144,8 +144,8 @@ func TestASecondRegistryUnderThePrimarysNameIsNotFounded(t *testing.T) {
 	require.ErrorContains(t, refused(t, second), first)
 }
 
-// One that was founded while it saw nobody gives way when it sees the others, and until then they do not take
-// it for the datacenter.
+// One that was founded while it saw nobody gives way when it sees the others, and until then they
+// do not take it for the datacenter.
 func TestASecondRegistryThatWasFoundedAloneIsRefusedEverywhere(t *testing.T) {
 	w := newWorld(t)
 	w.known(w.secondary, east)

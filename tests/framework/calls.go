@@ -29,7 +29,7 @@ func (c *restCalls) note(method, path string) {
 	c.made[method+" "+bare] = true
 }
 
-// Uncalled answers the REST routes in the contracts that no test of this process called.
+// Uncalled returns the REST routes in the contracts that no test of this process called.
 func Uncalled() []string {
 	calls.mu.Lock()
 	defer calls.mu.Unlock()
@@ -90,7 +90,7 @@ func routeOf(r *annotations.HttpRule) route {
 	return route{}
 }
 
-// matches says whether a call, such as "GET /api/v1/kv/a", was one of the route.
+// matches reports whether a call, such as "GET /api/v1/kv/a", was one of the route.
 func (r route) matches(call string) bool {
 	method, path, _ := strings.Cut(call, " ")
 	if method != r.method {

@@ -27,8 +27,8 @@ type Compose struct {
 	out *tail
 }
 
-// StartCompose builds nothing: `make images` has. It starts the compose lab, waits until it is ready,
-// and takes it down when the test ends. Without Docker the test is skipped, in CI it fails.
+// StartCompose builds nothing: `make images` has. It starts the compose lab, waits until it is
+// ready, and takes it down when the test ends. Without Docker the test is skipped, in CI it fails.
 func StartCompose(t *testing.T) *Compose {
 	t.Helper()
 	for _, program := range [][]string{{"docker", "info"}, {"docker-compose", "version"}} {
@@ -87,10 +87,10 @@ func (c *Compose) stop(done chan struct{}) {
 	}
 }
 
-// Access answers how to reach a datacenter by its published port.
+// Access returns how to reach a datacenter by its published port.
 func (c *Compose) Access(dc string) Access { return ReadEnv(c.t, filepath.Join(c.Dir, dc+".env")) }
 
-// Containers answers the ids of a datacenter's containers, running or not.
+// Containers returns the ids of a datacenter's containers, running or not.
 func (c *Compose) Containers(dc string) []string {
 	c.t.Helper()
 	out := c.docker("ps", "-aq", "--filter", "label=com.docker.compose.project="+c.Project, "--filter", "label=konsul.datacenter="+dc)
@@ -124,7 +124,7 @@ func (c *Compose) Rejoin(dc string) {
 	}
 }
 
-// wan answers a datacenter's containers that belong on the network between datacenters.
+// wan returns a datacenter's containers that belong on the network between datacenters.
 func (c *Compose) wan(dc string) []string {
 	c.t.Helper()
 	ids := strings.Fields(c.docker("ps", "-aq", "--filter", "label=com.docker.compose.project="+c.Project,

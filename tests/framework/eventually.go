@@ -7,7 +7,8 @@ import (
 
 const pollInterval = 100 * time.Millisecond
 
-// Eventually waits until condition answers nil, and fails the test with its last error after timeout.
+// Eventually waits until condition answers nil, and fails the test with its last error after
+// timeout.
 func Eventually(t *testing.T, timeout time.Duration, what string, condition func() error) {
 	t.Helper()
 	deadline := time.NewTimer(timeout)

@@ -45,7 +45,7 @@ func ReadEnv(t *testing.T, path string) Access {
 	return access
 }
 
-// Access answers how to reach a datacenter of the lab.
+// Access returns how to reach a datacenter of the lab.
 func (l *Lab) Access(dc string) Access {
 	l.t.Helper()
 	return ReadEnv(l.t, filepath.Join(l.Dir, dc+".env"))
@@ -86,7 +86,7 @@ func (a Access) MustCTL(t *testing.T, args ...string) string {
 	return result.Stdout
 }
 
-// Client answers an SDK client of a datacenter, closed when the test ends.
+// Client returns an SDK client of a datacenter, closed when the test ends.
 func (a Access) Client(t *testing.T) *konsul.Client {
 	t.Helper()
 	client, err := konsul.New(konsul.Config{Addresses: strings.Split(a.Addr, ","), Token: a.Token, CAFile: a.CAFile})
@@ -95,7 +95,7 @@ func (a Access) Client(t *testing.T) *konsul.Client {
 	return client
 }
 
-// HTTP answers an HTTPS client that trusts the federation's roots.
+// HTTP returns an HTTPS client that trusts the federation's roots.
 func (a Access) HTTP(t *testing.T) *http.Client {
 	t.Helper()
 	pem, err := os.ReadFile(a.CAFile)
@@ -117,7 +117,8 @@ type Reply struct {
 	Body   []byte
 }
 
-// REST sends one request to the datacenter's REST edge, with the token unless header has another Authorization.
+// REST sends one request to the datacenter's REST edge, with the token unless header has another
+// Authorization.
 func (a Access) REST(t *testing.T, method, path string, body []byte, header http.Header) Reply {
 	t.Helper()
 	calls.note(method, path)

@@ -27,7 +27,7 @@ const (
 	EUCentral = "eu-central"
 )
 
-// Datacenters answers the names of the lab's datacenters, the primary first.
+// Datacenters returns the names of the lab's datacenters, the primary first.
 func Datacenters() []string { return []string{USEast, USWest, EUCentral} }
 
 // Layout says how a datacenter's services are spread over processes.
@@ -61,7 +61,7 @@ type Lab struct {
 	out *tail
 }
 
-// Bin answers the path of one of our binaries. `make build` makes them; `make test` sees to that.
+// Bin returns the path of one of our binaries. `make build` makes them; `make test` sees to that.
 func Bin(t *testing.T, name string) string {
 	t.Helper()
 	dir := os.Getenv("KONSUL_BIN")
@@ -76,7 +76,8 @@ func Bin(t *testing.T, name string) string {
 	return path
 }
 
-// StartLab starts a lab and waits until it says `lab ready`. It is stopped, and must leave nothing, when the test ends.
+// StartLab starts a lab and waits until it says `lab ready`. It is stopped, and must leave nothing,
+// when the test ends.
 func StartLab(t *testing.T, o LabOptions) *Lab {
 	t.Helper()
 	if o.Layout == "" {
@@ -133,10 +134,10 @@ func (l *Lab) stop(done chan struct{}) {
 	}
 }
 
-// Output answers what the lab has printed so far.
+// Output returns what the lab has printed so far.
 func (l *Lab) Output() string { return l.out.String() }
 
-// Address answers a datacenter's loopback address.
+// Address returns a datacenter's loopback address.
 func (l *Lab) Address(dc string) string {
 	for i, name := range Datacenters() {
 		if name == dc {
@@ -147,7 +148,7 @@ func (l *Lab) Address(dc string) string {
 	return ""
 }
 
-// Pids answers the processes of a datacenter.
+// Pids returns the processes of a datacenter.
 func (l *Lab) Pids(dc string) []int {
 	l.t.Helper()
 	text, err := os.ReadFile(filepath.Join(l.Dir, dc+".pid"))

@@ -18,8 +18,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// Site is one datacenter of real programs: a ca, a gateway, and registry servers that find each other. Server n is
-// named registry-n and started as program "rn".
+// Site is one datacenter of real programs: a ca, a gateway, and registry servers that find each
+// other. Server n is named registry-n and started as program "rn".
 type Site struct {
 	// Settings are more of the registry's, in YAML.
 	Settings string
@@ -44,8 +44,8 @@ func random(t *testing.T, size int) string {
 	return hex.EncodeToString(b)
 }
 
-// NewSite lays out a datacenter whose registry begins with so many servers. Nothing runs yet; what runs when the test
-// ends is killed.
+// NewSite lays out a datacenter whose registry begins with so many servers. Nothing runs yet; what
+// runs when the test ends is killed.
 func NewSite(t *testing.T, name string, servers int) *Site {
 	t.Helper()
 	s := &Site{t: t, name: name, servers: servers, dir: t.TempDir(), network: FreeNetwork(t), Running: map[string]*exec.Cmd{}, said: map[string]*tail{}}

@@ -27,7 +27,8 @@ import (
 	"konsul.dev/tests/hostile/attack"
 )
 
-// agentHost is what was found on a host with the agent of node web-1: its key, and the addresses of its datacenter.
+// agentHost is what was found on a host with the agent of node web-1: its key, and the addresses of
+// its datacenter.
 type agentHost struct {
 	t    *testing.T
 	dc   *attack.Datacenter
@@ -62,7 +63,8 @@ func (h agentHost) agent() *identity.Enrolled {
 	return agent
 }
 
-// enroll asks for an identity with the host's key, at an address and by a server name, and returns the refusal.
+// enroll asks for an identity with the host's key, at an address and by a server name, and returns
+// the refusal.
 func (h agentHost) enroll(address, serverName, service, node string) error {
 	h.t.Helper()
 	ctx, cancel := context.WithTimeout(h.t.Context(), 10*time.Second)
@@ -100,7 +102,8 @@ func (h agentHost) dial(agent identity.Source, port, service, serverName string)
 	return conn
 }
 
-// TestAnAgentsHostIsNotTheDatacenter tries with an agent host's files what the datacenter secret once allowed.
+// TestAnAgentsHostIsNotTheDatacenter tries with an agent host's files what the datacenter secret
+// once allowed.
 func TestAnAgentsHostIsNotTheDatacenter(t *testing.T) {
 	h := breakIn(t, attack.Start(t, attack.Options{}))
 	agent := h.agent()

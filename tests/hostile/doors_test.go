@@ -24,7 +24,7 @@ import (
 	"konsul.dev/tests/hostile/attack"
 )
 
-// get answers good traffic: a call over a connection of its own, from an address of its own.
+// get returns good traffic: a call over a connection of its own, from an address of its own.
 func get(t *testing.T, d *attack.Datacenter, from, path string) func(context.Context) error {
 	t.Helper()
 	client := d.Access().HTTP(t)
@@ -53,7 +53,8 @@ func get(t *testing.T, d *attack.Datacenter, from, path string) func(context.Con
 	}
 }
 
-// silent opens connections that say nothing, from the attacker's address, and holds them until the test ends.
+// silent opens connections that say nothing, from the attacker's address, and holds them until the
+// test ends.
 func silent(t *testing.T, address string, n int) {
 	t.Helper()
 	dialer := &net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP("127.0.0.66")}, Timeout: 5 * time.Second}
@@ -132,7 +133,8 @@ func TestSilentCallersAndClosedPairs(t *testing.T) {
 	})
 }
 
-// drained answers nil once nothing waits in the kernel for whoever is bound to a UDP address (man 5 proc, net/udp).
+// drained returns nil once nothing waits in the kernel for whoever is bound to a UDP address (man 5
+// proc, net/udp).
 func drained(address string) error {
 	bound, err := netip.ParseAddrPort(address)
 	if err != nil {

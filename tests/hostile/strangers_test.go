@@ -34,8 +34,9 @@ func requireServed(t *testing.T, served attack.Served) {
 	require.Less(t, served.Slowest, 3*time.Second)
 }
 
-// Each row is one face that a stranger or the holder of a low credential floods with requests over one connection. The
-// bound is what the process may take beside what it held; a comment says what ff2b859 held before and at its peak.
+// Each row is one face that a stranger or the holder of a low credential floods with requests over
+// one connection. The bound is what the process may take beside what it held; a comment says what
+// ff2b859 held before and at its peak.
 func TestFloodsOfRequestsTakeLittleMemory(t *testing.T) {
 	dc := attack.Start(t, attack.Options{Services: []string{attack.CA, attack.Registry, attack.Gateway, attack.Agent}})
 	good := reading(t, dc.Access())

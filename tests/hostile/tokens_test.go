@@ -186,7 +186,8 @@ func TestOneTokenWritesWhatItMay(t *testing.T) {
 	})
 }
 
-// TestWrongTokensPushNoChangeOut guesses tokens until there are more refusals than the audit log holds.
+// TestWrongTokensPushNoChangeOut guesses tokens until there are more refusals than the audit log
+// holds.
 func TestWrongTokensPushNoChangeOut(t *testing.T) {
 	d := attack.Start(t, attack.Options{Settings: []string{"registry.audit.max_bytes=65536", "registry.audit.keep=1"}})
 	d.Access().MustCTL(t, "acl", "policy", "create", "before-the-flood", "--rule", "kv read x/")

@@ -22,7 +22,7 @@ type nemesis struct {
 	chance   *rand.Rand
 }
 
-// fault breaks something and answers how to mend it.
+// fault breaks something and returns how to mend it.
 type breakage struct {
 	name  string
 	cause func(ctx context.Context, n *nemesis) (mend func() error, err error)
@@ -91,7 +91,7 @@ func onFollower(do onServer) func(context.Context, *nemesis) (func() error, erro
 	return func(ctx context.Context, n *nemesis) (func() error, error) { return do(n, n.follower(ctx)) }
 }
 
-// leader answers who leads, or any server if nobody does.
+// leader returns who leads, or any server if nobody does.
 func (n *nemesis) leader(ctx context.Context) *arena.Server {
 	if s := n.cluster.Leader(ctx); s != nil {
 		return s
@@ -230,7 +230,8 @@ func (n *nemesis) swift(ctx context.Context) error {
 	})
 }
 
-// torment breaks and mends one thing after the other until ctx ends or nothing is left to break; in the end all is mended.
+// torment breaks and mends one thing after the other until ctx ends or nothing is left to break; in
+// the end all is mended.
 func (n *nemesis) torment(ctx context.Context, what []breakage) error {
 	for _, b := range what {
 		if ctx.Err() != nil {

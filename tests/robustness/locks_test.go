@@ -28,8 +28,8 @@ func (c *caller) contend(ctx context.Context) {
 	}
 }
 
-// hold takes the lock once. Some holders give it back; others let it go with their lease and write on with a token that
-// may have been replaced, which must do nothing.
+// hold takes the lock once. Some holders give it back; others let it go with their lease and write
+// on with a token that may have been replaced, which must do nothing.
 func (c *caller) hold(ctx context.Context) {
 	place := c.place()
 	sure := c.recorder.Now() + lockTTL // The lease's time begins later.
@@ -73,8 +73,8 @@ func (c *caller) hold(ctx context.Context) {
 	c.recorder.Held(h)
 }
 
-// revoke gives up a lease that may hold the lock all the same: nobody need wait for a lease that nobody keeps, and
-// each new leader would let it live for another TTL.
+// revoke gives up a lease that may hold the lock all the same: nobody need wait for a lease that
+// nobody keeps, and each new leader would let it live for another TTL.
 func (c *caller) revoke(ctx context.Context, lease string) {
 	req := &registryv1.RevokeLeaseRequest{Id: lease, RequestId: uuid.NewString()}
 	for ctx.Err() == nil {

@@ -12,8 +12,9 @@ import (
 	"konsul.dev/tests/robustness/history"
 )
 
-// Nodes are registered with all their instances in one request, which followers pass on undecoded and in company. A node stands for itself and
-// them in the history; what its instances say must always be what it says.
+// Nodes are registered with all their instances in one request, which followers pass on undecoded
+// and in company. A node stands for itself and them in the history; what its instances say must
+// always be what it says.
 const (
 	nodes         = 2
 	nodeInstances = 3
@@ -36,8 +37,9 @@ func (c *caller) registerNode(ctx context.Context, name string) {
 		})
 	}
 	c.write(ctx, &o, func(ctx context.Context, to *arena.Client) error {
-		// The index of the answer says nothing: what is registered already, by an earlier try of a client or of a server, changes nothing,
-		// and is answered with the index at which it was found.
+		// The index of the answer says nothing: what is registered already, by an earlier try of a
+		// client or of a server, changes nothing, and is answered with the index at which it was
+		// found.
 		_, err := to.Catalog.RegisterNode(ctx, req)
 		return err
 	})
@@ -64,7 +66,7 @@ func (c *caller) getNode(ctx context.Context, place int, name string, m history.
 	})
 }
 
-// instancesSay answers what all instances of a node say, nothing when they do not agree.
+// instancesSay returns what all instances of a node say, nothing when they do not agree.
 func instancesSay(instances []*registryv1.ServiceInstance) *history.Twin {
 	if len(instances) != nodeInstances {
 		return &history.Twin{}

@@ -27,7 +27,8 @@ import (
 
 const (
 	callers = 6
-	// A key is written for so long, then another takes its place: short histories are judged quickly.
+	// A key is written for so long, then another takes its place: short histories are judged
+	// quickly.
 	keyLife = 500 * time.Millisecond
 	keys    = 4
 	// callLimit bounds an attempt, attempts the tries of one operation.
@@ -44,7 +45,8 @@ type traffic struct {
 	cluster  *arena.Cluster
 	recorder *history.Recorder
 	seed     uint64
-	// lives are the servers' processes now, by place: what a read says of a server holds for one process.
+	// lives are the servers' processes now, by place: what a read says of a server holds for one
+	// process.
 	lives [8]atomic.Int64
 	ids   [8]atomic.Value
 }
@@ -268,7 +270,7 @@ func (c *caller) observe(ctx context.Context, place int, o history.Operation, ca
 	c.recorder.Done(o)
 }
 
-// absent answers the index of an answer that something is not there.
+// absent returns the index of an answer that something is not there.
 func absent(err error) (index uint64, ok bool) {
 	f, is := fault.As(err)
 	if !is || f.Code() != fault.NotFound {
@@ -293,7 +295,8 @@ const watched = "k"
 // silence is how long a watcher goes without a message before it asks elsewhere.
 const silence = 1500 * time.Millisecond
 
-// watch follows all keys, first at one server, and after each failure at the next, from where it stood.
+// watch follows all keys, first at one server, and after each failure at the next, from where it
+// stood.
 func (t *traffic) watch(ctx context.Context, place int) {
 	from := uint64(0)
 	for ctx.Err() == nil {

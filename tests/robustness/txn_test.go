@@ -12,8 +12,9 @@ import (
 	"konsul.dev/tests/robustness/history"
 )
 
-// pairs are two keys that are written or deleted together or not at all, by transactions that compare both. The first stands for the
-// pair in the history; the other one, hidden from the watches, must always be its twin.
+// pairs are two keys that are written or deleted together or not at all, by transactions that
+// compare both. The first stands for the pair in the history; the other one, hidden from the
+// watches, must always be its twin.
 const pairs = 2
 
 // twin goes before the name of the second key; watches do not follow what begins with it.
@@ -77,7 +78,8 @@ func (c *caller) changePair(ctx context.Context, o *history.Operation, change fu
 	}
 }
 
-// unchanged holds while a key is what this client knows its pair to be. There are several ways to say so.
+// unchanged holds while a key is what this client knows its pair to be. There are several ways to
+// say so.
 func (c *caller) unchanged(pair, name string) *registryv1.Compare {
 	index := c.read[pair]
 	value, known := c.values[pair]

@@ -32,7 +32,8 @@ type load struct {
 	acknowledged atomic.Int64
 
 	mu sync.Mutex
-	// keys are the values that each key may have: one, or two when the outcome of the last write is not known.
+	// keys are the values that each key may have: one, or two when the outcome of the last write is
+	// not known.
 	keys map[string][]string
 	// instances are those whose registration was acknowledged.
 	instances map[string]bool
@@ -57,7 +58,8 @@ func startLoad(t *testing.T, access framework.Access) *load {
 	return l
 }
 
-// write makes one write: mostly new keys, and now and then one that counts, a deletion or an instance.
+// write makes one write: mostly new keys, and now and then one that counts, a deletion or an
+// instance.
 func (l *load) write(ctx context.Context, writer, i int) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), patience)
 	defer cancel()

@@ -9,12 +9,12 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// earlier is the commit whose programs are run beside today's. A change of format that a release is to make moves it
-// forward only when that release no longer has to be upgraded to.
+// earlier is the commit whose programs are run beside today's. A change of format that a release is
+// to make moves it forward only when that release no longer has to be upgraded to.
 const earlier = "16718ca"
 
-// earlierPrograms returns a folder with the ca, the registry and the gateway of the earlier commit. They are built
-// once and kept in bin/, which `make clean` removes.
+// earlierPrograms returns a folder with the ca, the registry and the gateway of the earlier commit.
+// They are built once and kept in bin/, which `make clean` removes.
 func earlierPrograms(t *testing.T) string {
 	t.Helper()
 	root, err := filepath.Abs("../..")

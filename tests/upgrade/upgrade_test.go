@@ -56,7 +56,8 @@ func (l legacy) remembers(t *testing.T, s *framework.Site) {
 	require.NotZero(t, reader.CTL(t, "kv", "set", "once", "third").Code)
 }
 
-// TestAFolderOfAnEarlierProgramOpens kills a server under load, and lets today's program go on with what it left.
+// TestAFolderOfAnEarlierProgramOpens kills a server under load, and lets today's program go on with
+// what it left.
 func TestAFolderOfAnEarlierProgramOpens(t *testing.T) {
 	s := framework.NewSite(t, framework.USEast, 1)
 	s.Programs = earlierPrograms(t)
@@ -81,8 +82,8 @@ func TestAFolderOfAnEarlierProgramOpens(t *testing.T) {
 	was.remembers(t, s)
 }
 
-// TestAClusterIsUpgradedServerByServer upgrades everything in a datacenter while it serves, as the runbook says: the
-// registry's servers one after the other, then the gateway and the ca.
+// TestAClusterIsUpgradedServerByServer upgrades everything in a datacenter while it serves, as the
+// runbook says: the registry's servers one after the other, then the gateway and the ca.
 func TestAClusterIsUpgradedServerByServer(t *testing.T) {
 	s := framework.NewSite(t, framework.USEast, 3)
 	s.Programs = earlierPrograms(t)
@@ -111,7 +112,8 @@ func TestAClusterIsUpgradedServerByServer(t *testing.T) {
 	s.End("ca", syscall.SIGTERM)
 	s.Start("konsul-ca", "ca", 1)
 	work.goesOn(t, 300)
-	// Whoever was not the leader while it was upgraded leads once, so that each applies what it did not write.
+	// Whoever was not the leader while it was upgraded leads once, so that each applies what it did
+	// not write.
 	for i := 1; i <= 3; i++ {
 		s.Access.CTL(t, "operator", "raft", "transfer-leadership", fmt.Sprintf("registry-%d", i))
 		work.goesOn(t, 100)

@@ -59,7 +59,7 @@ func (c *Capture) Stop() {
 	<-c.done
 }
 
-// Flows answers a copy of what was captured over TCP for addresses that begin with network.
+// Flows returns a copy of what was captured over TCP for addresses that begin with network.
 func (c *Capture) Flows(network string) []Flow {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -72,7 +72,7 @@ func (c *Capture) Flows(network string) []Flow {
 	return flows
 }
 
-// Packets answers what was captured over UDP for destinations that begin with network.
+// Packets returns what was captured over UDP for destinations that begin with network.
 func (c *Capture) Packets(network string) []Packet {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -142,7 +142,8 @@ type flow struct {
 	Flow
 
 	capture *Capture
-	// whole is false once bytes were missed, at the start or in between: record borders are lost then.
+	// whole is false once bytes were missed, at the start or in between: record borders are lost
+	// then.
 	whole bool
 }
 

@@ -15,8 +15,8 @@ const (
 	recordVersionMajor = 3
 )
 
-// CheckTLS answers an error unless stream, the bytes of one direction of a connection from its start,
-// is a sequence of TLS records. A record cut off at the end is fine.
+// CheckTLS returns an error unless stream, the bytes of one direction of a connection from its
+// start, is a sequence of TLS records. A record cut off at the end is fine.
 func CheckTLS(stream []byte) error {
 	for offset := 0; len(stream)-offset >= recordHeader; {
 		kind, major := stream[offset], stream[offset+1]
@@ -37,7 +37,7 @@ const (
 	encryptedStreamMark  = 10
 )
 
-// CheckGossipPacket answers an error unless a datagram is a memberlist packet under encryption.
+// CheckGossipPacket returns an error unless a datagram is a memberlist packet under encryption.
 func CheckGossipPacket(packet []byte) error {
 	if len(packet) <= 1+nonceAndTag || packet[0] > maxEncryptionVersion {
 		return fmt.Errorf("no encrypted gossip: %d bytes, begins % x", len(packet), packet[:min(8, len(packet))])
@@ -45,7 +45,7 @@ func CheckGossipPacket(packet []byte) error {
 	return nil
 }
 
-// CheckGossipStream answers an error unless one direction of a memberlist connection is encrypted.
+// CheckGossipStream returns an error unless one direction of a memberlist connection is encrypted.
 func CheckGossipStream(stream []byte) error {
 	if len(stream) > 0 && stream[0] != encryptedStreamMark {
 		return fmt.Errorf("no encrypted gossip stream: begins % x", stream[:min(8, len(stream))])
@@ -53,7 +53,7 @@ func CheckGossipStream(stream []byte) error {
 	return nil
 }
 
-// CheckSecrets answers an error if any of the secrets appears in data.
+// CheckSecrets returns an error if any of the secrets appears in data.
 func CheckSecrets(data []byte, secrets ...string) error {
 	for _, secret := range secrets {
 		if i := bytes.Index(data, []byte(secret)); i >= 0 {

@@ -1,5 +1,6 @@
-// Guard checks what HOUSE_STYLE asks and no linter knows: who imports whom, package docs, names, TODOs,
-// what must not be written down, and that docs/errors.md, docs/metrics.md and docs/configuration.md are true.
+// Guard checks what HOUSE_STYLE asks and no linter knows: who imports whom, package docs, names,
+// TODOs, what must not be written down, and that docs/errors.md, docs/metrics.md and
+// docs/configuration.md are true.
 //
 //	guard [-C root] check [rule ...]   all rules, or those named; exits 1 when one is broken
 //	guard [-C root] fix-docs           rewrite the generated tables of docs/errors.md, docs/metrics.md and docs/configuration.md

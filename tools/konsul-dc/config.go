@@ -29,7 +29,7 @@ type Config struct {
 	Agent          agent.Settings          `koanf:"agent"`
 }
 
-// DefaultConfig answers every service's defaults.
+// DefaultConfig returns every service's defaults.
 func DefaultConfig() Config {
 	return Config{
 		Base: config.DefaultBase(), CA: ca.DefaultConfig().CA, Registry: registry.DefaultConfig().Registry,
@@ -39,10 +39,11 @@ func DefaultConfig() Config {
 	}
 }
 
-// EnvAliases are the environment variables of ADR-0027's manifest, which name the gateway's settings.
+// EnvAliases are the environment variables of ADR-0027's manifest, which name the gateway's
+// settings.
 func (c *Config) EnvAliases() map[string]string { return (&gateway.Config{}).EnvAliases() }
 
-// services answers each service's own configuration, cut out of c.
+// services returns each service's own configuration, cut out of c.
 func (c *Config) services() (
 	*ca.Config, *registry.Config, *wangossip.Config, *gateway.Config, *replicator.Config, *failoverrouter.Config, *agent.Config,
 ) {

@@ -11,8 +11,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// TestTheReferenceShowsTheRealDefaults compares docs/configuration.md, whose defaults are read from syntax, with what
-// a process begins with.
+// TestTheReferenceShowsTheRealDefaults compares docs/configuration.md, whose defaults are read from
+// syntax, with what a process begins with.
 func TestTheReferenceShowsTheRealDefaults(t *testing.T) {
 	text, err := os.ReadFile("../../docs/configuration.md")
 	require.NoError(t, err)

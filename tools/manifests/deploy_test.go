@@ -42,7 +42,7 @@ func find(t *testing.T, objects []manifests.Object, kind, name string) map[strin
 	return nil
 }
 
-// workloads answers the objects that make pods.
+// workloads returns the objects that make pods.
 func workloads(objects []manifests.Object) []manifests.Object {
 	var found []manifests.Object
 	for _, object := range objects {
@@ -98,7 +98,8 @@ func TestEveryPodIsConfined(t *testing.T) {
 	}
 }
 
-// TestServicesAcceptTheirConfiguration asks each program itself, with the files and the environment its pod has.
+// TestServicesAcceptTheirConfiguration asks each program itself, with the files and the environment
+// its pod has.
 func TestServicesAcceptTheirConfiguration(t *testing.T) {
 	bin := os.Getenv("KONSUL_BIN")
 	if bin == "" {
@@ -131,7 +132,7 @@ func TestServicesAcceptTheirConfiguration(t *testing.T) {
 	}
 }
 
-// environment answers what a workload's first pod finds in its environment.
+// environment returns what a workload's first pod finds in its environment.
 func environment(t *testing.T, workload string, container any) []string {
 	t.Helper()
 	pod := workload + "-0"

@@ -12,7 +12,8 @@ import (
 	"konsul.dev/tools/manifests"
 )
 
-// kubernetesVersion is the API the manifests are checked against, the newest the schemas' module has.
+// kubernetesVersion is the API the manifests are checked against, the newest the schemas' module
+// has.
 const kubernetesVersion = "1.30"
 
 func schemas(t *testing.T) *manifests.Schemas {

@@ -27,13 +27,13 @@ func Render(dir string) ([]Object, error) {
 	return objects, nil
 }
 
-// APIVersion answers the object's apiVersion.
+// APIVersion returns the object's apiVersion.
 func (o Object) APIVersion() string { return o.text("apiVersion") }
 
-// Kind answers the object's kind.
+// Kind returns the object's kind.
 func (o Object) Kind() string { return o.text("kind") }
 
-// Name answers the object's name.
+// Name returns the object's name.
 func (o Object) Name() string { return Object(o.sub("metadata")).text("name") }
 
 // String names the object for a person.

@@ -20,12 +20,13 @@ type Schemas struct {
 	kinds map[string]map[string]string
 }
 
-// NewSchemas answers the schemas in dir, a folder of OpenAPI 3 documents: api/v1.json, apis/apps/v1.json, …
+// NewSchemas returns the schemas in dir, a folder of OpenAPI 3 documents: api/v1.json,
+// apis/apps/v1.json, …
 func NewSchemas(dir string) *Schemas {
 	return &Schemas{files: os.DirFS(dir), compiler: jsonschema.NewCompiler(), kinds: map[string]map[string]string{}}
 }
 
-// Validate answers what is wrong with an object: a field of the wrong type, a missing one, one that
+// Validate returns what is wrong with an object: a field of the wrong type, a missing one, one that
 // Kubernetes does not know, or an unknown kind.
 func (s *Schemas) Validate(object Object) error {
 	document := documentOf(object.APIVersion())
@@ -91,7 +92,7 @@ func (s *Schemas) read(document string) (map[string]string, error) {
 	return kinds, nil
 }
 
-// kindsOf answers the kinds a schema describes in its own document's group and version.
+// kindsOf returns the kinds a schema describes in its own document's group and version.
 func kindsOf(definition map[string]any) []string {
 	entries, _ := definition["x-kubernetes-group-version-kind"].([]any)
 	// Options such as DeleteOptions belong to every group; they are no objects.

@@ -1,4 +1,5 @@
-// Package identitytest makes identities for tests: a whole federation's certificate authority in memory.
+// Package identitytest makes identities for tests: a whole federation's certificate authority in
+// memory.
 package identitytest
 
 import (
@@ -29,7 +30,8 @@ type signer struct {
 	key  *ecdsa.PrivateKey
 }
 
-// CA is a federation's root with an intermediate for each datacenter that asks. Safe for concurrent use.
+// CA is a federation's root with an intermediate for each datacenter that asks. Safe for concurrent
+// use.
 type CA struct {
 	t            testing.TB
 	federationID string
@@ -47,16 +49,16 @@ func NewCA(t testing.TB, federationID string) *CA {
 	return ca
 }
 
-// Root answers the trust anchor.
+// Root returns the trust anchor.
 func (c *CA) Root() *x509.Certificate { return c.root.cert }
 
-// Source answers an identity svc/<service> of a datacenter.
+// Source returns an identity svc/<service> of a datacenter.
 func (c *CA) Source(dc, service string) *identity.Rotating {
 	c.t.Helper()
 	return c.SourceOf(identity.ID{FederationID: c.federationID, Datacenter: dc, Kind: identity.KindService, Service: service})
 }
 
-// SourceOf answers any identity of the federation.
+// SourceOf returns any identity of the federation.
 func (c *CA) SourceOf(id identity.ID) *identity.Rotating {
 	c.t.Helper()
 	source, err := identity.NewRotating(c.Material(id, id.Datacenter))
@@ -64,7 +66,7 @@ func (c *CA) SourceOf(id identity.ID) *identity.Rotating {
 	return source
 }
 
-// Material answers an identity signed by the intermediate of issuerDC, which may be the wrong one.
+// Material returns an identity signed by the intermediate of issuerDC, which may be the wrong one.
 func (c *CA) Material(id identity.ID, issuerDC string) identity.Material {
 	c.t.Helper()
 	issuer := c.intermediate(issuerDC)
@@ -74,10 +76,10 @@ func (c *CA) Material(id identity.ID, issuerDC string) identity.Material {
 	}
 }
 
-// Issuer answers the intermediate of a datacenter.
+// Issuer returns the intermediate of a datacenter.
 func (c *CA) Issuer(dc string) *x509.Certificate { return c.intermediate(dc).cert }
 
-// Sign answers a leaf for somebody else's key, good from one time to another.
+// Sign returns a leaf for somebody else's key, good from one time to another.
 func (c *CA) Sign(id identity.ID, issuerDC string, key *ecdsa.PublicKey, from, to time.Time) *x509.Certificate {
 	c.t.Helper()
 	template := c.leaf(id)

@@ -11,7 +11,7 @@ import (
 	"konsul.dev/pkg/rpc"
 )
 
-// batch answers every operation as the call it stands for, all at the same time.
+// batch returns every operation as the call it stands for, all at the same time.
 func (g *Gateway) batch(ctx context.Context, batch *registryv1.BatchRequest) *registryv1.BatchResponse {
 	response := &registryv1.BatchResponse{Results: make([]*registryv1.BatchResult, len(batch.GetOperations()))}
 	var wg sync.WaitGroup

@@ -42,9 +42,9 @@ const Token = "test-token"
 
 type answer func(ctx context.Context, request proto.Message) (proto.Message, error)
 
-// Gateway answers the requests that On taught it, and refuses the others as Unimplemented. A batch is
-// answered, and noted, as the calls it is made of, unless On taught it batches. Of a stream of requests the
-// first is answered once all have come; all of them are noted.
+// Gateway returns the requests that On taught it, and refuses the others as Unimplemented. A batch
+// is answered, and noted, as the calls it is made of, unless On taught it batches. Of a stream of
+// requests the first is answered once all have come; all of them are noted.
 type Gateway struct {
 	// Address is where it listens, "https://127.0.0.1:port".
 	Address string
@@ -94,12 +94,12 @@ func New(dir string) (*Gateway, error) {
 // Stop ends the gateway and every call in flight.
 func (g *Gateway) Stop() { g.server.Stop() }
 
-// Config answers how to reach the gateway.
+// Config returns how to reach the gateway.
 func (g *Gateway) Config() konsul.Config {
 	return konsul.Config{Addresses: []string{g.Address}, Token: Token, CAFile: g.CAFile, Timeout: 10 * time.Second}
 }
 
-// Client answers a client of the gateway that is closed when the test ends.
+// Client returns a client of the gateway that is closed when the test ends.
 func (g *Gateway) Client(t testing.TB) *konsul.Client {
 	t.Helper()
 	client, err := konsul.New(g.Config())
@@ -108,7 +108,8 @@ func (g *Gateway) Client(t testing.TB) *konsul.Client {
 	return client
 }
 
-// On answers every request of one kind. A later On for the same kind replaces it. Errors travel as the services' do.
+// On returns every request of one kind. A later On for the same kind replaces it. Errors travel as
+// the services' do.
 func On[Request, Response proto.Message](g *Gateway, reply func(Request) (Response, error)) {
 	OnContext(g, func(_ context.Context, request Request) (Response, error) { return reply(request) })
 }
@@ -127,14 +128,14 @@ func OnContext[Request, Response proto.Message](g *Gateway, reply func(context.C
 	}
 }
 
-// Requests answers what arrived so far with a valid token, in order.
+// Requests returns what arrived so far with a valid token, in order.
 func (g *Gateway) Requests() []proto.Message {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	return append([]proto.Message(nil), g.requests...)
 }
 
-// Last answers the latest request of one kind; nil when there was none.
+// Last returns the latest request of one kind; nil when there was none.
 func Last[Request proto.Message](g *Gateway) Request {
 	var last Request
 	for _, request := range g.Requests() {
@@ -202,7 +203,8 @@ func (g *Gateway) answer(ctx context.Context, request proto.Message) (proto.Mess
 	return reply(ctx, request)
 }
 
-// kindOf answers the kind of message the called method takes, and whether it takes a stream of them.
+// kindOf returns the kind of message the called method takes, and whether it takes a stream of
+// them.
 func kindOf(stream grpc.ServerStream) (protoreflect.MessageType, bool, error) {
 	full, ok := grpc.MethodFromServerStream(stream)
 	if !ok {

@@ -1,5 +1,6 @@
-// Package otlp sends traces to an OpenTelemetry collector. It is a package of its own for the sake of programs that use the
-// SDK: they would link the exporter, and gRPC would offer its compression with each of their calls.
+// Package otlp sends traces to an OpenTelemetry collector. It is a package of its own for the sake
+// of programs that use the SDK: they would link the exporter, and gRPC would offer its compression
+// with each of their calls.
 package otlp
 
 import (
@@ -12,7 +13,8 @@ import (
 	"konsul.dev/pkg/obs"
 )
 
-// Exporter answers what sends spans to the endpoint that cfg names. It does not wait for the collector.
+// Exporter returns what sends spans to the endpoint that cfg names. It does not wait for the
+// collector.
 func Exporter(ctx context.Context, cfg obs.Config) (sdktrace.SpanExporter, error) {
 	options := []otlptracegrpc.Option{otlptracegrpc.WithEndpoint(cfg.OTLPEndpoint)}
 	if cfg.OTLPInsecure {

@@ -42,7 +42,7 @@ func Backup(ctx context.Context, access target.Access, path string) (Moved, erro
 	})
 }
 
-// backupOf answers a function that answers the next bytes of a backup.
+// backupOf returns a function that answers the next bytes of a backup.
 func backupOf(ctx context.Context, kind target.Kind, conn *grpc.ClientConn) (func() ([]byte, error), error) {
 	if kind == target.Etcd {
 		stream, err := etcd.NewMaintenanceClient(conn).Snapshot(ctx, &etcd.SnapshotRequest{})
@@ -61,7 +61,8 @@ func backupOf(ctx context.Context, kind target.Kind, conn *grpc.ClientConn) (fun
 // restoreChunk is how many bytes of a file travel together.
 const restoreChunk = 256 << 10
 
-// Restore replaces the state of a cluster of ours by that of a backup. etcd's is made anew from a snapshot, while it is stopped.
+// Restore replaces the state of a cluster of ours by that of a backup. etcd's is made anew from a
+// snapshot, while it is stopped.
 func Restore(ctx context.Context, access target.Access, path string) (Moved, error) {
 	return moved(access, path, os.O_RDONLY, func(d *driver, file *os.File) error {
 		stream, err := registryv1.NewBackupServiceClient(d.conns[0]).RestoreBackup(rpc.WithToken(ctx, target.Token))

@@ -8,8 +8,8 @@ import (
 	"google.golang.org/protobuf/proto"
 )
 
-// lean is a codec for a generator that shares its processors with the servers: requests may be encoded before, and of an answer only the
-// length is looked at.
+// lean is a codec for a generator that shares its processors with the servers: requests may be
+// encoded before, and of an answer only the length is looked at.
 type lean struct{}
 
 func (lean) Name() string { return "proto" }

@@ -22,11 +22,13 @@ type Op string
 const (
 	// Put writes one key.
 	Put Op = "put"
-	// GetLinearizable, GetDefault and GetStale read one key; GetStale is etcd's serializable read, GetDefault ours only.
+	// GetLinearizable, GetDefault and GetStale read one key; GetStale is etcd's serializable read,
+	// GetDefault ours only.
 	GetLinearizable Op = "get linearizable"
 	GetDefault      Op = "get default"
 	GetStale        Op = "get stale"
-	// HealthLinearizable, HealthDefault and HealthStale ask for all instances of one service; etcd reads as many records.
+	// HealthLinearizable, HealthDefault and HealthStale ask for all instances of one service; etcd
+	// reads as many records.
 	HealthLinearizable Op = "health linearizable"
 	HealthDefault      Op = "health default"
 	HealthStale        Op = "health stale"

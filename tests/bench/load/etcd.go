@@ -7,7 +7,7 @@ import (
 	"google.golang.org/grpc"
 )
 
-// etcdOperation answers an operation of etcd; nil when it has no such.
+// etcdOperation returns an operation of etcd; nil when it has no such.
 func etcdOperation(conns []*grpc.ClientConn, op Op, instances int) (operation, error) {
 	clients := make([]etcd.KVClient, len(conns))
 	for i, conn := range conns {

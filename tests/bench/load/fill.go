@@ -75,7 +75,8 @@ func Fill(ctx context.Context, spec FillSpec) (Filled, error) {
 	return Filled{Seconds: time.Since(begin).Seconds(), Retries: int(retries.Load())}, nil
 }
 
-// retry makes a call again that failed: a cluster under load may change its leader. What is written twice is the same.
+// retry makes a call again that failed: a cluster under load may change its leader. What is written
+// twice is the same.
 func retry(ctx context.Context, retries *atomic.Int64, call func() error) error {
 	for tried := 1; ; tried++ {
 		err := call()

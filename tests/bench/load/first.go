@@ -10,14 +10,15 @@ import (
 )
 
 const (
-	// attemptEvery is how often a write is tried where none went through yet. It does not wait for the one
-	// before, which may be lost with a leader, but for at most attemptLimit; attemptsOut, which that leaves room for, is the bound.
+	// attemptEvery is how often a write is tried where none went through yet. It does not wait for
+	// the one before, which may be lost with a leader, but for at most attemptLimit; attemptsOut,
+	// which that leaves room for, is the bound.
 	attemptEvery = 10 * time.Millisecond
 	attemptLimit = time.Second
 	attemptsOut  = 2 * int(attemptLimit/attemptEvery)
 )
 
-// FirstWrites answers when a first write went through on each of n servers, whichever they are.
+// FirstWrites returns when a first write went through on each of n servers, whichever they are.
 func FirstWrites(ctx context.Context, access target.Access, n int) ([]time.Time, error) {
 	p, err := NewProbe(access)
 	if err != nil {
@@ -45,7 +46,7 @@ func NewProbe(access target.Access) (*Probe, error) {
 // Close ends the connections.
 func (p *Probe) Close() { p.driver.close() }
 
-// FirstWrites answers when, from now on, a first write went through on each of n servers.
+// FirstWrites returns when, from now on, a first write went through on each of n servers.
 func (p *Probe) FirstWrites(ctx context.Context, n int) ([]time.Time, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()

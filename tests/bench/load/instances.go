@@ -14,7 +14,8 @@ import (
 	"konsul.dev/tests/bench/target"
 )
 
-// instance is the n-th instance of a service as the registry answers it: what etcd keeps as one record.
+// instance is the n-th instance of a service as the registry answers it: what etcd keeps as one
+// record.
 func instance(service string, n int) *registryv1.ServiceInstance {
 	const index = 100_000
 	node, id := fmt.Sprintf("node-%05d", n), fmt.Sprintf("%s-%05d", service, n)
@@ -61,8 +62,8 @@ func registerEtcd(ctx context.Context, conn *grpc.ClientConn, service string, n 
 	return err
 }
 
-// health asks for the instances of a service. Answers are counted but not decoded, in neither product:
-// decoding would cost the generator more than answering costs the servers.
+// health asks for the instances of a service. Answers are counted but not decoded, in neither
+// product: decoding would cost the generator more than answering costs the servers.
 func health(conns []*grpc.ClientConn, instances int, mode registryv1.ReadMode) operation {
 	request := &registryv1.QueryServiceRequest{Service: serviceOf(instances), ReadMode: mode}
 	return func(ctx context.Context, server, _ int) error {

@@ -10,7 +10,7 @@ import (
 	"konsul.dev/tests/bench/target"
 )
 
-// konsulOperation answers an operation of ours; nil when we have no such.
+// konsulOperation returns an operation of ours; nil when we have no such.
 func konsulOperation(conns []*grpc.ClientConn, op Op, instances int) (operation, error) {
 	clients := make([]registryv1.KVServiceClient, len(conns))
 	for i, conn := range conns {

@@ -6,7 +6,7 @@ import (
 	"slices"
 )
 
-// Percentile answers the smallest sample that at least p of a hundred do not exceed; zero of none.
+// Percentile returns the smallest sample that at least p of a hundred do not exceed; zero of none.
 func Percentile[T cmp.Ordered](samples []T, p float64) T {
 	var none T
 	if len(samples) == 0 {
@@ -17,5 +17,5 @@ func Percentile[T cmp.Ordered](samples []T, p float64) T {
 	return sorted[min(max(rank, 1), len(sorted))-1]
 }
 
-// Median answers the middle sample, between the middle two the lower; zero of none.
+// Median returns the middle sample, between the middle two the lower; zero of none.
 func Median[T cmp.Ordered](samples []T) T { return Percentile(samples, 50) }

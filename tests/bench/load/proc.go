@@ -13,7 +13,7 @@ import (
 // tick is the unit of processor time in /proc on Linux, whatever the kernel's own clock.
 const tick = 10 * time.Millisecond
 
-// cpu answers the processor time of processes so far.
+// cpu returns the processor time of processes so far.
 func cpu(pids []int) (time.Duration, error) {
 	var sum time.Duration
 	for _, pid := range pids {
@@ -30,7 +30,8 @@ func cpu(pids []int) (time.Duration, error) {
 	return sum, nil
 }
 
-// parseStat adds user and system time, the 14th and 15th field; the second, a name, may hold spaces.
+// parseStat adds user and system time, the 14th and 15th field; the second, a name, may hold
+// spaces.
 func parseStat(text []byte) (time.Duration, error) {
 	end := bytes.LastIndexByte(text, ')')
 	fields := strings.Fields(string(text[end+1:]))
@@ -59,10 +60,10 @@ func resetPeaks(pids []int) error {
 	return nil
 }
 
-// peak answers the sum of the processes' peak resident memory in bytes.
+// peak returns the sum of the processes' peak resident memory in bytes.
 func peak(pids []int) (uint64, error) { return memory(pids, "VmHWM:") }
 
-// Resident answers the sum of the processes' resident memory in bytes.
+// Resident returns the sum of the processes' resident memory in bytes.
 func Resident(pids []int) (uint64, error) { return memory(pids, "VmRSS:") }
 
 func memory(pids []int, field string) (uint64, error) {

@@ -18,9 +18,11 @@ import (
 const (
 	// nodeServices run on each node that registers.
 	nodeServices = 10
-	// nodes register again and again, with something new each time: what changes nothing would cost no commit.
+	// nodes register again and again, with something new each time: what changes nothing would cost
+	// no commit.
 	nodes = 500
-	// nodeVersions are what a node registers by turns: more than two, for two clients may overtake each other.
+	// nodeVersions are what a node registers by turns: more than two, for two clients may overtake
+	// each other.
 	nodeVersions = 4
 )
 
@@ -46,7 +48,8 @@ func registerNode(conns []*grpc.ClientConn) (operation, error) {
 	}, err
 }
 
-// registerNodeEtcd writes the same in one transaction: a record for the node, and one for each service.
+// registerNodeEtcd writes the same in one transaction: a record for the node, and one for each
+// service.
 func registerNodeEtcd(conns []*grpc.ClientConn) (operation, error) {
 	return registrations(conns, etcd.KV_Txn_FullMethodName, func(request *registryv1.RegisterNodeRequest) (proto.Message, error) {
 		txn := &etcd.TxnRequest{}
@@ -72,8 +75,9 @@ func registerNodeEtcd(conns []*grpc.ClientConn) (operation, error) {
 	})
 }
 
-// registrations calls a method with what it takes to register nodes. In both products requests are encoded before, and answers not decoded:
-// making a node with its services costs the generator half of what registering it costs the servers beside it.
+// registrations calls a method with what it takes to register nodes. In both products requests are
+// encoded before, and answers not decoded: making a node with its services costs the generator half
+// of what registering it costs the servers beside it.
 func registrations(conns []*grpc.ClientConn, method string, request func(*registryv1.RegisterNodeRequest) (proto.Message, error)) (operation, error) {
 	var encoded [nodes][nodeVersions][]byte
 	for node := range nodes {

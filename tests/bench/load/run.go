@@ -107,7 +107,7 @@ func newWindow(spec Spec) window {
 
 func (w window) contains(t time.Time) bool { return !t.Before(w.begin) && t.Before(w.end) }
 
-// measure waits until the window has passed and answers how much processor time was used in it.
+// measure waits until the window has passed and returns how much processor time was used in it.
 func (w window) measure(pids []int) (time.Duration, error) {
 	<-time.After(time.Until(w.begin))
 	before, err := cpu(pids)

@@ -11,8 +11,8 @@ import (
 	"konsul.dev/tests/bench/target"
 )
 
-// connectSDK makes one client of our library, as a process has. It talks to the registry directly, with the
-// gateway's certificate, and like a gateway spreads its calls over all servers.
+// connectSDK makes one client of our library, as a process has. It talks to the registry directly,
+// with the gateway's certificate, and like a gateway spreads its calls over all servers.
 func (d *driver) connectSDK(access target.Access, op Op, transport credentials.TransportCredentials) error {
 	cfg := konsul.Config{Token: target.Token, DialOptions: []grpc.DialOption{
 		grpc.WithTransportCredentials(transport), grpc.WithDefaultServiceConfig(`{"loadBalancingConfig":[{"round_robin":{}}]}`),

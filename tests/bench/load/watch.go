@@ -27,7 +27,8 @@ type WatchSpec struct {
 	Limit time.Duration
 }
 
-// WatchResult is how long after each acknowledgement the last watcher heard of the write; zero when all heard before.
+// WatchResult is how long after each acknowledgement the last watcher heard of the write; zero when
+// all heard before.
 type WatchResult struct{ P50, P99 time.Duration }
 
 // watched is the number of the key that is watched.
@@ -68,7 +69,8 @@ func Watch(ctx context.Context, spec WatchSpec) (WatchResult, error) {
 // chorus counts who has heard of what.
 type chorus struct {
 	size int
-	// ready is closed when every watcher watches, all when every one has heard of the write at hand.
+	// ready is closed when every watcher watches, all when every one has heard of the write at
+	// hand.
 	ready chan struct{}
 
 	mu      sync.Mutex

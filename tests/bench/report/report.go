@@ -18,8 +18,8 @@ const (
 	Rate Metric = "ops/s"
 	// CPU is the servers' processor time for one operation: less is better.
 	CPU Metric = "CPU us/op"
-	// Memory is the servers' peak resident memory meanwhile, Resident what they hold afterwards, Disk what their files
-	// take, in bytes: less is better.
+	// Memory is the servers' peak resident memory meanwhile, Resident what they hold afterwards,
+	// Disk what their files take, in bytes: less is better.
 	Memory   Metric = "peak memory"
 	Resident Metric = "memory"
 	Disk     Metric = "disk"
@@ -47,7 +47,8 @@ type Promise struct {
 // Verdict on a promise.
 type Verdict string
 
-// The verdicts. What is within a tenth of its floor is met: so far apart are two runs of the same build.
+// The verdicts. What is within a tenth of its floor is met: so far apart are two runs of the same
+// build.
 const (
 	Missed Verdict = "MISSED"
 	Met    Verdict = "ok"

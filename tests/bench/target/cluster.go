@@ -113,7 +113,7 @@ func (c *Cluster) Kill() {
 	}
 }
 
-// Access answers how clients reach the servers that run now.
+// Access returns how clients reach the servers that run now.
 func (c *Cluster) Access() Access {
 	a := c.access
 	for _, s := range c.Servers {
@@ -200,8 +200,9 @@ func (c *Cluster) addSelf(o Options, dir, name, command string, spec any) error 
 	return nil
 }
 
-// prepareEtcd lays out etcd with its defaults; with TLS, mutual everywhere, as ours is. It gets a port of
-// its own for HTTP: sharing one would carry gRPC over Go's HTTP server, at twice the cost with TLS.
+// prepareEtcd lays out etcd with its defaults; with TLS, mutual everywhere, as ours is. It gets a
+// port of its own for HTTP: sharing one would carry gRPC over Go's HTTP server, at twice the cost
+// with TLS.
 func (c *Cluster) prepareEtcd(o Options, keys pki, peers, others []string) {
 	scheme := "https://"
 	if o.Plaintext {

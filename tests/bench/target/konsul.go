@@ -35,8 +35,8 @@ type Member struct{ ID, Raft, Address string }
 // drainLimit is how long a server may take to stop.
 const drainLimit = 10 * time.Second
 
-// Serve runs one registry server with its shipped defaults until ctx or control ends. Lines on control
-// start and stop CPU profiles.
+// Serve runs one registry server with its shipped defaults until ctx or control ends. Lines on
+// control start and stop CPU profiles.
 func Serve(ctx context.Context, spec ServeSpec, control io.Reader) error {
 	source, err := spec.Credentials.source()
 	if err != nil {

@@ -22,7 +22,7 @@ type LimitSpec struct {
 	Credentials *Credentials
 }
 
-// constant answers every call with the same message.
+// constant returns every call with the same message.
 type constant struct {
 	registryv1.UnimplementedKVServiceServer
 	get *registryv1.GetResponse
@@ -37,8 +37,8 @@ func (c constant) Set(context.Context, *registryv1.SetRequest) (*registryv1.SetR
 	return c.set, nil
 }
 
-// ServeLimit runs a gRPC server that answers what a registry would, from a constant and with the same
-// TLS, until ctx or control ends.
+// ServeLimit runs a gRPC server that answers what a registry would, from a constant and with the
+// same TLS, until ctx or control ends.
 func ServeLimit(ctx context.Context, spec LimitSpec, control io.Reader) error {
 	var options []grpc.ServerOption
 	if spec.Credentials != nil {

@@ -23,7 +23,8 @@ type Credentials struct {
 	Chain, Key, Roots string
 }
 
-// pki is the authority behind every certificate of a benchmark: all targets prove themselves by the same kind.
+// pki is the authority behind every certificate of a benchmark: all targets prove themselves by the
+// same kind.
 type pki struct {
 	registry, gateway Credentials
 }

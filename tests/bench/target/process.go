@@ -103,15 +103,15 @@ func (p *Process) tell(format string, args ...any) error {
 
 func (p *Process) logPath() string { return filepath.Join(p.Dir, "log") }
 
-// Ports come from below those that the kernel gives to whoever connects: a server that was killed must find its own
-// free when it comes back.
+// Ports come from below those that the kernel gives to whoever connects: a server that was killed
+// must find its own free when it comes back.
 const (
 	leastPort = 15_000
 	portsEnd  = 32_000
 	portTries = 1000
 )
 
-// freeAddresses answers n addresses on loopback that were free a moment ago.
+// freeAddresses returns n addresses on loopback that were free a moment ago.
 func freeAddresses(n int) ([]string, error) {
 	addresses := map[string]bool{}
 	for range portTries {

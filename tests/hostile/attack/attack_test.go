@@ -14,7 +14,8 @@ import (
 	"konsul.dev/tests/hostile/attack"
 )
 
-// TestMain is also the process that the tests watch: with HOSTILE_CHILD set it takes what its input says, and waits.
+// TestMain is also the process that the tests watch: with HOSTILE_CHILD set it takes what its input
+// says, and waits.
 func TestMain(m *testing.M) {
 	if os.Getenv("HOSTILE_CHILD") == "" {
 		os.Exit(m.Run())

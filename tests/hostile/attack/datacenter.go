@@ -60,8 +60,8 @@ type Datacenter struct {
 	pids map[string]int
 }
 
-// Start starts a datacenter and waits until its gateway, if it has one, serves holders of a token. It is stopped when
-// the test ends.
+// Start starts a datacenter and waits until its gateway, if it has one, serves holders of a token.
+// It is stopped when the test ends.
 func Start(t *testing.T, o Options) *Datacenter {
 	t.Helper()
 	if len(o.Services) == 0 {
@@ -137,14 +137,14 @@ func (d *Datacenter) start(service string, settings []string) {
 	})
 }
 
-// logTail answers the end of a service's log.
+// logTail returns the end of a service's log.
 func (d *Datacenter) logTail(service string) []byte {
 	const most = 8 << 10
 	text := d.Log(service)
 	return text[max(0, len(text)-most):]
 }
 
-// Log answers what a service has logged so far.
+// Log returns what a service has logged so far.
 func (d *Datacenter) Log(service string) []byte {
 	d.t.Helper()
 	text, err := os.ReadFile(filepath.Join(d.Dir, service+".log"))
@@ -175,7 +175,7 @@ func (d *Datacenter) waitServing() {
 	})
 }
 
-// Pid answers the process of a service.
+// Pid returns the process of a service.
 func (d *Datacenter) Pid(service string) int {
 	d.t.Helper()
 	pid, ok := d.pids[service]
@@ -183,18 +183,18 @@ func (d *Datacenter) Pid(service string) int {
 	return pid
 }
 
-// Addr answers where the datacenter listens on a port, such as config.PortHTTP.
+// Addr returns where the datacenter listens on a port, such as config.PortHTTP.
 func (d *Datacenter) Addr(port int) string { return d.Host + ":" + strconv.Itoa(port) }
 
 func (d *Datacenter) rootsFile() string { return filepath.Join(d.Dir, "data", CA, "roots.pem") }
 
-// Access answers how the holder of a management token reaches the datacenter.
+// Access returns how the holder of a management token reaches the datacenter.
 func (d *Datacenter) Access() framework.Access {
 	return framework.Access{Addr: "https://" + d.Addr(config.PortHTTP), Token: d.token, CAFile: d.rootsFile()}
 }
 
-// Certificate answers the certificate and key of a service, waiting until it has some: the attacker has broken into
-// that service's host.
+// Certificate returns the certificate and key of a service, waiting until it has some: the attacker
+// has broken into that service's host.
 func (d *Datacenter) Certificate(service string) tls.Certificate {
 	d.t.Helper()
 	var found tls.Certificate
@@ -221,7 +221,7 @@ func (d *Datacenter) Certificate(service string) tls.Certificate {
 	return found
 }
 
-// Roots answers the federation's trust anchors.
+// Roots returns the federation's trust anchors.
 func (d *Datacenter) Roots() *x509.CertPool {
 	d.t.Helper()
 	text, err := os.ReadFile(d.rootsFile())

@@ -19,8 +19,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// Flood is one connection with many gRPC calls of one method, all with large messages of zeros. It speaks HTTP/2 by
-// itself: a gRPC client would not hold back half of a message.
+// Flood is one connection with many gRPC calls of one method, all with large messages of zeros. It
+// speaks HTTP/2 by itself: a gRPC client would not hold back half of a message.
 type Flood struct {
 	Method string
 	// Token goes with each call; empty: none does.
@@ -29,8 +29,8 @@ type Flood struct {
 	Certificate *tls.Certificate
 	// First is a message that goes before the large ones; nil: none does.
 	First []byte
-	// Streams is how many calls are made at once, Bytes how large each message is, Messages how many of them each call
-	// sends; 0: one.
+	// Streams is how many calls are made at once, Bytes how large each message is, Messages how
+	// many of them each call sends; 0: one.
 	Streams, Bytes, Messages int
 	// Gzip packs the messages, which makes them very small.
 	Gzip bool
@@ -38,10 +38,11 @@ type Flood struct {
 	Unfinished bool
 }
 
-// Outcome is how many calls ended in each way: with a gRPC status such as "7", or with an error of the transport.
+// Outcome is how many calls ended in each way: with a gRPC status such as "7", or with an error of
+// the transport.
 type Outcome map[string]int
 
-// String answers what came of the calls, for the log of a test.
+// String returns what came of the calls, for the log of a test.
 func (o Outcome) String() string {
 	var ends []string
 	for _, end := range slices.Sorted(maps.Keys(o)) {
@@ -88,7 +89,8 @@ func (zeros) Read(b []byte) (int, error) {
 	return len(b), nil
 }
 
-// message answers what makes a message as gRPC frames it: whether it is packed, its length, and itself.
+// message returns what makes a message as gRPC frames it: whether it is packed, its length, and
+// itself.
 func (f Flood) message(t *testing.T) func() io.Reader {
 	t.Helper()
 	prefix := func(packed byte, length int) io.Reader {

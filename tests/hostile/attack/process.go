@@ -15,13 +15,15 @@ import (
 // MiB is 2^20 bytes.
 const MiB = 1 << 20
 
-// sampleInterval is how often a watched process's descriptors are counted; its peak of memory the kernel keeps.
+// sampleInterval is how often a watched process's descriptors are counted; its peak of memory the
+// kernel keeps.
 const sampleInterval = 20 * time.Millisecond
 
-// RSS answers how many bytes of memory a process holds now.
+// RSS returns how many bytes of memory a process holds now.
 func RSS(pid int) (int64, error) { return status(pid, "VmRSS") }
 
-// PeakRSS answers the most bytes of memory that a process held since its start, or since Watch began.
+// PeakRSS returns the most bytes of memory that a process held since its start, or since Watch
+// began.
 func PeakRSS(pid int) (int64, error) { return status(pid, "VmHWM") }
 
 // status reads a size from /proc/PID/status (man 5 proc).
@@ -44,7 +46,7 @@ func status(pid int, field string) (int64, error) {
 	return 0, fmt.Errorf("process %d has no %s", pid, field)
 }
 
-// Descriptors answers how many files and sockets a process has open.
+// Descriptors returns how many files and sockets a process has open.
 func Descriptors(pid int) (int, error) {
 	folder, err := os.Open(fmt.Sprintf("/proc/%d/fd", pid))
 	if err != nil {
@@ -60,23 +62,25 @@ func Descriptors(pid int) (int, error) {
 
 // Seen is what a watched process took.
 type Seen struct {
-	// RSSBefore is what it held when the watch began, PeakRSS the most it held since, both in bytes.
+	// RSSBefore is what it held when the watch began, PeakRSS the most it held since, both in
+	// bytes.
 	RSSBefore, PeakRSS int64
-	// DescriptorsBefore is what it had open when the watch began, PeakDescriptors the most seen since.
+	// DescriptorsBefore is what it had open when the watch began, PeakDescriptors the most seen
+	// since.
 	DescriptorsBefore, PeakDescriptors int
 }
 
-// Grown answers how much memory was taken beside what was held before.
+// Grown returns how much memory was taken beside what was held before.
 func (s Seen) Grown() int64 { return s.PeakRSS - s.RSSBefore }
 
-// String answers what was seen, for the log of a test.
+// String returns what was seen, for the log of a test.
 func (s Seen) String() string {
 	return fmt.Sprintf("memory %d to %d MiB, descriptors %d to %d",
 		s.RSSBefore/MiB, s.PeakRSS/MiB, s.DescriptorsBefore, s.PeakDescriptors)
 }
 
-// Watch follows a process until stop is called, which answers what it took and logs it. It fails the test when the
-// process ends meanwhile.
+// Watch follows a process until stop is called, which answers what it took and logs it. It fails
+// the test when the process ends meanwhile.
 func Watch(t *testing.T, pid int) (stop func() Seen) {
 	t.Helper()
 	// 5 sets the peak to what is held now (man 5 proc, clear_refs).

@@ -20,14 +20,14 @@ type Served struct {
 	Last error
 }
 
-// String answers how it fared, for the log of a test.
+// String returns how it fared, for the log of a test.
 func (s Served) String() string {
 	return fmt.Sprintf("%d good calls, %d failed, the slowest in %s", s.Calls, s.Failed, s.Slowest.Round(time.Millisecond))
 }
 
-// GoodTraffic calls do again and again, every interval, until stop is called, which answers how it fared and logs it.
-// One call is made before GoodTraffic returns, so what is attacked serves when the attack begins: a failure of that
-// one fails the test.
+// GoodTraffic calls do again and again, every interval, until stop is called, which answers how it
+// fared and logs it. One call is made before GoodTraffic returns, so what is attacked serves when
+// the attack begins: a failure of that one fails the test.
 func GoodTraffic(t *testing.T, every time.Duration, do func(context.Context) error) (stop func() Served) {
 	t.Helper()
 	var served Served

@@ -113,7 +113,7 @@ func (c *Cluster) Start() error {
 
 const askLimit = 500 * time.Millisecond
 
-// Leader answers who leads as the majority sees it, nil if nobody says so.
+// Leader returns who leads as the majority sees it, nil if nobody says so.
 func (c *Cluster) Leader(ctx context.Context) *Server {
 	for place := range c.Servers {
 		asked, cancel := context.WithTimeout(Authorize(ctx), askLimit)

@@ -23,7 +23,8 @@ const (
 	cannot = 77
 )
 
-// Main executes the test binary again in namespaces of its own and runs the tests there. It answers the exit code.
+// Main executes the test binary again in namespaces of its own and runs the tests there. It answers
+// the exit code.
 func Main(m *testing.M) int {
 	switch os.Getenv(roleVariable) {
 	case roleInside:

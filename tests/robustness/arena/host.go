@@ -11,7 +11,8 @@ import (
 	"syscall"
 )
 
-// host is a network namespace at the bridge and a disk in memory. A process that does nothing keeps the namespace.
+// host is a network namespace at the bridge and a disk in memory. A process that does nothing keeps
+// the namespace.
 type host struct {
 	address string
 	disk    string
@@ -73,7 +74,7 @@ func newHost(number int, dir string) (*host, error) {
 	return h, nil
 }
 
-// inside answers a command that runs in the host's network.
+// inside returns a command that runs in the host's network.
 func (h *host) inside(command string, args ...any) string {
 	return fmt.Sprintf("nsenter --net=/proc/%d/ns/net ", h.keeper.Process.Pid) + fmt.Sprintf(command, args...)
 }

@@ -84,7 +84,8 @@ func serveSpec(ctx context.Context) error {
 	return errors.Join(err, service.Stop(end))
 }
 
-// config takes snapshots and truncates the log every few hundred writes, so that runs of seconds meet all of it.
+// config takes snapshots and truncates the log every few hundred writes, so that runs of seconds
+// meet all of it.
 func (s spec) config() registry.Config {
 	cfg := registry.DefaultConfig()
 	cfg.Server.Datacenter, cfg.Server.PrimaryDatacenter, cfg.Server.Node, cfg.Server.DataDir, cfg.Server.SecretFile = datacenter, datacenter, s.ID, s.DataDir, "unused"

@@ -29,7 +29,7 @@ type Server struct {
 	exited  chan struct{}
 }
 
-// Running says whether the server's process is there.
+// Running reports whether the server's process is there.
 func (s *Server) Running() bool {
 	if s.cmd == nil {
 		return false
@@ -144,7 +144,8 @@ func (s *Server) Deaf(to *Server) error { return s.host.deaf(to.host) }
 // Hear undoes every Deaf.
 func (s *Server) Hear() error { return s.host.hear() }
 
-// Replace puts a new server with an empty disk into the place of one that does not run; it joins through the others.
+// Replace puts a new server with an empty disk into the place of one that does not run; it joins
+// through the others.
 func (s *Server) Replace(others []*Server) error {
 	if err := s.host.wipe(); err != nil {
 		return err

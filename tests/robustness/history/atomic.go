@@ -2,7 +2,8 @@ package history
 
 import "fmt"
 
-// Atomic says where a read saw one of two things that are always written together without the other.
+// Atomic says where a read saw one of two things that are always written together without the
+// other.
 func Atomic(h *History) []error {
 	var wrong []error
 	for _, o := range h.Operations {

@@ -25,7 +25,7 @@ func Exact(h *History) []error {
 	return wrong
 }
 
-// read says whether an answer is what was true as of its index.
+// read reports whether an answer is what was true as of its index.
 func (l *ledger) read(o Operation) error {
 	want := l.at(o.Key, o.Index)
 	switch {
@@ -39,7 +39,8 @@ func (l *ledger) read(o Operation) error {
 	return nil
 }
 
-// monotonic says where a server's index went back: between two reads, the second called after the first returned.
+// monotonic says where a server's index went back: between two reads, the second called after the
+// first returned.
 func monotonic(h *History) []error {
 	reads := map[process][]Operation{}
 	for _, o := range h.Operations {
@@ -76,8 +77,9 @@ type change struct {
 	version
 }
 
-// watch says what a stream missed, told twice or told out of order. A message may leave out versions that were replaced
-// before it left, and nothing else; what a watch from 0 begins with is in the order of the keys.
+// watch says what a stream missed, told twice or told out of order. A message may leave out
+// versions that were replaced before it left, and nothing else; what a watch from 0 begins with is
+// in the order of the keys.
 func (l *ledger) watch(w Watch) []error {
 	var wrong []error
 	fail := func(at time.Duration, format string, args ...any) {
@@ -123,7 +125,7 @@ func (l *ledger) watch(w Watch) []error {
 	return wrong
 }
 
-// between answers the versions, of keys with a prefix, with indexes above one and up to another.
+// between returns the versions, of keys with a prefix, with indexes above one and up to another.
 func (l *ledger) between(prefix string, above, upTo uint64) []change {
 	var out []change
 	for key, versions := range l.versions {

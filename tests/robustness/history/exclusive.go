@@ -6,8 +6,8 @@ import (
 	"slices"
 )
 
-// Exclusive says where two clients could both be sure of a lock, where a fencing token did not grow, and where a
-// transaction went ahead with a token that had been replaced.
+// Exclusive says where two clients could both be sure of a lock, where a fencing token did not
+// grow, and where a transaction went ahead with a token that had been replaced.
 func Exclusive(h *History) []error {
 	locks := map[string][]Hold{}
 	for _, hold := range h.Holds {

@@ -72,7 +72,8 @@ type Operation struct {
 	Fate Fate `json:"fate"`
 	// Found says that a read key was there.
 	Found bool `json:"found,omitempty"`
-	// Modify is the modify index of what was written or read, 0 where a write was not told; of a deletion, its index if it deleted something.
+	// Modify is the modify index of what was written or read, 0 where a write was not told; of a
+	// deletion, its index if it deleted something.
 	Modify uint64 `json:"modify,omitempty"`
 	// Index is what a read's answer reflects.
 	Index uint64 `json:"index,omitempty"`
@@ -140,7 +141,8 @@ type Hold struct {
 	Token  uint64 `json:"token"`
 	// Call and Granted bound when it was granted; Until is how long the client could be sure of it.
 	Call, Granted, Until time.Duration
-	// Fenced are the indexes of the transactions that went ahead on the condition that the lock is held with the token.
+	// Fenced are the indexes of the transactions that went ahead on the condition that the lock is
+	// held with the token.
 	Fenced []uint64 `json:"fenced,omitempty"`
 }
 
@@ -220,7 +222,7 @@ func (r *Recorder) Fault(format string, args ...any) {
 	r.h.Faults = append(r.h.Faults, fmt.Sprintf("%v: %s", now.Round(time.Millisecond), fmt.Sprintf(format, args...)))
 }
 
-// History answers what was recorded so far.
+// History returns what was recorded so far.
 func (r *Recorder) History() *History {
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -39,7 +39,8 @@ func fate(f history.Fate) func(*history.Operation) {
 	return func(o *history.Operation) { o.Fate = f; o.Modify = 0 }
 }
 
-// Each history has one violation, and the judge that must see it; or none, and both must let it pass.
+// Each history has one violation, and the judge that must see it; or none, and both must let it
+// pass.
 func TestTheJudgesFindWhatIsWrongAndNothingElse(t *testing.T) {
 	const fresh, old = history.Linearizable, history.Stale
 	message := func(index uint64, events ...history.Event) history.Message {
@@ -52,7 +53,8 @@ func TestTheJudgesFindWhatIsWrongAndNothingElse(t *testing.T) {
 		operations []history.Operation
 		watch      []history.Message
 		from       uint64
-		// What is violated: the order of writes and linearizable reads, that of writes and stale ones, exactness.
+		// What is violated: the order of writes and linearizable reads, that of writes and stale
+		// ones, exactness.
 		order, stale, exactness bool
 	}{
 		"reads follow writes": {operations: []history.Operation{

@@ -35,9 +35,10 @@ func (d Disorder) Draw(path string) error {
 	return nil
 }
 
-// Order asks of every key whether its writes and the reads of one mode can be put in an order that agrees with real
-// time, and answers those that cannot. Limit is the time for one key. Reads answer what the writes before them left, but for stale ones:
-// those answer what some of the writes before them left, and no process goes back.
+// Order asks of every key whether its writes and the reads of one mode can be put in an order that
+// agrees with real time, and returns those that cannot. Limit is the time for one key. Reads answer
+// what the writes before them left, but for stale ones: those answer what some of the writes before
+// them left, and no process goes back.
 func Order(h *History, mode Mode, limit time.Duration) []Disorder {
 	model := register()
 	if mode == Stale {
@@ -63,8 +64,9 @@ func disorders(model porcupine.Model, things map[string][]porcupine.Operation, l
 	return out
 }
 
-// operations answers what the model judges. Refused operations are left out: they did nothing, and Exact looks for
-// their values. A write of unknown fate ends when its value was first seen, or never.
+// operations returns what the model judges. Refused operations are left out: they did nothing, and
+// Exact looks for their values. A write of unknown fate ends when its value was first seen, or
+// never.
 func operations(h *History, mode Mode) []porcupine.Operation {
 	l, _ := build(h)
 	var out []porcupine.Operation
@@ -114,7 +116,8 @@ func register() porcupine.Model {
 	}
 }
 
-// step answers the state after an operation, and whether the operation can have happened in this one.
+// step returns the state after an operation, and whether the operation can have happened in this
+// one.
 func step(c cell, o Operation) (cell, bool) {
 	if o.Kind == Get {
 		if o.Found != c.live {
@@ -150,7 +153,7 @@ func step(c cell, o Operation) (cell, bool) {
 	return cell{live: true, value: o.Value, modify: o.Modify}, true
 }
 
-// matches says whether a compare-and-set would go ahead, and whether that is sure.
+// matches reports whether a compare-and-set would go ahead, and whether that is sure.
 func matches(c cell, cas *uint64) (fits, sure bool) {
 	switch {
 	case cas == nil:

@@ -14,13 +14,15 @@ type process struct {
 	life   int
 }
 
-// trail is what a key has been, first to last, and the place at which each process stands that was asked. It is never changed.
+// trail is what a key has been, first to last, and the place at which each process stands that was
+// asked. It is never changed.
 type trail struct {
 	cells []cell
 	at    map[process]int
 }
 
-// past is a key of which a process answers any state it has been in, but none before one that it has answered already.
+// past is a key of which a process answers any state it has been in, but none before one that it
+// has answered already.
 func past() porcupine.Model {
 	return porcupine.Model{
 		Init: func() any { return trail{cells: []cell{{}}} },
@@ -37,7 +39,7 @@ func past() porcupine.Model {
 	}
 }
 
-// step answers the trail after an operation, and whether the operation can have happened now.
+// step returns the trail after an operation, and whether the operation can have happened now.
 func (t trail) step(o Operation) (trail, bool) {
 	if o.Kind == Get {
 		return t.read(o)
@@ -50,7 +52,8 @@ func (t trail) step(o Operation) (trail, bool) {
 	return t, ok
 }
 
-// read puts the process at the first state that fits: from there it can go wherever it could from a later one.
+// read puts the process at the first state that fits: from there it can go wherever it could from a
+// later one.
 func (t trail) read(o Operation) (trail, bool) {
 	p := process{o.Server, o.Life}
 	for at := t.at[p]; at < len(t.cells); at++ {

@@ -8,12 +8,14 @@ import (
 	"github.com/anishathalye/porcupine"
 )
 
-// Turns asks of every lock whether it can have gone from holder to holder, with tokens that grow, in an order that agrees
-// with real time, and answers those that cannot. Limit is the time for one lock.
+// Turns asks of every lock whether it can have gone from holder to holder, with tokens that grow,
+// in an order that agrees with real time, and returns those that cannot. Limit is the time for one
+// lock.
 func Turns(h *History, limit time.Duration) []Disorder {
 	locks := map[string][]porcupine.Operation{}
 	for _, hold := range h.Holds {
-		// It may have ended at any time after the client was no more sure of it, and not before it began.
+		// It may have ended at any time after the client was no more sure of it, and not before it
+		// began.
 		end := max(hold.Call, hold.Until)
 		locks[hold.Name] = append(locks[hold.Name],
 			porcupine.Operation{ClientId: hold.Client, Input: turn{token: hold.Token}, Call: int64(hold.Call), Return: int64(hold.Granted)},
@@ -34,8 +36,9 @@ type held struct {
 	now   bool
 }
 
-// mutex is a lock that one holds at a time, each with a higher token than all before. A client that was given the lock and
-// never heard of it is not in the history: others find the lock free all the same.
+// mutex is a lock that one holds at a time, each with a higher token than all before. A client that
+// was given the lock and never heard of it is not in the history: others find the lock free all the
+// same.
 func mutex() porcupine.Model {
 	return porcupine.Model{
 		Init: func() any { return held{} },

@@ -18,8 +18,8 @@ type version struct {
 	call, seen time.Duration
 }
 
-// ledger is what is known of every key: its versions in the order of their indexes, and the writes that
-// may have made more of them.
+// ledger is what is known of every key: its versions in the order of their indexes, and the writes
+// that may have made more of them.
 type ledger struct {
 	versions map[string][]version
 	byValue  map[string]version
@@ -29,7 +29,7 @@ type ledger struct {
 	lost map[string][]Operation
 }
 
-// build collects the versions of a history and answers what contradicts itself already.
+// build collects the versions of a history and returns what contradicts itself already.
 func build(h *History) (*ledger, []error) {
 	l := &ledger{versions: map[string][]version{}, byValue: map[string]version{}, writes: map[string]Operation{}, refused: map[string]Operation{}, lost: map[string][]Operation{}}
 	var wrong []error
@@ -108,7 +108,7 @@ func (l *ledger) add(key string, v version) error {
 	return nil
 }
 
-// at answers the version in effect as of an index, the zero version if there is none.
+// at returns the version in effect as of an index, the zero version if there is none.
 func (l *ledger) at(key string, index uint64) version {
 	versions := l.versions[key]
 	n, _ := slices.BinarySearchFunc(versions, index+1, func(v version, i uint64) int { return cmp.Compare(v.modify, i) })
@@ -118,7 +118,8 @@ func (l *ledger) at(key string, index uint64) version {
 	return versions[n-1]
 }
 
-// mayBeDeleted says whether a deletion of unknown fate may have hidden the key from a read that ended then.
+// mayBeDeleted reports whether a deletion of unknown fate may have hidden the key from a read that
+// ended then.
 func (l *ledger) mayBeDeleted(key string, end time.Duration) bool {
 	return slices.ContainsFunc(l.lost[key], func(o Operation) bool { return o.Call <= end })
 }

@@ -1,4 +1,5 @@
-// Command etcd is the etcd server, pinned here as the peer that tests/bench measures the registry against.
+// Command etcd is the etcd server, pinned here as the peer that tests/bench measures the registry
+// against.
 package main
 
 import (

@@ -1,4 +1,5 @@
-// Package api serves the ca's gRPC contracts: it authenticates, asks the policy, signs, and answers.
+// Package api serves the ca's gRPC contracts: it authenticates, asks the policy, signs, and
+// answers.
 package api
 
 import (
@@ -94,7 +95,7 @@ type Handlers struct {
 	mu sync.RWMutex // guards p.State
 }
 
-// New answers the handlers.
+// New returns the handlers.
 func New(p Params) *Handlers {
 	return &Handlers{p: p, auditor: &auditor{log: p.Log, clock: p.Clock}}
 }
@@ -149,7 +150,8 @@ func (h *Handlers) Enroll(ctx context.Context, req *cav1.EnrollRequest) (_ *cav1
 	if err != nil {
 		return nil, err
 	}
-	// The names first: what is refused is written down, and a stranger may send names of any length.
+	// The names first: what is refused is written down, and a stranger may send names of any
+	// length.
 	if err := policy.CheckIdentity(req.GetService(), req.GetNode()); err != nil {
 		return nil, err
 	}
@@ -174,8 +176,8 @@ func (h *Handlers) Enroll(ctx context.Context, req *cav1.EnrollRequest) (_ *cav1
 	}, nil
 }
 
-// provenKey returns the key that a request's proof was made with. It is the one of exactly the component
-// and node that the request asks for, so that nobody proves to be anyone else.
+// provenKey returns the key that a request's proof was made with. It is the one of exactly the
+// component and node that the request asks for, so that nobody proves to be anyone else.
 func (h *Handlers) provenKey(req *cav1.EnrollRequest, exporter []byte) ([]byte, error) {
 	holder := identity.Holder{Component: req.GetService(), Node: req.GetNode()}
 	key, err := identity.DeriveKey(h.p.Limits.DatacenterSecret, holder)
@@ -276,8 +278,8 @@ func (h *Handlers) Join(ctx context.Context, req *cav1.JoinRequest) (_ *cav1.Joi
 	}, nil
 }
 
-// joinRequestID names an admission. The same applicant asking again, because the answer was lost, is admitted
-// again; another key is another request, for which the token is used up.
+// joinRequestID names an admission. The same applicant asking again, because the answer was lost,
+// is admitted again; another key is another request, for which the token is used up.
 func joinRequestID(req *cav1.JoinRequest, key *ecdsa.PublicKey) (string, error) {
 	public, err := x509.MarshalPKIXPublicKey(key)
 	if err != nil {
@@ -319,7 +321,7 @@ func (h *Handlers) RenewIntermediate(ctx context.Context, req *cav1.RenewInterme
 	return &cav1.RenewIntermediateResponse{Intermediate: cert.Raw, Roots: ders(state.Roots)}, nil
 }
 
-// GetTrustBundle answers the trust anchors.
+// GetTrustBundle returns the trust anchors.
 func (h *Handlers) GetTrustBundle(context.Context, *cav1.GetTrustBundleRequest) (*cav1.GetTrustBundleResponse, error) {
 	state := h.state()
 	resp := &cav1.GetTrustBundleResponse{FederationId: state.FederationID, TrustDomain: identity.TrustDomain(state.FederationID)}
@@ -329,7 +331,8 @@ func (h *Handlers) GetTrustBundle(context.Context, *cav1.GetTrustBundleRequest) 
 	return resp, nil
 }
 
-// GetGossipKey returns the federation's gossip keys, and the datacenter's id to a component that has no secret to derive it.
+// GetGossipKey returns the federation's gossip keys, and the datacenter's id to a component that
+// has no secret to derive it.
 func (h *Handlers) GetGossipKey(ctx context.Context, _ *cav1.GetGossipKeyRequest) (*cav1.GetGossipKeyResponse, error) {
 	h.handedOut(ctx, cav1.CertificateService_GetGossipKey_FullMethodName)
 	state := h.state()

@@ -17,8 +17,8 @@ import (
 // auditMessage is the message of every audit line, for who searches the log.
 const auditMessage = "audit"
 
-// A stranger cannot fill the log: no more than so many refusals are written in a while, and the next
-// line says how many were not.
+// A stranger cannot fill the log: no more than so many refusals are written in a while, and the
+// next line says how many were not.
 const (
 	refusalsPerWhile = 20
 	refusalWhile     = 10 * time.Second

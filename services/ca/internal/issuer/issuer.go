@@ -48,7 +48,7 @@ func Request(key *ecdsa.PrivateKey) ([]byte, error) {
 	return csr, nil
 }
 
-// NewKey answers a fresh ECDSA P-256 key.
+// NewKey returns a fresh ECDSA P-256 key.
 func NewKey() (*ecdsa.PrivateKey, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -105,7 +105,8 @@ func (a *Authority) SignLeaf(id identity.ID, key *ecdsa.PublicKey, names []strin
 	return sign(template, a.Certificate, key, a.Key)
 }
 
-// CheckIntermediate answers why an intermediate does not let the holder of key sign for a datacenter.
+// CheckIntermediate returns why an intermediate does not let the holder of key sign for a
+// datacenter.
 func CheckIntermediate(cert *x509.Certificate, key *ecdsa.PublicKey, roots []*x509.Certificate, federationID, datacenter string, now time.Time) error {
 	if !key.Equal(cert.PublicKey) {
 		return errors.New("the intermediate is for another key")

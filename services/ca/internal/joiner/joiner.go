@@ -1,5 +1,5 @@
-// Package joiner brings a new datacenter into a federation: with a join token it gets the datacenter's
-// intermediate from the primary's ca.
+// Package joiner brings a new datacenter into a federation: with a join token it gets the
+// datacenter's intermediate from the primary's ca.
 package joiner
 
 import (
@@ -39,7 +39,8 @@ const ReasonClocks = "CERTIFICATE_OUT_OF_TIME"
 // Applicant is who wants to join.
 type Applicant struct {
 	Datacenter *federationv1.Datacenter
-	// Key is what the intermediate is to be for. Whoever comes again with it, after an answer was lost, gets another.
+	// Key is what the intermediate is to be for. Whoever comes again with it, after an answer was
+	// lost, gets another.
 	Key *ecdsa.PrivateKey
 	// Now is this host's clock.
 	Now func() time.Time
@@ -116,7 +117,7 @@ func attempt(ctx context.Context, token jointoken.Token, a Applicant, gateway st
 	return accept(token, a, root, resp)
 }
 
-// accept answers the state an answer makes. Nothing is kept of one that would not work.
+// accept returns the state an answer makes. Nothing is kept of one that would not work.
 func accept(token jointoken.Token, a Applicant, pinned *x509.Certificate, resp *cav1.JoinResponse) (*keystore.State, error) {
 	certs, err := issuer.ParseCertificates(append([][]byte{resp.GetIntermediate()}, resp.GetRoots()...))
 	if err != nil {

@@ -1,7 +1,7 @@
 // Package jointoken is the one thing an operator carries from the primary to a new datacenter.
 //
-// A token pins the federation's root, says where the primary's gateways are, and holds an Ed25519 key
-// whose public half the primary remembers: the secret itself never travels.
+// A token pins the federation's root, says where the primary's gateways are, and holds an Ed25519
+// key whose public half the primary remembers: the secret itself never travels.
 package jointoken
 
 import (
@@ -45,10 +45,10 @@ type Token struct {
 	ExpiresAt         time.Time `json:"expires_at"`
 }
 
-// Key answers the private key the bearer proves with.
+// Key returns the private key the bearer proves with.
 func (t Token) Key() ed25519.PrivateKey { return ed25519.NewKeyFromSeed(t.Seed) }
 
-// RootCertificate answers the pinned trust anchor.
+// RootCertificate returns the pinned trust anchor.
 func (t Token) RootCertificate() (*x509.Certificate, error) {
 	root, err := x509.ParseCertificate(t.Root)
 	if err != nil {
@@ -57,7 +57,7 @@ func (t Token) RootCertificate() (*x509.Certificate, error) {
 	return root, nil
 }
 
-// String answers the token's text, which is a secret.
+// String returns the token's text, which is a secret.
 func (t Token) String() string {
 	content, err := json.Marshal(t)
 	if err != nil {
@@ -124,7 +124,8 @@ func (t Token) Usable(datacenter string, now time.Time) error {
 	return nil
 }
 
-// Admits answers why a token for one datacenter does not admit another, or not any more; nil when it does.
+// Admits returns why a token for one datacenter does not admit another, or not any more; nil when
+// it does.
 func Admits(admitted, datacenter string, expires, now time.Time) *fault.Error {
 	switch {
 	case admitted != datacenter:

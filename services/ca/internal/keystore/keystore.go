@@ -34,8 +34,8 @@ const (
 type State struct {
 	FederationID      string
 	PrimaryDatacenter string
-	// DatacenterID is the immutable id of the datacenter, derived from its first secret; empty in a state that an
-	// earlier version kept.
+	// DatacenterID is the immutable id of the datacenter, derived from its first secret; empty in a
+	// state that an earlier version kept.
 	DatacenterID string
 	// Root signs intermediates; its key is here in the primary only.
 	Root *issuer.Authority
@@ -55,8 +55,8 @@ type Store struct {
 	previous cipher.AEAD
 }
 
-// Open returns the store in dir. It reads nothing yet. What is sealed with the previous secret is sealed anew
-// when it is read; previous may be nil.
+// Open returns the store in dir. It reads nothing yet. What is sealed with the previous secret is
+// sealed anew when it is read; previous may be nil.
 func Open(dir, datacenter string, secret, previous []byte) (*Store, error) {
 	s := &Store{dir: dir, datacenter: datacenter}
 	var err error
@@ -85,7 +85,7 @@ func seals(secret []byte) (cipher.AEAD, error) {
 	return aead, nil
 }
 
-// Load answers the state; nil without error when there is none yet.
+// Load returns the state; nil without error when there is none yet.
 func (s *Store) Load() (*State, error) {
 	plain, err := s.unseal(stateFile)
 	if err != nil || plain == nil {
@@ -94,7 +94,7 @@ func (s *Store) Load() (*State, error) {
 	return decode(plain)
 }
 
-// unseal answers what a file holds; nil without error when there is none.
+// unseal returns what a file holds; nil without error when there is none.
 func (s *Store) unseal(name string) ([]byte, error) {
 	path := filepath.Join(s.dir, name)
 	sealed, err := os.ReadFile(path)
@@ -129,7 +129,8 @@ func (s *Store) seal(name string, plain []byte) error {
 	return identity.WriteFile(filepath.Join(s.dir, name), s.aead.Seal(nonce, nonce, plain, s.label(name)))
 }
 
-// label is sealed along with a file, so that neither another datacenter's nor another file opens in its place.
+// label is sealed along with a file, so that neither another datacenter's nor another file opens in
+// its place.
 func (s *Store) label(name string) []byte {
 	if name == stateFile {
 		return []byte(s.datacenter)

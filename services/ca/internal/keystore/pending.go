@@ -14,8 +14,9 @@ import (
 
 const pendingFile = "join.sealed"
 
-// Pending is a join that was begun: with which token and key. It is on disk before the primary is asked, so
-// that when the answer is lost, after the token was consumed, the same question gets the same answer.
+// Pending is a join that was begun: with which token and key. It is on disk before the primary is
+// asked, so that when the answer is lost, after the token was consumed, the same question gets the
+// same answer.
 type Pending struct {
 	TokenID string
 	Key     *ecdsa.PrivateKey
@@ -26,7 +27,7 @@ type pendingOnDisk struct {
 	Key     []byte `json:"key"`
 }
 
-// Pending answers the join that was begun with a token, or begins one.
+// Pending returns the join that was begun with a token, or begins one.
 func (s *Store) Pending(tokenID string) (*Pending, error) {
 	plain, err := s.unseal(pendingFile)
 	if err != nil {

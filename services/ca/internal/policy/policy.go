@@ -43,9 +43,9 @@ func CheckIdentity(service, node string) error {
 	return nil
 }
 
-// ThroughGateway reports whether a connection was opened with a server name by which gateways route.
-// They route by that name alone and pass the bytes on as they came, so no connection that came through
-// one is without it.
+// ThroughGateway reports whether a connection was opened with a server name by which gateways
+// route. They route by that name alone and pass the bytes on as they came, so no connection that
+// came through one is without it.
 func ThroughGateway(serverName, trustDomain string) bool {
 	name, err := identity.ParseSNI(serverName)
 	return err == nil && name.TrustDomain == trustDomain
@@ -59,7 +59,8 @@ func CheckRenewal(primary, datacenter string) error {
 	return nil
 }
 
-// ParseRequest reads a certificate request and checks that its sender holds the key, an ECDSA P-256 one.
+// ParseRequest reads a certificate request and checks that its sender holds the key, an ECDSA P-256
+// one.
 func ParseRequest(der []byte) (*x509.CertificateRequest, error) {
 	csr, err := x509.ParseCertificateRequest(der)
 	if err != nil {
@@ -75,7 +76,7 @@ func ParseRequest(der []byte) (*x509.CertificateRequest, error) {
 	return csr, nil
 }
 
-// HostNames answers which of the names a request asks for are granted.
+// HostNames returns which of the names a request asks for are granted.
 func HostNames(service string, csr *x509.CertificateRequest) ([]string, []net.IP) {
 	if service != gateway {
 		return nil, nil
@@ -86,7 +87,8 @@ func HostNames(service string, csr *x509.CertificateRequest) ([]string, []net.IP
 // clockSkew is how far clocks may be apart before a fresh certificate is refused.
 const clockSkew = time.Minute
 
-// Validity answers from when to when a certificate is good: ttl from now, never longer than its issuer.
+// Validity returns from when to when a certificate is good: ttl from now, never longer than its
+// issuer.
 func Validity(now time.Time, ttl time.Duration, issuer *x509.Certificate) (notBefore, notAfter time.Time) {
 	notBefore, notAfter = now.Add(-clockSkew), now.Add(ttl)
 	if issuer != nil && notAfter.After(issuer.NotAfter) {
@@ -95,5 +97,5 @@ func Validity(now time.Time, ttl time.Duration, issuer *x509.Certificate) (notBe
 	return notBefore, notAfter
 }
 
-// RenewAt answers when a certificate of ours is due for renewal.
+// RenewAt returns when a certificate of ours is due for renewal.
 func RenewAt(c *x509.Certificate) time.Time { return identity.RenewAt(c) }

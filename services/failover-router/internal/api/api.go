@@ -1,4 +1,5 @@
-// Package api is the failover-router's gRPC face. It converts and decides nothing. Safe for concurrent use.
+// Package api is the failover-router's gRPC face. It converts and decides nothing. Safe for
+// concurrent use.
 package api
 
 import (
@@ -35,7 +36,7 @@ func Access() rpc.Access {
 	}
 }
 
-// Resolver answers requests.
+// Resolver returns requests.
 type Resolver interface {
 	// Resolve fails only if the request is malformed or ctx ends.
 	Resolve(ctx context.Context, req verdict.Request, o resolve.Options) (resolve.Result, error)
@@ -58,7 +59,7 @@ type Server struct {
 	p Params
 }
 
-// New answers a server.
+// New returns a server.
 func New(p Params) *Server { return &Server{p: p} }
 
 // Resolve implements RouterService.
@@ -105,7 +106,7 @@ func (s *Server) WatchResolve(in *failoverrouterv1.WatchResolveRequest, stream f
 	}
 }
 
-// same says whether two answers differ in nothing but measured distances.
+// same reports whether two answers differ in nothing but measured distances.
 func same(a, b *failoverrouterv1.ResolveResponse) bool {
 	return proto.Equal(withoutRoundTrips(a), withoutRoundTrips(b))
 }

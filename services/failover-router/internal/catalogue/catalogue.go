@@ -1,9 +1,9 @@
 // Package catalogue asks the own registry which instances a service has in a datacenter, and keeps
-// the answers for a bounded time.
+// the returns for a bounded time.
 //
 // An answer may be used again while it is younger than the caller's limit. When the registry or the
-// datacenter behind it cannot be asked, the last answer stands in, marked as stale, but only for the
-// lease: after that a dead datacenter's instances are gone. Safe for concurrent use.
+// datacenter behind it cannot be asked, the last answer stands in, marked as stale, but only for
+// the lease: after that a dead datacenter's instances are gone. Safe for concurrent use.
 package catalogue
 
 import (
@@ -24,7 +24,8 @@ const maxEntries = 10_000
 type Answer struct {
 	// Instances must not be changed.
 	Instances []*registryv1.ServiceInstance
-	// Err is why the datacenter could not be asked now; Instances may hold an older answer nevertheless.
+	// Err is why the datacenter could not be asked now; Instances may hold an older answer
+	// nevertheless.
 	Err error
 }
 
@@ -39,7 +40,7 @@ type Params struct {
 	Clock      clock.Clock
 }
 
-// Catalogue answers from the registry or from memory.
+// Catalogue returns from the registry or from memory.
 type Catalogue struct {
 	p Params
 
@@ -56,15 +57,16 @@ type kept[T any] struct {
 	at    time.Time
 }
 
-// New answers a catalogue that remembers nothing yet.
+// New returns a catalogue that remembers nothing yet.
 func New(p Params) *Catalogue {
 	return &Catalogue{
 		p: p, instances: map[key]kept[[]*registryv1.ServiceInstance]{}, failures: map[key]kept[error]{}, policies: map[string]kept[*registryv1.FailoverPolicy]{},
 	}
 }
 
-// Instances answers a service's instances in a datacenter, whatever their health. An answer, or a failure
-// to get one, is used again while it is younger than maxAge; zero asks anew. The call takes at most until ctx ends.
+// Instances returns a service's instances in a datacenter, whatever their health. An answer, or a
+// failure to get one, is used again while it is younger than maxAge; zero asks anew. The call takes
+// at most until ctx ends.
 func (c *Catalogue) Instances(ctx context.Context, datacenter, service string, maxAge time.Duration) Answer {
 	k, now := key{datacenter, service}, c.p.Clock.Now()
 	c.mu.Lock()
@@ -123,7 +125,7 @@ func (c *Catalogue) ask(ctx context.Context, datacenter, service string) ([]*reg
 	return resp.GetInstances(), nil
 }
 
-// Policy answers a service's failover policy; nil when it has none, or when it cannot be had.
+// Policy returns a service's failover policy; nil when it has none, or when it cannot be had.
 func (c *Catalogue) Policy(ctx context.Context, service string, maxAge time.Duration) *registryv1.FailoverPolicy {
 	c.mu.Lock()
 	old, have := c.policies[service]

@@ -15,7 +15,7 @@ import (
 	"konsul.dev/services/failover-router/internal/catalogue"
 )
 
-// registry answers as told; methods that are not needed panic.
+// registry returns as told; methods that are not needed panic.
 type registry struct {
 	registryv1.CatalogServiceClient
 

@@ -37,7 +37,8 @@ func newPayload(r *http.Request, repeatable bool) (*payload, error) {
 	return p, nil
 }
 
-// body answers the body for one try. The transport may close it; the original is closed by who opened it.
+// body returns the body for one try. The transport may close it; the original is closed by who
+// opened it.
 func (p *payload) body() io.ReadCloser {
 	switch {
 	case p.original == nil:
@@ -49,8 +50,8 @@ func (p *payload) body() io.ReadCloser {
 	}
 }
 
-// idempotent says whether doing a request twice is as good as doing it once (RFC 9110, section 9.2.2), or
-// whether the caller has made it so.
+// idempotent reports whether doing a request twice is as good as doing it once (RFC 9110, section
+// 9.2.2), or whether the caller has made it so.
 func idempotent(r *http.Request) bool {
 	methods := []string{http.MethodGet, http.MethodHead, http.MethodOptions, http.MethodTrace, http.MethodPut, http.MethodDelete}
 	return slices.Contains(methods, r.Method) || r.Header.Get("Idempotency-Key") != ""

@@ -10,8 +10,8 @@ import (
 // maxEjected bounds what is remembered.
 const maxEjected = 10_000
 
-// ejection keeps targets that failed out of use for a while, so that a caller pays for a dead one once
-// and not with every request until its health check notices. Safe for concurrent use.
+// ejection keeps targets that failed out of use for a while, so that a caller pays for a dead one
+// once and not with every request until its health check notices. Safe for concurrent use.
 type ejection struct {
 	clock clock.Clock
 	keep  time.Duration
@@ -24,7 +24,7 @@ func newEjection(clk clock.Clock, keep time.Duration) *ejection {
 	return &ejection{clock: clk, keep: keep, until: map[string]time.Time{}}
 }
 
-// eject answers false when the target was out of use already.
+// eject returns false when the target was out of use already.
 func (e *ejection) eject(target string) bool {
 	e.mu.Lock()
 	defer e.mu.Unlock()

@@ -59,7 +59,7 @@ func describe(err error) problem {
 	return problem{Reason: reasonGone, Message: "the request ended before an instance answered"}
 }
 
-// fail answers a request that no instance answered. The proxy's applications are on this host, so
+// fail returns a request that no instance answered. The proxy's applications are on this host, so
 // they are told what went wrong at each target.
 func (p *Proxy) fail(w http.ResponseWriter, r *http.Request, err error) {
 	c := callOf(r.Context())

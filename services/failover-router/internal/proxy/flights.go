@@ -10,7 +10,8 @@ import (
 // errGivenUp ends what waits for a datacenter that is lost.
 var errGivenUp = errors.New("its datacenter was given up while it answered")
 
-// verdictEvery is how often datacenters that gossip has lost are asked for the sake of those who wait for them.
+// verdictEvery is how often datacenters that gossip has lost are asked for the sake of those who
+// wait for them.
 const verdictEvery = time.Second
 
 // flights are the requests that wait for instances of other datacenters.
@@ -26,7 +27,8 @@ type flight struct {
 
 func newFlights() *flights { return &flights{byDC: map[string]map[*flight]struct{}{}} }
 
-// begin returns a context that ends when the datacenter is given up. end must be called when nothing is waited for any more.
+// begin returns a context that ends when the datacenter is given up. end must be called when
+// nothing is waited for any more.
 func (f *flights) begin(ctx context.Context, datacenter, service string) (out context.Context, end func()) {
 	out, cancel := context.WithCancelCause(ctx)
 	mine := &flight{service, cancel}
@@ -66,7 +68,8 @@ func (f *flights) giveUp(datacenter string) {
 	}
 }
 
-// Run ends what waits for a datacenter once it is lost by two signals: gossip's, and a question that it does not answer.
+// Run ends what waits for a datacenter once it is lost by two signals: gossip's, and a question
+// that it does not answer.
 func (p *Proxy) Run(ctx context.Context) error {
 	ticker := time.NewTicker(verdictEvery)
 	defer ticker.Stop()

@@ -7,8 +7,8 @@ import (
 	"konsul.dev/pkg/fault"
 )
 
-// headerHops says how many proxies of Konsul a request has passed. Via (RFC 9110) would say it too, but
-// there are servers that stop compressing when they see it.
+// headerHops says how many proxies of Konsul a request has passed. Via (RFC 9110) would say it too,
+// but there are servers that stop compressing when they see it.
 const headerHops = "X-Konsul-Hops"
 
 // hops reads how many proxies a request has passed, this one not counted.

@@ -15,8 +15,8 @@ const headerService = "X-Konsul-Service"
 
 const zone = "konsul"
 
-// wanted reads which service a request is for: the header, else the host, which is a service's name or
-// its name in DNS: <service>.service.konsul or <service>.service.<datacenter>.konsul.
+// wanted reads which service a request is for: the header, else the host, which is a service's name
+// or its name in DNS: <service>.service.konsul or <service>.service.<datacenter>.konsul.
 func wanted(r *http.Request) (verdict.Request, error) {
 	if r.Method == http.MethodConnect {
 		return verdict.Request{}, fault.Invalid("method", "CONNECT is not served: this proxy chooses where requests go").

@@ -1,9 +1,9 @@
-// Package proxy is the failover-router's face for applications without an SDK: an HTTP proxy that takes a
-// request for a service by name and sends it to an instance that works.
+// Package proxy is the failover-router's face for applications without an SDK: an HTTP proxy that
+// takes a request for a service by name and sends it to an instance that works.
 //
-// Instances of the own datacenter are called directly, services of another one through the gateways over
-// mutual TLS, with this service's identity; which instance answers there is that gateway's choice.
-// A try that failed is repeated elsewhere if that is safe. Safe for concurrent use.
+// Instances of the own datacenter are called directly, services of another one through the gateways
+// over mutual TLS, with this service's identity; which instance answers there is that gateway's
+// choice. A try that failed is repeated elsewhere if that is safe. Safe for concurrent use.
 package proxy
 
 import (
@@ -40,7 +40,7 @@ const (
 
 const instrumentation = "konsul.dev/services/failover-router"
 
-// Resolver answers requests.
+// Resolver returns requests.
 type Resolver interface {
 	// Resolve fails only if the request is malformed or ctx ends.
 	Resolve(ctx context.Context, req verdict.Request, o resolve.Options) (resolve.Result, error)
@@ -77,7 +77,7 @@ type Proxy struct {
 	tracer    trace.Tracer
 }
 
-// New answers a proxy.
+// New returns a proxy.
 func New(p Params) *Proxy {
 	proxy := &Proxy{
 		p: p, ejected: newEjection(p.Clock, p.EjectFor), flights: newFlights(), transport: p.Dialer.transport(),
@@ -222,8 +222,8 @@ func (p attempts) RoundTrip(r *http.Request) (*http.Response, error) {
 	}
 }
 
-// pick answers where to send a request now. When every target has failed lately, a new request tries them
-// nevertheless; one that has failed on them itself does not.
+// pick returns where to send a request now. When every target has failed lately, a new request
+// tries them nevertheless; one that has failed on them itself does not.
 func (p attempts) pick(ctx context.Context, c *call) (target, bool, error) {
 	options := resolve.Options{LocalAge: p.p.LocalAge, RemoteAge: p.p.RemoteAge}
 	options.Usable = func(dc string, instance *registryv1.ServiceInstance) bool {

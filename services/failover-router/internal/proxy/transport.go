@@ -20,18 +20,20 @@ type Dialer struct {
 	Gateways []string
 	// Loops refuses to dial the proxy itself.
 	Loops *loopguard.Guard
-	// DialTimeout bounds a connection with its handshake; ResponseTimeout the wait for a response's header.
+	// DialTimeout bounds a connection with its handshake; ResponseTimeout the wait for a response's
+	// header.
 	DialTimeout, ResponseTimeout time.Duration
 }
 
 const (
 	idlePerHost = 32
 	idleTimeout = 60 * time.Second
-	// gatewayName is who must be at the other end of a connection to another datacenter: it ends the mutual TLS there.
+	// gatewayName is who must be at the other end of a connection to another datacenter: it ends
+	// the mutual TLS there.
 	gatewayName = "gateway"
 )
 
-// transport answers a transport that reaches instances of the own datacenter directly (http), and
+// transport returns a transport that reaches instances of the own datacenter directly (http), and
 // services of other datacenters through the gateways (https, with the host as server name).
 func (d Dialer) transport() *http.Transport {
 	dialer := &net.Dialer{Timeout: d.DialTimeout, Control: d.Loops.Control}
@@ -46,7 +48,8 @@ func (d Dialer) transport() *http.Transport {
 	}
 }
 
-// dialGateway connects to a service of another datacenter by way of the first gateway that takes us there.
+// dialGateway connects to a service of another datacenter by way of the first gateway that takes us
+// there.
 func (d Dialer) dialGateway(ctx context.Context, address string) (net.Conn, error) {
 	serverName, _, err := net.SplitHostPort(address)
 	if err != nil {

@@ -18,15 +18,16 @@ import (
 
 // Catalogue knows instances and policies.
 type Catalogue interface {
-	// Instances answers a service's instances in a datacenter; an answer younger than maxAge may be used again.
+	// Instances returns a service's instances in a datacenter; an answer younger than maxAge may be
+	// used again.
 	Instances(ctx context.Context, datacenter, service string, maxAge time.Duration) catalogue.Answer
-	// Policy answers a service's failover policy, nil when it has none.
+	// Policy returns a service's failover policy, nil when it has none.
 	Policy(ctx context.Context, service string, maxAge time.Duration) *registryv1.FailoverPolicy
 }
 
 // Topology knows the datacenters.
 type Topology interface {
-	// Current answers the datacenters and a channel that is closed when they change.
+	// Current returns the datacenters and a channel that is closed when they change.
 	Current() ([]verdict.Datacenter, <-chan struct{})
 }
 
@@ -64,16 +65,17 @@ type Params struct {
 	Metrics *Metrics
 }
 
-// Resolver answers requests.
+// Resolver returns requests.
 type Resolver struct{ p Params }
 
-// New answers a resolver.
+// New returns a resolver.
 func New(p Params) *Resolver { return &Resolver{p: p} }
 
-// downDivisor shortens the question to a datacenter that gossip has lost: it gets a chance to answer, but a small one.
+// downDivisor shortens the question to a datacenter that gossip has lost: it gets a chance to
+// answer, but a small one.
 const downDivisor = 4
 
-// Resolve answers a request. It fails only if the request is malformed or ctx ends.
+// Resolve returns a request. It fails only if the request is malformed or ctx ends.
 func (r *Resolver) Resolve(ctx context.Context, req verdict.Request, o Options) (Result, error) {
 	start := time.Now()
 	world := verdict.World{Own: r.p.Datacenter}
@@ -123,8 +125,8 @@ func (r *Resolver) all(ctx context.Context, req verdict.Request, steps []verdict
 }
 
 // first asks one datacenter after the other until one has something to offer. An old answer of a
-// datacenter that cannot be asked will do if gossip sees it alive: one lost question is no reason to go
-// elsewhere. If gossip has lost it too, its old answer is worth nothing.
+// datacenter that cannot be asked will do if gossip sees it alive: one lost question is no reason
+// to go elsewhere. If gossip has lost it too, its old answer is worth nothing.
 func (r *Resolver) first(ctx context.Context, req verdict.Request, world verdict.World, o Options) Result {
 	var result Result
 	var lastResort []verdict.Endpoint
@@ -178,7 +180,8 @@ func (r *Resolver) ask(ctx context.Context, req verdict.Request, step verdict.St
 	return answer
 }
 
-// Answers reports whether a datacenter that gossip has lost answers a question about a service nevertheless.
+// Answers reports whether a datacenter that gossip has lost answers a question about a service
+// nevertheless.
 func (r *Resolver) Answers(ctx context.Context, datacenter, service string) bool {
 	step := verdict.Step{Datacenter: verdict.Datacenter{Name: datacenter, Down: true}}
 	return r.ask(ctx, verdict.Request{Service: service}, step, Options{}).Err == nil
@@ -195,7 +198,7 @@ func outcome(step verdict.Step, endpoints []verdict.Endpoint, answer catalogue.A
 	return Outcome{Datacenter: step.Datacenter.Name, Endpoints: len(endpoints), Err: answer.Err}
 }
 
-// Describe answers an error's text as callers may see it.
+// Describe returns an error's text as callers may see it.
 func Describe(err error) string {
 	if err == nil {
 		return ""

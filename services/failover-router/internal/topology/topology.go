@@ -1,8 +1,8 @@
-// Package topology knows the federation's datacenters as wan-gossip sees them: which are there, which
-// gossip has lost, how far each is.
+// Package topology knows the federation's datacenters as wan-gossip sees them: which are there,
+// which gossip has lost, how far each is.
 //
-// It follows wan-gossip's list by a stream. While gossip is away it goes on with what it knew last: a
-// datacenter does not vanish because somebody stopped talking about it. Safe for concurrent use.
+// It follows wan-gossip's list by a stream. While gossip is away it goes on with what it knew last:
+// a datacenter does not vanish because somebody stopped talking about it. Safe for concurrent use.
 package topology
 
 import (
@@ -24,7 +24,8 @@ import (
 
 const (
 	heartbeat = 2 * time.Second
-	// silence is how long a stream may say nothing before it is opened anew: a paused wan-gossip closes nothing.
+	// silence is how long a stream may say nothing before it is opened anew: a paused wan-gossip
+	// closes nothing.
 	silence  = 3 * heartbeat
 	retryMin = 100 * time.Millisecond
 	retryMax = 2 * time.Second
@@ -41,12 +42,12 @@ type Topology struct {
 	changed chan struct{} // closed and replaced when a datacenter appears, goes, fails or returns
 }
 
-// New answers a topology that knows nothing until Run has heard from gossip.
+// New returns a topology that knows nothing until Run has heard from gossip.
 func New(gossip wangossipv1.DatacenterServiceClient, log *slog.Logger) *Topology {
 	return &Topology{gossip: gossip, log: log, changed: make(chan struct{})}
 }
 
-// Current answers the datacenters, and a channel that is closed when they change in more than
+// Current returns the datacenters, and a channel that is closed when they change in more than
 // distance. The caller must not change the slice.
 func (t *Topology) Current() ([]verdict.Datacenter, <-chan struct{}) {
 	t.mu.Lock()
@@ -54,7 +55,7 @@ func (t *Topology) Current() ([]verdict.Datacenter, <-chan struct{}) {
 	return t.list, t.changed
 }
 
-// Known says whether gossip has ever been heard.
+// Known reports whether gossip has ever been heard.
 func (t *Topology) Known() bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()

@@ -50,7 +50,8 @@ type Request struct {
 // Datacenter is what is known of a datacenter before it is asked.
 type Datacenter struct {
 	Name string
-	// Down says that gossip has lost it. It may still answer: it takes two signals to give a datacenter up.
+	// Down says that gossip has lost it. It may still answer: it takes two signals to give a
+	// datacenter up.
 	Down bool
 	// RoundTrip means something when Measured.
 	RoundTrip time.Duration
@@ -81,10 +82,10 @@ type World struct {
 	Policy *registryv1.FailoverPolicy
 }
 
-// Plan answers the datacenters to ask. For a request of all datacenters they are all to be asked, and
-// the order is that of the answer. Otherwise they are to be asked one after the other until one has
-// something to offer: the first choice, then the caller's list, else the policy, else all others by
-// distance. Among the substitutes, those that gossip has lost come last.
+// Plan returns the datacenters to ask. For a request of all datacenters they are all to be asked,
+// and the order is that of the answer. Otherwise they are to be asked one after the other until one
+// has something to offer: the first choice, then the caller's list, else the policy, else all
+// others by distance. Among the substitutes, those that gossip has lost come last.
 func Plan(req Request, w World) []Step {
 	if req.All {
 		return planAll(req, w)
@@ -174,7 +175,7 @@ func (w World) resolve(name string) string {
 	return name
 }
 
-// find answers what is known of a datacenter; of an unknown one only its name.
+// find returns what is known of a datacenter; of an unknown one only its name.
 func (w World) find(name string) Datacenter {
 	if name == w.Own {
 		return Datacenter{Name: name, Measured: true}
@@ -187,7 +188,7 @@ func (w World) find(name string) Datacenter {
 	return Datacenter{Name: name}
 }
 
-// all answers every known datacenter and the own one.
+// all returns every known datacenter and the own one.
 func (w World) all() []Datacenter {
 	all := []Datacenter{w.find(w.Own)}
 	for _, dc := range w.Known {
@@ -198,8 +199,9 @@ func (w World) all() []Datacenter {
 	return all
 }
 
-// Take answers what a datacenter's instances contribute, ordered by service id. Unless unhealthy ones are
-// asked for, only passing instances are taken; usable, which may be nil, refuses more of them.
+// Take returns what a datacenter's instances contribute, ordered by service id. Unless unhealthy
+// ones are asked for, only passing instances are taken; usable, which may be nil, refuses more of
+// them.
 func Take(req Request, step Step, instances []*registryv1.ServiceInstance, usable func(*registryv1.ServiceInstance) bool) []Endpoint {
 	var taken []Endpoint
 	for _, instance := range instances {
@@ -226,7 +228,8 @@ func unhealthiness(e Endpoint) int {
 	return 1
 }
 
-// Offers says whether endpoints are reason enough to look no further: at least one of them passes.
+// Offers reports whether endpoints are reason enough to look no further: at least one of them
+// passes.
 func Offers(endpoints []Endpoint) bool {
 	return slices.ContainsFunc(endpoints, func(e Endpoint) bool { return unhealthiness(e) == 0 })
 }

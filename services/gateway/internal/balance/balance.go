@@ -38,13 +38,13 @@ type state struct {
 	until    time.Time
 }
 
-// New answers a balancer that knows nothing yet. draw answers a random number in [0,n); it is called by
-// one goroutine at a time.
+// New returns a balancer that knows nothing yet. draw answers a random number in [0,n); it is
+// called by one goroutine at a time.
 func New(now func() time.Time, draw func(n int) int) *Balancer {
 	return &Balancer{now: now, draw: draw, known: map[string]*state{}}
 }
 
-// Order answers the addresses in the order in which to try them. The argument is left alone.
+// Order returns the addresses in the order in which to try them. The argument is left alone.
 func (b *Balancer) Order(addresses []string) []string {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -109,7 +109,7 @@ func (b *Balancer) Opened(address string) (closed func()) {
 	}
 }
 
-// state answers what is known of an address; the lock is held.
+// state returns what is known of an address; the lock is held.
 func (b *Balancer) state(address string) *state {
 	if s := b.known[address]; s != nil {
 		return s

@@ -10,7 +10,8 @@ import (
 )
 
 // join moves bytes between a client and its backend until both are done. first are bytes the client
-// has sent already; other is the datacenter at the far end of the WAN, where outbound connections lead to.
+// has sent already; other is the datacenter at the far end of the WAN, where outbound connections
+// lead to.
 func (l *Port) join(client, backend net.Conn, first []byte, other string, outbound bool) {
 	open := l.p.Metrics.connections.WithLabelValues(other)
 	open.Inc()
@@ -32,8 +33,8 @@ func (l *Port) join(client, backend net.Conn, first []byte, other string, outbou
 	_ = backend.Close()
 }
 
-// counters answers how to count bytes from client to backend, and back. What leaves the datacenter is
-// sent, what arrives is received, whoever dialled.
+// counters returns how to count bytes from client to backend, and back. What leaves the datacenter
+// is sent, what arrives is received, whoever dialled.
 func (l *Port) counters(other string, outbound bool) (forward, backward func(int64)) {
 	own := l.p.Datacenter
 	sent, received := l.p.Metrics.sent.WithLabelValues(own, other), l.p.Metrics.received.WithLabelValues(other, own)
@@ -48,8 +49,8 @@ func (l *Port) counters(other string, outbound bool) (forward, backward func(int
 // maxOrigins bounds the addresses remembered; gateways are few.
 const maxOrigins = 1024
 
-// origins knows which datacenter an address belongs to, from having dialled it. Who calls in control
-// traffic is encrypted; the address is the only hint, and it serves metrics alone.
+// origins knows which datacenter an address belongs to, from having dialled it. Who calls in
+// control traffic is encrypted; the address is the only hint, and it serves metrics alone.
 type origins struct {
 	mu    sync.Mutex
 	known map[string]string

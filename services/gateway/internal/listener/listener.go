@@ -1,9 +1,10 @@
-// Package listener is the mesh port: it reads each connection's server name and passes the connection on.
+// Package listener is the mesh port: it reads each connection's server name and passes the
+// connection on.
 //
 // Control traffic and everything for other datacenters is passed on as it comes, never decrypted.
 // Only connections to the own datacenter's workloads end here. Every connection is bounded: in the
-// time it may take to say whom it wants, in silence, and in number, also by source address. A Port serves any number of
-// connections at once.
+// time it may take to say whom it wants, in silence, and in number, also by source address. A Port
+// serves any number of connections at once.
 package listener
 
 import (
@@ -54,9 +55,9 @@ type Settings struct {
 type Params struct {
 	Settings   Settings
 	Datacenter string
-	// Table answers what is known of the federation now.
+	// Table returns what is known of the federation now.
 	Table func() *route.Table
-	// Instances answers the addresses of a local service's passing instances.
+	// Instances returns the addresses of a local service's passing instances.
 	Instances func(ctx context.Context, service string) ([]string, error)
 	// WorkloadTLS ends connections to local workloads.
 	WorkloadTLS *tls.Config
@@ -80,7 +81,7 @@ type Port struct {
 	wg       sync.WaitGroup
 }
 
-// New answers a port that serves nothing yet.
+// New returns a port that serves nothing yet.
 func New(p Params) *Port {
 	ctx, cut := context.WithCancel(context.Background())
 	return &Port{
@@ -124,8 +125,8 @@ func (l *Port) admit(conn net.Conn) {
 	})
 }
 
-// Drain waits for the open connections, closing those that fall quiet, until ctx ends; then it cuts the
-// rest. Close the listener before.
+// Drain waits for the open connections, closing those that fall quiet, until ctx ends; then it cuts
+// the rest. Close the listener before.
 func (l *Port) Drain(ctx context.Context) {
 	close(l.draining)
 	done := make(chan struct{})
@@ -196,7 +197,8 @@ func (l *Port) forward(conn net.Conn, hello sni.Hello, decision route.Decision, 
 	l.join(conn, backend, hello.Read, other, decision.Kind == route.Remote)
 }
 
-// terminate ends the TLS of a connection to a local workload and passes its plaintext to an instance.
+// terminate ends the TLS of a connection to a local workload and passes its plaintext to an
+// instance.
 func (l *Port) terminate(conn net.Conn, hello sni.Hello, service string) {
 	secured := tls.Server(sni.Replay(conn, hello), l.p.WorkloadTLS)
 	if err := secured.HandshakeContext(l.ctx); err != nil {
@@ -233,8 +235,8 @@ func (l *Port) reject(conn net.Conn, reason string) {
 	l.p.Log.Debug("connection rejected", obs.KeyReason, reason, obs.KeyAddress, conn.RemoteAddr().String())
 }
 
-// dial reaches one of the addresses, in the balancer's order. closed must be called when the connection
-// has ended. Without one, reason says why.
+// dial reaches one of the addresses, in the balancer's order. closed must be called when the
+// connection has ended. Without one, reason says why.
 func (l *Port) dial(ctx context.Context, addresses []string) (conn net.Conn, closed func(), reason string) {
 	// A resolver of its own asks anew; a shared one joins a question for a name that is on its way.
 	dialer := net.Dialer{Resolver: new(net.Resolver), Timeout: l.p.Settings.DialTimeout, KeepAliveConfig: KeepAlive(), Control: l.p.Loops.Control}

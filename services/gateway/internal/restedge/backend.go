@@ -19,11 +19,13 @@ import (
 	"konsul.dev/pkg/rpc"
 )
 
-// ReasonBackendUnreachable is the reason of a call that the gateway took and the service behind it did not answer.
+// ReasonBackendUnreachable is the reason of a call that the gateway took and the service behind it
+// did not answer.
 const ReasonBackendUnreachable = "BACKEND_UNREACHABLE"
 
-// retryFor bounds how long a REST call that broke is tried at another server: whoever waits longer should know that it
-// does. retryUnsent is for one that nobody took: servers restart in that time, and who is not there says so soon.
+// retryFor bounds how long a REST call that broke is tried at another server: whoever waits longer
+// should know that it does. retryUnsent is for one that nobody took: servers restart in that time,
+// and who is not there says so soon.
 const (
 	retryFor    = 3 * time.Second
 	retryUnsent = 500 * time.Millisecond
@@ -31,22 +33,25 @@ const (
 	retryMost   = 250 * time.Millisecond
 )
 
-// backend is the way to one of the datacenter's services. When the connection breaks, the caller hears which service
-// did not answer, and whether the call may have been carried out: the gateway itself was there all the time.
+// backend is the way to one of the datacenter's services. When the connection breaks, the caller
+// hears which service did not answer, and whether the call may have been carried out: the gateway
+// itself was there all the time.
 type backend struct {
 	conn       grpc.ClientConnInterface
 	service    string
 	datacenter string
 }
 
-// Invoke implements grpc.ClientConnInterface. What changes nothing, or carries a request id, is tried at another server.
+// Invoke implements grpc.ClientConnInterface. What changes nothing, or carries a request id, is
+// tried at another server.
 func (b backend) Invoke(ctx context.Context, method string, args, reply any, opts ...grpc.CallOption) error {
 	args, identified := withRequestID(args)
 	began := time.Now()
 	pause := backoff.New(retryFloor, retryMost)
 	maybe := false
 	for {
-		// gRPC names the peer once a call has a connection to go out on; before that nothing has left.
+		// gRPC names the peer once a call has a connection to go out on; before that nothing has
+		// left.
 		var reached peer.Peer
 		err := b.conn.Invoke(ctx, method, args, reply, append(slices.Clip(opts), grpc.Peer(&reached))...)
 		if !broke(err) {
@@ -64,7 +69,8 @@ func (b backend) Invoke(ctx context.Context, method string, args, reply any, opt
 	}
 }
 
-// NewStream implements grpc.ClientConnInterface. Nothing is repeated: whoever calls has the messages.
+// NewStream implements grpc.ClientConnInterface. Nothing is repeated: whoever calls has the
+// messages.
 func (b backend) NewStream(ctx context.Context, desc *grpc.StreamDesc, method string, opts ...grpc.CallOption) (grpc.ClientStream, error) {
 	stream, err := b.conn.NewStream(ctx, desc, method, opts...)
 	if broke(err) {
@@ -112,8 +118,8 @@ func (b backend) explain(method string, err error, maybe bool) error {
 
 const requestID = protoreflect.Name("request_id")
 
-// withRequestID returns a request with a request id, by which the registry tells a repeated write from a new one, and
-// whether it has one.
+// withRequestID returns a request with a request id, by which the registry tells a repeated write
+// from a new one, and whether it has one.
 func withRequestID(args any) (any, bool) {
 	message, ok := args.(proto.Message)
 	if !ok {

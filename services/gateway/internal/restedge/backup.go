@@ -23,7 +23,7 @@ import (
 )
 
 const (
-	// backupsPath takes POST, which makes a backup and answers its file.
+	// backupsPath takes POST, which makes a backup and returns its file.
 	backupsPath = apiPrefix + "backups"
 	// restorePath takes PUT with the file, or several as a form.
 	restorePath = backupsPath + "/restore"
@@ -37,8 +37,8 @@ const (
 	stallTimeout = 30 * time.Second
 )
 
-// files answers what serves a request that carries a file of any size, nil when it is none: the file goes
-// on as it comes, and no limit of other requests holds for it.
+// files returns what serves a request that carries a file of any size, nil when it is none: the
+// file goes on as it comes, and no limit of other requests holds for it.
 func (e *Edge) files(r *http.Request) http.Handler {
 	switch {
 	case r.Method == http.MethodPost && r.URL.Path == backupsPath:
@@ -79,8 +79,8 @@ func asCaller(ctx context.Context) context.Context {
 	return rpc.WithToken(ctx, cmp.Or(callerFrom(ctx).secret, rpc.AnonymousToken))
 }
 
-// createBackup streams a backup. What fails before its first byte is refused like any call; later the
-// connection is cut, and the file says that it is not whole.
+// createBackup streams a backup. What fails before its first byte is refused like any call; later
+// the connection is cut, and the file says that it is not whole.
 func (e *Edge) createBackup(w http.ResponseWriter, r *http.Request) error {
 	req := &registryv1.CreateBackupRequest{}
 	if err := parse(r, req); err != nil {
@@ -223,7 +223,8 @@ func sendFile(file io.Reader, send func(*registryv1.RestoreBackupRequest) error)
 	}
 }
 
-// fill reads until piece is full. Unlike io.ReadFull it tells a body that was cut off from one that ended.
+// fill reads until piece is full. Unlike io.ReadFull it tells a body that was cut off from one that
+// ended.
 func fill(r io.Reader, piece []byte) (n int, err error) {
 	for n < len(piece) && err == nil {
 		var more int

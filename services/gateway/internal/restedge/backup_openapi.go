@@ -1,6 +1,7 @@
 package restedge
 
-// addBackups describes what backup.go serves, of which the generator knows nothing: files are no messages.
+// addBackups describes what backup.go serves, of which the generator knows nothing: files are no
+// messages.
 func addBackups(doc map[string]any) {
 	paths, ok := doc["paths"].(map[string]any)
 	if !ok {

@@ -9,7 +9,8 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 )
 
-// valueIn takes the value of a key out of a JSON body: base64 in a string, as a read of the key tells it.
+// valueIn takes the value of a key out of a JSON body: base64 in a string, as a read of the key
+// tells it.
 func valueIn(text []byte) ([]byte, error) {
 	var encoded string
 	if err := json.Unmarshal(text, &encoded); err == nil {

@@ -1,8 +1,8 @@
-// Package restedge is the people's door of a datacenter: REST by grpc-gateway and gRPC passed on as it
-// comes, on one TLS port, with a bearer token on every call.
+// Package restedge is the people's door of a datacenter: REST by grpc-gateway and gRPC passed on as
+// it comes, on one TLS port, with a bearer token on every call.
 //
-// It decides whether a token is known and which services and methods are public; what the token may do
-// is decided by the service that is called. An Edge serves any number of calls at once.
+// It decides whether a token is known and which services and methods are public; what the token may
+// do is decided by the service that is called. An Edge serves any number of calls at once.
 package restedge
 
 import (
@@ -42,7 +42,7 @@ type Params struct {
 	Telemetry *obs.Telemetry
 	Bounds    Bounds
 	Limits    admission.Limits
-	// Ready answers what is not ready; empty: all is.
+	// Ready returns what is not ready; empty: all is.
 	Ready func(context.Context) map[string]string
 	// Writes returns why nothing can be written, as a stable reason; empty: it can.
 	Writes func() string
@@ -58,7 +58,8 @@ type Bounds struct {
 	MaxHeaderBytes int
 	// MaxRequestBytes bounds a request body and a gRPC message.
 	MaxRequestBytes int64
-	// MaxInflightBytes bounds what the requests weigh that are held at once; the calls of one token have a quarter.
+	// MaxInflightBytes bounds what the requests weigh that are held at once; the calls of one token
+	// have a quarter.
 	MaxInflightBytes int64
 	// RequestReadTimeout is how long a body or a message may take to arrive.
 	RequestReadTimeout time.Duration
@@ -76,7 +77,7 @@ type Edge struct {
 	inflight *inflight
 }
 
-// New answers an edge that serves nothing yet.
+// New returns an edge that serves nothing yet.
 func New(p Params) (*Edge, error) {
 	metrics, err := newMetrics(p.Telemetry.Metrics)
 	if err != nil {
@@ -114,7 +115,7 @@ func New(p Params) (*Edge, error) {
 	return e, nil
 }
 
-// Serve answers calls until listener is closed or Drain is called.
+// Serve returns calls until listener is closed or Drain is called.
 func (e *Edge) Serve(listener net.Listener) error {
 	err := e.server.ServeTLS(e.gate.Listener(listener), "", "")
 	if errors.Is(err, http.ErrServerClosed) || errors.Is(err, net.ErrClosed) {
@@ -132,8 +133,8 @@ func (e *Edge) Drain(ctx context.Context) {
 	e.proxy.Stop()
 }
 
-// ServeHTTP implements http.Handler. Paths are matched here, because http.ServeMux redirects a key with
-// empty or dotted segments to another key.
+// ServeHTTP implements http.Handler. Paths are matched here, because http.ServeMux redirects a key
+// with empty or dotted segments to another key.
 func (e *Edge) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	switch {
 	case isGRPC(r):
@@ -171,8 +172,8 @@ func allowRead(w http.ResponseWriter, r *http.Request) bool {
 	return false
 }
 
-// serveReadiness says which part is not ready by a stable reason, and no more: nobody has shown a token. Reads may go on
-// where nothing can be written; ?reads asks for those alone.
+// serveReadiness says which part is not ready by a stable reason, and no more: nobody has shown a
+// token. Reads may go on where nothing can be written; ?reads asks for those alone.
 func (e *Edge) serveReadiness(w http.ResponseWriter, r *http.Request) {
 	parts := map[string]string{"process": "ok", "registry": "ok"}
 	ready := true
@@ -230,7 +231,7 @@ func spanName(_ string, r *http.Request) string {
 	return r.Method + " " + area(r.URL.Path)
 }
 
-// area answers the first segment below the API's prefix, such as "/api/v1/kv".
+// area returns the first segment below the API's prefix, such as "/api/v1/kv".
 func area(path string) string {
 	rest, ok := strings.CutPrefix(path, apiPrefix)
 	if !ok {

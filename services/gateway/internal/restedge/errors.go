@@ -32,7 +32,7 @@ func writeError(_ context.Context, _ *runtime.ServeMux, _ runtime.Marshaler, w h
 	refuse(w, err)
 }
 
-// writeRoutingError answers for paths and methods that grpc-gateway knows nothing about.
+// writeRoutingError returns for paths and methods that grpc-gateway knows nothing about.
 func writeRoutingError(_ context.Context, _ *runtime.ServeMux, _ runtime.Marshaler, w http.ResponseWriter, r *http.Request, status int) {
 	switch status {
 	case http.StatusMethodNotAllowed:

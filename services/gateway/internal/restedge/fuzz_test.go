@@ -61,7 +61,7 @@ func (s *agreeableStream) RecvMsg(any) error {
 // restRoute is one line of the REST interface, with something in the place of each variable.
 type restRoute struct{ method, path, body string }
 
-// restRoutes answers every route of the contracts.
+// restRoutes returns every route of the contracts.
 func restRoutes(t testing.TB) []restRoute {
 	var out []restRoute
 	protoregistry.GlobalFiles.RangeFiles(func(file protoreflect.FileDescriptor) bool {

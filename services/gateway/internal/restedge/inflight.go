@@ -12,7 +12,8 @@ import (
 // tokenShare is the part of the bytes in flight that the calls of one token may take.
 const tokenShare = 4
 
-// inflight counts the bytes of requests that an edge holds, together and for each token. Safe for concurrent use.
+// inflight counts the bytes of requests that an edge holds, together and for each token. Safe for
+// concurrent use.
 type inflight struct {
 	most, share int64
 	met         func(limit string)
@@ -27,7 +28,7 @@ func newInflight(most, largest int64, met func(limit string)) *inflight {
 	return &inflight{most: most, share: max(most/tokenShare, largest), met: met, of: map[string]int64{}}
 }
 
-// hold answers what counts the bytes of one call.
+// hold returns what counts the bytes of one call.
 func (f *inflight) hold(accessor string) *hold { return &hold{of: f, accessor: accessor} }
 
 // hold is what one call holds. Safe for concurrent use.

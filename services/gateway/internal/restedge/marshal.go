@@ -93,7 +93,7 @@ func (m rawMarshaler) NewDecoder(r io.Reader) runtime.Decoder {
 	})
 }
 
-// mediaType answers the type of a Content-Type header without its parameters.
+// mediaType returns the type of a Content-Type header without its parameters.
 func mediaType(header string) string {
 	kind, _, err := mime.ParseMediaType(header)
 	if err != nil {

@@ -19,19 +19,22 @@ const ReasonPacked = "COMPRESSION_UNSUPPORTED"
 // headerSize is what gRPC puts in front of each message: whether it is compressed, and its length.
 const headerSize = 5
 
-// messages is the body of a gRPC call, of which nothing is read before somebody waits for it: gRPC's handler transport would
-// read ahead without end. It looks at no more than the length of each message.
+// messages is the body of a gRPC call, of which nothing is read before somebody waits for it:
+// gRPC's handler transport would read ahead without end. It looks at no more than the length of
+// each message.
 type messages struct {
 	body    io.ReadCloser
 	control *http.ResponseController
-	// timeout is how long a message may take to arrive once it began, and the first one once somebody waits for it.
+	// timeout is how long a message may take to arrive once it began, and the first one once
+	// somebody waits for it.
 	timeout time.Duration
 
 	mu   sync.Mutex
 	wake *sync.Cond
 	// wanted says that somebody waits for a message, and closed that nobody will any more.
 	wanted, closed bool
-	// most is the most that a message may weigh, refuse ends the call, hold counts what is read. They are set by open.
+	// most is the most that a message may weigh, refuse ends the call, hold counts what is read.
+	// They are set by open.
 	most   int64
 	refuse func(error)
 	hold   *hold
@@ -43,7 +46,7 @@ type messages struct {
 
 type messagesKey struct{}
 
-// inTurn answers the request with its body as messages, which messagesOf finds.
+// inTurn returns the request with its body as messages, which messagesOf finds.
 func inTurn(w http.ResponseWriter, r *http.Request, timeout time.Duration) *http.Request {
 	m := &messages{body: r.Body, control: http.NewResponseController(w), timeout: timeout, first: true}
 	m.wake = sync.NewCond(&m.mu)
@@ -75,7 +78,8 @@ func (m *messages) next() {
 	m.wake.Broadcast()
 }
 
-// deadline runs under mu. Nothing may be asked of a response whose handler has returned: net/http panics.
+// deadline runs under mu. Nothing may be asked of a response whose handler has returned: net/http
+// panics.
 func (m *messages) deadline(at time.Time) {
 	if m.closed {
 		return

@@ -22,8 +22,8 @@ func (d *deadlines) SetReadDeadline(time.Time) error {
 	return nil
 }
 
-// A client that gives up at once ends the handler before anybody waited for its first message; net/http panics when the
-// response is used after that, and the gateway is gone.
+// A client that gives up at once ends the handler before anybody waited for its first message;
+// net/http panics when the response is used after that, and the gateway is gone.
 func TestNothingIsAskedOfAResponseWhoseHandlerHasReturned(t *testing.T) {
 	w := &deadlines{ResponseRecorder: httptest.NewRecorder()}
 	r := inTurn(w, httptest.NewRequestWithContext(t.Context(), http.MethodPost, "/", strings.NewReader("\x00\x00\x00\x00\x00")), time.Second)

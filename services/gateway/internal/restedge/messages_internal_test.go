@@ -21,7 +21,8 @@ func framed(packed byte, declared int, content string) string {
 	return string(binary.BigEndian.AppendUint32([]byte{packed}, uint32(declared))) + content //nolint:gosec // small
 }
 
-// open answers the body of a call whose messages may weigh 10 bytes, all calls together 100, and those of a token 25.
+// open returns the body of a call whose messages may weigh 10 bytes, all calls together 100, and
+// those of a token 25.
 func open(body io.Reader, refuse func(error)) (*messages, *inflight) {
 	r := httptest.NewRequest(http.MethodPost, "/", body)
 	r = inTurn(httptest.NewRecorder(), r, time.Second)

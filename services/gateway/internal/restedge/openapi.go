@@ -7,8 +7,8 @@ import (
 	konsulproto "konsul.dev/proto"
 )
 
-// openAPI answers the generated document with what the generator cannot know: what the API is called,
-// that it takes a token, and how it says no.
+// openAPI returns the generated document with what the generator cannot know: what the API is
+// called, that it takes a token, and how it says no.
 func openAPI() ([]byte, error) {
 	var doc map[string]any
 	if err := json.Unmarshal(konsulproto.OpenAPI(), &doc); err != nil {

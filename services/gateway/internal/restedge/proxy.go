@@ -16,8 +16,9 @@ import (
 	"konsul.dev/pkg/rpc"
 )
 
-// Backends maps "konsul.registry.v1.KVService", or "/konsul.ca.v1.CertificateService/GetTrustBundle" where
-// only some methods are public, to the connection that serves it. What is not listed is not served.
+// Backends maps "konsul.registry.v1.KVService", or
+// "/konsul.ca.v1.CertificateService/GetTrustBundle" where only some methods are public, to the
+// connection that serves it. What is not listed is not served.
 type Backends map[string]grpc.ClientConnInterface
 
 func (b Backends) of(fullMethod string) (grpc.ClientConnInterface, bool) {
@@ -29,7 +30,7 @@ func (b Backends) of(fullMethod string) (grpc.ClientConnInterface, bool) {
 	return conn, ok
 }
 
-// newProxy answers a gRPC server that checks the token of every call and passes it to its backend.
+// newProxy returns a gRPC server that checks the token of every call and passes it to its backend.
 func newProxy(backends Backends, tokens *Tokens, limits Bounds, inflight *inflight) *grpc.Server {
 	p := proxy{backends: backends, tokens: tokens, limits: limits, inflight: inflight}
 	return grpc.NewServer(
@@ -101,8 +102,8 @@ type requests struct {
 	cancel   context.CancelCauseFunc
 }
 
-// pass calls a backend once the first request is there, so that a slow one keeps no backend waiting, and passes on what
-// comes from either side.
+// pass calls a backend once the first request is there, so that a slow one keeps no backend
+// waiting, and passes on what comes from either side.
 func (r requests) pass(ctx context.Context, conn grpc.ClientConnInterface, method string) error {
 	arriving := make(chan *frame, 1)
 	go func() {
@@ -150,14 +151,15 @@ func (r requests) pass(ctx context.Context, conn grpc.ClientConnInterface, metho
 }
 
 const (
-	// mostMessage is above every limit that can be set, which messages keeps to in the same words as REST does.
+	// mostMessage is above every limit that can be set, which messages keeps to in the same words
+	// as REST does.
 	mostMessage = 80 << 20
 	// bootstrapBytes bounds a request for the first token, which anybody may send.
 	bootstrapBytes = 64 << 10
 )
 
-// passedOn answers what of a client's metadata goes on to the backend: all but what the transport, the
-// edge or the tracer sets anew, and the marks that services put on calls between themselves.
+// passedOn returns what of a client's metadata goes on to the backend: all but what the transport,
+// the edge or the tracer sets anew, and the marks that services put on calls between themselves.
 func passedOn(incoming metadata.MD) metadata.MD {
 	out := metadata.MD{}
 	for name, values := range incoming {

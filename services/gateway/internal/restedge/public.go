@@ -22,7 +22,8 @@ type Conns struct {
 	Registry, CA, WANGossip, FailoverRouter grpc.ClientConnInterface
 }
 
-// Named returns the connections with errors that say which service of the datacenter did not answer.
+// Named returns the connections with errors that say which service of the datacenter did not
+// answer.
 func (c Conns) Named(datacenter string) Conns {
 	for name, conn := range map[string]*grpc.ClientConnInterface{
 		"registry": &c.Registry, "ca": &c.CA, "wan-gossip": &c.WANGossip, "failover-router": &c.FailoverRouter,
@@ -32,8 +33,9 @@ func (c Conns) Named(datacenter string) Conns {
 	return c
 }
 
-// guarded answers connections to services that keep no tokens, which ask the registry what a token may do
-// before a call goes on: those services take the gateway's word for who calls. The registry decides for itself.
+// guarded returns connections to services that keep no tokens, which ask the registry what a token
+// may do before a call goes on: those services take the gateway's word for who calls. The registry
+// decides for itself.
 func (c Conns) guarded(tokens registryv1.TokenServiceClient) Conns {
 	for _, conn := range []*grpc.ClientConnInterface{&c.CA, &c.WANGossip, &c.FailoverRouter} {
 		*conn = authorizing{conn: *conn, tokens: tokens, rules: elsewhere()}

@@ -17,8 +17,8 @@ import (
 )
 
 // queryParser is grpc-gateway's, but refuses parameters that nobody knows, which it would ignore: a
-// misspelt cas must not become an unconditional write. A parameter without a value is true, and one of a
-// few words may be written short: read_mode=stale.
+// misspelt cas must not become an unconditional write. A parameter without a value is true, and one
+// of a few words may be written short: read_mode=stale.
 type queryParser struct{}
 
 // Parse implements runtime.QueryParameterParser.
@@ -56,7 +56,8 @@ func (queryParser) Parse(target proto.Message, values url.Values, filter *utilit
 	return malformedError{"query", err.Error(), docRemedy}
 }
 
-// leaf answers the field that a parameter sets, nil if there is none: "limit", "lease.id" or, of a map, "meta[key]".
+// leaf returns the field that a parameter sets, nil if there is none: "limit", "lease.id" or, of a
+// map, "meta[key]".
 func leaf(d protoreflect.MessageDescriptor, name string) protoreflect.FieldDescriptor {
 	// The key of a map's entry may hold dots.
 	mapped, _, isEntry := strings.Cut(name, "[")
@@ -108,8 +109,8 @@ func form(field protoreflect.FieldDescriptor) string {
 	return docRemedy
 }
 
-// malformedError is what is wrong with a request before it is one. grpc-gateway passes on nothing but the text of an
-// error, so the text holds all that a fault would, for malformed to find.
+// malformedError is what is wrong with a request before it is one. grpc-gateway passes on nothing
+// but the text of an error, so the text holds all that a fault would, for malformed to find.
 type malformedError struct{ Field, Message, Remedy string }
 
 const malformedMark = "malformed request: "
@@ -120,7 +121,7 @@ func (m malformedError) Error() string {
 	return malformedMark + string(text)
 }
 
-// malformed answers the fault that the text of a malformedError stands for, and whether it is one.
+// malformed returns the fault that the text of a malformedError stands for, and whether it is one.
 func malformed(text string) (*fault.Error, bool) {
 	var m malformedError
 	encoded, ok := strings.CutPrefix(text, malformedMark)

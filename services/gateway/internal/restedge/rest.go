@@ -40,7 +40,8 @@ func newMux(ctx context.Context, conns Conns) (http.Handler, error) {
 		runtime.WithUnescapingMode(runtime.UnescapingModeAllCharacters),
 		runtime.WithDisablePathLengthFallback(),
 		runtime.WithDisableHTTPMethodOverride(),
-		// Headers become metadata by our choice alone: services mark calls between themselves with it.
+		// Headers become metadata by our choice alone: services mark calls between themselves with
+		// it.
 		runtime.WithIncomingHeaderMatcher(none),
 		runtime.WithOutgoingHeaderMatcher(none),
 		runtime.WithOutgoingTrailerMatcher(none),
@@ -63,7 +64,8 @@ func textOnly(next http.Handler) http.Handler {
 	})
 }
 
-// checkText refuses paths and parameters that are no text: they could not be encoded for the service that would refuse them.
+// checkText refuses paths and parameters that are no text: they could not be encoded for the
+// service that would refuse them.
 func checkText(r *http.Request) error {
 	const remedy = "percent-encode the bytes of UTF-8, such as %C3%A9 for an e with an accent"
 	if !utf8.ValidString(r.URL.Path) {
@@ -83,7 +85,8 @@ func (e *Edge) serveREST(w http.ResponseWriter, r *http.Request) {
 		refuse(w, err)
 		return
 	}
-	// A clone: the request's headers and URL change for the mux, the caller's wrappers still read them.
+	// A clone: the request's headers and URL change for the mux, the caller's wrappers still read
+	// them.
 	r = r.Clone(withCaller(r.Context(), caller))
 	w.Header().Set("Cache-Control", "no-store")
 	w.Header().Set("X-Content-Type-Options", "nosniff")
@@ -106,7 +109,8 @@ func isBootstrap(r *http.Request) bool {
 	return r.Method == http.MethodPost && r.URL.EscapedPath() == bootstrapPath
 }
 
-// authenticate checks the token, wherever the client put it, and leaves it where grpc-gateway looks.
+// authenticate checks the token, wherever the client put it, and leaves it where grpc-gateway
+// looks.
 func (e *Edge) authenticate(r *http.Request) (Caller, error) {
 	if isBootstrap(r) {
 		r.Header.Del("Authorization")
@@ -157,8 +161,8 @@ func (e *Edge) readBody(w http.ResponseWriter, r *http.Request, hold *hold) erro
 	return nil
 }
 
-// negotiate makes the KV endpoints carry raw bytes where the client speaks no JSON: any body that is
-// not JSON is a value, and ?raw, or of a read Accept, asks for one. Everything else is JSON.
+// negotiate makes the KV endpoints carry raw bytes where the client speaks no JSON: any body that
+// is not JSON is a value, and ?raw, or of a read Accept, asks for one. Everything else is JSON.
 func negotiate(r *http.Request) {
 	accept := mimeJSON
 	if query := r.URL.Query(); strings.HasPrefix(r.URL.Path, kvPrefix) {

@@ -33,7 +33,7 @@ type Caller struct {
 	secret string
 }
 
-// with answers the caller with the secret, which is not remembered.
+// with returns the caller with the secret, which is not remembered.
 func (c Caller) with(secret string) Caller {
 	c.secret = secret
 	return c
@@ -50,10 +50,10 @@ func callerFrom(ctx context.Context) Caller {
 	return caller
 }
 
-// Tokens asks the registry whose a bearer token is, and remembers good answers for a while; for as long
-// as the registry does not answer, if need be: a revocation could not have been heard of either. A token
-// that expires is believed no longer than that. Only hashes are remembered. What a token may do is not:
-// that is checked where a call is answered. Safe for concurrent use.
+// Tokens asks the registry whose a bearer token is, and remembers good answers for a while; for as
+// long as the registry does not answer, if need be: a revocation could not have been heard of
+// either. A token that expires is believed no longer than that. Only hashes are remembered. What a
+// token may do is not: that is checked where a call is answered. Safe for concurrent use.
 type Tokens struct {
 	client registryv1.TokenServiceClient
 	clock  clock.Clock
@@ -70,20 +70,20 @@ type checked struct {
 	caller Caller
 	// expires is when the token is worth nothing more; zero: it stays good.
 	expires time.Time
-	// refused is the answer to requests without a token while they may do nothing, nil for known tokens:
-	// strangers must not make the registry work.
+	// refused is the answer to requests without a token while they may do nothing, nil for known
+	// tokens: strangers must not make the registry work.
 	refused error
 	// at is when the registry was last asked, whether or not it answered.
 	at time.Time
 }
 
-// NewTokens answers a checker that believes an answer for ttl.
+// NewTokens returns a checker that believes an answer for ttl.
 func NewTokens(client registryv1.TokenServiceClient, clk clock.Clock, ttl time.Duration) *Tokens {
 	return &Tokens{client: client, clock: clk, ttl: ttl, known: map[hash]checked{}}
 }
 
-// Check answers whose token secret is; an empty one is that of everybody without. Unauthenticated when
-// it is nobody's, Unavailable when that cannot be learnt.
+// Check returns whose token secret is; an empty one is that of everybody without. Unauthenticated
+// when it is nobody's, Unavailable when that cannot be learnt.
 func (t *Tokens) Check(ctx context.Context, secret string) (Caller, error) {
 	if secret == "" {
 		secret = rpc.AnonymousToken
@@ -159,7 +159,7 @@ func withTokenRemedy(err error) error {
 // tokenHeader is an alternative to Authorization, for clients that use that one for something else.
 const tokenHeader = "X-Konsul-Token"
 
-// bearer answers the token of a request's headers; empty when there is none.
+// bearer returns the token of a request's headers; empty when there is none.
 func bearer(authorization, token string) string {
 	if token != "" {
 		return token

@@ -13,7 +13,7 @@ import (
 // People write "passing" and "stale"; the contracts, whose words are unique over a package, say
 // HEALTH_STATUS_PASSING and READ_MODE_STALE. Both are understood, in parameters and in bodies.
 
-// inFull answers the name of a value as the contract has it. What it does not know stays as it is.
+// inFull returns the name of a value as the contract has it. What it does not know stays as it is.
 func inFull(d protoreflect.EnumDescriptor, text string) string {
 	for _, full := range words(d) {
 		if strings.EqualFold(text, brief(d, full)) {
@@ -23,7 +23,7 @@ func inFull(d protoreflect.EnumDescriptor, text string) string {
 	return text
 }
 
-// words answers the names of an enum's values but for the one that says nothing.
+// words returns the names of an enum's values but for the one that says nothing.
 func words(d protoreflect.EnumDescriptor) []string {
 	var out []string
 	for i := range d.Values().Len() {
@@ -34,7 +34,7 @@ func words(d protoreflect.EnumDescriptor) []string {
 	return out
 }
 
-// brief answers the name of a value without what all values of its enum begin with.
+// brief returns the name of a value without what all values of its enum begin with.
 func brief(d protoreflect.EnumDescriptor, full string) string {
 	unspecified := string(d.Values().ByNumber(0).Name())
 	return strings.ToLower(strings.TrimPrefix(full, strings.TrimSuffix(unspecified, "UNSPECIFIED")))
@@ -93,7 +93,7 @@ func (s *speller) spell(d protoreflect.MessageDescriptor, enum protoreflect.Enum
 	return s.write(token)
 }
 
-// key copies the name of a field and answers what it holds.
+// key copies the name of a field and returns what it holds.
 func (s *speller) key(d protoreflect.MessageDescriptor) (protoreflect.MessageDescriptor, protoreflect.EnumDescriptor, error) {
 	token, err := s.in.Token()
 	if err != nil {
@@ -116,7 +116,7 @@ func (s *speller) write(token any) error {
 	return err
 }
 
-// child answers a message's field by its name in the contract or in JSON, nil if there is none.
+// child returns a message's field by its name in the contract or in JSON, nil if there is none.
 func child(d protoreflect.MessageDescriptor, name string) protoreflect.FieldDescriptor {
 	if d == nil {
 		return nil

@@ -18,7 +18,8 @@ const (
 	Reject Kind = iota
 	// Control passes the bytes to a server of a component of the own datacenter.
 	Control
-	// Workload ends mutual TLS here and passes the plaintext to an instance of a service of the own datacenter.
+	// Workload ends mutual TLS here and passes the plaintext to an instance of a service of the own
+	// datacenter.
 	Workload
 	// Remote passes the bytes to a gateway of another datacenter.
 	Remote
@@ -57,13 +58,13 @@ type Table struct {
 	remotes     map[string][]string
 }
 
-// New answers the table of a datacenter's gateway without other datacenters. components maps each
+// New returns the table of a datacenter's gateway without other datacenters. components maps each
 // reachable component to its servers.
 func New(datacenter, trustDomain string, components map[string][]string) *Table {
 	return &Table{datacenter: datacenter, trustDomain: trustDomain, components: components}
 }
 
-// With answers a table that reaches these datacenters through these gateways instead. Addresses in
+// With returns a table that reaches these datacenters through these gateways instead. Addresses in
 // own are left out: a gateway that dialled itself would do so for ever.
 func (t *Table) With(remotes map[string][]string, own []string) *Table {
 	next := *t
@@ -77,7 +78,7 @@ func (t *Table) With(remotes map[string][]string, own []string) *Table {
 	return &next
 }
 
-// Decide answers what to do with a connection for a server name.
+// Decide returns what to do with a connection for a server name.
 func (t *Table) Decide(serverName string) Decision {
 	name, err := identity.ParseSNI(serverName)
 	switch {

@@ -2,7 +2,7 @@ package sni
 
 import "net"
 
-// Replay answers conn as it was before Peek: what was read comes first. CloseWrite is passed on.
+// Replay returns conn as it was before Peek: what was read comes first. CloseWrite is passed on.
 func Replay(conn net.Conn, hello Hello) net.Conn { return &replay{Conn: conn, rest: hello.Read} }
 
 type replay struct {
@@ -30,7 +30,7 @@ const (
 	AlertAccessDenied     Alert = 49
 )
 
-// Refuse answers a client that sent a hello with a fatal alert. It does not close the connection.
+// Refuse returns a client that sent a hello with a fatal alert. It does not close the connection.
 func Refuse(conn net.Conn, alert Alert) error {
 	const recordAlert, fatal = 21, 2
 	_, err := conn.Write([]byte{recordAlert, 3, 3, 0, 2, fatal, byte(alert)})

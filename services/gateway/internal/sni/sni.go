@@ -1,4 +1,5 @@
-// Package sni reads the server name out of the first bytes of a TLS connection without taking part in it.
+// Package sni reads the server name out of the first bytes of a TLS connection without taking part
+// in it.
 //
 // What is read is kept, so that the connection can be passed on, or terminated, as if nobody had
 // looked. Nothing is answered and nothing is decrypted. A Hello belongs to one goroutine.
@@ -44,8 +45,8 @@ func Peek(r io.Reader) (Hello, error) {
 	tape := &tape{source: r}
 	var name string
 	seen := false
-	// The standard library parses the hello and is stopped before it answers: a parser of our own would be
-	// a second opinion about bytes that the far end judges with the same library.
+	// The standard library parses the hello and is stopped before it answers: a parser of our own
+	// would be a second opinion about bytes that the far end judges with the same library.
 	server := tls.Server(tape, &tls.Config{
 		MinVersion: tls.VersionTLS12,
 		GetConfigForClient: func(hello *tls.ClientHelloInfo) (*tls.Config, error) {

@@ -16,7 +16,7 @@ import (
 	"konsul.dev/services/gateway/internal/sni"
 )
 
-// hello answers the first flight of a client.
+// hello returns the first flight of a client.
 func hello(t testing.TB, name string, protos ...string) []byte {
 	t.Helper()
 	client, server := net.Pipe()
@@ -31,7 +31,7 @@ func hello(t testing.TB, name string, protos ...string) []byte {
 	return buffer[:n]
 }
 
-// cut answers the same handshake message in records of at most size bytes.
+// cut returns the same handshake message in records of at most size bytes.
 func cut(flight []byte, size int) []byte {
 	message := flight[5:]
 	var out []byte

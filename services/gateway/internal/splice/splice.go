@@ -22,8 +22,8 @@ import (
 const (
 	// tick is how often a direction looks up whether it is still wanted.
 	tick = time.Second
-	// quiet is how long a connection must have carried nothing to be closed while draining: no request
-	// is in flight on it, most likely, and its client opens another elsewhere.
+	// quiet is how long a connection must have carried nothing to be closed while draining: no
+	// request is in flight on it, most likely, and its client opens another elsewhere.
 	quiet = time.Second
 
 	bufferSize = 32 << 10
@@ -41,10 +41,11 @@ var (
 type Options struct {
 	// Idle is how long both directions may be silent.
 	Idle time.Duration
-	// HalfClosed is how long the open direction may be silent once the other has ended: an end that has
-	// gone for good looks like one that still listens. Zero: as long as Idle.
+	// HalfClosed is how long the open direction may be silent once the other has ended: an end that
+	// has gone for good looks like one that still listens. Zero: as long as Idle.
 	HalfClosed time.Duration
-	// Forward and Backward count bytes from a to b, and from b to a; called from different goroutines.
+	// Forward and Backward count bytes from a to b, and from b to a; called from different
+	// goroutines.
 	Forward, Backward func(n int64)
 	// Draining, once closed, asks for an end at the first quiet moment.
 	Draining <-chan struct{}
@@ -170,8 +171,8 @@ func (p *pair) stillWanted() error {
 // buffer is the caller's, to be put back, if n is not zero.
 type readFunc func() (buffer *[bufferSize]byte, n int, err error)
 
-// reader returns how to read from src. A TCP connection is waited for without a buffer: of thousands
-// of pairs, most are silent.
+// reader returns how to read from src. A TCP connection is waited for without a buffer: of
+// thousands of pairs, most are silent.
 func (s *Splicer) reader(src net.Conn) (readFunc, error) {
 	tcp, ok := src.(*net.TCPConn)
 	if !ok {

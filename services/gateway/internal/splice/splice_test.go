@@ -20,7 +20,7 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// tcpPair answers the two ends of one TCP connection.
+// tcpPair returns the two ends of one TCP connection.
 func tcpPair(t *testing.T) (near, far *net.TCPConn) {
 	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
@@ -216,7 +216,8 @@ func TestAnEndThatHasClosedDoesNotPinThePair(t *testing.T) {
 	both(t, func(t *testing.T, tcp bool) {
 		j := join(t, tcp, splice.Options{HalfClosed: 200 * time.Millisecond})
 		require.NoError(t, j.client.Close())
-		// The server says nothing and does not close: nobody could tell it from one that is still at work.
+		// The server says nothing and does not close: nobody could tell it from one that is still
+		// at work.
 		require.ErrorIs(t, j.wait(t), splice.ErrHalfClosed)
 	})
 }

@@ -2,8 +2,9 @@
 //
 // Two sources say so: gossip, at once and for every change, and the federation record in the
 // registry, which is there before gossip has met anybody. Their union counts; where both know a
-// datacenter, gossip's word does. What was known last is kept on disk, so that a gateway that starts
-// while neither answers still finds its way. A Watcher's Remotes may be called from any goroutine.
+// datacenter, gossip's word does. What was known last is kept on disk, so that a gateway that
+// starts while neither answers still finds its way. A Watcher's Remotes may be called from any
+// goroutine.
 package topology
 
 import (
@@ -13,8 +14,8 @@ import (
 	"time"
 )
 
-// remember is how long a datacenter that gossip no longer mentions stays known. A gossip pool that was
-// just started, or is cut off, mentions nobody; that is no reason to forget where everybody is.
+// remember is how long a datacenter that gossip no longer mentions stays known. A gossip pool that
+// was just started, or is cut off, mentions nobody; that is no reason to forget where everybody is.
 const remember = 7 * 24 * time.Hour
 
 // Known is all that is known, by source. It is what the file holds.
@@ -32,7 +33,8 @@ type Sighting struct {
 // fresh is how old a sighting on disk may be while its datacenter is still being mentioned.
 const fresh = time.Hour
 
-// withGossip answers what is known after gossip mentioned these datacenters, and whether it is worth keeping.
+// withGossip returns what is known after gossip mentioned these datacenters, and whether it is
+// worth keeping.
 func (k Known) withGossip(datacenters map[string][]string, now time.Time) (Known, bool) {
 	next := make(map[string]Sighting, len(datacenters))
 	for dc, s := range k.Gossip {
@@ -56,7 +58,8 @@ func (k Known) withGossip(datacenters map[string][]string, now time.Time) (Known
 	return Known{Gossip: next, Registry: k.Registry}, changed
 }
 
-// withRegistry answers what is known after the federation record named these members, and whether that is news.
+// withRegistry returns what is known after the federation record named these members, and whether
+// that is news.
 func (k Known) withRegistry(members map[string][]string) (Known, bool) {
 	next := make(map[string][]string, len(members))
 	for dc, gateways := range members {
@@ -68,7 +71,7 @@ func (k Known) withRegistry(members map[string][]string) (Known, bool) {
 	return Known{Gossip: k.Gossip, Registry: next}, true
 }
 
-// Remotes answers the gateways of every known datacenter.
+// Remotes returns the gateways of every known datacenter.
 func (k Known) Remotes() map[string][]string {
 	out := maps.Clone(k.Registry)
 	if out == nil {
@@ -82,7 +85,7 @@ func (k Known) Remotes() map[string][]string {
 	return out
 }
 
-// valid answers the addresses that can be dialled, sorted.
+// valid returns the addresses that can be dialled, sorted.
 func valid(addresses []string) []string {
 	out := make([]string, 0, len(addresses))
 	for _, address := range addresses {

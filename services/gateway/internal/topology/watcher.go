@@ -49,8 +49,8 @@ type Watcher struct {
 	known Known
 }
 
-// New answers a watcher that knows what the file says. A file that cannot be used is set aside by the
-// next change: what it held can be learnt again.
+// New returns a watcher that knows what the file says. A file that cannot be used is set aside by
+// the next change: what it held can be learnt again.
 func New(p Params) *Watcher {
 	w := &Watcher{p: p}
 	known, err := load(p.Path)
@@ -64,7 +64,7 @@ func New(p Params) *Watcher {
 	return w
 }
 
-// Remotes answers the gateways of every known datacenter.
+// Remotes returns the gateways of every known datacenter.
 func (w *Watcher) Remotes() map[string][]string {
 	w.mu.Lock()
 	defer w.mu.Unlock()

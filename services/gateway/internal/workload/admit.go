@@ -11,8 +11,8 @@ const ReasonCallerDenied = "WORKLOAD_CALLER_DENIED"
 // routerService is the one control-plane service that carries workload traffic.
 const routerService = "failover-router"
 
-// Admit answers nil for who may reach workloads: the federation's workloads and, of every datacenter,
-// the failover-routers that call on their behalf.
+// Admit returns nil for who may reach workloads: the federation's workloads and, of every
+// datacenter, the failover-routers that call on their behalf.
 func Admit(id identity.ID) error {
 	if id.Kind == identity.KindWorkload || id.Kind == identity.KindService && id.Service == routerService {
 		return nil

@@ -1,5 +1,5 @@
-// Package workload finds healthy instances of the own datacenter's services for connections that end
-// at this gateway, and decides who may reach them.
+// Package workload finds healthy instances of the own datacenter's services for connections that
+// end at this gateway, and decides who may reach them.
 package workload
 
 import (
@@ -42,13 +42,13 @@ type answer struct {
 	at, asked time.Time
 }
 
-// New answers a catalogue that asks at most every fresh per service, and lives on the last answer for
-// at most lease when the registry does not reply.
+// New returns a catalogue that asks at most every fresh per service, and lives on the last answer
+// for at most lease when the registry does not reply.
 func New(client registryv1.CatalogServiceClient, clk clock.Clock, fresh, lease time.Duration) *Catalogue {
 	return &Catalogue{client: client, clock: clk, fresh: fresh, lease: lease, known: map[string]answer{}}
 }
 
-// Instances answers the addresses of the passing instances of a service; none is no error.
+// Instances returns the addresses of the passing instances of a service; none is no error.
 func (c *Catalogue) Instances(ctx context.Context, service string) ([]string, error) {
 	c.mu.Lock()
 	last, known := c.known[service]
@@ -103,7 +103,7 @@ func (c *Catalogue) ask(ctx context.Context, service string) ([]string, error) {
 	return addresses, nil
 }
 
-// address answers host:port of an instance; a service without an address is on its node's.
+// address returns host:port of an instance; a service without an address is on its node's.
 func address(instance *registryv1.ServiceInstance) string {
 	host := instance.GetService().GetAddress()
 	if host == "" {

@@ -34,7 +34,7 @@ func Access() rpc.Access {
 
 // Lister knows the datacenters.
 type Lister interface {
-	// Current answers the list and a channel that is closed when it changes.
+	// Current returns the list and a channel that is closed when it changes.
 	Current() ([]datacenters.Datacenter, <-chan struct{})
 }
 
@@ -47,7 +47,7 @@ type Server struct {
 	stopping   <-chan struct{}
 }
 
-// New answers a server of a datacenter. Its streams end when stopping is closed.
+// New returns a server of a datacenter. Its streams end when stopping is closed.
 func New(datacenter string, lister Lister, stopping <-chan struct{}) *Server {
 	return &Server{datacenter: datacenter, lister: lister, stopping: stopping}
 }

@@ -1,5 +1,5 @@
-// Package datacenters turns members of the gossip pool into datacenters: which exist, in what state,
-// how far away, reached through which gateways.
+// Package datacenters turns members of the gossip pool into datacenters: which exist, in what
+// state, how far away, reached through which gateways.
 //
 // List and Health are plain functions. View keeps the current list for many readers and wakes those
 // who wait for a change; it is safe for concurrent use.
@@ -34,7 +34,8 @@ type Datacenter struct {
 	State    State
 	Gateways []string
 	Members  []members.Member
-	// Rivals are members that claim the name with another datacenter's id. They say nothing of the datacenter.
+	// Rivals are members that claim the name with another datacenter's id. They say nothing of the
+	// datacenter.
 	Rivals  []members.Member
 	Primary bool
 	// RoundTrip means something when Measured; it is zero for the own datacenter.
@@ -55,7 +56,7 @@ type Inputs struct {
 	RoundTrips map[string]time.Duration
 }
 
-// List answers every datacenter that has a member, ordered by name, without Since.
+// List returns every datacenter that has a member, ordered by name, without Since.
 func List(in Inputs) []Datacenter {
 	byName := map[string][]members.Member{}
 	for _, m := range in.Members {
@@ -130,7 +131,7 @@ func Connected(list []Datacenter) int {
 	return n
 }
 
-// Health answers the share of datacenters that are alive among those that have not left: 1 is well.
+// Health returns the share of datacenters that are alive among those that have not left: 1 is well.
 func Health(list []Datacenter) float64 {
 	known := 0
 	for _, dc := range list {

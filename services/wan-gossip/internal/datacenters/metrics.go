@@ -9,7 +9,7 @@ type collector struct {
 	rivals                       *prometheus.Desc
 }
 
-// NewCollector answers the metrics of a view.
+// NewCollector returns the metrics of a view.
 func NewCollector(view *View) prometheus.Collector {
 	return &collector{
 		view: view,

@@ -9,7 +9,8 @@ import (
 	"konsul.dev/services/wan-gossip/internal/members"
 )
 
-// View is the current list of datacenters. Safe for concurrent use; lists it answers are never changed afterwards.
+// View is the current list of datacenters. Safe for concurrent use; lists it answers are never
+// changed afterwards.
 type View struct {
 	own, primary string
 
@@ -21,7 +22,7 @@ type View struct {
 	changed    chan struct{} // closed and replaced when list changes in more than a round trip
 }
 
-// NewView answers a view that knows no member yet.
+// NewView returns a view that knows no member yet.
 func NewView(own, primary string) *View {
 	return &View{own: own, primary: primary, roundTrips: map[string]time.Duration{}, changed: make(chan struct{})}
 }
@@ -35,8 +36,8 @@ func (v *View) SetMembers(all []members.Member, now time.Time) {
 	v.rebuild(now)
 }
 
-// SetRoundTrips replaces what has been measured. A first measurement counts as a change; a new value
-// is seen with the next heartbeat.
+// SetRoundTrips replaces what has been measured. A first measurement counts as a change; a new
+// value is seen with the next heartbeat.
 func (v *View) SetRoundTrips(measured map[string]time.Duration, now time.Time) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
@@ -44,15 +45,15 @@ func (v *View) SetRoundTrips(measured map[string]time.Duration, now time.Time) {
 	v.rebuild(now)
 }
 
-// Current answers the list and a channel that is closed when it changes.
+// Current returns the list and a channel that is closed when it changes.
 func (v *View) Current() ([]Datacenter, <-chan struct{}) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	return v.list, v.changed
 }
 
-// identify keeps, with mu held, the first id that a name was seen with: until every member of it has left,
-// or was forgotten, whoever comes with another one is not that datacenter.
+// identify keeps, with mu held, the first id that a name was seen with: until every member of it
+// has left, or was forgotten, whoever comes with another one is not that datacenter.
 func (v *View) identify() {
 	ids := map[string]string{}
 	for _, speaks := range []func(members.Member) bool{

@@ -19,7 +19,8 @@ import (
 	"konsul.dev/services/wan-gossip/internal/members"
 )
 
-// movingInterval is how often a member whose address has changed says so to those who know its old one.
+// movingInterval is how often a member whose address has changed says so to those who know its old
+// one.
 const movingInterval = time.Second
 
 // remindEvery is how often the log repeats that a seed cannot be joined.
@@ -31,11 +32,11 @@ type Params struct {
 	Seeds []string
 	// Peers are addresses of an earlier life; they are tried until the first join succeeds.
 	Peers []string
-	// Lookup answers the IP addresses of a host name.
+	// Lookup returns the IP addresses of a host name.
 	Lookup func(ctx context.Context, host string) ([]string, error)
 	// Join exchanges members with ip:port.
 	Join func(address string) error
-	// Connected answers the addresses of the members that are up, the own one included.
+	// Connected returns the addresses of the members that are up, the own one included.
 	Connected func() []string
 	// RetryMin and RetryMax bound the waits between rounds.
 	RetryMin, RetryMax time.Duration
@@ -54,12 +55,12 @@ type Joiner struct {
 	refusal *members.Refusal
 }
 
-// New answers a joiner that has not tried anything yet.
+// New returns a joiner that has not tried anything yet.
 func New(p Params) *Joiner {
 	return &Joiner{p: p, said: map[string]told{}, moved: map[string]bool{}}
 }
 
-// Refusal answers why the last round was turned away; nil when it was not.
+// Refusal returns why the last round was turned away; nil when it was not.
 func (j *Joiner) Refusal() *members.Refusal {
 	j.mu.Lock()
 	defer j.mu.Unlock()
@@ -93,7 +94,8 @@ func (j *Joiner) round(ctx context.Context) bool {
 		seeds = slices.Concat(seeds, j.p.Peers)
 	}
 	moved := map[string]bool{}
-	// Members that are met in this round are tried in it, too: a member that has moved must tell each.
+	// Members that are met in this round are tried in it, too: a member that has moved must tell
+	// each.
 	connected := j.p.Connected()
 	complete := true
 	var refused *members.Refusal
@@ -116,8 +118,8 @@ func (j *Joiner) round(ctx context.Context) bool {
 	return complete
 }
 
-// try answers nil when one of the seed's addresses is connected, or has just been joined. It notes in
-// moved where this member is known at another address.
+// try returns nil when one of the seed's addresses is connected, or has just been joined. It notes
+// in moved where this member is known at another address.
 func (j *Joiner) try(ctx context.Context, seed string, connected []string, moved map[string]bool) error {
 	addresses, err := j.resolve(ctx, seed)
 	if err != nil {
@@ -165,8 +167,8 @@ type told struct {
 	at      time.Time
 }
 
-// say logs a seed's outcome when it is of another kind than last time, and a lasting trouble now and then.
-// The text does not tell: a failed lookup names another port each time.
+// say logs a seed's outcome when it is of another kind than last time, and a lasting trouble now
+// and then. The text does not tell: a failed lookup names another port each time.
 func (j *Joiner) say(seed string, err error) {
 	now, outcome := j.p.Clock.Now(), outcomeOf(err)
 	last, known := j.said[seed]

@@ -147,7 +147,8 @@ func TestAMemberThatMovedSaysSoUntilItIsBelieved(t *testing.T) {
 		run(t, p, names, []string{"10.0.0.2:8302"}, []string{"10.0.0.3:8302"})
 		synctest.Wait()
 		require.Len(t, p.tries(), 2)
-		// Gossip works both ways from the first exchange: they are connected, and yet hold the old address.
+		// Gossip works both ways from the first exchange: they are connected, and yet hold the old
+		// address.
 		p.mu.Lock()
 		p.connected = []string{"10.0.0.2:8302", "10.0.0.3:8302"}
 		p.mu.Unlock()

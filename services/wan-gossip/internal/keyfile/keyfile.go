@@ -1,8 +1,9 @@
-// Package keyfile keeps the federation's gossip keys over a restart, sealed, so that gossip comes up
-// while the ca is away.
+// Package keyfile keeps the federation's gossip keys over a restart, sealed, so that gossip comes
+// up while the ca is away.
 //
 // Keys are sealed with AES-256-GCM under a key derived by HKDF-SHA-256 (RFC 5869) from what
-// server.secret_file holds, the component's key or the datacenter secret, bound to the datacenter's name. Functions of their inputs and one file.
+// server.secret_file holds, the component's key or the datacenter secret, bound to the datacenter's
+// name. Functions of their inputs and one file.
 package keyfile
 
 import (
@@ -38,7 +39,7 @@ type Box struct {
 	aead       cipher.AEAD
 }
 
-// New answers a box for the file at path, under the datacenter secret or a key derived from it.
+// New returns a box for the file at path, under the datacenter secret or a key derived from it.
 func New(path, datacenter string, secret []byte) (*Box, error) {
 	key, err := hkdf.Key(sha256.New, secret, nil, purpose, keySize)
 	if err != nil {
@@ -64,7 +65,7 @@ func (b *Box) Save(keys [][]byte) error {
 	return identity.WriteFile(b.path, b.aead.Seal([]byte(magic), nil, plain, []byte(b.datacenter)))
 }
 
-// Load answers the keys; none when there is no file. DataLoss when the file cannot be opened.
+// Load returns the keys; none when there is no file. DataLoss when the file cannot be opened.
 func (b *Box) Load() ([][]byte, error) {
 	data, err := os.ReadFile(b.path)
 	if errors.Is(err, os.ErrNotExist) {

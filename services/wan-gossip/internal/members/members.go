@@ -11,8 +11,8 @@ import (
 	"strings"
 )
 
-// ErrOldAddress means that others still hold this member at an address it has left. They take the new
-// one once they have found the old one dead.
+// ErrOldAddress means that others still hold this member at an address it has left. They take the
+// new one once they have found the old one dead.
 var ErrOldAddress = errors.New("others still hold this member at its old address")
 
 // Status of a member, in Serf's words.
@@ -49,7 +49,7 @@ type Self struct {
 	Version  string
 }
 
-// Tags answers what this member tells the pool.
+// Tags returns what this member tells the pool.
 func (s Self) Tags() map[string]string {
 	return map[string]string{
 		tagRole: role, tagDatacenter: s.Datacenter, tagDatacenterID: s.DatacenterID, tagFederation: s.Federation,
@@ -83,7 +83,7 @@ func Parse(name, address string, status Status, tags map[string]string) Member {
 	return m
 }
 
-// Up says whether the member is there: one that is leaving still answers.
+// Up reports whether the member is there: one that is leaving still answers.
 func (m Member) Up() bool { return m.Status == Alive || m.Status == Leaving }
 
 // Reasons of a refusal, for metrics.
@@ -101,10 +101,10 @@ type Refusal struct {
 	Remedy string
 }
 
-// Error answers the text with the remedy.
+// Error returns the text with the remedy.
 func (r *Refusal) Error() string { return r.Text + " (" + r.Remedy + ")" }
 
-// Admit answers why not, unless the candidate may be in a pool with self and the known members.
+// Admit returns why not, unless the candidate may be in a pool with self and the known members.
 // A datacenter's name stays taken until every member of it has left or been forgotten.
 func (s Self) Admit(candidate Member, known []Member) *Refusal {
 	switch {

@@ -1,5 +1,5 @@
-// Package peerfile remembers the gossip addresses of peers over a restart, so that a datacenter finds
-// the others even when none of its configured seeds is alive.
+// Package peerfile remembers the gossip addresses of peers over a restart, so that a datacenter
+// finds the others even when none of its configured seeds is alive.
 //
 // The file is a hint: a missing or damaged one costs nothing but time. Load and Save may be called
 // concurrently.
@@ -19,7 +19,7 @@ type content struct {
 	Peers []string `json:"peers"`
 }
 
-// Load answers the addresses saved at path; none when there is no file.
+// Load returns the addresses saved at path; none when there is no file.
 func Load(path string) ([]string, error) {
 	data, err := os.ReadFile(path)
 	if errors.Is(err, os.ErrNotExist) {

@@ -20,7 +20,7 @@ type Estimator struct {
 	smoothed map[string]time.Duration // by member
 }
 
-// NewEstimator answers an estimator that knows nothing.
+// NewEstimator returns an estimator that knows nothing.
 func NewEstimator() *Estimator { return &Estimator{smoothed: map[string]time.Duration{}} }
 
 // Observe takes a sample for a member.
@@ -34,7 +34,7 @@ func (e *Estimator) Observe(member string, sample time.Duration) {
 	e.smoothed[member] = old + time.Duration(weight*float64(sample-old))
 }
 
-// Nearest answers, for each datacenter, the round trip to its nearest measured member, and forgets
+// Nearest returns, for each datacenter, the round trip to its nearest measured member, and forgets
 // members that are not in all.
 func (e *Estimator) Nearest(all []members.Member) map[string]time.Duration {
 	kept := make(map[string]time.Duration, len(all))
@@ -55,7 +55,7 @@ func (e *Estimator) Nearest(all []members.Member) map[string]time.Duration {
 
 // Pinger asks one member.
 type Pinger interface {
-	// Ping answers how long the member took.
+	// Ping returns how long the member took.
 	Ping(m members.Member) (time.Duration, error)
 }
 

@@ -14,8 +14,8 @@ import (
 // libraryMessage is the constant message under which a library's own words are logged.
 const libraryMessage = "gossip library"
 
-// Anybody can make the libraries warn, with a packet for each line: of each kind of warning a few are
-// logged in a period, the rest is counted.
+// Anybody can make the libraries warn, with a packet for each line: of each kind of warning a few
+// are logged in a period, the rest is counted.
 const (
 	linesPerPeriod = 5
 	period         = time.Minute
@@ -25,15 +25,16 @@ const (
 	maxKinds = 64
 )
 
-// stdLogger returns a logger of the standard library's kind that writes to slog, as the libraries want.
-// warned is called for each warning, logged or not.
+// stdLogger returns a logger of the standard library's kind that writes to slog, as the libraries
+// want. warned is called for each warning, logged or not.
 func stdLogger(log *slog.Logger, warned func()) *log.Logger {
 	handler := libraryHandler{Handler: log.Handler(), warned: warned, sampler: &sampler{kinds: map[string]*kind{}}}
 	return slog.NewLogLogger(handler, slog.LevelInfo)
 }
 
 // libraryHandler reads Serf's "[LEVEL] component: text" lines. What is an error to the library is a
-// warning to us: an unreachable or refused peer is what it was made for, and our own log says what matters.
+// warning to us: an unreachable or refused peer is what it was made for, and our own log says what
+// matters.
 type libraryHandler struct {
 	slog.Handler
 

@@ -32,7 +32,8 @@ type Timing struct {
 	SuspicionMult, SuspicionMaxMult int
 	GossipInterval                  time.Duration
 	PushPullInterval                time.Duration
-	// ReconnectInterval is how often a failed member is tried; after ReconnectTimeout it is forgotten.
+	// ReconnectInterval is how often a failed member is tried; after ReconnectTimeout it is
+	// forgotten.
 	ReconnectInterval, ReconnectTimeout time.Duration
 	// TombstoneTimeout is how long a member that left is remembered.
 	TombstoneTimeout time.Duration
@@ -51,7 +52,7 @@ type Config struct {
 	AdvertisePort int
 	// Keys encrypt gossip, the first one is used for sending. Never empty.
 	Keys [][]byte
-	// Admit answers nil for a member that may be in the pool; it gets the members known so far.
+	// Admit returns nil for a member that may be in the pool; it gets the members known so far.
 	Admit  func(candidate members.Member, known []members.Member) *members.Refusal
 	Timing Timing
 	Limits Limits
@@ -69,11 +70,14 @@ type Pool struct {
 	serf   *serf.Serf
 	ring   *memberlist.Keyring
 	events chan serf.Event
-	// known is what Admit sees: Serf calls it with locks held under which its own list cannot be read.
+	// known is what Admit sees: Serf calls it with locks held under which its own list cannot be
+	// read.
 	known atomic.Pointer[[]members.Member]
-	// own is this member's address, heldAt another one at which somebody said it is; empty: nobody has.
+	// own is this member's address, heldAt another one at which somebody said it is; empty: nobody
+	// has.
 	own, heldAt atomic.Value
-	// refused is the last refusal: memberlist keeps only an error's text, Join finds the error again.
+	// refused is the last refusal: memberlist keeps only an error's text, Join finds the error
+	// again.
 	refused atomic.Pointer[members.Refusal]
 
 	keys sync.Mutex // serialises SetKeys
@@ -120,10 +124,11 @@ func (p *Pool) serfConfig(sockets *transport, logger *log.Logger) *serf.Config {
 	wan.SuspicionMult, wan.SuspicionMaxTimeoutMult = t.SuspicionMult, t.SuspicionMaxMult
 	wan.GossipInterval, wan.PushPullInterval = t.GossipInterval, t.PushPullInterval
 	wan.TCPTimeout = t.StreamTimeout
-	// A member that was killed may come back at another address, as containers do. It hears at once that it
-	// is taken for dead, and says where it is; who made it wait would have missed that.
+	// A member that was killed may come back at another address, as containers do. It hears at once
+	// that it is taken for dead, and says where it is; who made it wait would have missed that.
 	wan.DeadNodeReclaimTime = time.Millisecond
-	// The default stretches probes to eight times their interval on a busy machine: too slow to promise anything.
+	// The default stretches probes to eight times their interval on a busy machine: too slow to
+	// promise anything.
 	wan.AwarenessMaxMultiplier = 3
 	wan.Logger, wan.LogOutput = logger, nil
 
@@ -137,7 +142,8 @@ func (p *Pool) serfConfig(sockets *transport, logger *log.Logger) *serf.Config {
 	cfg.TombstoneTimeout = t.TombstoneTimeout
 	cfg.BroadcastTimeout = leaveBroadcast
 	cfg.LeavePropagateDelay = t.GossipInterval * 3
-	// Two members of one name are an operator's error to see and mend; neither should vote the other out of its datacenter.
+	// Two members of one name are an operator's error to see and mend; neither should vote the
+	// other out of its datacenter.
 	cfg.EnableNameConflictResolution = false
 	// Round trips are measured directly.
 	cfg.DisableCoordinates = true
@@ -170,7 +176,7 @@ func (p *Pool) refresh(changed func([]members.Member)) {
 	changed(all)
 }
 
-// Members answers the members as Run last saw them. The caller must not change the slice.
+// Members returns the members as Run last saw them. The caller must not change the slice.
 func (p *Pool) Members() []members.Member { return *p.known.Load() }
 
 func (p *Pool) list() []members.Member {
@@ -187,15 +193,16 @@ func convert(m *serf.Member) members.Member {
 	return members.Parse(m.Name, address, members.Status(m.Status.String()), m.Tags)
 }
 
-// Addr answers the address this member advertises.
+// Addr returns the address this member advertises.
 func (p *Pool) Addr() string {
 	local := p.serf.LocalMember()
 	return convert(&local).Address
 }
 
 // Join exchanges members with whoever listens at ip:port. A *members.Refusal in the error's chain
-// says that one of them may not be in a pool with this member, members.ErrOldAddress that somebody knows
-// this member at another address: the exchange has to be repeated until it is known at its own.
+// says that one of them may not be in a pool with this member, members.ErrOldAddress that somebody
+// knows this member at another address: the exchange has to be repeated until it is known at its
+// own.
 func (p *Pool) Join(address string) error {
 	p.heldAt.Store("")
 	if _, err := p.serf.Join([]string{address}, true); err != nil {
@@ -210,7 +217,8 @@ func (p *Pool) Join(address string) error {
 	return nil
 }
 
-// oneLine takes the text of the only error out of memberlist's list of errors, which spans lines and wraps nothing.
+// oneLine takes the text of the only error out of memberlist's list of errors, which spans lines
+// and wraps nothing.
 func oneLine(err error) string {
 	if _, text, ok := strings.Cut(err.Error(), "* "); ok {
 		return strings.TrimSpace(text)
@@ -218,7 +226,7 @@ func oneLine(err error) string {
 	return err.Error()
 }
 
-// refusal answers why a join was refused; nil when it failed for another reason.
+// refusal returns why a join was refused; nil when it failed for another reason.
 func (p *Pool) refusal(address string, err error) *members.Refusal {
 	text := err.Error()
 	if last := p.refused.Load(); last != nil && strings.Contains(text, last.Error()) {
@@ -234,13 +242,14 @@ func (p *Pool) refusal(address string, err error) *members.Refusal {
 	return nil
 }
 
-// Ping answers how long a member took to answer one packet.
+// Ping returns how long a member took to answer one packet.
 func (p *Pool) Ping(m members.Member) (time.Duration, error) {
 	addr, err := net.ResolveUDPAddr("udp", m.Address) // an IP: nothing is looked up
 	if err != nil {
 		return 0, fmt.Errorf("address of %s: %w", m.Name, err)
 	}
-	// The library starts its own watch after the packet has left: on a fast path the answer is there before.
+	// The library starts its own watch after the packet has left: on a fast path the answer is
+	// there before.
 	start := time.Now()
 	if _, err := p.serf.Memberlist().Ping(m.Name, addr); err != nil {
 		return 0, fmt.Errorf("ping %s: %w", m.Name, err)
@@ -296,7 +305,8 @@ func (p *Pool) Shutdown() error {
 	return nil
 }
 
-// merger adapts Admit to Serf, which asks for whole pools at a join and for single members in between.
+// merger adapts Admit to Serf, which asks for whole pools at a join and for single members in
+// between.
 type merger struct{ pool *Pool }
 
 // NotifyMerge implements serf.MergeDelegate.

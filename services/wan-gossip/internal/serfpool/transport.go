@@ -19,8 +19,8 @@ import (
 // Limits bound what the gossip port holds for callers that nobody has authenticated yet: memberlist
 // reads a whole exchange before it tries the keys on it.
 type Limits struct {
-	// Streams bounds the exchanges over TCP at a time, StreamsPerSource those of one source address. One
-	// more ends the oldest.
+	// Streams bounds the exchanges over TCP at a time, StreamsPerSource those of one source
+	// address. One more ends the oldest.
 	Streams, StreamsPerSource int
 	// StreamBytes bounds one exchange, and so how large a federation's list of members may become.
 	StreamBytes int64
@@ -58,7 +58,8 @@ func listen(ip string, port int, limits Limits, metrics *Metrics, logger *log.Lo
 	}
 	t := &transport{
 		NetTransport: inner, limits: limits, metrics: metrics,
-		// Nothing tells a stranger's exchange from a member's before it is over: all stay half open.
+		// Nothing tells a stranger's exchange from a member's before it is over: all stay half
+		// open.
 		gate: admission.New(admission.Limits{
 			Connections: limits.Streams, PerSource: limits.StreamsPerSource,
 			HalfOpen: limits.Streams, HalfOpenPerSource: limits.StreamsPerSource,
@@ -101,8 +102,8 @@ func (t *transport) DialTimeout(address string, timeout time.Duration) (net.Conn
 	return t.DialAddressTimeout(memberlist.Address{Addr: address}, timeout)
 }
 
-// DialAddressTimeout implements memberlist.NodeAwareTransport. Who was dialled is a stranger, too, until
-// its answer has been opened with a key.
+// DialAddressTimeout implements memberlist.NodeAwareTransport. Who was dialled is a stranger, too,
+// until its answer has been opened with a key.
 func (t *transport) DialAddressTimeout(address memberlist.Address, timeout time.Duration) (net.Conn, error) {
 	conn, err := t.NetTransport.DialAddressTimeout(address, timeout)
 	if err != nil {
@@ -111,8 +112,8 @@ func (t *transport) DialAddressTimeout(address memberlist.Address, timeout time.
 	return t.bounded(conn), nil
 }
 
-// Shutdown implements memberlist.Transport. Streams are handed on until the listeners are closed: these
-// wait for who accepts.
+// Shutdown implements memberlist.Transport. Streams are handed on until the listeners are closed:
+// these wait for who accepts.
 func (t *transport) Shutdown() error {
 	err := t.NetTransport.Shutdown()
 	t.stop.Do(func() { close(t.done) })

@@ -1,5 +1,6 @@
-// Command konsul-bench measures the registry beside etcd; `make bench-registry` runs it. It is also the
-// servers and the load generator of its own measurements, each a process of this program with another command.
+// Command konsul-bench measures the registry beside etcd; `make bench-registry` runs it. It is also
+// the servers and the load generator of its own measurements, each a process of this program with
+// another command.
 package main
 
 import (

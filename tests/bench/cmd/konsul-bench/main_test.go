@@ -23,7 +23,7 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// etcdPath answers where the peer is, if it was built.
+// etcdPath returns where the peer is, if it was built.
 func etcdPath(t *testing.T) string {
 	t.Helper()
 	path, err := filepath.Abs("../../../../.tools/etcd")

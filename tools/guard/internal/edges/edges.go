@@ -10,7 +10,8 @@ import (
 	"konsul.dev/tools/guard/internal/tree"
 )
 
-// Layers checks the edges between modules, and that replace lines do not make forbidden ones possible.
+// Layers checks the edges between modules, and that replace lines do not make forbidden ones
+// possible.
 func Layers(t *tree.Tree) []tree.Finding {
 	var findings []tree.Finding
 	each(t, func(p *tree.Package, f *tree.GoFile, i tree.Import) {
@@ -88,7 +89,8 @@ func room(dir string) string {
 	return dir
 }
 
-// roomEdge answers what to do instead of an edge between two rooms of a service, empty when it is allowed.
+// roomEdge returns what to do instead of an edge between two rooms of a service, empty when it is
+// allowed.
 func roomEdge(service, from, to string) string {
 	if from == to || from == "" {
 		return ""
@@ -111,7 +113,7 @@ func roomEdge(service, from, to string) string {
 	return ""
 }
 
-// internal answers which internal package of a service a folder belongs to, empty when to none.
+// internal returns which internal package of a service a folder belongs to, empty when to none.
 func internal(dir string) string {
 	rest, ok := strings.CutPrefix(dir, "internal/")
 	if !ok {
@@ -121,7 +123,8 @@ func internal(dir string) string {
 	return first
 }
 
-// Quiet checks that core packages know neither frameworks nor the world: no clock, socket, disk or chance.
+// Quiet checks that core packages know neither frameworks nor the world: no clock, socket, disk or
+// chance.
 func Quiet(t *tree.Tree) []tree.Finding {
 	var findings []tree.Finding
 	for _, p := range t.Packages {

@@ -2,7 +2,7 @@ package edges
 
 import "strings"
 
-// core answers the packages of a service whose decisions are plain functions of their inputs.
+// core returns the packages of a service whose decisions are plain functions of their inputs.
 func core(service string) []string {
 	return map[string][]string{
 		"registry":        {"record", "catalog", "kv", "acl", "federation", "watch", "fsm", "member"},
@@ -15,7 +15,8 @@ func core(service string) []string {
 	}[service]
 }
 
-// rim answers the packages of a service that touch the world: sockets, disks, libraries that own threads.
+// rim returns the packages of a service that touch the world: sockets, disks, libraries that own
+// threads.
 func rim(service string) []string {
 	return map[string][]string{
 		"registry":        {"raftnode", "badgerstore", "forward", "cluster"},
@@ -28,7 +29,7 @@ func rim(service string) []string {
 	}[service]
 }
 
-// foreign answers why a quiet core may not import a package, empty when it may.
+// foreign returns why a quiet core may not import a package, empty when it may.
 func foreign(importPath string) string {
 	for prefix, reason := range map[string]string{
 		"go.uber.org/fx":                      "fx stays in mains, front doors and fx.go",
@@ -54,7 +55,7 @@ func foreign(importPath string) string {
 	return ""
 }
 
-// ambient answers what a quiet core should take instead of a call, empty when the call is fine.
+// ambient returns what a quiet core should take instead of a call, empty when the call is fine.
 func ambient(importPath, name string) string {
 	switch importPath {
 	case "time":
@@ -71,7 +72,8 @@ func ambient(importPath, name string) string {
 	return ""
 }
 
-// service answers the service a folder or an import path (without our prefix) belongs to, and the rest of it.
+// service returns the service a folder or an import path (without our prefix) belongs to, and the
+// rest of it.
 func service(dir string) (name, room string, ok bool) {
 	rest, ok := strings.CutPrefix(dir, "services/")
 	if !ok {
@@ -81,7 +83,8 @@ func service(dir string) (name, room string, ok bool) {
 	return name, room, true
 }
 
-// layer says what a folder of the tree is to the rest: "proto", "pkg", "services/ca", "tools/lab", "tests".
+// layer says what a folder of the tree is to the rest: "proto", "pkg", "services/ca", "tools/lab",
+// "tests".
 func layer(dir string) string {
 	first, rest, _ := strings.Cut(dir, "/")
 	switch first {
@@ -93,7 +96,7 @@ func layer(dir string) string {
 	}
 }
 
-// mayImport says whether a layer may import another, and what to do if not.
+// mayImport reports whether a layer may import another, and what to do if not.
 func mayImport(from, to string) (remedy string, ok bool) {
 	if from == to {
 		return "", true

@@ -10,8 +10,8 @@ import (
 	"konsul.dev/tools/guard/internal/tree"
 )
 
-// Workspace checks that go.work uses every module but the pinned tools, and that each module's path is
-// its folder's.
+// Workspace checks that go.work uses every module but the pinned tools, and that each module's path
+// is its folder's.
 func Workspace(t *tree.Tree) []tree.Finding {
 	used := map[string]bool{}
 	if t.Work != nil {
@@ -39,8 +39,8 @@ func Workspace(t *tree.Tree) []tree.Finding {
 	return findings
 }
 
-// Versions checks that all modules need one version of each dependency: the workspace would build with the
-// newest anyway, and each module alone with another.
+// Versions checks that all modules need one version of each dependency: the workspace would build
+// with the newest anyway, and each module alone with another.
 func Versions(t *tree.Tree) []tree.Finding {
 	newest := map[string]string{}
 	for _, m := range t.Modules {
@@ -71,7 +71,7 @@ func Versions(t *tree.Tree) []tree.Finding {
 	return findings
 }
 
-// pinned says whether a module pins a tool.
+// pinned reports whether a module pins a tool.
 func pinned(m *tree.Module) bool {
 	return strings.HasPrefix(m.Dir, "tools/dev/")
 }

@@ -9,8 +9,8 @@ import (
 	"konsul.dev/tools/guard/internal/tree"
 )
 
-// PackageDocs checks that every package has one package doc: what it promises, what it does not, who may
-// call it concurrently. A package of tests only has it in one of its test files.
+// PackageDocs checks that every package has one package doc: what it promises, what it does not,
+// who may call it concurrently. A package of tests only has it in one of its test files.
 func PackageDocs(t *tree.Tree) []tree.Finding {
 	var findings []tree.Finding
 	for _, p := range t.Packages {
@@ -45,8 +45,8 @@ func PackageDocs(t *tree.Tree) []tree.Finding {
 	return findings
 }
 
-// PackageNames checks that a package's name says something, is its folder's, and hides no package of the
-// standard library.
+// PackageNames checks that a package's name says something, is its folder's, and hides no package
+// of the standard library.
 func PackageNames(t *tree.Tree) []tree.Finding {
 	vague := []string{"util", "utils", "common", "misc", "type", "types", "helper", "helpers", "lib", "stuff", "tools"}
 	standard := []string{

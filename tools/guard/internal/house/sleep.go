@@ -7,8 +7,8 @@ import (
 	"konsul.dev/tools/guard/internal/tree"
 )
 
-// Sleeps checks that nothing calls time.Sleep. A test file that uses testing/synctest may: in a bubble it
-// moves a clock of the test's own and costs no time.
+// Sleeps checks that nothing calls time.Sleep. A test file that uses testing/synctest may: in a
+// bubble it moves a clock of the test's own and costs no time.
 func Sleeps(t *tree.Tree) []tree.Finding {
 	var findings []tree.Finding
 	for _, p := range t.Packages {

@@ -20,8 +20,8 @@ func TODOs(t *tree.Tree) []tree.Finding {
 	}, "todo")
 }
 
-// Places checks that nothing names a folder of one machine, such as the checkout's own (root), or a host
-// to download from: the Go module proxy of the machine at hand is all a build may need.
+// Places checks that nothing names a folder of one machine, such as the checkout's own (root), or a
+// host to download from: the Go module proxy of the machine at hand is all a build may need.
 func Places(root string) func(*tree.Tree) []tree.Finding {
 	// Written so that this file does not match itself.
 	folder := regexp.MustCompile(`(?:^|[\s"'=:(,\x60])((?:/(?:root)/|/home/[a-z]|/Users/[A-Za-z]|[A-Z]:\\Users\\)[\w./\\-]*)`)

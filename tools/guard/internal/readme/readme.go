@@ -1,6 +1,6 @@
-// Package readme finds the commands README.md tells a newcomer to type, and checks that something runs them:
-// a block with a name, written <!-- name --> on the line before, is run by a test in tests/e2e that asks for
-// it by that name; a block without one holds only make targets that exist.
+// Package readme finds the commands README.md tells a newcomer to type, and checks that something
+// runs them: a block with a name, written <!-- name --> on the line before, is run by a test in
+// tests/e2e that asks for it by that name; a block without one holds only make targets that exist.
 package readme
 
 import (
@@ -23,7 +23,7 @@ type Block struct {
 	Commands []string
 }
 
-// Blocks answers the blocks of a Markdown text.
+// Blocks returns the blocks of a Markdown text.
 func Blocks(text []byte) []Block {
 	var blocks []Block
 	named := regexp.MustCompile(`^<!-- ([\w-]+) -->$`)
@@ -78,7 +78,7 @@ func Check(t *tree.Tree) []tree.Finding {
 	return findings
 }
 
-// asked says whether a test in tests/e2e has the block's name as a string.
+// asked reports whether a test in tests/e2e has the block's name as a string.
 func asked(t *tree.Tree, name string) bool {
 	return slices.ContainsFunc(t.Files, func(f *tree.File) bool {
 		return tree.Under(f.Name, "tests/e2e") && strings.HasSuffix(f.Name, "_test.go") && strings.Contains(string(f.Text), strconv.Quote(name))

@@ -16,7 +16,7 @@ type constant struct {
 	doc   string // its own comment, not its group's
 }
 
-// constants answers the string constants of all packages of ours, by import path and name.
+// constants returns the string constants of all packages of ours, by import path and name.
 func constants(t *tree.Tree) map[string]map[string]constant {
 	found := map[string]map[string]constant{}
 	for _, p := range t.Packages {
@@ -80,7 +80,8 @@ func scopeOf(t *tree.Tree, p *tree.Package, f *tree.GoFile, all map[string]map[s
 	return s
 }
 
-// lists answers the composite literals a file's variables are made of, such as labels two metrics share.
+// lists returns the composite literals a file's variables are made of, such as labels two metrics
+// share.
 func lists(file *ast.File) map[string]*ast.CompositeLit {
 	found := map[string]*ast.CompositeLit{}
 	ast.Inspect(file, func(n ast.Node) bool {
@@ -104,7 +105,7 @@ func lists(file *ast.File) map[string]*ast.CompositeLit {
 	return found
 }
 
-// text answers the string an expression stands for, and the constant that holds it, if one does.
+// text returns the string an expression stands for, and the constant that holds it, if one does.
 func (s scope) text(e ast.Expr) (value string, c constant, ok bool) {
 	switch e := e.(type) {
 	case *ast.BasicLit:
@@ -128,8 +129,8 @@ func (s scope) text(e ast.Expr) (value string, c constant, ok bool) {
 	return "", constant{}, false
 }
 
-// called answers the import path and name of a called function; the path is the package's own when the
-// name stands alone.
+// called returns the import path and name of a called function; the path is the package's own when
+// the name stands alone.
 func (s scope) called(call *ast.CallExpr) (importPath, name string) {
 	fun := call.Fun
 	if generic, ok := fun.(*ast.IndexExpr); ok {

@@ -72,7 +72,7 @@ func (d *declarations) read(pkg string, f *tree.GoFile, s scope) {
 	}
 }
 
-// structOf answers the struct of ours that a type is.
+// structOf returns the struct of ours that a type is.
 func (d *declarations) structOf(s scope, e ast.Expr) (declared[*ast.StructType], bool) {
 	switch e := e.(type) {
 	case *ast.Ident:
@@ -87,9 +87,9 @@ func (d *declarations) structOf(s scope, e ast.Expr) (declared[*ast.StructType],
 	return declared[*ast.StructType]{}, false
 }
 
-// call answers what a function of defaults returns, whatever it is given: an int64, bool or string, []any for a list,
-// map[string]any for a struct, or unknown. It follows assignments and the last return, which is what such functions
-// are made of.
+// call returns what a function of defaults returns, whatever it is given: an int64, bool or string,
+// []any for a list, map[string]any for a struct, or unknown. It follows assignments and the last
+// return, which is what such functions are made of.
 func (d *declarations) call(pkg, name string) any {
 	results := d.results(pkg, name)
 	if len(results) != 1 {

@@ -121,8 +121,8 @@ func (g *gatherer) bad(f *tree.GoFile, n ast.Node, message, remedy string) {
 	g.findings = append(g.findings, tree.Finding{File: f.Name, Line: g.t.Line(n), Rule: "errors", Message: message, Remedy: remedy})
 }
 
-// chained answers, for each call at the head of a chain such as fault.New(…).WithField(…).WithRemedy("…"),
-// what the chain gives to WithRemedy.
+// chained returns, for each call at the head of a chain such as
+// fault.New(…).WithField(…).WithRemedy("…"), what the chain gives to WithRemedy.
 func chained(file *ast.File) map[*ast.CallExpr]ast.Expr {
 	remedies := map[*ast.CallExpr]ast.Expr{}
 	ast.Inspect(file, func(n ast.Node) bool {
@@ -151,7 +151,7 @@ func chained(file *ast.File) map[*ast.CallExpr]ast.Expr {
 	return remedies
 }
 
-// carried says whether an expression takes a reason from somewhere: a message, or another fault.
+// carried reports whether an expression takes a reason from somewhere: a message, or another fault.
 func carried(e ast.Expr) bool {
 	call, ok := e.(*ast.CallExpr)
 	if !ok {
@@ -182,7 +182,7 @@ func template(format string) string {
 	return regexp.MustCompile(`%[-+# 0]*[\d.*]*(\[\d+\])?[a-zA-Z]`).ReplaceAllString(format, "…")
 }
 
-// sentence answers the first sentence of a constant's comment without the name at its head.
+// sentence returns the first sentence of a constant's comment without the name at its head.
 func sentence(c constant) string {
 	text, _, _ := strings.Cut(strings.Join(strings.Fields(c.doc), " "), ". ")
 	text = strings.TrimSuffix(text, ".")

@@ -65,8 +65,8 @@ func metrics(t *tree.Tree) ([]metric, []tree.Finding) {
 	return found, findings
 }
 
-// metric reads a call of one of Prometheus' constructors. declares is false when the call is none; ok is
-// false when it is one that cannot be read.
+// metric reads a call of one of Prometheus' constructors. declares is false when the call is none;
+// ok is false when it is one that cannot be read.
 func (s scope) metric(call *ast.CallExpr) (m metric, ok, declares bool) {
 	importPath, name := s.called(call)
 	if importPath != prometheusPath {

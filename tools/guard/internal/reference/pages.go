@@ -32,7 +32,7 @@ func (p *Page) add(cells ...string) {
 	last.rows = append(last.rows, cells)
 }
 
-// Pages answers the pages as the code wants them.
+// Pages returns the pages as the code wants them.
 func Pages(t *tree.Tree) []Page {
 	faults, _ := reasons(t)
 	counted, _ := metrics(t)
@@ -49,8 +49,8 @@ func Errors(t *tree.Tree) []tree.Finding {
 	return append(findings, errorsPage(faults).check(t)...)
 }
 
-// Metrics checks that metrics are declared with constants, docs/metrics.md lists them all, and those it
-// promises exist.
+// Metrics checks that metrics are declared with constants, docs/metrics.md lists them all, and
+// those it promises exist.
 func Metrics(t *tree.Tree) []tree.Finding {
 	counted, findings := metrics(t)
 	page := metricsPage(counted)
@@ -103,7 +103,7 @@ func (p Page) marks() (begin, end []byte) {
 	return []byte("<!-- begin " + p.section + ": guard fix-docs writes this -->\n"), []byte("<!-- end " + p.section + " -->\n")
 }
 
-// Render answers the page's text with its table as the code wants it.
+// Render returns the page's text with its table as the code wants it.
 func (p Page) Render(t *tree.Tree) ([]byte, error) {
 	file, ok := t.File(p.File)
 	if !ok {

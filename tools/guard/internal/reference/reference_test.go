@@ -26,8 +26,8 @@ func TestTheGlossaryDefinesEachWordOnce(t *testing.T) {
 	treetest.Run(t, "testdata/glossary*.txtar", reference.Glossary)
 }
 
-// TestFixDocsMendsWhatCheckFinds renders the pages of a tree whose pages are wrong, and expects what the
-// archive has under the page's name with .want behind.
+// TestFixDocsMendsWhatCheckFinds renders the pages of a tree whose pages are wrong, and expects
+// what the archive has under the page's name with .want behind.
 func TestFixDocsMendsWhatCheckFinds(t *testing.T) {
 	checkout, _ := treetest.Read(t, "testdata/errors-outdated.txtar")
 	pages := reference.Pages(checkout)

@@ -11,7 +11,8 @@ import (
 	"konsul.dev/tools/guard/internal/tree"
 )
 
-// settingsRoot is the package whose type Config holds every section, and whose DefaultConfig has every default.
+// settingsRoot is the package whose type Config holds every section, and whose DefaultConfig has
+// every default.
 const settingsRoot = tree.Prefix + "tools/konsul-dc"
 
 // setting is one key of konsul.yaml.
@@ -22,7 +23,8 @@ type setting struct {
 	help  string
 }
 
-// settings gathers every key of every section, in the order of the code, and what is wrong with how some are written.
+// settings gathers every key of every section, in the order of the code, and what is wrong with how
+// some are written.
 func settings(t *tree.Tree) ([]setting, []tree.Finding) {
 	d := newDeclarations(t)
 	root, ok := d.types[settingsRoot]["Config"]
@@ -140,7 +142,8 @@ func embeddedName(e ast.Expr) string {
 	return ""
 }
 
-// keysByName answers the keys of a struct's fields; those of its sections, such as Raft, may be words of their own.
+// keysByName returns the keys of a struct's fields; those of its sections, such as Raft, may be
+// words of their own.
 func (w *settingsWalk) keysByName(s declared[*ast.StructType]) map[string]string {
 	words := map[string]string{}
 	for _, field := range s.node.Fields.List {
@@ -164,7 +167,7 @@ func named(doc string, words map[string]string) string {
 	})
 }
 
-// shown answers a default as konsul.yaml has it; known is false when it could not be read.
+// shown returns a default as konsul.yaml has it; known is false when it could not be read.
 func shown(value any, kind string) (text string, known bool) {
 	switch v := value.(type) {
 	case nil:

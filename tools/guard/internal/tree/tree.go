@@ -42,7 +42,7 @@ type Module struct {
 	Mod *modfile.File
 }
 
-// Path answers the module's import path.
+// Path returns the module's import path.
 func (m *Module) Path() string { return m.Mod.Module.Mod.Path }
 
 // Package is the Go files of one folder, external tests included.
@@ -53,7 +53,7 @@ type Package struct {
 	Files  []*GoFile
 }
 
-// Name answers the package's name: that of its production files, else that of its tests.
+// Name returns the package's name: that of its production files, else that of its tests.
 func (p *Package) Name() string {
 	for _, f := range p.Files {
 		if !f.Test {
@@ -63,7 +63,7 @@ func (p *Package) Name() string {
 	return strings.TrimSuffix(p.Files[0].Syntax.Name.Name, "_test")
 }
 
-// TestOnly says whether the package has no production files, or is there for tests to import.
+// TestOnly reports whether the package has no production files, or is there for tests to import.
 func (p *Package) TestOnly() bool {
 	if IsTestName(p.Name()) {
 		return true
@@ -71,12 +71,12 @@ func (p *Package) TestOnly() bool {
 	return !slices.ContainsFunc(p.Files, func(f *GoFile) bool { return !f.Test })
 }
 
-// Generated says whether every file of the package is generated.
+// Generated reports whether every file of the package is generated.
 func (p *Package) Generated() bool {
 	return !slices.ContainsFunc(p.Files, func(f *GoFile) bool { return !f.Generated })
 }
 
-// IsTestName says whether a package name is that of a package for tests, such as registrytest.
+// IsTestName reports whether a package name is that of a package for tests, such as registrytest.
 func IsTestName(name string) bool { return len(name) > len("test") && strings.HasSuffix(name, "test") }
 
 // GoFile is a parsed Go file; of a generated one only the imports.
@@ -93,7 +93,7 @@ type Import struct {
 	Line int
 }
 
-// Imports answers a file's imports.
+// Imports returns a file's imports.
 func (t *Tree) Imports(f *GoFile) []Import {
 	var imports []Import
 	for _, spec := range f.Syntax.Imports {
@@ -110,10 +110,10 @@ func (t *Tree) Imports(f *GoFile) []Import {
 	return imports
 }
 
-// Line answers where a node starts.
+// Line returns where a node starts.
 func (t *Tree) Line(node ast.Node) int { return t.Fset.Position(node.Pos()).Line }
 
-// File answers the named file.
+// File returns the named file.
 func (t *Tree) File(name string) (*File, bool) {
 	i, ok := slices.BinarySearchFunc(t.Files, name, func(f *File, name string) int { return strings.Compare(f.Name, name) })
 	if !ok {
@@ -122,13 +122,13 @@ func (t *Tree) File(name string) (*File, bool) {
 	return t.Files[i], true
 }
 
-// Under says whether name is dir or lies below it.
+// Under reports whether name is dir or lies below it.
 func Under(name, dir string) bool {
 	return dir == "." || name == dir || strings.HasPrefix(name, dir+"/")
 }
 
-// Read reads the named files, which may be more than there are: a file deleted meanwhile, and anything
-// below a testdata folder, is passed over.
+// Read reads the named files, which may be more than there are: a file deleted meanwhile, and
+// anything below a testdata folder, is passed over.
 func Read(fsys fs.FS, names []string) (*Tree, error) {
 	t := &Tree{Fset: token.NewFileSet()}
 	for _, name := range names {
@@ -212,7 +212,7 @@ func (t *Tree) readPackages() {
 	slices.SortFunc(t.Packages, func(a, b *Package) int { return strings.Compare(a.Dir, b.Dir) })
 }
 
-// moduleOf answers the innermost module that holds a folder.
+// moduleOf returns the innermost module that holds a folder.
 func (t *Tree) moduleOf(dir string) *Module {
 	var found *Module
 	for _, m := range t.Modules {
@@ -223,8 +223,8 @@ func (t *Tree) moduleOf(dir string) *Module {
 	return found
 }
 
-// generated says whether a file carries the mark generators leave (https://go.dev/s/generatedcode),
-// which other languages' comments may carry too.
+// generated reports whether a file carries the mark generators leave
+// (https://go.dev/s/generatedcode), which other languages' comments may carry too.
 func generated(text []byte) bool {
 	for line := range bytes.Lines(text[:min(len(text), 2000)]) {
 		line = bytes.TrimSpace(bytes.TrimLeft(line, "/#- "))

@@ -24,7 +24,7 @@ const (
 	YAML  Format = "yaml"
 )
 
-// Formats answers every format's name.
+// Formats returns every format's name.
 func Formats() []string { return []string{string(Table), string(JSON), string(YAML)} }
 
 // String implements pflag.Value.
@@ -52,7 +52,8 @@ func (f *Format) Find(args []string) {
 	_ = flags.Parse(args) // What is wrong with them is known.
 }
 
-// Write writes a document: a protobuf message, or anything encoding/json takes. Only the table format calls table.
+// Write writes a document: a protobuf message, or anything encoding/json takes. Only the table
+// format calls table.
 func (f *Format) Write(w io.Writer, document any, table func(*Grid)) error {
 	if *f != JSON && *f != YAML {
 		grid := NewGrid(w)
@@ -72,7 +73,7 @@ func (f *Format) Write(w io.Writer, document any, table func(*Grid)) error {
 	return err
 }
 
-// Marshal answers a document as indented JSON with a line end. Messages have the names of the
+// Marshal returns a document as indented JSON with a line end. Messages have the names of the
 // contracts (snake_case) and every field, as over REST; equal messages give equal text.
 func Marshal(document any) ([]byte, error) {
 	raw, err := RawJSON(document)
@@ -88,7 +89,7 @@ func Marshal(document any) ([]byte, error) {
 	return text.Bytes(), nil
 }
 
-// RawJSON answers a document as JSON, to be put inside another one.
+// RawJSON returns a document as JSON, to be put inside another one.
 func RawJSON(document any) (json.RawMessage, error) {
 	if message, ok := document.(proto.Message); ok {
 		raw, err := protojson.MarshalOptions{UseProtoNames: true, EmitUnpopulated: true}.Marshal(message)

@@ -37,7 +37,8 @@ func (g *Grid) Row(cells ...string) {
 	g.keep(fmt.Fprintln(g.columns, strings.Join(cells, "\t")))
 }
 
-// Line writes text outside of any column and starts a new set of columns. Strings are made fit like cells.
+// Line writes text outside of any column and starts a new set of columns. Strings are made fit like
+// cells.
 func (g *Grid) Line(format string, args ...any) {
 	for i, arg := range args {
 		if text, ok := arg.(string); ok {
@@ -48,7 +49,7 @@ func (g *Grid) Line(format string, args ...any) {
 	g.keep(fmt.Fprintf(g.out, format+"\n", args...))
 }
 
-// Flush writes what is held back and answers the first error.
+// Flush writes what is held back and returns the first error.
 func (g *Grid) Flush() error {
 	g.keep(0, g.columns.Flush())
 	return g.err
@@ -60,7 +61,7 @@ func (g *Grid) keep(_ int, err error) {
 	}
 }
 
-// Cell answers text fit for one line of a terminal: as it is if it can be printed, else quoted.
+// Cell returns text fit for one line of a terminal: as it is if it can be printed, else quoted.
 func Cell(text string) string {
 	if utf8.ValidString(text) && !strings.ContainsFunc(text, func(r rune) bool { return !unicode.IsPrint(r) }) {
 		return text
@@ -68,7 +69,8 @@ func Cell(text string) string {
 	return strconv.Quote(text)
 }
 
-// Printable returns text with all that cannot be printed on one line of a terminal escaped, and the rest as it is.
+// Printable returns text with all that cannot be printed on one line of a terminal escaped, and the
+// rest as it is.
 func Printable(text string) string {
 	var out strings.Builder
 	for len(text) > 0 {
@@ -94,7 +96,8 @@ func Clip(text string, n int) string {
 	return string([]rune(text)[:n-1]) + "…"
 }
 
-// RoundTrip answers a measured round trip as people say it, "0.3ms" or "95ms"; empty when there is none.
+// RoundTrip returns a measured round trip as people say it, "0.3ms" or "95ms"; empty when there is
+// none.
 func RoundTrip(d *durationpb.Duration) string {
 	if d == nil {
 		return ""
@@ -113,7 +116,7 @@ func RoundTrip(d *durationpb.Duration) string {
 	}
 }
 
-// Time answers a moment to the second, in UTC; empty when there is none.
+// Time returns a moment to the second, in UTC; empty when there is none.
 func Time(t *timestamppb.Timestamp) string {
 	if t == nil {
 		return ""

@@ -85,8 +85,8 @@ func up() *cobra.Command {
 	return cmd
 }
 
-// hangups returns the SIGHUPs that ask for a reload. One that came because the terminal has gone calls stop instead:
-// the lab stays in front, and nobody is there any more.
+// hangups returns the SIGHUPs that ask for a reload. One that came because the terminal has gone
+// calls stop instead: the lab stays in front, and nobody is there any more.
 func hangups(ctx context.Context, stop func(), inFront func() bool) <-chan os.Signal {
 	signals, reload := make(chan os.Signal, 1), make(chan os.Signal, 1)
 	signal.Notify(signals, syscall.SIGHUP)
@@ -126,7 +126,7 @@ func dirFlag(cmd *cobra.Command, dir *string) {
 	cmd.Flags().StringVar(dir, "dir", defaultDir, "the lab's folder")
 }
 
-// programs answers the folder of konsul's programs, absolute.
+// programs returns the folder of konsul's programs, absolute.
 func programs(bin string) (string, error) {
 	if bin == "" {
 		self, err := os.Executable()
@@ -142,7 +142,7 @@ func programs(bin string) (string, error) {
 	return abs, nil
 }
 
-// present answers an error naming every program that is not built.
+// present returns an error naming every program that is not built.
 func present(layout plan.Layout) error {
 	var errs []error
 	for _, spec := range layout.Specs(layout.Primary()) {

@@ -28,11 +28,11 @@ type Options struct {
 	Project string
 	// Timeout bounds the way to `lab ready`.
 	Timeout time.Duration
-	// Connect answers a client of the edge at url.
+	// Connect returns a client of the edge at url.
 	Connect func(url, tokenFile, rootsFile string) (ready.Federation, error)
 	// Bin is the folder of konsulctl, for the commands to try.
 	Bin string
-	// Lookup answers an environment variable, e.g. os.Getenv.
+	// Lookup returns an environment variable, e.g. os.Getenv.
 	Lookup func(string) string
 	Out    io.Writer
 	Err    io.Writer
@@ -50,7 +50,7 @@ type datacenter struct {
 	port string
 }
 
-// datacenters answers what docker-compose.yml holds, the primary first.
+// datacenters returns what docker-compose.yml holds, the primary first.
 func datacenters() []datacenter {
 	return []datacenter{{"us-east", "18500"}, {"us-west", "28500"}, {"eu-central", "38500"}}
 }
@@ -63,7 +63,7 @@ func names() []string {
 	return names
 }
 
-// services answers the compose services of a datacenter.
+// services returns the compose services of a datacenter.
 func (dc datacenter) services() []string {
 	var services []string
 	for _, suffix := range append([]string{
@@ -74,7 +74,7 @@ func (dc datacenter) services() []string {
 	return services
 }
 
-// New answers a lab in containers; nothing is started.
+// New returns a lab in containers; nothing is started.
 func New(o Options) *Lab {
 	return &Lab{o: o, project: &Project{
 		File: o.File, Name: o.Project, Log: o.Err,
@@ -82,7 +82,7 @@ func New(o Options) *Lab {
 	}}
 }
 
-// url answers where a datacenter's edge is published.
+// url returns where a datacenter's edge is published.
 func (l *Lab) url(dc datacenter) string {
 	port := dc.port
 	name := "KONSUL_" + strings.ToUpper(strings.ReplaceAll(dc.name, "-", "_")) + "_HTTP_PORT"

@@ -236,8 +236,8 @@ func TestAnUnknownDatacenterIsNamed(t *testing.T) {
 	require.ErrorContains(t, New(Options{}).Cut(t.Context(), "mars"), "mars")
 }
 
-// A component whose ca or registry is not there yet would only wait for it; started by health, nobody looks up a name that
-// is not on the network yet.
+// A component whose ca or registry is not there yet would only wait for it; started by health,
+// nobody looks up a name that is not on the network yet.
 func TestComponentsStartWhenWhatTheyNeedIsHealthy(t *testing.T) {
 	f := read(t)
 	for _, dc := range datacenters() {

@@ -40,7 +40,7 @@ func (l *Lab) Mend(ctx context.Context, dc string) error {
 	return nil
 }
 
-// onWAN answers the containers of a datacenter that belong on the WAN network.
+// onWAN returns the containers of a datacenter that belong on the WAN network.
 func (l *Lab) onWAN(ctx context.Context, dc string) ([]string, error) {
 	if err := known(dc); err != nil {
 		return nil, err

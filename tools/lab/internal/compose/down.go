@@ -9,10 +9,10 @@ import (
 
 // Down removes the containers, networks, volumes and files of a lab, if there are any.
 //
-// It does not ask docker-compose: that takes all containers off their networks at the same moment, and
-// engines of its age then lose count of a network's endpoints now and then, and keep the network until
-// they are restarted. One after the other they do not. A network that stays all the same is reported
-// and left; the next lab of the project uses it again.
+// It does not ask docker-compose: that takes all containers off their networks at the same moment,
+// and engines of its age then lose count of a network's endpoints now and then, and keep the
+// network until they are restarted. One after the other they do not. A network that stays all the
+// same is reported and left; the next lab of the project uses it again.
 func (l *Lab) Down(ctx context.Context) error {
 	containers, err := l.list(ctx, "ps", "--all")
 	if err != nil {
@@ -44,7 +44,7 @@ func (l *Lab) Down(ctx context.Context) error {
 	return l.removeFiles()
 }
 
-// list answers what of a kind belongs to the project.
+// list returns what of a kind belongs to the project.
 func (l *Lab) list(ctx context.Context, kind ...string) ([]string, error) {
 	found, err := docker(ctx, append(kind, "--quiet", "--filter", l.ofProject())...)
 	return strings.Fields(found), err
@@ -58,8 +58,9 @@ const (
 	lastNet  = 222
 )
 
-// chooseNet answers the first two octets of the lab's subnets: what the user set, else those of a network
-// that an earlier lab could not remove, as docker-compose will use it again, else free ones.
+// chooseNet returns the first two octets of the lab's subnets: what the user set, else those of a
+// network that an earlier lab could not remove, as docker-compose will use it again, else free
+// ones.
 func (l *Lab) chooseNet(ctx context.Context) (string, error) {
 	if chosen := l.o.Lookup("KONSUL_NET"); chosen != "" {
 		return chosen, nil

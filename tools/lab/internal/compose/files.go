@@ -19,8 +19,9 @@ import (
 // rootsInCA is where a ca writes the federation's trust anchors.
 const rootsInCA = "/data/ca/roots.pem"
 
-// Modes of the secrets. The containers run as a user that does not exist on the host, and are members of
-// the group of whoever runs the lab (KONSUL_LAB_GID in docker-compose.yml), who makes the files.
+// Modes of the secrets. The containers run as a user that does not exist on the host, and are
+// members of the group of whoever runs the lab (KONSUL_LAB_GID in docker-compose.yml), who makes
+// the files.
 const (
 	ownerOnly = 0o700
 	folder    = 0o750
@@ -50,8 +51,8 @@ func (l *Lab) tokenFile() string {
 func (l *Lab) rootsFile(dc string) string { return filepath.Join(l.o.Dir, dc+".roots.pem") }
 func (l *Lab) envFile(dc string) string   { return filepath.Join(l.o.Dir, dc+".env") }
 
-// writeSecrets makes what the containers mount: the datacenter secret for ca and registry, for the others
-// a key derived from it.
+// writeSecrets makes what the containers mount: the datacenter secret for ca and registry, for the
+// others a key derived from it.
 func (l *Lab) writeSecrets() error {
 	if err := os.MkdirAll(l.o.Dir, ownerOnly); err != nil {
 		return fmt.Errorf("make the lab's folder: %w", err)

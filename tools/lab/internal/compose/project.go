@@ -1,5 +1,5 @@
-// Package compose runs the lab in containers: it makes the secrets, starts the primary's containers,
-// has it admit the others, starts those, and takes everything down again.
+// Package compose runs the lab in containers: it makes the secrets, starts the primary's
+// containers, has it admit the others, starts those, and takes everything down again.
 //
 // It speaks to the containers by their ports published on 127.0.0.1 and through the docker program,
 // never to a container's own address. A Lab is used by one caller at a time.
@@ -30,7 +30,7 @@ type Project struct {
 	command []string
 }
 
-// find answers how docker-compose is called here: version 1's program, or version 2's plugin.
+// find returns how docker-compose is called here: version 1's program, or version 2's plugin.
 func find(ctx context.Context) ([]string, error) {
 	if path, err := exec.LookPath("docker-compose"); err == nil {
 		return []string{path}, nil
@@ -74,8 +74,8 @@ func (p *Project) prepare(ctx context.Context, args ...string) (*exec.Cmd, error
 	return cmd, nil
 }
 
-// container returns the id of a service's container. Docker itself is asked: a busy machine may take longer to start
-// docker-compose than a look at the lab may take.
+// container returns the id of a service's container. Docker itself is asked: a busy machine may
+// take longer to start docker-compose than a look at the lab may take.
 func (p *Project) container(ctx context.Context, service string) (string, error) {
 	printed, err := docker(ctx, "ps", "-q", "--filter", "label=com.docker.compose.project="+p.Name,
 		"--filter", "label=com.docker.compose.service="+service)
@@ -89,7 +89,7 @@ func (p *Project) container(ctx context.Context, service string) (string, error)
 	return id, nil
 }
 
-// docker calls the docker program and answers what it printed.
+// docker calls the docker program and returns what it printed.
 func docker(ctx context.Context, args ...string) (string, error) {
 	return output(exec.CommandContext(ctx, "docker", args...))
 }

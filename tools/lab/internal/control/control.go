@@ -2,7 +2,8 @@
 // in a private folder whose path is written into the lab's folder. Unix socket paths are short, a
 // lab's folder may be deep, hence the detour.
 //
-// One connection carries one request and one response, both a line of JSON. Safe for concurrent use.
+// One connection carries one request and one response, both a line of JSON. Safe for concurrent
+// use.
 package control
 
 import (
@@ -63,8 +64,8 @@ type Process struct {
 // Handler does what a request asks.
 type Handler func(ctx context.Context, request Request) ([]Datacenter, error)
 
-// Serve answers requests for the lab in dir until ctx ends. It returns once it listens; the returned
-// function waits for the end and removes what Serve made.
+// Serve returns requests for the lab in dir until ctx ends. It returns once it listens; the
+// returned function waits for the end and removes what Serve made.
 func Serve(ctx context.Context, dir string, handle Handler) (wait func() error, err error) {
 	folder, err := os.MkdirTemp("", "konsul-lab-")
 	if err != nil {

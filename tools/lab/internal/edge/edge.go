@@ -15,7 +15,7 @@ import (
 // client is one datacenter's edge. Safe for concurrent use.
 type client struct{ sdk *konsul.Client }
 
-// Connect answers a client for the edge at url, with what a person would take from the env file.
+// Connect returns a client for the edge at url, with what a person would take from the env file.
 func Connect(url, tokenFile, rootsFile string) (ready.Federation, error) {
 	token, err := os.ReadFile(tokenFile)
 	if err != nil {
@@ -28,7 +28,7 @@ func Connect(url, tokenFile, rootsFile string) (ready.Federation, error) {
 	return client{sdk: sdk}, nil
 }
 
-// Serving answers nil once the registry behind the edge serves writes and knows the token.
+// Serving returns nil once the registry behind the edge serves writes and knows the token.
 func (c client) Serving(ctx context.Context) error {
 	status, err := c.sdk.Cluster.Status(ctx, "")
 	if err != nil {
@@ -49,7 +49,7 @@ func (c client) CreateJoinToken(ctx context.Context, datacenter string) (string,
 	return token.Token, nil
 }
 
-// Datacenters answers what gossip knows there.
+// Datacenters returns what gossip knows there.
 func (c client) Datacenters(ctx context.Context) ([]ready.Member, error) {
 	datacenters, err := c.sdk.Datacenters.List(ctx)
 	if err != nil {
@@ -62,7 +62,7 @@ func (c client) Datacenters(ctx context.Context) ([]ready.Member, error) {
 	return members, nil
 }
 
-// Passing answers how many healthy instances of a service the datacenter has.
+// Passing returns how many healthy instances of a service the datacenter has.
 func (c client) Passing(ctx context.Context, service string) (int, error) {
 	instances, err := c.sdk.Service.Get(ctx, service, nil)
 	if err != nil {

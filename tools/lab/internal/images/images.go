@@ -1,4 +1,5 @@
-// Package images builds one container image per service, from static programs and without a network.
+// Package images builds one container image per service, from static programs and without a
+// network.
 //
 // Each image is built from a folder of its own that holds its one program, so that the engine is
 // not sent all of them each time. Build keeps no state.
@@ -28,7 +29,7 @@ type Options struct {
 // Image is a program and the name of its image.
 type Image struct{ Program, Name string }
 
-// All answers every image. The gateway's name is the ADR's.
+// All returns every image. The gateway's name is the ADR's.
 func All() []Image {
 	return []Image{
 		{"konsul-ca", "konsul/ca"},

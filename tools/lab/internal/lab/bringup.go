@@ -18,8 +18,8 @@ import (
 // settleTime is how long a process that has just been killed may take to be noticed.
 const settleTime = 500 * time.Millisecond
 
-// bringUp starts the primary, admits the others, and waits until all three serve and see each other.
-// A reused folder's datacenters are members already.
+// bringUp starts the primary, admits the others, and waits until all three serve and see each
+// other. A reused folder's datacenters are members already.
 func (l *Lab) bringUp(ctx context.Context, reused bool) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, l.options.Timeout,
 		fmt.Errorf("not ready within %s (--timeout)", l.options.Timeout))
@@ -54,8 +54,8 @@ func (l *Lab) bringUp(ctx context.Context, reused bool) error {
 	return nil
 }
 
-// admit makes the join tokens of the secondaries. Services of a datacenter that serves may still be about to find each other, and a token
-// that nobody heard of does no harm.
+// admit makes the join tokens of the secondaries. Services of a datacenter that serves may still be
+// about to find each other, and a token that nobody heard of does no harm.
 func (l *Lab) admit(ctx context.Context, s *site, primary ready.Federation) error {
 	for _, dc := range l.layout.Secondaries() {
 		var token string
@@ -123,7 +123,8 @@ func (l *Lab) asking(dc plan.Datacenter, ask func(ready.Federation) error) error
 	return errors.Join(ask(client), client.Close())
 }
 
-// await looks until look answers nil. It gives up when ctx ends or a process of the datacenter dies.
+// await looks until look answers nil. It gives up when ctx ends or a process of the datacenter
+// dies.
 func (l *Lab) await(ctx context.Context, s *site, what string, look func(context.Context) error) error {
 	return ready.Await(ctx, s.Name+": "+what, look, func() error {
 		if dead := firstDeath(s.group.Members()); dead != nil {

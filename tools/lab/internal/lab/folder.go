@@ -68,7 +68,7 @@ func (f *folder) claim() error {
 	return nil
 }
 
-// refuseLiving answers an error naming the processes of an earlier lab that still run.
+// refuseLiving returns an error naming the processes of an earlier lab that still run.
 func (f *folder) refuseLiving() error {
 	var living []string
 	for _, dc := range f.layout.Datacenters {
@@ -114,7 +114,8 @@ func (f *folder) fingerprint() string {
 	return "network " + f.layout.Network
 }
 
-// release gives the folder back, with its data for the next lab, with its logs for a reader, or with nothing.
+// release gives the folder back, with its data for the next lab, with its logs for a reader, or
+// with nothing.
 func (f *folder) release(keep, keepLogs bool) error {
 	var errs []error
 	switch {

@@ -27,7 +27,7 @@ type Options struct {
 	Keep bool
 	// Timeout bounds the way to `lab ready`, and each later start of a datacenter.
 	Timeout time.Duration
-	// Connect answers a client of the edge at url.
+	// Connect returns a client of the edge at url.
 	Connect func(url, tokenFile, rootsFile string) (ready.Federation, error)
 	// Reload asks for a reload of every process; nil: nobody does.
 	Reload <-chan os.Signal
@@ -64,7 +64,8 @@ func Up(ctx context.Context, options Options) (err error) {
 	if err != nil {
 		return err
 	}
-	// After the folder: a lab that runs there already explains taken ports better than their numbers do.
+	// After the folder: a lab that runs there already explains taken ports better than their
+	// numbers do.
 	if err := portcheck.Check(options.Layout.Needs()); err != nil {
 		err = fmt.Errorf("%w\nfree what is taken, or choose other addresses, such as --network 127.0.28", err)
 		return errors.Join(err, folder.giveBack())

@@ -45,7 +45,8 @@ func TestMain(m *testing.M) {
 	}
 }
 
-// standIn does what the lab sees of a datacenter: it reads its configuration, says that it is ready, and ends when asked.
+// standIn does what the lab sees of a datacenter: it reads its configuration, says that it is
+// ready, and ends when asked.
 func standIn() error {
 	cfg := struct {
 		config.Base `koanf:",squash"`

@@ -112,7 +112,7 @@ func (doc *document) shift(dc Datacenter) {
 	doc.Agent.Listen = at(config.PortAgent)
 }
 
-// Config answers the konsul.yaml of a datacenter.
+// Config returns the konsul.yaml of a datacenter.
 func (l Layout) Config(dc Datacenter) ([]byte, error) {
 	primary := l.Primary()
 	doc := document{

@@ -34,7 +34,7 @@ type checkSection struct {
 	Timeout  string `yaml:"timeout"`
 }
 
-// Definitions answers the service definitions of a datacenter's samples, by file name. The failover
+// Definitions returns the service definitions of a datacenter's samples, by file name. The failover
 // policy is a global record, so the primary's agent alone sets it; it is the ADR's.
 func (l Layout) Definitions(dc Datacenter) (map[string][]byte, error) {
 	files := map[string][]byte{}

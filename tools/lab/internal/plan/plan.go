@@ -44,7 +44,8 @@ type Options struct {
 	// and move their ports by 10,000 each.
 	Network   string
 	Processes Processes
-	// OTLPEndpoint is host:port of an OTLP/gRPC collector without TLS; empty: no traces are exported.
+	// OTLPEndpoint is host:port of an OTLP/gRPC collector without TLS; empty: no traces are
+	// exported.
 	OTLPEndpoint string
 }
 
@@ -93,13 +94,13 @@ func validNetwork(network string) bool {
 	return networkPattern.MatchString(network) && net.ParseIP(network+".1") != nil
 }
 
-// Primary answers the primary datacenter.
+// Primary returns the primary datacenter.
 func (l Layout) Primary() Datacenter { return l.Datacenters[0] }
 
-// Secondaries answers the others.
+// Secondaries returns the others.
 func (l Layout) Secondaries() []Datacenter { return l.Datacenters[1:] }
 
-// Names answers the datacenters' names, the primary's first.
+// Names returns the datacenters' names, the primary's first.
 func (l Layout) Names() []string {
 	var names []string
 	for _, dc := range l.Datacenters {
@@ -108,7 +109,7 @@ func (l Layout) Names() []string {
 	return names
 }
 
-// Find answers the datacenter of a name.
+// Find returns the datacenter of a name.
 func (l Layout) Find(name string) (Datacenter, error) {
 	i := slices.IndexFunc(l.Datacenters, func(dc Datacenter) bool { return dc.Name == name })
 	if i < 0 {
@@ -117,27 +118,27 @@ func (l Layout) Find(name string) (Datacenter, error) {
 	return l.Datacenters[i], nil
 }
 
-// Addr answers where the datacenter listens for what has this default port.
+// Addr returns where the datacenter listens for what has this default port.
 func (d Datacenter) Addr(port int) string {
 	return net.JoinHostPort(d.Host, strconv.Itoa(d.Port(port)))
 }
 
-// Port answers a default port as the datacenter uses it.
+// Port returns a default port as the datacenter uses it.
 func (d Datacenter) Port(port int) int { return port + d.offset }
 
-// URL answers where the datacenter's HTTP edge is reached.
+// URL returns where the datacenter's HTTP edge is reached.
 func (d Datacenter) URL() string { return "https://" + d.Addr(config.PortHTTP) }
 
-// Dir answers the datacenter's own folder.
+// Dir returns the datacenter's own folder.
 func (d Datacenter) Dir() string { return filepath.Join(d.dir, d.Name) }
 
-// ConfigFile answers the path of konsul.yaml.
+// ConfigFile returns the path of konsul.yaml.
 func (d Datacenter) ConfigFile() string { return filepath.Join(d.Dir(), "konsul.yaml") }
 
-// DataDir answers the folder for the services' state.
+// DataDir returns the folder for the services' state.
 func (d Datacenter) DataDir() string { return filepath.Join(d.Dir(), "data") }
 
-// SecretFile answers the path of the datacenter secret.
+// SecretFile returns the path of the datacenter secret.
 func (d Datacenter) SecretFile() string { return filepath.Join(d.Dir(), "secret") }
 
 // Node returns the node name of the datacenter's one machine.
@@ -149,30 +150,30 @@ func (d Datacenter) KeysDir() string { return filepath.Join(d.Dir(), "keys") }
 // KeyFile returns the path of a component's key.
 func (d Datacenter) KeyFile(component string) string { return filepath.Join(d.KeysDir(), component) }
 
-// JoinTokenFile answers the path of the token that lets a secondary into the federation.
+// JoinTokenFile returns the path of the token that lets a secondary into the federation.
 func (d Datacenter) JoinTokenFile() string { return filepath.Join(d.Dir(), "join-token") }
 
-// TokenFile answers the path of the management token, which exists in the primary only.
+// TokenFile returns the path of the management token, which exists in the primary only.
 func (d Datacenter) TokenFile() string { return filepath.Join(d.Dir(), "management-token") }
 
-// RootsFile answers the path of the federation's trust anchors, for clients.
+// RootsFile returns the path of the federation's trust anchors, for clients.
 func (d Datacenter) RootsFile() string { return filepath.Join(d.Dir(), "roots.pem") }
 
-// ServicesDir answers the folder of the agent's service definitions.
+// ServicesDir returns the folder of the agent's service definitions.
 func (d Datacenter) ServicesDir() string { return filepath.Join(d.Dir(), "services") }
 
-// LogFile answers where a process writes its log.
+// LogFile returns where a process writes its log.
 func (d Datacenter) LogFile(process string) string {
 	return filepath.Join(d.Dir(), "log", process+".log")
 }
 
-// EnvFile answers the path of the settings for scripts.
+// EnvFile returns the path of the settings for scripts.
 func (d Datacenter) EnvFile() string { return filepath.Join(d.dir, d.Name+".env") }
 
-// PIDFile answers the path of the list of process ids.
+// PIDFile returns the path of the list of process ids.
 func (d Datacenter) PIDFile() string { return filepath.Join(d.dir, d.Name+".pid") }
 
-// Needs answers every address that the federation binds.
+// Needs returns every address that the federation binds.
 func (l Layout) Needs() []portcheck.Need {
 	var needs []portcheck.Need
 	for _, dc := range l.Datacenters {

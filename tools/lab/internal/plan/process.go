@@ -31,7 +31,7 @@ type sample struct {
 	port int
 }
 
-// programs answers the binaries of a datacenter in the order in which they start.
+// programs returns the binaries of a datacenter in the order in which they start.
 func programs(processes Processes) []program {
 	if processes == Single {
 		return []program{{"konsul-dc", 8503}}
@@ -49,7 +49,7 @@ func programs(processes Processes) []program {
 
 func samples() []sample { return []sample{{"payment-api", 9101}, {"api", 9201}} }
 
-// SampleNames answers the services that every datacenter runs as samples.
+// SampleNames returns the services that every datacenter runs as samples.
 func SampleNames() []string {
 	var names []string
 	for _, s := range samples() {
@@ -58,7 +58,7 @@ func SampleNames() []string {
 	return names
 }
 
-// Programs answers the names of a datacenter's konsul processes.
+// Programs returns the names of a datacenter's konsul processes.
 func (l Layout) Programs() []string {
 	var names []string
 	for _, p := range programs(l.Processes) {
@@ -83,8 +83,8 @@ func (l Layout) Keys(dc Datacenter) []identity.Holder {
 	return holders
 }
 
-// Specs answers the processes of a datacenter in the order in which they start: the samples first, so
-// that the agent finds them healthy at its first check.
+// Specs returns the processes of a datacenter in the order in which they start: the samples first,
+// so that the agent finds them healthy at its first check.
 func (l Layout) Specs(dc Datacenter) []process.Spec {
 	var specs []process.Spec
 	for _, s := range samples() {

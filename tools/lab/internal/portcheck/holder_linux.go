@@ -20,7 +20,8 @@ func holder(need Need) string {
 	if inode == "" {
 		return ""
 	}
-	// A process's descriptors are readable by its owner only: no match means somebody else's process.
+	// A process's descriptors are readable by its owner only: no match means somebody else's
+	// process.
 	paths, err := filepath.Glob("/proc/[0-9]*/fd/*")
 	if err != nil {
 		return ""
@@ -83,7 +84,8 @@ func scan(path, network string, want net.IP, port uint16) string {
 	return ""
 }
 
-// covers says whether a socket bound to address, hex in host byte order per word, receives what is sent to want.
+// covers reports whether a socket bound to address, hex in host byte order per word, receives what
+// is sent to want.
 func covers(address string, want net.IP) bool {
 	raw, err := hex.DecodeString(address)
 	if err != nil {

@@ -43,10 +43,10 @@ func (e *TakenError) Error() string {
 	return fmt.Sprintf("%s %s (%s) is taken by %s", e.Need.Network, e.Need.Address, e.Need.Purpose, holder)
 }
 
-// Unwrap answers why the address could not be bound.
+// Unwrap returns why the address could not be bound.
 func (e *TakenError) Unwrap() error { return e.Cause }
 
-// Check answers every address that is not free, joined: each a *TakenError.
+// Check returns every address that is not free, joined: each a *TakenError.
 func Check(needs []Need) error {
 	var errs []error
 	for _, need := range needs {
@@ -57,7 +57,7 @@ func Check(needs []Need) error {
 	return errors.Join(errs...)
 }
 
-// Bindable says whether this machine lets a program listen on host at all.
+// Bindable reports whether this machine lets a program listen on host at all.
 func Bindable(host string) bool {
 	return bind(Need{Network: "tcp", Address: net.JoinHostPort(host, "0")}) == nil
 }

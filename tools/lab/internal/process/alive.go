@@ -9,9 +9,9 @@ import (
 	"syscall"
 )
 
-// Alive says whether pid is a running process of a program whose name begins with prefix. Where the
-// program's name cannot be read, any process counts: pids are reused, but an error is better than a
-// second lab over the first one's data.
+// Alive reports whether pid is a running process of a program whose name begins with prefix. Where
+// the program's name cannot be read, any process counts: pids are reused, but an error is better
+// than a second lab over the first one's data.
 func Alive(pid int, prefix string) bool {
 	err := syscall.Kill(pid, 0)
 	if err != nil && !errors.Is(err, syscall.EPERM) {

@@ -8,7 +8,8 @@ import (
 	"time"
 )
 
-// Group is the processes of one datacenter, in the order in which they start. They stop in the reverse order.
+// Group is the processes of one datacenter, in the order in which they start. They stop in the
+// reverse order.
 type Group struct {
 	spawner *Spawner
 	onExit  func(*Process)
@@ -17,7 +18,7 @@ type Group struct {
 	members []*Process
 }
 
-// NewGroup answers an empty group; onExit hears of every member that ends.
+// NewGroup returns an empty group; onExit hears of every member that ends.
 func NewGroup(spawner *Spawner, onExit func(*Process)) *Group {
 	return &Group{spawner: spawner, onExit: onExit}
 }
@@ -74,15 +75,15 @@ func (g *Group) Kill() error {
 	return errors.Join(errs...)
 }
 
-// Members answers the processes of the last Start, running or not.
+// Members returns the processes of the last Start, running or not.
 func (g *Group) Members() []*Process {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	return append([]*Process(nil), g.members...)
 }
 
-// Whole says whether there are members and all of them run, and still do after patience: a process
-// that was killed a moment ago looks alive until its parent has heard of it.
+// Whole reports whether there are members and all of them run, and still do after patience: a
+// process that was killed a moment ago looks alive until its parent has heard of it.
 func (g *Group) Whole(patience time.Duration) bool {
 	members := g.Members()
 	if len(members) == 0 || g.Running() < len(members) {

@@ -51,19 +51,19 @@ type Spawner struct {
 	close    sync.Once
 }
 
-// Name answers the spec's name.
+// Name returns the spec's name.
 func (p *Process) Name() string { return p.spec.Name }
 
-// LogFile answers where the process writes.
+// LogFile returns where the process writes.
 func (p *Process) LogFile() string { return p.spec.LogFile }
 
-// PID answers the process id.
+// PID returns the process id.
 func (p *Process) PID() int { return p.cmd.Process.Pid }
 
 // Done is closed when the process has ended.
 func (p *Process) Done() <-chan struct{} { return p.done }
 
-// Running says whether the process has not ended yet.
+// Running reports whether the process has not ended yet.
 func (p *Process) Running() bool {
 	select {
 	case <-p.done:
@@ -73,7 +73,7 @@ func (p *Process) Running() bool {
 	}
 }
 
-// Unexpected answers how the process ended if it did so without being asked, else nil.
+// Unexpected returns how the process ended if it did so without being asked, else nil.
 func (p *Process) Unexpected() error {
 	if p.Running() {
 		return nil
@@ -86,7 +86,8 @@ func (p *Process) Unexpected() error {
 	return fmt.Errorf("%s ended by itself: %w", p.spec.Name, p.err)
 }
 
-// Stop asks the process to end, waits for the grace period or for ctx, then kills it. It returns when the process is gone.
+// Stop asks the process to end, waits for the grace period or for ctx, then kills it. It returns
+// when the process is gone.
 func (p *Process) Stop(ctx context.Context) error {
 	p.markEnding()
 	if err := p.signal(syscall.SIGTERM); err != nil {
@@ -135,14 +136,15 @@ func (p *Process) signal(sig syscall.Signal) error {
 	return nil
 }
 
-// NewSpawner answers a spawner; Close it when all its children have ended.
+// NewSpawner returns a spawner; Close it when all its children have ended.
 func NewSpawner() *Spawner {
 	s := &Spawner{requests: make(chan func()), closed: make(chan struct{})}
 	go s.loop()
 	return s
 }
 
-// Close ends the spawner's thread. What it started and still runs is killed by the kernel, where it can.
+// Close ends the spawner's thread. What it started and still runs is killed by the kernel, where it
+// can.
 func (s *Spawner) Close() { s.close.Do(func() { close(s.closed) }) }
 
 // Start starts a process. onExit, unless nil, is called once when it has ended, asked for or not.

@@ -11,7 +11,7 @@ import (
 // tailBytes is how much of a log's end Tail looks at.
 const tailBytes = 16 << 10
 
-// Tail answers the last lines of a file, at most n.
+// Tail returns the last lines of a file, at most n.
 func Tail(path string, n int) (string, error) {
 	file, err := os.Open(path)
 	if err != nil {

@@ -1,7 +1,8 @@
 // Package ready says when a federation may be called ready: every datacenter takes the management
 // token, has its samples healthy, and sees every other datacenter alive.
 //
-// It asks through an interface and knows neither processes nor containers. Its functions keep no state.
+// It asks through an interface and knows neither processes nor containers. Its functions keep no
+// state.
 package ready
 
 import (
@@ -18,13 +19,13 @@ const (
 
 // Federation is what is asked of a datacenter's edge, with the management token.
 type Federation interface {
-	// Serving answers nil once the registry behind the edge has a leader and knows the token.
+	// Serving returns nil once the registry behind the edge has a leader and knows the token.
 	Serving(ctx context.Context) error
 	// CreateJoinToken makes the token that admits a datacenter.
 	CreateJoinToken(ctx context.Context, datacenter string) (string, error)
-	// Datacenters answers what gossip knows there.
+	// Datacenters returns what gossip knows there.
 	Datacenters(ctx context.Context) ([]Member, error)
-	// Passing answers how many healthy instances of a service the datacenter has.
+	// Passing returns how many healthy instances of a service the datacenter has.
 	Passing(ctx context.Context, service string) (int, error)
 	Close() error
 }
@@ -37,7 +38,7 @@ type Member struct {
 	RoundTrip time.Duration
 }
 
-// Serves answers nil once a datacenter takes the management token and each of the services has a
+// Serves returns nil once a datacenter takes the management token and each of the services has a
 // healthy instance there. In a secondary the former means that replication has brought the token.
 func Serves(ctx context.Context, dc Federation, services []string) error {
 	if err := dc.Serving(ctx); err != nil {
@@ -55,7 +56,7 @@ func Serves(ctx context.Context, dc Federation, services []string) error {
 	return nil
 }
 
-// Connected answers nil once a datacenter sees all the named ones alive.
+// Connected returns nil once a datacenter sees all the named ones alive.
 func Connected(ctx context.Context, dc Federation, names []string) error {
 	members, err := dc.Datacenters(ctx)
 	if err != nil {
@@ -74,7 +75,7 @@ func Connected(ctx context.Context, dc Federation, names []string) error {
 }
 
 // Await looks until look answers nil. It gives up when ctx ends, saying what it waited for, or when
-// hopeless answers an error; a nil hopeless never does.
+// hopeless returns an error; a nil hopeless never does.
 func Await(ctx context.Context, what string, look func(context.Context) error, hopeless func() error) error {
 	ticker := time.NewTicker(interval)
 	defer ticker.Stop()

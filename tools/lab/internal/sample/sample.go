@@ -47,7 +47,7 @@ type answer struct {
 	Instance   string `json:"instance"`
 }
 
-// Handler answers `/` with the instance's identity, `/health` with its health, and changes that
+// Handler returns `/` with the instance's identity, `/health` with its health, and changes that
 // health at `POST /health/fail` and `POST /health/pass`. Safe for concurrent use.
 func Handler(cfg Config) http.Handler {
 	var failing atomic.Bool

@@ -13,7 +13,7 @@ import (
 // bytes is the entropy of a datacenter secret and of the management token.
 const bytes = 32
 
-// New answers a fresh secret as a line of text.
+// New returns a fresh secret as a line of text.
 func New() string {
 	secret := make([]byte, bytes)
 	// It never fails: crypto/rand ends the process instead.
@@ -21,7 +21,8 @@ func New() string {
 	return hex.EncodeToString(secret) + "\n"
 }
 
-// Key returns the key of a component, derived from the text of its datacenter's secret, as a line of text.
+// Key returns the key of a component, derived from the text of its datacenter's secret, as a line
+// of text.
 func Key(secret string, h identity.Holder) (string, error) {
 	credential, err := identity.ParseCredential("secret", secret)
 	if err != nil {
@@ -34,7 +35,7 @@ func Key(secret string, h identity.Holder) (string, error) {
 	return identity.FormatKey(h, key) + "\n", nil
 }
 
-// Env answers the settings of konsulctl and the SDK as a shell reads them with `. FILE`.
+// Env returns the settings of konsulctl and the SDK as a shell reads them with `. FILE`.
 func Env(url, token, rootsFile string) string {
 	return fmt.Sprintf("export KONSUL_ADDR=%s\nexport KONSUL_TOKEN=%s\nexport KONSUL_CA_FILE=%s\n",
 		url, strings.TrimSpace(token), quote(rootsFile))

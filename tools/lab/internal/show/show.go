@@ -1,4 +1,5 @@
-// Package show renders what the lab tells the person in front of it. It writes and decides nothing else.
+// Package show renders what the lab tells the person in front of it. It writes and decides nothing
+// else.
 package show
 
 import (
@@ -20,7 +21,7 @@ type Row struct {
 	URL       string
 	State     string
 	RoundTrip time.Duration
-	// Measured says whether RoundTrip means something.
+	// Measured reports whether RoundTrip means something.
 	Measured  bool
 	Processes int
 }
@@ -51,7 +52,7 @@ func Try(out io.Writer, dir, bin string) {
 	fmt.Fprintln(out)
 }
 
-// Commands answers the arguments of the five commands.
+// Commands returns the arguments of the five commands.
 func Commands() []string {
 	return []string{
 		"datacenter list",

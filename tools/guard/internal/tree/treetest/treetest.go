@@ -1,7 +1,7 @@
 // Package treetest runs a rule over trees written down in txtar archives.
 //
-// An archive below testdata is a small checkout that breaks a rule. Its file `want` lists the findings the
-// rule must make, one per line, without the remedy; an archive without it must pass.
+// An archive below testdata is a small checkout that breaks a rule. Its file `want` lists the
+// findings the rule must make, one per line, without the remedy; an archive without it must pass.
 package treetest
 
 import (
