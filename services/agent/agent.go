@@ -1,11 +1,11 @@
 // Package agent looks after one node: it registers the node's services as their definition files
 // say, runs their checks, and keeps the registry in step with both.
 //
-// Contents: config.go (what it is told), service.go (its life), watch.go (what happens when a file or
-// the registry comes or goes), internal/definitions (the files), internal/checks (the probes),
-// internal/local (what this node says), internal/reconcile (what to do so that the registry says the
-// same), internal/registrar (doing it), internal/heartbeat (that the node lives), internal/api (the
-// local API).
+// Contents: config.go (what it is told), service.go (its life), watch.go (what happens when a file
+// or the registry comes or goes), internal/definitions (the files), internal/checks (the probes),
+// internal/local (what this node says), internal/reconcile (what to do so that the registry says
+// the same), internal/registrar (doing it), internal/heartbeat (that the node lives), internal/api
+// (the local API).
 //
 // It keeps nothing on disk but its identity: files and registry are all it needs after a restart.
 package agent

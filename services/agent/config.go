@@ -23,13 +23,14 @@ type Config struct {
 
 // Settings is the `agent` section.
 type Settings struct {
-	// Listen is where the local API is served, host:port; the default is server.bind_addr with port 8562.
+	// Listen is where the local API is served, host:port; the default is server.bind_addr with port
+	// 8562.
 	Listen string `koanf:"listen"`
-	// ServicesDir holds the service definitions of this node, in *.yaml, *.yml and *.json files; any other file is named in
-	// the log. Empty: the node has no services.
+	// ServicesDir holds the service definitions of this node, in *.yaml, *.yml and *.json files;
+	// any other file is named in the log. Empty: the node has no services.
 	ServicesDir string `koanf:"services_dir"`
-	// NodeAddress is where other machines reach this node, a host or IP without port. The default is
-	// server.bind_addr or, when that is all interfaces, the node's name.
+	// NodeAddress is where other machines reach this node, a host or IP without port. The default
+	// is server.bind_addr or, when that is all interfaces, the node's name.
 	NodeAddress string `koanf:"node_address"`
 	// SyncInterval is the longest time between two full comparisons with the registry.
 	SyncInterval time.Duration `koanf:"sync_interval"`
@@ -42,21 +43,23 @@ type Settings struct {
 	// RetryMin and RetryMax bound the waits after a failure.
 	RetryMin time.Duration `koanf:"retry_min"`
 	RetryMax time.Duration `koanf:"retry_max"`
-	// LivenessTTL is how long the registry waits for a heartbeat of this node before it takes it for dead; a
-	// heartbeat goes every third of it. 0: nobody expects heartbeats.
+	// LivenessTTL is how long the registry waits for a heartbeat of this node before it takes it
+	// for dead; a heartbeat goes every third of it. 0: nobody expects heartbeats.
 	LivenessTTL time.Duration `koanf:"liveness_ttl"`
-	// LeaveOnStop deregisters this node with its services when the agent stops: for machines that do not come back.
+	// LeaveOnStop deregisters this node with its services when the agent stops: for machines that
+	// do not come back.
 	LeaveOnStop bool `koanf:"leave_on_stop"`
 }
 
 const (
 	maxConcurrency = 1000
-	// The registry takes no more than maxLivenessTTL; below minLivenessTTL a pause of the machine would be a death.
+	// The registry takes no more than maxLivenessTTL; below minLivenessTTL a pause of the machine
+	// would be a death.
 	minLivenessTTL = time.Second
 	maxLivenessTTL = 24 * time.Hour
 )
 
-// DefaultConfig answers the defaults.
+// DefaultConfig returns the defaults.
 func DefaultConfig() Config {
 	return Config{
 		Base: config.DefaultBase(),
@@ -173,7 +176,7 @@ func within(place string, err error) error {
 	return f.WithField(place)
 }
 
-// folder answers services_dir, nil when there is none.
+// folder returns services_dir, nil when there is none.
 func (c *Config) folder() fs.FS {
 	if c.Agent.ServicesDir == "" {
 		return nil

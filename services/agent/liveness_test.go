@@ -14,7 +14,7 @@ import (
 	"konsul.dev/services/agent"
 )
 
-// beats answers how many heartbeats ended so.
+// beats returns how many heartbeats ended so.
 func (r *running) beats(t *testing.T, result string) int {
 	t.Helper()
 	families, err := r.telemetry.Metrics.Gather()
@@ -30,8 +30,8 @@ func (r *running) beats(t *testing.T, result string) int {
 	return 0
 }
 
-// allBeats answers how many heartbeats of this run have ended, however they did. What the registry counts includes one that a run before was
-// sending when it stopped.
+// allBeats returns how many heartbeats of this run have ended, however they did. What the registry
+// counts includes one that a run before was sending when it stopped.
 func (r *running) allBeats(t *testing.T) (count int) {
 	t.Helper()
 	families, err := r.telemetry.Metrics.Gather()
@@ -46,7 +46,8 @@ func (r *running) allBeats(t *testing.T) (count int) {
 	return count
 }
 
-// lively is an agent whose heartbeats come soon, and whose comparisons only when something asks for them.
+// lively is an agent whose heartbeats come soon, and whose comparisons only when something asks for
+// them.
 func lively(cfg *agent.Config) {
 	cfg.Agent.LivenessTTL, cfg.Agent.SyncInterval = time.Second, time.Hour
 }

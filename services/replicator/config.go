@@ -31,8 +31,9 @@ type Settings struct {
 	CallTimeout time.Duration `koanf:"call_timeout"`
 	// PollInterval is how often the federation record is read for a change of primary.
 	PollInterval time.Duration `koanf:"poll_interval"`
-	// CursorInterval is how often the cursor is stored while the source has nothing new. The registry
-	// computes the lag and the age of copies from what is stored, so they look older by up to this much.
+	// CursorInterval is how often the cursor is stored while the source has nothing new. The
+	// registry computes the lag and the age of copies from what is stored, so they look older by up
+	// to this much.
 	CursorInterval time.Duration `koanf:"cursor_interval"`
 }
 
@@ -41,7 +42,7 @@ const (
 	maxBatch   = 10_000
 )
 
-// DefaultConfig answers the defaults.
+// DefaultConfig returns the defaults.
 func DefaultConfig() Config {
 	return Config{
 		Base: config.DefaultBase(),

@@ -89,7 +89,7 @@ func (w *world) replicate(t *testing.T, change ...func(*replicator.Config)) *run
 	return r
 }
 
-// source answers the status of the only source.
+// source returns the status of the only source.
 func (r *running) source(t *testing.T) *replicatorv1.SourceStatus {
 	t.Helper()
 	resp, err := r.status.GetStatus(t.Context(), &replicatorv1.GetStatusRequest{})

@@ -71,7 +71,8 @@ type Server struct {
 	verbose bool
 	service *registry.Service
 	wire    *wire
-	// Understands is the command version the server announces at its next start; 0: that of the program.
+	// Understands is the command version the server announces at its next start; 0: that of the
+	// program.
 	Understands uint32
 	Telemetry   *obs.Telemetry
 	// Failed receives what made the service give up.
@@ -181,7 +182,8 @@ func (s *Server) Wipe() {
 	require.NoError(s.t, os.MkdirAll(s.cfg.Server.DataDir, 0o700))
 }
 
-// Recover makes the server the only voter of its cluster, and answers what it said. The server should be stopped.
+// Recover makes the server the only voter of its cluster, and returns what it said. The server
+// should be stopped.
 func (s *Server) Recover(dryRun bool) (string, error) {
 	s.t.Helper()
 	var said strings.Builder
@@ -200,15 +202,16 @@ func (s *Server) Cut() { s.wire.set(true) }
 // Heal undoes Cut.
 func (s *Server) Heal() { s.wire.set(false) }
 
-// Stall lets so many bytes of Raft's pass to or from the server's listener. A connection that has more to
-// carry stands still for good and stays open, as to a leader that is paused; a negative number stalls no
-// more of them. The cluster must be Wired.
+// Stall lets so many bytes of Raft's pass to or from the server's listener. A connection that has
+// more to carry stands still for good and stays open, as to a leader that is paused; a negative
+// number stalls no more of them. The cluster must be Wired.
 func (s *Server) Stall(bytes int) { s.wire.stall(bytes) }
 
 // Configure changes the configuration of a stopped server.
 func (s *Server) Configure(change func(*registry.Config)) { change(&s.cfg) }
 
-// Enrol gives a stopped server identities of another authority from now on, and returns the one it had.
+// Enrol gives a stopped server identities of another authority from now on, and returns the one it
+// had.
 func (s *Server) Enrol(ca *identitytest.CA) (before *identitytest.CA) {
 	s.t.Helper()
 	require.False(s.t, s.Running(), "a running server keeps its identity")
@@ -216,7 +219,7 @@ func (s *Server) Enrol(ca *identitytest.CA) (before *identitytest.CA) {
 	return before
 }
 
-// Ready answers nil when the server knows a leader, and else what it waits for.
+// Ready returns nil when the server knows a leader, and else what it waits for.
 func (s *Server) Ready() error { return s.service.Ready(context.Background()) }
 
 // ID is the server's id.
@@ -266,7 +269,7 @@ func (s *Server) TryStart() error {
 // Snapshot makes the server take a Raft snapshot now.
 func (s *Server) Snapshot() error { return s.service.Snapshot() }
 
-// Running says whether the server is started.
+// Running reports whether the server is started.
 func (s *Server) Running() bool { return s.service != nil }
 
 // Stop ends the server gracefully.
@@ -353,7 +356,7 @@ func Throughout(t testing.TB, span time.Duration, check func() error) {
 	}
 }
 
-// Leader waits for a leader among the running servers and answers it.
+// Leader waits for a leader among the running servers and returns it.
 func (c *Cluster) Leader() *Server {
 	c.t.Helper()
 	var leader *Server
@@ -369,7 +372,7 @@ func (c *Cluster) Leader() *Server {
 	return leader
 }
 
-// Follower answers a running server that does not lead.
+// Follower returns a running server that does not lead.
 func (c *Cluster) Follower() *Server {
 	c.t.Helper()
 	leader := c.Leader()
@@ -382,7 +385,8 @@ func (c *Cluster) Follower() *Server {
 	return nil
 }
 
-// Client talks to one server as the datacenter's gateway, on behalf of the management token's holder.
+// Client talks to one server as the datacenter's gateway, on behalf of the management token's
+// holder.
 type Client struct {
 	t           testing.TB
 	KV          registryv1.KVServiceClient
@@ -400,10 +404,10 @@ type Client struct {
 	Replication federationv1.ReplicationServiceClient
 }
 
-// Client answers a client of one server.
+// Client returns a client of one server.
 func (c *Cluster) Client(s *Server) *Client { return c.ClientAs(s, c.DC, "gateway") }
 
-// ClientAs answers a client with the identity of a service of a datacenter.
+// ClientAs returns a client with the identity of a service of a datacenter.
 func (c *Cluster) ClientAs(s *Server, dc, service string) *Client {
 	c.t.Helper()
 	return NewClient(c.t, c.CA.Source(dc, service), c.DC, s.Address())

@@ -22,7 +22,7 @@ type wire struct {
 	moved *sync.Cond
 }
 
-// layWire answers a wire to an address, and where it begins.
+// layWire returns a wire to an address, and where it begins.
 func layWire(t testing.TB, to string) *wire {
 	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
@@ -99,8 +99,8 @@ func (w *wire) has(conn net.Conn) bool {
 	return open && !w.cut
 }
 
-// stall lets so many bytes pass. A connection that has more to carry then stands still for good, open;
-// negative: none does from now on.
+// stall lets so many bytes pass. A connection that has more to carry then stands still for good,
+// open; negative: none does from now on.
 func (w *wire) stall(left int) {
 	w.mu.Lock()
 	defer w.mu.Unlock()

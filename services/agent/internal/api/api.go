@@ -21,9 +21,9 @@ func Access() rpc.Access {
 
 // Node knows the node and its services.
 type Node interface {
-	// Node answers the node itself.
+	// Node returns the node itself.
 	Node() *registryv1.Node
-	// Services answers its services, ordered by id.
+	// Services returns its services, ordered by id.
 	Services() []local.Service
 }
 
@@ -41,7 +41,7 @@ type Server struct {
 	reporter Reporter
 }
 
-// New answers a server for a node.
+// New returns a server for a node.
 func New(node Node, reporter Reporter) *Server { return &Server{node: node, reporter: reporter} }
 
 // ListLocalServices implements AgentService.

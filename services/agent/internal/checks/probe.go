@@ -36,7 +36,7 @@ type Prober struct {
 	client *http.Client
 }
 
-// NewProber answers a prober. It opens a fresh connection for every probe: a service that accepts
+// NewProber returns a prober. It opens a fresh connection for every probe: a service that accepts
 // none is down, however well an old one works.
 func NewProber() *Prober {
 	p := &Prober{}
@@ -92,7 +92,8 @@ func (p *Prober) http(ctx context.Context, check servicedef.Check) local.Outcome
 	outcome := local.Outcome{Status: critical, Output: what + ": " + response.Status}
 	switch {
 	case response.StatusCode >= http.StatusOK && response.StatusCode < http.StatusMultipleChoices:
-		// The body of a healthy service often changes (a clock, a counter); it would make every run news.
+		// The body of a healthy service often changes (a clock, a counter); it would make every run
+		// news.
 		outcome.Status = passing
 		return outcome
 	case response.StatusCode == http.StatusTooManyRequests:

@@ -43,8 +43,8 @@ type loop struct {
 	reports chan local.Outcome // of a TTL check
 }
 
-// NewRunner answers a runner that runs at most concurrency probes at once, and tells observe how each
-// ended. observe must not call the runner.
+// NewRunner returns a runner that runs at most concurrency probes at once, and tells observe how
+// each ended. observe must not call the runner.
 func NewRunner(probe Probe, concurrency int, observe func(local.CheckKey, servicedef.Check, local.Outcome)) *Runner {
 	r := &Runner{probe: probe, observe: observe, slots: make(chan struct{}, concurrency), running: map[local.CheckKey]*loop{}}
 	r.ctx, r.stop = context.WithCancel(context.Background())
@@ -138,7 +138,7 @@ func (r *Runner) repeat(ctx context.Context, key local.CheckKey, check servicede
 	}
 }
 
-// jitter answers about d, up to a tenth more or less.
+// jitter returns about d, up to a tenth more or less.
 func jitter(d time.Duration) time.Duration { return d - d/10 + rand.N(d/5+1) }
 
 // await listens to the reports of a TTL check.

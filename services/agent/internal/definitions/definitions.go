@@ -1,9 +1,10 @@
 // Package definitions reads the service definitions of a node from a folder and forgives mistakes.
 //
 // A file that cannot be read or understood is reported, and the last good version of it stays in
-// force. Files that no definition is written in are left alone, and named. A file that has no good version yet makes the set incomplete: nobody knows which services
-// it means, so nothing may be removed on the ground that it is not defined. The same holds when the
-// folder itself cannot be read. A loader belongs to one goroutine.
+// force. Files that no definition is written in are left alone, and named. A file that has no good
+// version yet makes the set incomplete: nobody knows which services it means, so nothing may be
+// removed on the ground that it is not defined. The same holds when the folder itself cannot be
+// read. A loader belongs to one goroutine.
 package definitions
 
 import (
@@ -23,9 +24,11 @@ import (
 type Set struct {
 	// Definitions have different ids and are ordered by them.
 	Definitions []*servicedef.Definition
-	// Complete is false while services may be missing from Definitions because a file cannot be understood.
+	// Complete is false while services may be missing from Definitions because a file cannot be
+	// understood.
 	Complete bool
-	// Ignored are the names of what is in the folder and is no file of definitions, in order, without hidden ones.
+	// Ignored are the names of what is in the folder and is no file of definitions, in order,
+	// without hidden ones.
 	Ignored []string
 }
 
@@ -52,14 +55,14 @@ type file struct {
 	err     error                    // why content is not good
 }
 
-// New answers a loader of the *.yaml, *.yml and *.json files in the root of files, for the agent of a
-// datacenter. A nil files is an empty folder.
+// New returns a loader of the *.yaml, *.yml and *.json files in the root of files, for the agent of
+// a datacenter. A nil files is an empty folder.
 func New(files fs.FS, datacenter string) *Loader {
 	return &Loader{files: files, datacenter: datacenter, known: map[string]file{}}
 }
 
-// Load reads the folder. changed is true the first time and when the folder says something else than
-// the time before, even if it is only wrong in another way.
+// Load reads the folder. changed is true the first time and when the folder says something else
+// than the time before, even if it is only wrong in another way.
 func (l *Loader) Load() (set Set, problems []Problem, changed bool) {
 	changed = !l.loaded
 	l.loaded = true
@@ -97,7 +100,8 @@ func (l *Loader) list() (names, ignored []string, err error) {
 	for _, entry := range entries {
 		switch name := entry.Name(); {
 		case strings.HasPrefix(name, "."):
-			// Hidden files are half-written ones of editors and the plumbing of Kubernetes' volumes.
+			// Hidden files are half-written ones of editors and the plumbing of Kubernetes'
+			// volumes.
 		case entry.IsDir():
 			ignored = append(ignored, name+"/")
 		case servicedef.IsDefinition(name):
@@ -144,7 +148,7 @@ func parse(name string, content []byte, datacenter string) ([]*servicedef.Defini
 	return definitions, errors.Join(errs...)
 }
 
-// collect answers what all files together say. Of two files with one id, the first by name counts.
+// collect returns what all files together say. Of two files with one id, the first by name counts.
 func (l *Loader) collect() (Set, []Problem) {
 	set := Set{Complete: true, Ignored: l.ignored}
 	var problems []Problem

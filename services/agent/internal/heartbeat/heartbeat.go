@@ -1,9 +1,9 @@
 // Package heartbeat tells the registry again and again that this node lives.
 //
 // A beat goes every third of the TTL, a little sooner by jitter, so that two may be lost before the
-// node counts as dead. After a failure it tries again sooner, with backoff, and for ever. It registers
-// nothing: a registry that expects no heartbeats of this node is somebody else's to mend. One goroutine
-// runs it; Beat is safe for concurrent use.
+// node counts as dead. After a failure it tries again sooner, with backoff, and for ever. It
+// registers nothing: a registry that expects no heartbeats of this node is somebody else's to mend.
+// One goroutine runs it; Beat is safe for concurrent use.
 package heartbeat
 
 import (
@@ -21,7 +21,8 @@ const share = 3
 
 // Registry is what a heart asks of the registry.
 type Registry interface {
-	// Heartbeat says that a node lives. expected is false when the registry expects no heartbeats of it.
+	// Heartbeat says that a node lives. expected is false when the registry expects no heartbeats
+	// of it.
 	Heartbeat(ctx context.Context, node string) (expected bool, err error)
 }
 
@@ -33,9 +34,11 @@ type Params struct {
 	TTL time.Duration
 	// CallTimeout bounds one beat; it never takes longer than the time between two.
 	CallTimeout time.Duration
-	// RetryMin and RetryMax bound the waits after a failure, which are never longer than those after a success.
+	// RetryMin and RetryMax bound the waits after a failure, which are never longer than those
+	// after a success.
 	RetryMin, RetryMax time.Duration
-	// Unexpected is told that the registry expects no heartbeats: the node is gone, or others registered it without.
+	// Unexpected is told that the registry expects no heartbeats: the node is gone, or others
+	// registered it without.
 	Unexpected func()
 	Log        *slog.Logger
 	Metrics    *Metrics
@@ -48,7 +51,7 @@ type Heart struct {
 	last   string        // how the last beat ended, for the log
 }
 
-// New answers a heart that does not beat until Run.
+// New returns a heart that does not beat until Run.
 func New(p Params) *Heart {
 	return &Heart{params: p, soon: make(chan struct{}, 1), last: resultOK}
 }
@@ -61,7 +64,8 @@ func (h *Heart) Beat() {
 	}
 }
 
-// Run beats until ctx ends. The first beat comes when Beat asks for it, at the latest after a third of the TTL.
+// Run beats until ctx ends. The first beat comes when Beat asks for it, at the latest after a third
+// of the TTL.
 func (h *Heart) Run(ctx context.Context) error {
 	every := h.params.TTL / share
 	retry := backoff.New(min(h.params.RetryMin, every), min(h.params.RetryMax, every))
@@ -72,7 +76,8 @@ func (h *Heart) Run(ctx context.Context) error {
 		case resultOK:
 			retry.Reset()
 		case resultUnexpected:
-			// Whoever registers the node asks for a beat, which a registry that still says no must not turn into a storm.
+			// Whoever registers the node asks for a beat, which a registry that still says no must
+			// not turn into a storm.
 			soon = nil
 			wait = retry.Next()
 		default:

@@ -47,7 +47,7 @@ func (r *registry) gaps(from int) []time.Duration {
 	return gaps
 }
 
-// beating runs a heart for so long, after first has seen it, and answers its metrics.
+// beating runs a heart for so long, after first has seen it, and returns its metrics.
 func beating(t *testing.T, r *registry, span time.Duration, unexpected func(), first func(*heartbeat.Heart)) *prometheus.Registry {
 	t.Helper()
 	counts := prometheus.NewRegistry()

@@ -40,7 +40,7 @@ type State struct {
 	synced      map[string]bool                      // service ids the registry is known to have as defined
 }
 
-// New answers a node without services. Until Define is called it may have more than it knows of.
+// New returns a node without services. Until Define is called it may have more than it knows of.
 func New(node *registryv1.Node) *State {
 	return &State{
 		node: node, outcomes: map[CheckKey]Outcome{},
@@ -49,7 +49,8 @@ func New(node *registryv1.Node) *State {
 }
 
 // Define replaces the definitions, which have different ids. complete is false while there may be
-// more services than these. Outcomes of checks that go on are kept; every service counts as not synced.
+// more services than these. Outcomes of checks that go on are kept; every service counts as not
+// synced.
 func (s *State) Define(definitions []*servicedef.Definition, complete bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -61,7 +62,7 @@ func (s *State) Define(definitions []*servicedef.Definition, complete bool) {
 	clear(s.synced)
 }
 
-// Checks answers the checks to run.
+// Checks returns the checks to run.
 func (s *State) Checks() map[CheckKey]servicedef.Check {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -78,8 +79,9 @@ func (s *State) checks() map[CheckKey]servicedef.Check {
 	return checks
 }
 
-// Observe notes how a check ended, and says whether the registry should hear of it now: a new output
-// alone can wait for the next comparison. An outcome of a check that is not defined any more is dropped.
+// Observe notes how a check ended, and says whether the registry should hear of it now: a new
+// output alone can wait for the next comparison. An outcome of a check that is not defined any more
+// is dropped.
 func (s *State) Observe(key CheckKey, outcome Outcome) (news bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -90,7 +92,7 @@ func (s *State) Observe(key CheckKey, outcome Outcome) (news bool) {
 	return s.reported[key] != outcome.Status
 }
 
-// Desired answers what the registry should say.
+// Desired returns what the registry should say.
 func (s *State) Desired() reconcile.Desired {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -137,7 +139,7 @@ func (s *State) Unsynced(id string) {
 	delete(s.synced, id)
 }
 
-// Unreported answers the outcomes the registry does not know of, for the services it has, in order.
+// Unreported returns the outcomes the registry does not know of, for the services it has, in order.
 func (s *State) Unreported() []*registryv1.CheckUpdate {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -164,7 +166,7 @@ func (s *State) Reported(updates []*registryv1.CheckUpdate) {
 	}
 }
 
-// Policies answers the failover policies the definitions give, by service name. Where two instances
+// Policies returns the failover policies the definitions give, by service name. Where two instances
 // of a service say something else, the first by id counts.
 func (s *State) Policies() map[string]*registryv1.FailoverPolicy {
 	s.mu.Lock()
@@ -190,7 +192,7 @@ type Service struct {
 	Synced bool
 }
 
-// Services answers the node's services, ordered by id.
+// Services returns the node's services, ordered by id.
 func (s *State) Services() []Service {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -207,5 +209,5 @@ func (s *State) Services() []Service {
 	return services
 }
 
-// Node answers the node itself.
+// Node returns the node itself.
 func (s *State) Node() *registryv1.Node { return s.node }

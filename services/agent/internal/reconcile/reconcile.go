@@ -1,8 +1,8 @@
 // Package reconcile finds what must be done so that the registry says what this node says.
 //
 // It is pure: two states in, a plan out. It promises that a plan, once done, leaves nothing to do,
-// that nothing is removed that an agent of this node did not register, that nothing is removed while
-// the desired state is incomplete, and that a service id held by another node is left to it.
+// that nothing is removed that an agent of this node did not register, that nothing is removed
+// while the desired state is incomplete, and that a service id held by another node is left to it.
 package reconcile
 
 import (
@@ -34,8 +34,8 @@ type Desired struct {
 	Complete bool
 }
 
-// Actual is what the registry says: this node, if it is there, and every instance that has a desired
-// id or is on this node. Further instances do no harm.
+// Actual is what the registry says: this node, if it is there, and every instance that has a
+// desired id or is on this node. Further instances do no harm.
 type Actual struct {
 	Node      *registryv1.Node
 	Instances []Instance
@@ -49,7 +49,8 @@ type Conflict struct {
 
 // Plan is what to do.
 type Plan struct {
-	// RegisterNode: the node is missing or changed. Instances bring it along, but each of them may be refused.
+	// RegisterNode: the node is missing or changed. Instances bring it along, but each of them may
+	// be refused.
 	RegisterNode bool
 	Register     []Instance
 	// Deregister lists service ids.
@@ -61,7 +62,7 @@ type Plan struct {
 	Conflicts []Conflict
 }
 
-// Diff answers the plan that turns actual into desired.
+// Diff returns the plan that turns actual into desired.
 func Diff(desired Desired, actual Actual) Plan {
 	var plan Plan
 	there := map[string]Instance{}
@@ -101,10 +102,11 @@ func sameNode(a, b *registryv1.Node) bool {
 		a.GetLivenessTtl().AsDuration() == b.GetLivenessTtl().AsDuration()
 }
 
-// Ours says whether an agent registered a service, and people did not.
+// Ours reports whether an agent registered a service, and people did not.
 func Ours(s *registryv1.Service) bool { return s.GetMeta()[MarkKey] == MarkValue }
 
-// sameService compares what a definition says, not what the registry adds. The order of tags means nothing.
+// sameService compares what a definition says, not what the registry adds. The order of tags means
+// nothing.
 func sameService(a, b *registryv1.Service) bool {
 	return a.GetName() == b.GetName() && a.GetAddress() == b.GetAddress() && a.GetPort() == b.GetPort() &&
 		slices.Equal(sorted(a.GetTags()), sorted(b.GetTags())) && maps.Equal(a.GetMeta(), b.GetMeta())
@@ -125,7 +127,8 @@ func names(checks []*registryv1.Check) map[string]string {
 	return byID
 }
 
-// registrys says that a check is the registry's own, such as that of maintenance: no agent runs it or takes it away.
+// registrys says that a check is the registry's own, such as that of maintenance: no agent runs it
+// or takes it away.
 func registrys(c *registryv1.Check) bool { return strings.HasPrefix(c.GetId(), "_") }
 
 func byID(checks []*registryv1.Check, id string) *registryv1.Check {
@@ -136,8 +139,9 @@ func byID(checks []*registryv1.Check, id string) *registryv1.Check {
 	return checks[i]
 }
 
-// withStatus answers the instance with a status for each check. One that has not run keeps what the
-// registry has, so that an agent's restart is no outage; a check that is new counts as critical until it has run.
+// withStatus returns the instance with a status for each check. One that has not run keeps what the
+// registry has, so that an agent's restart is no outage; a check that is new counts as critical
+// until it has run.
 func withStatus(instance, have Instance) Instance {
 	checks := make([]*registryv1.Check, len(instance.Checks))
 	for i, c := range instance.Checks {

@@ -25,14 +25,15 @@ type Client struct {
 	timeout time.Duration
 }
 
-// NewClient answers a client that gives every call at most timeout.
+// NewClient returns a client that gives every call at most timeout.
 func NewClient(conn grpc.ClientConnInterface, timeout time.Duration) *Client {
 	return &Client{
 		catalog: registryv1.NewCatalogServiceClient(conn), watch: registryv1.NewWatchServiceClient(conn), timeout: timeout,
 	}
 }
 
-// Actual reads what the registry says about the desired instances and about what agents of this node registered.
+// Actual reads what the registry says about the desired instances and about what agents of this
+// node registered.
 func (c *Client) Actual(ctx context.Context, desired reconcile.Desired) (reconcile.Actual, error) {
 	ctx, cancel := context.WithTimeout(ctx, c.timeout)
 	defer cancel()
@@ -156,7 +157,8 @@ func (c *Client) Update(ctx context.Context, updates []*registryv1.CheckUpdate) 
 	return nil
 }
 
-// Heartbeat says that a node lives. expected is false when the registry expects no heartbeats of it.
+// Heartbeat says that a node lives. expected is false when the registry expects no heartbeats of
+// it.
 func (c *Client) Heartbeat(ctx context.Context, node string) (expected bool, err error) {
 	ctx, cancel := context.WithTimeout(ctx, c.timeout)
 	defer cancel()
@@ -167,7 +169,7 @@ func (c *Client) Heartbeat(ctx context.Context, node string) (expected bool, err
 	return len(resp.GetUnknown()) == 0, nil
 }
 
-// ServicesOn answers the services on a node, none when it is not there.
+// ServicesOn returns the services on a node, none when it is not there.
 func (c *Client) ServicesOn(ctx context.Context, node string) ([]*registryv1.Service, error) {
 	ctx, cancel := context.WithTimeout(ctx, c.timeout)
 	defer cancel()
@@ -193,7 +195,8 @@ func (c *Client) DeregisterNode(ctx context.Context, node string) error {
 	return nil
 }
 
-// HasPolicy says whether a service has a failover policy that looks like want, and whether it has any.
+// HasPolicy reports whether a service has a failover policy that looks like want, and whether it
+// has any.
 func (c *Client) HasPolicy(ctx context.Context, want *registryv1.FailoverPolicy) (same, some bool, err error) {
 	ctx, cancel := context.WithTimeout(ctx, c.timeout)
 	defer cancel()

@@ -63,7 +63,8 @@ type Params struct {
 	Interval time.Duration
 	// RetryMin and RetryMax bound the waits after a failure.
 	RetryMin, RetryMax time.Duration
-	// Compared is told of every full comparison, once the registry says what this node says as far as it can.
+	// Compared is told of every full comparison, once the registry says what this node says as far
+	// as it can.
 	Compared func()
 }
 
@@ -80,7 +81,7 @@ type Registrar struct {
 	lost     bool
 }
 
-// New answers a registrar that does nothing until Run.
+// New returns a registrar that does nothing until Run.
 func New(p Params) *Registrar {
 	return &Registrar{
 		params: p, full: make(chan struct{}, 1), push: make(chan struct{}, 1),
@@ -92,8 +93,8 @@ func New(p Params) *Registrar {
 // Compare asks for a full comparison soon: definitions changed, or the registry is back.
 func (r *Registrar) Compare() { trigger(r.full) }
 
-// Lost says that the registry does not know the node as it should, whatever a comparison would find. It is
-// registered again soon.
+// Lost says that the registry does not know the node as it should, whatever a comparison would
+// find. It is registered again soon.
 func (r *Registrar) Lost() {
 	r.setLost(true)
 	r.Compare()
@@ -121,8 +122,9 @@ func trigger(c chan struct{}) {
 	}
 }
 
-// Ready answers why the registry has never been told what this node says; nil once it has. What goes
-// wrong later, and a failover policy that the primary cannot take now, is in the log and the metrics.
+// Ready returns why the registry has never been told what this node says; nil once it has. What
+// goes wrong later, and a failover policy that the primary cannot take now, is in the log and the
+// metrics.
 func (r *Registrar) Ready(context.Context) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -234,7 +236,7 @@ func (r *Registrar) compare(ctx context.Context) error {
 	return errors.Join(append(errs, r.policies(ctx))...)
 }
 
-// away says whether the registry cannot be reached, so that going on is of no use.
+// away reports whether the registry cannot be reached, so that going on is of no use.
 func away(err error) bool {
 	code := fault.CodeOf(err)
 	return err != nil && (code == fault.Unavailable || code == fault.DeadlineExceeded || code == fault.Canceled)
@@ -300,8 +302,9 @@ func (r *Registrar) policies(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-// Leave deregisters this node with its services, for an agent that does not come back. What people registered on
-// it stays, and the node with it; nobody expects heartbeats of it any more. Call it after Run has ended.
+// Leave deregisters this node with its services, for an agent that does not come back. What people
+// registered on it stays, and the node with it; nobody expects heartbeats of it any more. Call it
+// after Run has ended.
 func (r *Registrar) Leave(ctx context.Context) error {
 	node := proto.CloneOf(r.params.State.Node())
 	services, err := r.params.Registry.ServicesOn(ctx, node.GetName())

@@ -1,7 +1,7 @@
 // Package registrytest is a registry for the agent's tests: it keeps a catalogue in memory, speaks
 // the real gRPC contract over mutual TLS, and misbehaves on request. Like the real one, it keeps a
-// check's output as long as its status stays, and expects heartbeats only of nodes with a TTL; it lets
-// no deadline pass by itself. Safe for concurrent use.
+// check's output as long as its status stays, and expects heartbeats only of nodes with a TTL; it
+// lets no deadline pass by itself. Safe for concurrent use.
 package registrytest
 
 import (
@@ -90,7 +90,7 @@ func (r *Registry) Down() {
 	server.Stop()
 }
 
-// Addr answers where it listens.
+// Addr returns where it listens.
 func (r *Registry) Addr() string { return r.addr }
 
 // Edit changes the catalogue behind everybody's back.
@@ -114,29 +114,30 @@ func (r *Registry) Refuse(call string, err error) {
 	r.refuse[call] = err
 }
 
-// Calls answers the writes so far, such as "register api" and "update api/http", refused ones included.
+// Calls returns the writes so far, such as "register api" and "update api/http", refused ones
+// included.
 func (r *Registry) Calls() []string {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return slices.Clone(r.calls)
 }
 
-// Service answers a service, nil when it is not there.
+// Service returns a service, nil when it is not there.
 func (r *Registry) Service(id string) *registryv1.Service {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.services[id]
 }
 
-// Node answers a node, nil when it is not there.
+// Node returns a node, nil when it is not there.
 func (r *Registry) Node(name string) *registryv1.Node {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.nodes[name]
 }
 
-// Forget makes the registry expect no heartbeats of a node, though it says that it does: a server that knows of none
-// took the registration.
+// Forget makes the registry expect no heartbeats of a node, though it says that it does: a server
+// that knows of none took the registration.
 func (r *Registry) Forget(name string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -150,7 +151,8 @@ func (r *Registry) PutNode(node *registryv1.Node) {
 	r.putNode(node)
 }
 
-// registered answers a node as a registration leaves it: what that does not name stays, a TTL of 0 ends the expectation.
+// registered returns a node as a registration leaves it: what that does not name stays, a TTL of 0
+// ends the expectation.
 func (r *Registry) registered(node *registryv1.Node) *registryv1.Node {
 	node = proto.CloneOf(node)
 	was := r.nodes[node.GetName()]
@@ -188,21 +190,21 @@ func (r *Registry) reap(name string) {
 	}
 }
 
-// Heartbeats answers how many heartbeats came, refused ones included.
+// Heartbeats returns how many heartbeats came, refused ones included.
 func (r *Registry) Heartbeats() int {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.beats
 }
 
-// Policy answers a service's failover policy.
+// Policy returns a service's failover policy.
 func (r *Registry) Policy(service string) *registryv1.FailoverPolicy {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.policies[service]
 }
 
-// Status answers a check's status.
+// Status returns a check's status.
 func (r *Registry) Status(service, check string) registryv1.HealthStatus {
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -8,8 +8,8 @@ import (
 	registryv1 "konsul.dev/proto/gen/konsul/registry/v1"
 )
 
-// Authorizer answers what one token may do, as of the policies and roles it was compiled from. It is
-// never changed: Refresh of the View answers its successor.
+// Authorizer returns what one token may do, as of the policies and roles it was compiled from. It
+// is never changed: Refresh of the View answers its successor.
 type Authorizer struct {
 	token *registryv1.ACLToken
 	// all allows everything.
@@ -38,8 +38,8 @@ type globRule struct {
 	grants Access
 }
 
-// Everything answers an authorizer that allows everything: that of a service that acts as itself, which
-// the access table lets in.
+// Everything returns an authorizer that allows everything: that of a service that acts as itself,
+// which the access table lets in.
 func Everything() *Authorizer { return &Authorizer{all: true} }
 
 // compile makes rules findable.
@@ -96,13 +96,14 @@ func (s *ruleset) of(name string) Access {
 // Accessor is the token's accessor id; empty when there is no token.
 func (a *Authorizer) Accessor() string { return a.token.GetAccessorId() }
 
-// Token is the token, without its hash's meaning to anyone; nil when there is none. It must not be changed.
+// Token is the token, without its hash's meaning to anyone; nil when there is none. It must not be
+// changed.
 func (a *Authorizer) Token() *registryv1.ACLToken { return a.token }
 
 // Management says that everything is allowed.
 func (a *Authorizer) Management() bool { return a.all }
 
-// Allows says whether a need is met.
+// Allows reports whether a need is met.
 func (a *Authorizer) Allows(n Need) bool {
 	switch {
 	case a.all:
@@ -147,8 +148,9 @@ func (a *Authorizer) below(n Need, scope scoped, name string) bool {
 	return false
 }
 
-// AllowsSome reports whether the need may be met for anything whose name begins with n.Name. It is generous to
-// rules that allow: a glob counts whenever it cannot be ruled out by how its matches begin.
+// AllowsSome reports whether the need may be met for anything whose name begins with n.Name. It is
+// generous to rules that allow: a glob counts whenever it cannot be ruled out by how its matches
+// begin.
 func (a *Authorizer) AllowsSome(n Need) bool {
 	switch {
 	case a.all:
@@ -185,7 +187,8 @@ func (a *Authorizer) some(n Need, scope scoped, below string) bool {
 	})
 }
 
-// Check answers nil when every need is met, else a PermissionDenied fault that names the first that is not.
+// Check returns nil when every need is met, else a PermissionDenied fault that names the first that
+// is not.
 func (a *Authorizer) Check(needs ...Need) error {
 	for _, n := range needs {
 		if !a.Allows(n) {

@@ -349,7 +349,8 @@ func TestTheAnonymousTokenIsNobodyUntilItHasSomething(t *testing.T) {
 	require.False(t, may(t, a, "kv read local/x"))
 }
 
-// A newer primary may write what this version does not know: it must never be taken for more than it is.
+// A newer primary may write what this version does not know: it must never be taken for more than
+// it is.
 func TestWhatIsNotUnderstoodAllowsNothingAndDeniesTheResource(t *testing.T) {
 	w := newWorld(t)
 	unknown := func(r *registryv1.ACLRule) *registryv1.ACLRule {

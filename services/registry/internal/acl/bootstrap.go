@@ -17,8 +17,9 @@ import (
 // ReasonBootstrapped says that the federation has had its first management token.
 const ReasonBootstrapped = "ACL_BOOTSTRAPPED"
 
-// ResetFile is the file, in the data folder of the primary's leading server, that opens the bootstrap once more. It
-// holds the reset index that a refused bootstrap answers, so that a file left behind opens nothing later.
+// ResetFile is the file, in the data folder of the primary's leading server, that opens the
+// bootstrap once more. It holds the reset index that a refused bootstrap answers, so that a file
+// left behind opens nothing later.
 const ResetFile = "acl-bootstrap-reset"
 
 const (
@@ -48,14 +49,15 @@ func ParseReset(text string) uint64 {
 	return index
 }
 
-// open answers why there is no bootstrap, nil if there is.
+// open returns why there is no bootstrap, nil if there is.
 func open(r record.Reader, mark *registryv1.Record, accessor string, reset uint64) error {
 	if index := record.ModifyIndex(mark); index > 0 {
 		made := &registryv1.ACLBootstrap{}
 		if err := proto.Unmarshal(mark.GetValue(), made); err != nil {
 			return fmt.Errorf("decode the bootstrap mark: %w", err)
 		}
-		// Who knows the secret of the token it made repeats a request: the command finds its first outcome.
+		// Who knows the secret of the token it made repeats a request: the command finds its first
+		// outcome.
 		if reset == index || made.GetAccessorId() == accessor {
 			return nil
 		}
@@ -73,8 +75,8 @@ func open(r record.Reader, mark *registryv1.Record, accessor string, reset uint6
 	return nil
 }
 
-// Bootstrap answers the command that makes the first management token, of the request's secret. reset is
-// what the reset file holds, 0 when there is none.
+// Bootstrap returns the command that makes the first management token, of the request's secret.
+// reset is what the reset file holds, 0 when there is none.
 func (w Writer) Bootstrap(r record.Reader, req *registryv1.BootstrapRequest, reset uint64, now time.Time) (*registryv1.Command, *registryv1.ACLToken, error) {
 	if err := checkSecret("secret", req.GetSecret()); err != nil {
 		return nil, nil, err

@@ -9,7 +9,7 @@ func With(ctx context.Context, a *Authorizer) context.Context {
 	return context.WithValue(ctx, contextKey{}, a)
 }
 
-// From answers the rights of the call a context belongs to. Outside of one nothing is allowed.
+// From returns the rights of the call a context belongs to. Outside of one nothing is allowed.
 func From(ctx context.Context) *Authorizer {
 	if a, ok := ctx.Value(contextKey{}).(*Authorizer); ok {
 		return a

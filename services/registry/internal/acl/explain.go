@@ -30,7 +30,8 @@ func (q Question) Need() (Need, error) {
 	return n, checkPattern("name", n.Name)
 }
 
-// Accessor answers what the token of an accessor id may do. NotFound when the datacenter knows none.
+// Accessor returns what the token of an accessor id may do. NotFound when the datacenter knows
+// none.
 func (v *View) Accessor(accessor string) (*Authorizer, error) {
 	v.mu.RLock()
 	e, generation := v.byID[accessor], v.generation
@@ -44,7 +45,7 @@ func (v *View) Accessor(accessor string) (*Authorizer, error) {
 	return nil, notFound(tokenTable, accessor)
 }
 
-// Explain answers whether an authorizer meets a need, and which rules say so.
+// Explain reports whether an authorizer meets a need, and which rules say so.
 func (v *View) Explain(a *Authorizer, n Need) *registryv1.ExplainResponse {
 	out := &registryv1.ExplainResponse{Allowed: a.Allows(n), AccessorId: a.Accessor(), Permission: n.String()}
 	if a.Management() {
@@ -92,7 +93,8 @@ func rank(m *registryv1.ExplainMatch) int {
 	return 1
 }
 
-// either answers a need for a bare key as one in the scope that allows it, the local one if none does.
+// either returns a need for a bare key as one in the scope that allows it, the local one if none
+// does.
 func (a *Authorizer) either(n Need, bare string) Need {
 	local, global := n, n
 	local.Name, global.Name = record.LocalPrefix+bare, record.GlobalPrefix+bare
@@ -102,7 +104,7 @@ func (a *Authorizer) either(n Need, bare string) Need {
 	return local
 }
 
-// about says whether a rule is about what a need names.
+// about reports whether a rule is about what a need names.
 func (r *rule) about(n Need) bool {
 	scope, name := everywhere, n.Name
 	if n.Resource == KV {

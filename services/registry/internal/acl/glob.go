@@ -46,10 +46,10 @@ func parseGlob(field, pattern string) (glob, error) {
 	return g, nil
 }
 
-// match says whether a name is one of the pattern's. It keeps the last place at which each wildcard
-// could have taken more. An earlier one need not be tried again: what it could take, a later one of
-// its kind can take as well, and a "*" never reaches past the slash that ends its part. So the time is
-// at most the product of the pattern's length and the square of the name's.
+// match reports whether a name is one of the pattern's. It keeps the last place at which each
+// wildcard could have taken more. An earlier one need not be tried again: what it could take, a
+// later one of its kind can take as well, and a "*" never reaches past the slash that ends its
+// part. So the time is at most the product of the pattern's length and the square of the name's.
 func (g glob) match(name string) bool {
 	p, n := 0, 0
 	type retry struct{ p, n int }
@@ -89,7 +89,8 @@ func (g glob) match(name string) bool {
 	}
 }
 
-// head answers the bytes every match begins with, and whether every name that begins with them matches.
+// head returns the bytes every match begins with, and whether every name that begins with them
+// matches.
 func (g glob) head() (string, bool) {
 	var literal []byte
 	for i, c := range g {

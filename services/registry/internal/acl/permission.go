@@ -10,8 +10,8 @@ import (
 // Resource is a kind of thing that permissions are about.
 type Resource uint8
 
-// The resources. ACL is the policies, roles and tokens themselves: no rule can name it, because who may
-// write rules may do everything; only a management token has it.
+// The resources. ACL is the policies, roles and tokens themselves: no rule can name it, because who
+// may write rules may do everything; only a management token has it.
 const (
 	KV Resource = iota
 	Service
@@ -113,8 +113,8 @@ func ParseAccess(field, name string) (Access, error) {
 // Need is one permission that a call takes.
 type Need struct {
 	Resource Resource
-	// Name is what the call is about; empty: the resource as a whole. Of KV it is the stored key, with
-	// its scope in front; one without is good in whichever scope the token may use it.
+	// Name is what the call is about; empty: the resource as a whole. Of KV it is the stored key,
+	// with its scope in front; one without is good in whichever scope the token may use it.
 	Name string
 	// Access is one way.
 	Access Access

@@ -93,8 +93,8 @@ func parseRule(i int, r *registryv1.ACLRule) (rule, error) {
 }
 
 // storedRule understands a rule of a stored policy, which a newer version may have written in the
-// primary. One that allows in a way unknown here allows nothing; one that denies in a way unknown here
-// denies the whole resource.
+// primary. One that allows in a way unknown here allows nothing; one that denies in a way unknown
+// here denies the whole resource.
 func storedRule(i int, r *registryv1.ACLRule) rule {
 	parsed, err := parseRule(i, r)
 	if err == nil && len(r.ProtoReflect().GetUnknown()) == 0 {
@@ -150,7 +150,7 @@ func cutScope(name string) (scoped, string) {
 	return everywhere, name
 }
 
-// matches says whether the rule is about a name, whose scope has been taken off.
+// matches reports whether the rule is about a name, whose scope has been taken off.
 func (r *rule) matches(scope scoped, name string) bool {
 	if r.scope != everywhere && r.scope != scope {
 		return false
@@ -164,8 +164,8 @@ func (r *rule) matches(scope scoped, name string) bool {
 	return r.glob.match(name)
 }
 
-// touches says whether the rule may be about something below a prefix. Of a glob it says so whenever it
-// cannot be ruled out by how its matches begin.
+// touches reports whether the rule may be about something below a prefix. Of a glob it says so
+// whenever it cannot be ruled out by how its matches begin.
 func (r *rule) touches(scope scoped, below string) bool {
 	if r.scope != everywhere && r.scope != scope {
 		return false
@@ -180,7 +180,7 @@ func (r *rule) touches(scope scoped, below string) bool {
 	return strings.HasPrefix(head, below) || strings.HasPrefix(below, head)
 }
 
-// covers says whether the rule is about everything below a prefix.
+// covers reports whether the rule is about everything below a prefix.
 func (r *rule) covers(scope scoped, below string) bool {
 	return (r.scope == everywhere || r.scope == scope) && r.kind == prefix && strings.HasPrefix(below, r.text)
 }

@@ -26,17 +26,17 @@ type hash [sha256.Size]byte
 
 func sumOf(secret string) hash { return sha256.Sum256([]byte(secret)) }
 
-// Hash answers what is stored of a secret.
+// Hash returns what is stored of a secret.
 func Hash(secret string) []byte {
 	h := sumOf(secret)
 	return h[:]
 }
 
-// Normalize answers the secret in a token file: without the space around it.
+// Normalize returns the secret in a token file: without the space around it.
 func Normalize(secret string) string { return strings.TrimSpace(secret) }
 
-// accessorFor answers the accessor id of the token with a secret. It follows from the secret, so that a
-// token is made once however often the request is repeated, and tells nothing about it.
+// accessorFor returns the accessor id of the token with a secret. It follows from the secret, so
+// that a token is made once however often the request is repeated, and tells nothing about it.
 func accessorFor(secret string) string {
 	h := sumOf(secret)
 	sum := sha256.Sum256(append([]byte("konsul-accessor:"), h[:]...))
@@ -44,7 +44,8 @@ func accessorFor(secret string) string {
 	return strings.Join([]string{x[:8], x[8:12], x[12:16], x[16:20], x[20:]}, "-")
 }
 
-// tokenKey returns the key of a token's row. Its scope shows in it: record.LocalPrefixed decides by keys.
+// tokenKey returns the key of a token's row. Its scope shows in it: record.LocalPrefixed decides by
+// keys.
 func tokenKey(accessor string, local bool) string {
 	if local {
 		return record.LocalPrefix + accessor
@@ -65,7 +66,7 @@ func checkSecret(field, secret string) error {
 	return nil
 }
 
-// Initial answers the command that makes a management token of a secret an operator chose. The
+// Initial returns the command that makes a management token of a secret an operator chose. The
 // accessor follows from the secret, so that every server makes the same one.
 func Initial(secret, datacenter string, now time.Time) (*registryv1.Command, error) {
 	secret = Normalize(secret)

@@ -67,7 +67,7 @@ type role struct {
 	index uint64
 }
 
-// NewView answers a view that knows nothing.
+// NewView returns a view that knows nothing.
 func NewView(clk clock.Clock) *View {
 	return &View{clock: clk, byHash: map[hash]*entry{}, byID: map[string]*entry{}, policies: map[string]*policy{}, roles: map[string]*role{}}
 }
@@ -191,7 +191,7 @@ func bare(row *registryv1.Record) *registryv1.Record {
 	}
 }
 
-// Resolve answers what the token of a secret may do, or an Unauthenticated fault.
+// Resolve returns what the token of a secret may do, or an Unauthenticated fault.
 func (v *View) Resolve(secret string) (*Authorizer, error) {
 	h := sumOf(secret)
 	v.mu.RLock()
@@ -206,7 +206,8 @@ func (v *View) Resolve(secret string) (*Authorizer, error) {
 	return v.authorizer(e, generation)
 }
 
-// Anonymous answers what requests without a token may do; false when nothing has been given to them.
+// Anonymous returns what requests without a token may do; false when nothing has been given to
+// them.
 func (v *View) Anonymous() (*Authorizer, bool) {
 	v.mu.RLock()
 	e, generation := v.byID[AnonymousAccessor], v.generation
@@ -218,8 +219,8 @@ func (v *View) Anonymous() (*Authorizer, bool) {
 	return a, err == nil
 }
 
-// authorizer answers the compiled rights of a token, made anew when its policies or roles changed. While
-// they have not, it answers the same one.
+// authorizer returns the compiled rights of a token, made anew when its policies or roles changed.
+// While they have not, it answers the same one.
 func (v *View) authorizer(e *entry, generation uint64) (*Authorizer, error) {
 	if e.expires != 0 && v.clock.Now().UnixNano() >= e.expires {
 		return nil, fault.New(fault.Unauthenticated, ReasonTokenExpired, "token %s expired at %s", e.token.GetAccessorId(),
@@ -278,8 +279,8 @@ func (v *View) sources(token *registryv1.ACLToken) []source {
 	return out
 }
 
-// Refresh answers what became of an authorizer: itself while nothing changed, else its successor, or an
-// Unauthenticated fault when its token is gone or has expired.
+// Refresh returns what became of an authorizer: itself while nothing changed, else its successor,
+// or an Unauthenticated fault when its token is gone or has expired.
 func (v *View) Refresh(a *Authorizer) (*Authorizer, error) {
 	if a.entry == nil {
 		return a, nil
@@ -300,7 +301,7 @@ func (v *View) Exists(accessor string) bool {
 	return v.byID[accessor] != nil
 }
 
-// Local says whether an accessor is that of a token which only this datacenter knows.
+// Local reports whether an accessor is that of a token which only this datacenter knows.
 func (v *View) Local(accessor string) bool {
 	v.mu.RLock()
 	defer v.mu.RUnlock()
@@ -308,7 +309,7 @@ func (v *View) Local(accessor string) bool {
 	return e != nil && e.token.GetLocal()
 }
 
-// Expired answers the rows of tokens whose time is over; global ones only when asked for.
+// Expired returns the rows of tokens whose time is over; global ones only when asked for.
 func (v *View) Expired(now time.Time, global bool) []*registryv1.Record {
 	v.mu.RLock()
 	defer v.mu.RUnlock()

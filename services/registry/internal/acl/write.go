@@ -34,7 +34,8 @@ const (
 	ReasonMoved = "ACL_MOVED"
 	// ReasonCASMismatch says that what was to be replaced moved on from the given index.
 	ReasonCASMismatch = "CAS_MISMATCH"
-	// ReasonSecretLost says that a repeated request made its token before, with a secret nobody has.
+	// ReasonSecretLost says that a repeated request made its token before, with a secret nobody
+	// has.
 	ReasonSecretLost = "ACL_SECRET_LOST"
 	// ReasonAnonymous says that the anonymous token cannot be treated like that.
 	ReasonAnonymous = "ACL_ANONYMOUS_TOKEN"
@@ -93,7 +94,7 @@ func checkDescription(field, text string) error {
 	return nil
 }
 
-// links checks names of policies or roles and answers them sorted, each once.
+// links checks names of policies or roles and returns them sorted, each once.
 func links(r record.Reader, field string, table registryv1.Table, names []string) ([]string, error) {
 	if len(names) > maxLinks {
 		return nil, fault.Invalid(field, "are %d; at most %d are allowed", len(names), maxLinks).WithRemedy("put several into one role or policy")
@@ -143,7 +144,7 @@ func TokenNotFound(name string) *fault.Error {
 		WithRemedy("see `konsulctl acl token list`; a local token is known in its own datacenter only")
 }
 
-// Policy answers a stored policy.
+// Policy returns a stored policy.
 func Policy(r record.Reader, name string) (*registryv1.ACLPolicy, error) {
 	value := &registryv1.ACLPolicy{}
 	row, err := read(r, policyTable, name, value)
@@ -154,7 +155,7 @@ func Policy(r record.Reader, name string) (*registryv1.ACLPolicy, error) {
 	return value, nil
 }
 
-// Role answers a stored role.
+// Role returns a stored role.
 func Role(r record.Reader, name string) (*registryv1.ACLRole, error) {
 	value := &registryv1.ACLRole{}
 	row, err := read(r, roleTable, name, value)
@@ -179,7 +180,7 @@ func read(r record.Reader, table registryv1.Table, name string, into proto.Messa
 	return row, nil
 }
 
-// Policies answers every stored policy, by name.
+// Policies returns every stored policy, by name.
 func Policies(r record.Reader) ([]*registryv1.ACLPolicy, error) {
 	var out []*registryv1.ACLPolicy
 	err := each(r, policyTable, func() proto.Message { return &registryv1.ACLPolicy{} }, func(row *registryv1.Record, m proto.Message) {
@@ -191,7 +192,7 @@ func Policies(r record.Reader) ([]*registryv1.ACLPolicy, error) {
 	return out, err
 }
 
-// Roles answers every stored role, by name.
+// Roles returns every stored role, by name.
 func Roles(r record.Reader) ([]*registryv1.ACLRole, error) {
 	var out []*registryv1.ACLRole
 	err := each(r, roleTable, func() proto.Message { return &registryv1.ACLRole{} }, func(row *registryv1.Record, m proto.Message) {
@@ -220,7 +221,7 @@ func each(r record.Reader, table registryv1.Table, empty func() proto.Message, f
 	return err
 }
 
-// PutPolicy answers the command that stores a policy: a new one, or instead of the one there is.
+// PutPolicy returns the command that stores a policy: a new one, or instead of the one there is.
 func (w Writer) PutPolicy(r record.Reader, given *registryv1.ACLPolicy, fresh bool, cas *uint64) (*registryv1.Command, error) {
 	if err := checkName("policy.name", given.GetName()); err != nil {
 		return nil, err
@@ -240,7 +241,7 @@ func (w Writer) PutPolicy(r record.Reader, given *registryv1.ACLPolicy, fresh bo
 	return w.replace(r, policyTable, given.GetName(), value, fresh, cas, ReasonPolicyExists)
 }
 
-// PutRole answers the command that stores a role: a new one, or instead of the one there is.
+// PutRole returns the command that stores a role: a new one, or instead of the one there is.
 func (w Writer) PutRole(r record.Reader, given *registryv1.ACLRole, fresh bool, cas *uint64) (*registryv1.Command, error) {
 	if err := checkName("role.name", given.GetName()); err != nil {
 		return nil, err
@@ -281,8 +282,8 @@ func (w Writer) replace(r record.Reader, table registryv1.Table, key string, val
 	return cmd, nil
 }
 
-// DeletePolicy answers the command that deletes a policy. Unless forced it refuses while the datacenter
-// knows a role or token that has it.
+// DeletePolicy returns the command that deletes a policy. Unless forced it refuses while the
+// datacenter knows a role or token that has it.
 func (w Writer) DeletePolicy(r record.Reader, name string, force bool) (*registryv1.Command, error) {
 	return w.drop(r, policyTable, name, force, func(m proto.Message) bool {
 		linked, ok := m.(interface{ GetPolicies() []string })
@@ -290,7 +291,7 @@ func (w Writer) DeletePolicy(r record.Reader, name string, force bool) (*registr
 	}, true)
 }
 
-// DeleteRole answers the command that deletes a role. Unless forced it refuses while the datacenter
+// DeleteRole returns the command that deletes a role. Unless forced it refuses while the datacenter
 // knows a token that has it.
 func (w Writer) DeleteRole(r record.Reader, name string, force bool) (*registryv1.Command, error) {
 	return w.drop(r, roleTable, name, force, func(m proto.Message) bool {
@@ -307,7 +308,8 @@ func (w Writer) drop(r record.Reader, table registryv1.Table, name string, force
 		return nil, err
 	}
 	if !record.Live(row) {
-		// Whether it never was, or an earlier try of the same request deleted it, the outcome tells.
+		// Whether it never was, or an earlier try of the same request deleted it, the outcome
+		// tells.
 		return &registryv1.Command{Operations: []*registryv1.Operation{remove(table, name)}}, nil
 	}
 	var users []string
@@ -342,7 +344,7 @@ func (w Writer) drop(r record.Reader, table registryv1.Table, name string, force
 	}, nil
 }
 
-// Outcome answers the fault of a command that did not hold, nil if it did.
+// Outcome returns the fault of a command that did not hold, nil if it did.
 func Outcome(result *registryv1.CommandResult) error {
 	key := result.GetFailedRow().GetKey()
 	switch result.GetFailedReason() {

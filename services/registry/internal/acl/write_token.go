@@ -19,7 +19,7 @@ type Stored struct {
 	Row   *registryv1.Record
 }
 
-// Shown answers the token as people see it.
+// Shown returns the token as people see it.
 func (s Stored) Shown() *registryv1.Token {
 	t := s.Token
 	return &registryv1.Token{
@@ -29,8 +29,9 @@ func (s Stored) Shown() *registryv1.Token {
 	}
 }
 
-// Made answers the token that a command made, or the fault of a repeated request whose first try made
-// another one, because its secret was made up anew meanwhile: then there is none of this secret.
+// Made returns the token that a command made, or the fault of a repeated request whose first try
+// made another one, because its secret was made up anew meanwhile: then there is none of this
+// secret.
 func Made(r record.Reader, token *registryv1.ACLToken) (Stored, error) {
 	stored, err := Token(r, token.GetAccessorId())
 	if fault.ReasonOf(err) == ReasonTokenNotFound {
@@ -40,7 +41,8 @@ func Made(r record.Reader, token *registryv1.ACLToken) (Stored, error) {
 	return stored, err
 }
 
-// Token answers a stored token. The anonymous one is always there, with nothing until it is given something.
+// Token returns a stored token. The anonymous one is always there, with nothing until it is given
+// something.
 func Token(r record.Reader, accessor string) (Stored, error) {
 	for _, key := range []string{accessor, record.LocalPrefix + accessor} {
 		row, err := r.Get(tokenTable, key)
@@ -62,7 +64,7 @@ func Token(r record.Reader, accessor string) (Stored, error) {
 	return Stored{}, notFound(tokenTable, accessor)
 }
 
-// Tokens answers every stored token, global ones first, by accessor id.
+// Tokens returns every stored token, global ones first, by accessor id.
 func Tokens(r record.Reader) ([]Stored, error) {
 	var out []Stored
 	err := each(r, tokenTable, func() proto.Message { return &registryv1.ACLToken{} }, func(row *registryv1.Record, m proto.Message) {
@@ -73,7 +75,7 @@ func Tokens(r record.Reader) ([]Stored, error) {
 	return out, err
 }
 
-// CreateToken answers the command that makes a token of the request's secret.
+// CreateToken returns the command that makes a token of the request's secret.
 func (w Writer) CreateToken(r record.Reader, req *registryv1.CreateTokenRequest, now time.Time) (*registryv1.Command, *registryv1.ACLToken, error) {
 	if err := checkSecret("secret", req.GetSecret()); err != nil {
 		return nil, nil, err
@@ -123,7 +125,7 @@ func (w Writer) putToken(r record.Reader, token *registryv1.ACLToken, policies, 
 	return &registryv1.Command{Operations: []*registryv1.Operation{op}, Conditions: []*registryv1.Condition{condition}}, nil
 }
 
-// UpdateToken answers the command that changes what a token has.
+// UpdateToken returns the command that changes what a token has.
 func (w Writer) UpdateToken(r record.Reader, req *registryv1.UpdateTokenRequest, now time.Time) (*registryv1.Command, error) {
 	old, err := Token(r, req.GetAccessorId())
 	if err != nil {
@@ -153,7 +155,7 @@ func (w Writer) UpdateToken(r record.Reader, req *registryv1.UpdateTokenRequest,
 	return keepOne(r, cmd, old.Token)
 }
 
-// CloneToken answers the command that makes a token that has what another one has.
+// CloneToken returns the command that makes a token that has what another one has.
 func (w Writer) CloneToken(r record.Reader, req *registryv1.CloneTokenRequest, now time.Time) (*registryv1.Command, *registryv1.ACLToken, error) {
 	old, err := Token(r, req.GetAccessorId())
 	if err != nil {
@@ -169,7 +171,7 @@ func (w Writer) CloneToken(r record.Reader, req *registryv1.CloneTokenRequest, n
 	}, now)
 }
 
-// DeleteToken answers the command that revokes a token.
+// DeleteToken returns the command that revokes a token.
 func (w Writer) DeleteToken(r record.Reader, accessor string, force bool) (*registryv1.Command, error) {
 	if accessor == AnonymousAccessor {
 		return nil, fault.New(fault.FailedPrecondition, ReasonAnonymous, "the anonymous token stands for requests without one and cannot be deleted").
@@ -177,7 +179,8 @@ func (w Writer) DeleteToken(r record.Reader, accessor string, force bool) (*regi
 	}
 	old, err := Token(r, accessor)
 	if fault.ReasonOf(err) == ReasonTokenNotFound {
-		// Whether it never was, or an earlier try of the same request deleted it, the outcome tells.
+		// Whether it never was, or an earlier try of the same request deleted it, the outcome
+		// tells.
 		return &registryv1.Command{Operations: []*registryv1.Operation{remove(tokenTable, accessor), remove(tokenTable, tokenKey(accessor, true))}}, nil
 	}
 	if err != nil {
@@ -193,7 +196,8 @@ func (w Writer) DeleteToken(r record.Reader, accessor string, force bool) (*regi
 	return keepOne(r, cmd, old.Token)
 }
 
-// keeps says whether a token keeps a federation manageable: it may do everything everywhere, for good.
+// keeps reports whether a token keeps a federation manageable: it may do everything everywhere, for
+// good.
 func keeps(t *registryv1.ACLToken) bool {
 	return t.GetManagement() && !t.GetLocal() && t.GetExpiresAt() == nil
 }
@@ -215,7 +219,7 @@ func keepOne(r record.Reader, cmd *registryv1.Command, goes *registryv1.ACLToken
 		WithField("accessor_id").WithRemedy("make another one first, or force; without one only registry.initial_management_token_file or a bootstrap reset lets anyone in again")
 }
 
-// Reap answers the command that deletes a token whose time is over, if it is still as it was seen.
+// Reap returns the command that deletes a token whose time is over, if it is still as it was seen.
 func Reap(row *registryv1.Record) *registryv1.Command {
 	return &registryv1.Command{
 		Operations: []*registryv1.Operation{remove(tokenTable, row.GetKey())},

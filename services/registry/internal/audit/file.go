@@ -8,8 +8,8 @@ import (
 	"path/filepath"
 )
 
-// rotating is a file that is put aside as PATH.1 when it has grown to a size; older ones move up a number,
-// and the oldest goes. It is written by one goroutine at a time.
+// rotating is a file that is put aside as PATH.1 when it has grown to a size; older ones move up a
+// number, and the oldest goes. It is written by one goroutine at a time.
 type rotating struct {
 	*os.File
 	path string

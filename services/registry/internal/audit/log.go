@@ -17,10 +17,11 @@ import (
 
 const (
 	queueLength = 4096
-	// interval is how long refusals of a kind are counted before the line about those that were left out.
+	// interval is how long refusals of a kind are counted before the line about those that were
+	// left out.
 	interval = time.Minute
-	// changePatience is how long a change waits for its place when the disk does not keep up; then it goes
-	// to the service's log instead.
+	// changePatience is how long a change waits for its place when the disk does not keep up; then
+	// it goes to the service's log instead.
 	changePatience = 5 * time.Second
 
 	keyAccessor = "accessor"
@@ -35,7 +36,8 @@ const (
 
 // Entry is one line.
 type Entry struct {
-	// Accessor is the token's accessor id; empty when a service acted as itself or the token is unknown.
+	// Accessor is the token's accessor id; empty when a service acted as itself or the token is
+	// unknown.
 	Accessor string
 	// Peer is the service that made the call.
 	Peer string
@@ -56,7 +58,8 @@ type Params struct {
 	// MaxBytes is the size at which a file is put aside, Keep how many are kept of each that were.
 	MaxBytes int64
 	Keep     int
-	// DeniedPerMinute is how many refusals of the same caller, method and outcome are written in a minute; 0: all.
+	// DeniedPerMinute is how many refusals of the same caller, method and outcome are written in a
+	// minute; 0: all.
 	DeniedPerMinute int
 
 	Datacenter string
@@ -69,7 +72,8 @@ type Params struct {
 type Log struct {
 	p      Params
 	sample sample
-	// Refusals have a queue and a file of their own: however many there are, changes find their place and stay.
+	// Refusals have a queue and a file of their own: however many there are, changes find their
+	// place and stay.
 	changes, denials target
 	mu               sync.RWMutex
 	done             bool
@@ -140,7 +144,8 @@ func (f failing) Write(b []byte) (int, error) {
 	return n, err
 }
 
-// Denied notes a refusal, unless there is no place for it, or there were many like it of late: those are counted.
+// Denied notes a refusal, unless there is no place for it, or there were many like it of late:
+// those are counted.
 func (l *Log) Denied(ctx context.Context, e Entry) {
 	l.mu.RLock()
 	defer l.mu.RUnlock()

@@ -3,7 +3,8 @@ package audit
 import "sync"
 
 const (
-	// mostKinds bounds the kinds of refusals that are told apart in an interval; what comes beyond them is of one kind.
+	// mostKinds bounds the kinds of refusals that are told apart in an interval; what comes beyond
+	// them is of one kind.
 	mostKinds = 4096
 	// ofOthers is the accessor in the line about those.
 	ofOthers = "(others)"
@@ -12,7 +13,8 @@ const (
 // kind is what makes one refusal like another.
 type kind struct{ accessor, peer, method, outcome string }
 
-// sample writes the first refusals of a kind in an interval and counts the rest. Safe for concurrent use.
+// sample writes the first refusals of a kind in an interval and counts the rest. Safe for
+// concurrent use.
 type sample struct {
 	// first is how many of a kind are written; 0: all.
 	first int
@@ -36,7 +38,8 @@ func (s *sample) admit(e Entry) bool {
 	return s.seen[k] <= s.first
 }
 
-// next begins an interval and returns how many refusals of each kind were left out in the one before.
+// next begins an interval and returns how many refusals of each kind were left out in the one
+// before.
 func (s *sample) next() map[kind]int {
 	s.mu.Lock()
 	defer s.mu.Unlock()

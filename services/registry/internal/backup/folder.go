@@ -29,7 +29,8 @@ const (
 	stampLayout = "20060102T150405.000Z"
 )
 
-// kept is a backup in the folder. Its note lies beside it, since an encrypted file does not say what it is.
+// kept is a backup in the folder. Its note lies beside it, since an encrypted file does not say
+// what it is.
 type kept struct {
 	path     string
 	manifest backupfile.Manifest
@@ -38,8 +39,8 @@ type kept struct {
 
 func (k kept) encrypted() bool { return strings.HasSuffix(k.path, ageSuffix) }
 
-// list answers what a folder holds, oldest first; nothing of one that is not there. Files without a note
-// are somebody else's.
+// list returns what a folder holds, oldest first; nothing of one that is not there. Files without a
+// note are somebody else's.
 func list(dir string) ([]kept, error) {
 	entries, err := os.ReadDir(dir)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -81,16 +82,17 @@ func list(dir string) ([]kept, error) {
 	return all, nil
 }
 
-// ours says whether a file may be the schedule's.
+// ours reports whether a file may be the schedule's.
 func ours(name, suffix string) bool {
 	return strings.HasPrefix(name, filePrefix) && strings.HasSuffix(name, suffix)
 }
 
-// abandonedAfter is when a file that is not complete is nobody's any more: the folder may be that of several
-// servers, of which another one writes.
+// abandonedAfter is when a file that is not complete is nobody's any more: the folder may be that
+// of several servers, of which another one writes.
 const abandonedAfter = 24 * time.Hour
 
-// sweep removes what servers that died left in the middle of a backup: parts of files, and notes of none.
+// sweep removes what servers that died left in the middle of a backup: parts of files, and notes of
+// none.
 func sweep(dir string, now time.Time) error {
 	entries, err := os.ReadDir(dir)
 	if err != nil {
@@ -170,9 +172,9 @@ func syncDir(dir string) error {
 	return nil
 }
 
-// surplus answers what retention gives up: whole chains, a full backup with all its increments, oldest
-// first, as long as at least keep backups and the newest chain remain, and chains of which even the
-// newest is too old. keep and keepFor of 0 mean no limit.
+// surplus returns what retention gives up: whole chains, a full backup with all its increments,
+// oldest first, as long as at least keep backups and the newest chain remain, and chains of which
+// even the newest is too old. keep and keepFor of 0 mean no limit.
 func surplus(all []kept, keep int, keepFor time.Duration, now time.Time) []kept {
 	var chains [][]kept
 	for _, k := range all {

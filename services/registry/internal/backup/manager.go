@@ -21,16 +21,18 @@ import (
 
 // Reasons of refused backups and restores.
 const (
-	// ReasonBaseTooOld says that deletions since the base may be forgotten: an increment would miss them.
+	// ReasonBaseTooOld says that deletions since the base may be forgotten: an increment would miss
+	// them.
 	ReasonBaseTooOld = "BACKUP_BASE_TOO_OLD"
-	// ReasonForeignBase says that the base is of another datacenter, or of a history that was given up.
+	// ReasonForeignBase says that the base is of another datacenter, or of a history that was given
+	// up.
 	ReasonForeignBase = "BACKUP_BASE_FOREIGN"
 )
 
 // Export is the state at one index, row by row.
 type Export interface {
 	Index() uint64
-	// Next answers nil after the last row.
+	// Next returns nil after the last row.
 	Next() (*registryv1.Record, error)
 	// Replaced is closed when somebody waits for the export to end.
 	Replaced() <-chan struct{}
@@ -45,13 +47,13 @@ type Params struct {
 	Watermark func() uint64
 	// Retention is how many indexes the watermark lies behind.
 	Retention uint64
-	// Describe answers a manifest of the datacenter, without id, index and time.
+	// Describe returns a manifest of the datacenter, without id, index and time.
 	Describe func() backupfile.Manifest
-	// Target answers the datacenter as a restore finds it.
+	// Target returns the datacenter as a restore finds it.
 	Target func() Target
 	// LastIndex is the highest index this cluster has given out.
 	LastIndex func() uint64
-	// Holds answers why a row of a backup cannot be held, nil if it can.
+	// Holds returns why a row of a backup cannot be held, nil if it can.
 	Holds func(row *registryv1.Record) error
 	// Install makes a snapshot of the state file the cluster's state at an index above all others.
 	Install func(index uint64, size int64, snapshot io.Reader) error
@@ -59,7 +61,8 @@ type Params struct {
 	Restored func(ctx context.Context) error
 	// Spool is a folder for files on their way in.
 	Spool string
-	// MaxRestoreBytes bounds what one restore may lay down there, the snapshot it makes of it not counted.
+	// MaxRestoreBytes bounds what one restore may lay down there, the snapshot it makes of it not
+	// counted.
 	MaxRestoreBytes int64
 	// Applied is the index of the last change.
 	Applied  func() uint64
@@ -75,7 +78,8 @@ type Manager struct {
 	restoring sync.Mutex
 }
 
-// New answers a manager. It empties Spool: a server that died in the middle of a restore left its files.
+// New returns a manager. It empties Spool: a server that died in the middle of a restore left its
+// files.
 func New(p Params) (*Manager, error) {
 	if err := os.RemoveAll(p.Spool); err != nil {
 		return nil, fmt.Errorf("empty the folder for files to restore: %w", err)
@@ -83,8 +87,8 @@ func New(p Params) (*Manager, error) {
 	return &Manager{Params: p}, nil
 }
 
-// Create answers a backup of the state as it is now, or with a base of what changed since. Reading it
-// fails with a fault; the caller closes it.
+// Create returns a backup of the state as it is now, or with a base of what changed since. Reading
+// it fails with a fault; the caller closes it.
 func (m *Manager) Create(ctx context.Context, base *registryv1.BackupBase) (io.ReadCloser, backupfile.Manifest, error) {
 	manifest := m.Describe()
 	if err := m.checkBase(base, manifest); err != nil {
@@ -148,7 +152,7 @@ func write(to io.Writer, manifest backupfile.Manifest, e Export) error {
 	return out.Flush()
 }
 
-// checkBase answers why there can be no increment on a base.
+// checkBase returns why there can be no increment on a base.
 func (m *Manager) checkBase(base *registryv1.BackupBase, own backupfile.Manifest) error {
 	if base == nil {
 		return nil
@@ -171,12 +175,12 @@ func (m *Manager) checkBase(base *registryv1.BackupBase, own backupfile.Manifest
 // indexes a second are more than any cluster writes.
 const indexesPerSecond = 1 << 16
 
-// indexGap is more than what is in flight at any time. With what the store remembers on top, every reader
-// from before the restore stands below the watermark and is told to begin anew.
+// indexGap is more than what is in flight at any time. With what the store remembers on top, every
+// reader from before the restore stands below the watermark and is told to begin anew.
 const indexGap = 1 << 20
 
-// nextIndex answers the index of a restored state: above all that this cluster has given out, and above
-// all that the backup's cluster can have given out since it was made.
+// nextIndex returns the index of a restored state: above all that this cluster has given out, and
+// above all that the backup's cluster can have given out since it was made.
 func nextIndex(last, backedUp, retention uint64, age time.Duration) uint64 {
 	since := uint64(max(0, age)/time.Second) + 1 //nolint:gosec // not negative
 	return max(last, backedUp+since*indexesPerSecond) + retention + indexGap

@@ -127,7 +127,7 @@ func (w *world) install(index uint64, size int64, snapshot io.Reader) error {
 	return nil
 }
 
-// make answers a backup, with a base an increment.
+// make returns a backup, with a base an increment.
 func (w *world) make(base *registryv1.BackupBase) ([]byte, error) {
 	file, _, err := w.Create(w.t.Context(), base)
 	if err != nil {

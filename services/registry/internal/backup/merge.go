@@ -8,8 +8,8 @@ import (
 	registryv1 "konsul.dev/proto/gen/konsul/registry/v1"
 )
 
-// merged reads a full backup and the increments on it as one: of each row the newest version, unless
-// that is a tombstone. All of them are in table and key order, so it holds one row of each.
+// merged reads a full backup and the increments on it as one: of each row the newest version,
+// unless that is a tombstone. All of them are in table and key order, so it holds one row of each.
 type merged struct {
 	readers []*backupfile.Reader
 	heads   []*registryv1.Record
@@ -49,7 +49,7 @@ func less(a, b *registryv1.Record) bool {
 	return a.GetKey() < b.GetKey()
 }
 
-// next answers nil after the last row.
+// next returns nil after the last row.
 func (m *merged) next() (*registryv1.Record, error) {
 	for {
 		var newest *registryv1.Record

@@ -25,7 +25,8 @@ const (
 	ReasonRestoreRunning = "RESTORE_RUNNING"
 	// ReasonTooLarge says that the files are larger than a server may lay down.
 	ReasonTooLarge = "BACKUP_TOO_LARGE"
-	// ReasonForeignBackup says that a backup is of another datacenter and nobody said where it is to go.
+	// ReasonForeignBackup says that a backup is of another datacenter and nobody said where it is
+	// to go.
 	ReasonForeignBackup = "BACKUP_OF_ANOTHER_DATACENTER"
 )
 
@@ -106,8 +107,8 @@ type Order struct {
 	Caller string
 }
 
-// Restore checks the files that came in and replaces the state by theirs. Until all of them have been
-// read and found whole nothing changes.
+// Restore checks the files that came in and replaces the state by theirs. Until all of them have
+// been read and found whole nothing changes.
 func (in *Intake) Restore(ctx context.Context, o Order) (*registryv1.RestoreBackupResponse, error) {
 	manifests, err := in.verify()
 	if err != nil {
@@ -192,7 +193,8 @@ func verifyFile(path string) (backupfile.Manifest, error) {
 	return m, errors.Join(err, f.Close())
 }
 
-// build writes the snapshot of the state to come: what the target keeps, then what the backup brings.
+// build writes the snapshot of the state to come: what the target keeps, then what the backup
+// brings.
 func (in *Intake) build(s *selection, answer *registryv1.RestoreBackupResponse) (_ *os.File, err error) {
 	f, err := os.OpenFile(filepath.Join(in.dir, "snapshot"), os.O_CREATE|os.O_TRUNC|os.O_RDWR, 0o600)
 	if err != nil {

@@ -16,7 +16,8 @@ import (
 
 // Schedule is when backups are made, and which are kept.
 type Schedule struct {
-	// Directory must exist unless it is the default: a disk that is not mounted must not be mistaken for one.
+	// Directory must exist unless it is the default: a disk that is not mounted must not be
+	// mistaken for one.
 	Directory string
 	// Make says that the directory is the default and may be made.
 	Make bool
@@ -34,7 +35,7 @@ type Schedule struct {
 // retryAfter is how soon a failed backup is tried again.
 const retryAfter = time.Minute
 
-// Kept answers what this server's folder holds, oldest first.
+// Kept returns what this server's folder holds, oldest first.
 func (m *Manager) Kept() ([]*registryv1.KeptBackup, error) {
 	all, err := list(m.Schedule.Directory)
 	if err != nil {
@@ -83,7 +84,7 @@ func (m *Manager) remember() {
 	}
 }
 
-// due answers how long it is until the next backup: restarts and new leaders do not put it off.
+// due returns how long it is until the next backup: restarts and new leaders do not put it off.
 func (m *Manager) due() (time.Duration, error) {
 	all, err := m.folder()
 	if err != nil || len(all) == 0 {
@@ -109,7 +110,8 @@ func (m *Manager) folder() ([]kept, error) {
 	return list(m.Schedule.Directory)
 }
 
-// Once makes a backup now, unless nothing changed since the last one, and gives up what retention says.
+// Once makes a backup now, unless nothing changed since the last one, and gives up what retention
+// says.
 func (m *Manager) Once(ctx context.Context) error {
 	start := m.Clock.Now()
 	all, err := m.folder()
@@ -168,7 +170,7 @@ func (m *Manager) unchanged(all []kept) bool {
 	return last.Index == m.Applied() && last.FederationID == own.FederationID && last.DatacenterID == own.DatacenterID && last.Generation == own.Generation
 }
 
-// base answers the backup that the next one is an increment on, nil when it is to be full.
+// base returns the backup that the next one is an increment on, nil when it is to be full.
 func (m *Manager) base(all []kept) *registryv1.BackupBase {
 	chain := 1
 	at := len(all) - 1

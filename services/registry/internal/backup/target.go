@@ -11,14 +11,14 @@ import (
 	"konsul.dev/services/registry/internal/record"
 )
 
-// Target is the datacenter that a backup is restored into. It keeps who it is: its federation record, its
-// trust anchors, its servers and its members are its own, not the backup's.
+// Target is the datacenter that a backup is restored into. It keeps who it is: its federation
+// record, its trust anchors, its servers and its members are its own, not the backup's.
 type Target struct {
 	FederationID string
 	Datacenter   string
 	Epoch        uint64
-	// Primary says that it takes global writes. A secondary's global rows and cursors are the primary's to
-	// change: they stay as they are, so that replication goes on where it was.
+	// Primary says that it takes global writes. A secondary's global rows and cursors are the
+	// primary's to change: they stay as they are, so that replication goes on where it was.
 	Primary bool
 	// Caller is the accessor of the token that asks for the restore, which goes on working.
 	Caller string
@@ -88,8 +88,8 @@ func (s *selection) takes(row *registryv1.Record) bool {
 	return s.target.Primary || !t.Global(key)
 }
 
-// remap makes a row of the backup one of the target, changed now: whoever knew the row from before must
-// not take it for the one it knew.
+// remap makes a row of the backup one of the target, changed now: whoever knew the row from before
+// must not take it for the one it knew.
 func (s *selection) remap(row *registryv1.Record) (*registryv1.Record, error) {
 	out := proto.CloneOf(row)
 	out.ModifyIndex = s.index

@@ -38,7 +38,8 @@ type Params struct {
 	Rows       *member.View
 	Directory  *Directory
 	Peers      Peers
-	// MayFound refuses to found a cluster under the name of a datacenter that the federation knows already.
+	// MayFound refuses to found a cluster under the name of a datacenter that the federation knows
+	// already.
 	MayFound func(context.Context) error
 	// Propose commits a command wherever the leader is.
 	Propose func(context.Context, *registryv1.Command) (*registryv1.CommandResult, error)
@@ -49,7 +50,8 @@ type Params struct {
 type Cluster struct {
 	Params
 
-	// change is held by the leader while it changes the membership, so that changes come one at a time.
+	// change is held by the leader while it changes the membership, so that changes come one at a
+	// time.
 	change sync.Mutex
 
 	mu  sync.Mutex
@@ -59,7 +61,7 @@ type Cluster struct {
 	looking map[string]bool
 }
 
-// New answers a cluster whose Run has not begun.
+// New returns a cluster whose Run has not begun.
 func New(p Params) *Cluster {
 	p.Own = proto.CloneOf(p.Own)
 	p.Own.Incarnation = p.Node.Disk().Incarnation
@@ -75,7 +77,8 @@ const (
 	greetTimeout = time.Second
 	// settled is how often a member looks whether its row is right.
 	settled = time.Second
-	// lonely is how long a member goes without a leader before it asks the others whether it still is one.
+	// lonely is how long a member goes without a leader before it asks the others whether it still
+	// is one.
 	lonely = 3 * time.Second
 )
 
@@ -119,7 +122,7 @@ func (c *Cluster) explain(why string) {
 	}
 }
 
-// Greeting answers who this server is.
+// Greeting returns who this server is.
 func (c *Cluster) Greeting() *registryv1.GreetResponse {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -174,9 +177,10 @@ func (c *Cluster) greetOne(ctx context.Context, address string) (*registryv1.Gre
 	return registryv1.NewMemberServiceClient(conn).Greet(ctx, &registryv1.GreetRequest{Self: c.Own})
 }
 
-// Greeted is told who greets. A member that is no longer where its row says, on the disk that the row names,
-// has moved. Whether it still runs at the old address, so that the greeter is a copy of it, is asked first, and
-// not waited for. Without this a majority that moved at once would never elect a leader to record where it is.
+// Greeted is told who greets. A member that is no longer where its row says, on the disk that the
+// row names, has moved. Whether it still runs at the old address, so that the greeter is a copy of
+// it, is asked first, and not waited for. Without this a majority that moved at once would never
+// elect a leader to record where it is.
 func (c *Cluster) Greeted(m *registryv1.Member) {
 	row := c.Rows.Server(m.GetId())
 	same := row.GetIncarnation() == m.GetIncarnation() && row.GetAddress() == m.GetAddress() && row.GetRaftAddress() == m.GetRaftAddress()
@@ -199,7 +203,8 @@ func (c *Cluster) Greeted(m *registryv1.Member) {
 	}()
 }
 
-// clone reports whether a server that says it has moved still runs where its row says: then it is a copy.
+// clone reports whether a server that says it has moved still runs where its row says: then it is a
+// copy.
 func (c *Cluster) clone(ctx context.Context, m, row *registryv1.Member) bool {
 	return row.GetIncarnation() == m.GetIncarnation() && row.GetAddress() != m.GetAddress() && c.lives(ctx, row)
 }
@@ -252,7 +257,7 @@ func wait(ctx context.Context, pause time.Duration) {
 	}
 }
 
-// follow answers peers before it says that it has met them: whoever founds may count on its vote.
+// follow returns peers before it says that it has met them: whoever founds may count on its vote.
 func (c *Cluster) follow(founders []*registryv1.Member) {
 	c.Node.Open()
 	c.mu.Lock()
@@ -273,8 +278,9 @@ func (c *Cluster) found(founders []*registryv1.Member) error {
 	return nil
 }
 
-// counted says whether a cluster that answered counts a server among its members, or may do so: who has just founded one has state a
-// moment before it knows its members. Were a founder to join then, it would lose its vote until autopilot gives it another.
+// counted reports whether a cluster that answered counts a server among its members, or may do so:
+// who has just founded one has state a moment before it knows its members. Were a founder to join
+// then, it would lose its vote until autopilot gives it another.
 func counted(id string, answers map[string]*registryv1.GreetResponse) bool {
 	for _, answer := range answers {
 		justFounded := answer != nil && !answer.GetFresh() && len(answer.GetMembers()) == 0
@@ -322,7 +328,8 @@ func (c *Cluster) Admit(generation uint64, members []*registryv1.Member) error {
 	return nil
 }
 
-// ReasonSuperseded says that the cluster was recovered without a server, whose data is the past now.
+// ReasonSuperseded says that the cluster was recovered without a server, whose data is the past
+// now.
 const ReasonSuperseded = "SERVER_SUPERSEDED"
 
 func (c *Cluster) superseded(answers map[string]*registryv1.GreetResponse) error {
@@ -365,8 +372,8 @@ func (c *Cluster) stay(ctx context.Context) error {
 	return nil
 }
 
-// rejoin asks for membership those that do not count this server as a member, or else tells where this one is: if it has
-// moved, the leader does not reach it.
+// rejoin asks for membership those that do not count this server as a member, or else tells where
+// this one is: if it has moved, the leader does not reach it.
 func (c *Cluster) rejoin(ctx context.Context, answers map[string]*registryv1.GreetResponse) {
 	strangers, peers := map[string]*registryv1.GreetResponse{}, []string{}
 	for address, answer := range answers {

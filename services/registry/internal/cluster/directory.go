@@ -9,9 +9,9 @@ import (
 	"konsul.dev/services/registry/internal/member"
 )
 
-// Directory knows where the datacenter's servers are reached: as they recorded it, or else as they said
-// when they were met, or else as this server was configured. One that has moved and cannot record it yet,
-// as there is no leader without it, is where it said it is. Safe for concurrent use.
+// Directory knows where the datacenter's servers are reached: as they recorded it, or else as they
+// said when they were met, or else as this server was configured. One that has moved and cannot
+// record it yet, as there is no leader without it, is where it said it is. Safe for concurrent use.
 type Directory struct {
 	rows *member.View
 
@@ -46,8 +46,8 @@ func (d *Directory) Address(id string) (string, bool) {
 	return address, ok
 }
 
-// Moved returns where the server is reached now that the Raft configuration has at an address, false when it
-// is still there.
+// Moved returns where the server is reached now that the Raft configuration has at an address,
+// false when it is still there.
 func (d *Directory) Moved(raftAddress string) (string, bool) {
 	for _, row := range d.rows.Servers() {
 		if said := d.saidBy(row.GetId()); said != nil && row.GetRaftAddress() == raftAddress {

@@ -61,8 +61,8 @@ func (c *Cluster) Join(ctx context.Context, req *registryv1.JoinRequest) (*regis
 	return &registryv1.JoinResponse{Generation: c.Node.Disk().Generation, Members: c.known(m)}, nil
 }
 
-// Founding answers the command that records the servers this one founded the cluster with, nil when they
-// all have rows: what they understand is known before any of them says so again.
+// Founding returns the command that records the servers this one founded the cluster with, nil when
+// they all have rows: what they understand is known before any of them says so again.
 func (c *Cluster) Founding() (*registryv1.Command, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -84,7 +84,7 @@ func (c *Cluster) Founding() (*registryv1.Command, error) {
 	return all, nil
 }
 
-// known answers the rows of all members, and the leader's own even when it is not written yet.
+// known returns the rows of all members, and the leader's own even when it is not written yet.
 func (c *Cluster) known(newcomer *registryv1.Member) []*registryv1.Member {
 	out := []*registryv1.Member{c.Own, newcomer}
 	for _, row := range c.Rows.Servers() {
@@ -204,7 +204,8 @@ func (c *Cluster) member(id string) (raftnode.Server, bool) {
 	return servers[i], true
 }
 
-// Add makes the server that serves gRPC at an address a member without a vote, a removed one too. Leader only.
+// Add makes the server that serves gRPC at an address a member without a vote, a removed one too.
+// Leader only.
 func (c *Cluster) Add(ctx context.Context, address, id string) (*registryv1.Member, error) {
 	c.change.Lock()
 	defer c.change.Unlock()
@@ -244,8 +245,9 @@ const (
 	ReasonUnexpectedID = "UNEXPECTED_SERVER"
 )
 
-// Remove takes a server out of the cluster, and sees to it that it does not come back with the disk it
-// has. Removing the leader makes another one lead first: then it answers NO_LEADER, to be repeated there.
+// Remove takes a server out of the cluster, and sees to it that it does not come back with the disk
+// it has. Removing the leader makes another one lead first: then it answers NO_LEADER, to be
+// repeated there.
 func (c *Cluster) Remove(ctx context.Context, id string) error {
 	c.change.Lock()
 	defer c.change.Unlock()
@@ -303,7 +305,7 @@ func (c *Cluster) spare(ctx context.Context, id string) error {
 	return f.WithRemedy("bring back " + strings.Join(silent, ", ") + " first, or remove those")
 }
 
-// Transfer makes another server the leader and answers which. Leader only.
+// Transfer makes another server the leader and returns which. Leader only.
 func (c *Cluster) Transfer(ctx context.Context, id string) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, changeTimeout)
 	defer cancel()
@@ -322,7 +324,7 @@ func (c *Cluster) Transfer(ctx context.Context, id string) (string, error) {
 	return "", fault.New(fault.Unavailable, fault.ReasonNoLeader, "nobody leads yet")
 }
 
-// oldest answers the highest command version that every member understands.
+// oldest returns the highest command version that every member understands.
 func (c *Cluster) oldest() uint32 {
 	oldest := c.Own.GetCommandVersion()
 	for _, s := range c.Node.Servers() {

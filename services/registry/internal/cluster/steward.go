@@ -48,8 +48,8 @@ func (c *Cluster) Ask(ctx context.Context, id string) (raftnode.Stats, error) {
 	return stats, nil
 }
 
-// Health answers what the leader thinks of every server, nil while this one does not lead or has not
-// looked yet.
+// Health returns what the leader thinks of every server, nil while this one does not lead or has
+// not looked yet.
 func (c *Cluster) Health() *registryv1.GetAutopilotStateResponse {
 	state, ok := c.Node.AutopilotState()
 	if !ok {
@@ -71,7 +71,8 @@ func (c *Cluster) Health() *registryv1.GetAutopilotStateResponse {
 	return resp
 }
 
-// Bury implements raftnode.Steward. The row stays: a server that comes back after all is known by it.
+// Bury implements raftnode.Steward. The row stays: a server that comes back after all is known by
+// it.
 func (c *Cluster) Bury(id string) {
 	go func() {
 		ctx, cancel := context.WithTimeout(context.Background(), changeTimeout)

@@ -1,9 +1,9 @@
 // Package freespace ends a server in order while its disk still has room for that.
 //
-// The store writes through mapped memory: on a file system without room that is a fault that no Go code can
-// handle, in the middle of a write. So a server stops while there is room for what a stop writes, and does not
-// start before there is. What others write between two looks is not seen: leave room for it too. A Guard is
-// used by one goroutine at a time.
+// The store writes through mapped memory: on a file system without room that is a fault that no Go
+// code can handle, in the middle of a write. So a server stops while there is room for what a stop
+// writes, and does not start before there is. What others write between two looks is not seen:
+// leave room for it too. A Guard is used by one goroutine at a time.
 package freespace
 
 import (
@@ -22,7 +22,8 @@ import (
 const ReasonDiskFull = "DISK_FULL"
 
 const (
-	// interval is how often a Guard looks: what a fast disk takes in between is a few percent of the default Least.
+	// interval is how often a Guard looks: what a fast disk takes in between is a few percent of
+	// the default Least.
 	interval = 100 * time.Millisecond
 	// tell is how often a server that waits for room says so.
 	tell = time.Minute
@@ -32,10 +33,11 @@ const (
 type Guard struct {
 	// Dir is the folder; it must exist.
 	Dir string
-	// Least is how many bytes must be free to go on; 0 looks after nothing. A start asks for a quarter more, so
-	// that a server does not stop right after it.
+	// Least is how many bytes must be free to go on; 0 looks after nothing. A start asks for a
+	// quarter more, so that a server does not stop right after it.
 	Least uint64
-	// Free returns how many bytes are free for this process where a folder lies: Available, but in tests.
+	// Free returns how many bytes are free for this process where a folder lies: Available, but in
+	// tests.
 	Free func(dir string) (uint64, error)
 	Log  *slog.Logger
 }

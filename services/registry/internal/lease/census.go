@@ -12,8 +12,8 @@ import (
 	"konsul.dev/services/registry/internal/record"
 )
 
-// Census counts leases, by the tokens they were granted with, and the locks that leases hold, as they are committed: on every
-// server, whoever leads. Safe for concurrent use.
+// Census counts leases, by the tokens they were granted with, and the locks that leases hold, as
+// they are committed: on every server, whoever leads. Safe for concurrent use.
 type Census struct {
 	leasesGauge, lockGauge prometheus.Gauge
 
@@ -24,7 +24,7 @@ type Census struct {
 	locks  map[string]struct{}
 }
 
-// NewCensus answers a census of nothing and registers its metrics.
+// NewCensus returns a census of nothing and registers its metrics.
 func NewCensus(registerer prometheus.Registerer) (*Census, error) {
 	c := &Census{
 		leases: map[string]string{}, held: map[string]int{}, locks: map[string]struct{}{},

@@ -36,7 +36,7 @@ type entry struct {
 	at  int
 }
 
-// NewExpirer answers an expirer without deadlines.
+// NewExpirer returns an expirer without deadlines.
 func NewExpirer(c clock.Clock) *Expirer {
 	return &Expirer{clock: c, wake: make(chan struct{}, 1), entries: map[string]*entry{}}
 }
@@ -102,7 +102,8 @@ func (e *Expirer) drop(n *entry) {
 	delete(e.entries, n.key)
 }
 
-// Left answers how long a deadline has to go, 0 or less when it has passed; false: it is not known here.
+// Left returns how long a deadline has to go, 0 or less when it has passed; false: it is not known
+// here.
 func (e *Expirer) Left(key string) (time.Duration, bool) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -120,8 +121,8 @@ func (e *Expirer) Len() int {
 	return len(e.entries)
 }
 
-// Run calls expire with the deadlines that have passed until ctx ends. They are kept until expire answers
-// nil; those that were set or renewed meanwhile are kept on. Run answers nil.
+// Run calls expire with the deadlines that have passed until ctx ends. They are kept until expire
+// answers nil; those that were set or renewed meanwhile are kept on. Run answers nil.
 func (e *Expirer) Run(ctx context.Context, expire func(ctx context.Context, keys []string) error) error {
 	pause := backoff.New(retryMin, retryMax)
 	for ctx.Err() == nil {
@@ -135,7 +136,8 @@ func (e *Expirer) Run(ctx context.Context, expire func(ctx context.Context, keys
 			keys = append(keys, key)
 		}
 		if err := expire(ctx, keys); err != nil {
-			// Its caller says what failed. The only error of waiting is that ctx has ended, which the loop sees.
+			// Its caller says what failed. The only error of waiting is that ctx has ended, which
+			// the loop sees.
 			_ = pause.Wait(ctx)
 			continue
 		}
@@ -145,7 +147,8 @@ func (e *Expirer) Run(ctx context.Context, expire func(ctx context.Context, keys
 	return nil
 }
 
-// passed answers the deadlines that have passed and when they did, or how long the first one has to go; 0: there is none.
+// passed returns the deadlines that have passed and when they did, or how long the first one has to
+// go; 0: there is none.
 func (e *Expirer) passed() (map[string]time.Time, time.Duration) {
 	e.mu.Lock()
 	defer e.mu.Unlock()

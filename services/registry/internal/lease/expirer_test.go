@@ -15,7 +15,7 @@ import (
 	"konsul.dev/services/registry/internal/lease"
 )
 
-// follow runs an expirer inside a synctest bubble and answers what has expired so far.
+// follow runs an expirer inside a synctest bubble and returns what has expired so far.
 func follow(t *testing.T, e *lease.Expirer, failures int) (expired func() []string) {
 	var mu sync.Mutex
 	var seen []string

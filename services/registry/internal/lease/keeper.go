@@ -19,10 +19,11 @@ import (
 )
 
 const (
-	// EndedAtOnce is how many of the keys and locks of leases one commit takes away, where nothing else is said: twice as many
-	// rows change, and nobody else writes meanwhile.
+	// EndedAtOnce is how many of the keys and locks of leases one commit takes away, where nothing
+	// else is said: twice as many rows change, and nobody else writes meanwhile.
 	EndedAtOnce = 2000
-	// proposedAtOnce is how many leases a leader ends in one proposal, if no more is attached to them than may go at once.
+	// proposedAtOnce is how many leases a leader ends in one proposal, if no more is attached to
+	// them than may go at once.
 	proposedAtOnce = 256
 )
 
@@ -32,29 +33,31 @@ const soon = time.Millisecond
 // lockPrefix marks the deadlines of locks that were lost: when the delay is over their rows go.
 const lockPrefix = "lock/"
 
-// Keeper knows, on the leader, how long each lease has to go, and ends what nobody kept alive. Safe for
-// concurrent use.
+// Keeper knows, on the leader, how long each lease has to go, and ends what nobody kept alive. Safe
+// for concurrent use.
 type Keeper struct {
 	clock   clock.Clock
 	atOnce  int
 	bounded func() bool
 	expirer *Expirer
 
-	// mu orders what is kept alive before or after what ends: a lease whose end is on its way to the log
-	// must not be promised more time.
+	// mu orders what is kept alive before or after what ends: a lease whose end is on its way to
+	// the log must not be promised more time.
 	mu      sync.Mutex
 	leading bool
 	ending  map[string]bool
 }
 
-// NewKeeper returns a keeper of no leases, which ends so many keys and locks in one commit. bounded reports whether every
-// server understands leases that end in several commits; until then each ends in one.
+// NewKeeper returns a keeper of no leases, which ends so many keys and locks in one commit. bounded
+// reports whether every server understands leases that end in several commits; until then each ends
+// in one.
 func NewKeeper(c clock.Clock, atOnce int, bounded func() bool) *Keeper {
 	return &Keeper{clock: c, atOnce: atOnce, bounded: bounded, expirer: NewExpirer(c), ending: map[string]bool{}}
 }
 
-// End returns the command that ends a lease as it was read, so that one of the same name that came after it lives on. What is
-// left of many keys then, whoever leads deletes in the commits that follow; see Gone.
+// End returns the command that ends a lease as it was read, so that one of the same name that came
+// after it lives on. What is left of many keys then, whoever leads deletes in the commits that
+// follow; see Gone.
 func (k *Keeper) End(requestID string, row *registryv1.Record) *registryv1.Command {
 	if !k.bounded() {
 		return end(requestID, row, 0)
@@ -96,7 +99,8 @@ func (k *Keeper) Apply(rows []*registryv1.Record) error {
 	return nil
 }
 
-// deadline answers which deadline a row has, empty for none, and how far off it is; 0: it has it no more.
+// deadline returns which deadline a row has, empty for none, and how far off it is; 0: it has it no
+// more.
 func (k *Keeper) deadline(row *registryv1.Record) (string, time.Duration, error) {
 	switch row.GetTable() {
 	case table:
@@ -187,7 +191,8 @@ func (k *Keeper) leave() {
 	k.expirer.Reset(nil)
 }
 
-// Propose commits commands, each by itself, and answers an error if the outcome of one is not known.
+// Propose commits commands, each by itself, and returns an error if the outcome of one is not
+// known.
 type Propose func(ctx context.Context, cmds []*registryv1.Command) error
 
 // Lead ends what nobody keeps alive, as long as ctx lasts.
@@ -234,8 +239,9 @@ func (k *Keeper) end(ctx context.Context, store record.Store, deadlines []string
 	return nil
 }
 
-// some returns the commands that end the first of what is due, no more together than one commit may take away, and how many
-// of the deadlines those are. What comes then waits for them, and so do others' writes in between.
+// some returns the commands that end the first of what is due, no more together than one commit may
+// take away, and how many of the deadlines those are. What comes then waits for them, and so do
+// others' writes in between.
 func (k *Keeper) some(store record.Store, due []string) (cmds []*registryv1.Command, n int, err error) {
 	err = store.View(func(r record.Reader) error {
 		for rows := 0; n < len(due); n++ {
@@ -269,8 +275,8 @@ func (k *Keeper) due(deadlines []string) []string {
 	return out
 }
 
-// commandOf returns the command that ends what a deadline is of, nil when it is gone or another one, and how many rows it
-// may take away beside that.
+// commandOf returns the command that ends what a deadline is of, nil when it is gone or another
+// one, and how many rows it may take away beside that.
 func (k *Keeper) commandOf(r record.Reader, deadline string) (*registryv1.Command, int, error) {
 	if name, ok := strings.CutPrefix(deadline, lockPrefix); ok {
 		cmd, err := freeing(r, name)
@@ -323,7 +329,7 @@ func (k *Keeper) KeepAlive(id string, ttl time.Duration) error {
 	return nil
 }
 
-// Left answers how long a lease has to go if nobody keeps it alive; false when it is not known.
+// Left returns how long a lease has to go if nobody keeps it alive; false when it is not known.
 func (k *Keeper) Left(id string) (time.Duration, bool) {
 	left, known := k.expirer.Left(fsm.LeasePrefix + id)
 	return max(left, 0), known

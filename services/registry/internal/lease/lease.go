@@ -20,7 +20,8 @@ import (
 const (
 	// ReasonExists says that the id of a new lease is taken.
 	ReasonExists = "LEASE_EXISTS"
-	// ReasonEnding says that a lease's time is over and its end is being written, or what was attached to it is being deleted.
+	// ReasonEnding says that a lease's time is over and its end is being written, or what was
+	// attached to it is being deleted.
 	ReasonEnding = "LEASE_ENDING"
 )
 
@@ -36,8 +37,8 @@ type Writer struct {
 	MinTTL, MaxTTL time.Duration
 }
 
-// Grant returns the command that makes a lease for the token with an accessor id, and the lease. Its request id must be set: the
-// same request makes the same lease.
+// Grant returns the command that makes a lease for the token with an accessor id, and the lease.
+// Its request id must be set: the same request makes the same lease.
 func (w Writer) Grant(req *registryv1.GrantLeaseRequest, accessor string) (*registryv1.Command, *registryv1.Lease, error) {
 	lease := &registryv1.Lease{Id: req.GetId(), Ttl: req.GetTtl(), AccessorId: accessor}
 	if lease.GetId() == "" {
@@ -73,8 +74,8 @@ func (w Writer) Grant(req *registryv1.GrantLeaseRequest, accessor string) (*regi
 	}, lease, nil
 }
 
-// end answers the command that ends a lease as it was read, so that one of the same name that came after it lives on. With a limit,
-// it takes so much of what is attached away, and proceed the rest.
+// end returns the command that ends a lease as it was read, so that one of the same name that came
+// after it lives on. With a limit, it takes so much of what is attached away, and proceed the rest.
 func end(requestID string, row *registryv1.Record, limit uint64) *registryv1.Command {
 	id := strings.TrimPrefix(row.GetKey(), fsm.LeasePrefix)
 	return &registryv1.Command{
@@ -84,7 +85,8 @@ func end(requestID string, row *registryv1.Record, limit uint64) *registryv1.Com
 	}
 }
 
-// proceed answers the command that goes on with the end of a lease as far as a row says it has come.
+// proceed returns the command that goes on with the end of a lease as far as a row says it has
+// come.
 func proceed(requestID string, row *registryv1.Record, limit uint64) *registryv1.Command {
 	id := strings.TrimPrefix(row.GetKey(), fsm.EndingPrefix)
 	return &registryv1.Command{
@@ -100,7 +102,7 @@ func Gone(r record.Reader, id string) (bool, error) {
 	return !record.Live(row), err
 }
 
-// Outcome answers the fault of a command that did not hold, nil if it did.
+// Outcome returns the fault of a command that did not hold, nil if it did.
 func Outcome(result *registryv1.CommandResult, id string) error {
 	switch result.GetFailedReason() {
 	case "":
@@ -138,10 +140,10 @@ func CheckID(field, id string) error {
 	return nil
 }
 
-// Key answers the key of a lease's row.
+// Key returns the key of a lease's row.
 func Key(id string) string { return fsm.LeaseRow(id).GetKey() }
 
-// Row answers the row of a lease; NotFound when it has ended.
+// Row returns the row of a lease; NotFound when it has ended.
 func Row(r record.Reader, id string) (*registryv1.Record, error) {
 	if err := CheckID("id", id); err != nil {
 		return nil, err
@@ -166,7 +168,7 @@ func Decode(row *registryv1.Record) (*registryv1.Lease, error) {
 	return lease, nil
 }
 
-// Attached answers the first keys and locks that end with a lease.
+// Attached returns the first keys and locks that end with a lease.
 func Attached(r record.Reader, id string) (keys, locks []string, err error) {
 	var failure error
 	err = r.Scan(table, record.ScanOptions{Prefix: fsm.AttachedPrefix(id), KeysOnly: true}, func(row *registryv1.Record) bool {

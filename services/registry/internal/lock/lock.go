@@ -38,7 +38,7 @@ type Writer struct {
 	Delay time.Duration
 }
 
-// Acquire answers the command that gives a lock to a lease, if it may have it when the command is
+// Acquire returns the command that gives a lock to a lease, if it may have it when the command is
 // carried out. It has no request id: a lease that has the lock keeps it, so trying again is safe.
 func (w Writer) Acquire(req *registryv1.AcquireLockRequest) (*registryv1.Command, string, error) {
 	name, err := kv.LockName("name", req.GetName())
@@ -71,7 +71,7 @@ func (w Writer) Acquire(req *registryv1.AcquireLockRequest) (*registryv1.Command
 	}, name, nil
 }
 
-// Acquired answers the lock that a command gave, or a fault.
+// Acquired returns the lock that a command gave, or a fault.
 func Acquired(result *registryv1.CommandResult, name string) (*registryv1.Lock, error) {
 	switch result.GetFailedReason() {
 	case "":
@@ -89,7 +89,7 @@ func Held(name string) error {
 		WithField("name").WithRemedy("wait for it")
 }
 
-// Release answers the command that gives a lock back.
+// Release returns the command that gives a lock back.
 func Release(req *registryv1.ReleaseLockRequest) (*registryv1.Command, string, error) {
 	name, err := kv.LockName("name", req.GetName())
 	if err != nil {
@@ -108,7 +108,7 @@ func Release(req *registryv1.ReleaseLockRequest) (*registryv1.Command, string, e
 	}, name, nil
 }
 
-// Get answers a lock; nil when nobody has it and no delay is on.
+// Get returns a lock; nil when nobody has it and no delay is on.
 func Get(r record.Reader, name string) (*registryv1.Lock, error) {
 	row, err := r.Get(table, name)
 	if err != nil {
@@ -122,7 +122,7 @@ func NotFound(name string) error {
 	return fault.New(fault.NotFound, ReasonNotFound, "nobody holds lock %q", name).WithField("name")
 }
 
-// List answers the locks below a prefix behind a name.
+// List returns the locks below a prefix behind a name.
 func List(r record.Reader, req *registryv1.ListLocksRequest, sees func(name string) bool) ([]*registryv1.Lock, error) {
 	limit := maxListed
 	if req.GetLimit() > 0 {

@@ -2,8 +2,8 @@ package lock
 
 import "sync"
 
-// Turns lets those who wait for one lock come one after the other, in the order in which they came: a
-// lock that is given back is asked for by one of them instead of all.
+// Turns lets those who wait for one lock come one after the other, in the order in which they came:
+// a lock that is given back is asked for by one of them instead of all.
 type Turns struct {
 	mu    sync.Mutex
 	lines map[string][]*turn
@@ -11,11 +11,11 @@ type Turns struct {
 
 type turn struct{ called chan struct{} }
 
-// NewTurns answers turns for which nobody waits.
+// NewTurns returns turns for which nobody waits.
 func NewTurns() *Turns { return &Turns{lines: map[string][]*turn{}} }
 
-// Join stands in line for a lock. The channel is closed when it is the caller's turn, who must leave,
-// whether it came to that or not.
+// Join stands in line for a lock. The channel is closed when it is the caller's turn, who must
+// leave, whether it came to that or not.
 func (t *Turns) Join(name string) (called <-chan struct{}, leave func()) {
 	t.mu.Lock()
 	defer t.mu.Unlock()

@@ -27,7 +27,7 @@ func DefaultAutopilot() *registryv1.AutopilotConfig {
 	}
 }
 
-// merge answers base with what is present in change.
+// merge returns base with what is present in change.
 func merge(base, change *registryv1.AutopilotConfig) *registryv1.AutopilotConfig {
 	merged := proto.CloneOf(base)
 	// Messages are replaced, not merged: half a duration would be none.
@@ -44,8 +44,8 @@ func merge(base, change *registryv1.AutopilotConfig) *registryv1.AutopilotConfig
 	return merged
 }
 
-// SetAutopilot is the command that changes the settings present in change, on the condition that they
-// are still those of the view, and the settings after it.
+// SetAutopilot is the command that changes the settings present in change, on the condition that
+// they are still those of the view, and the settings after it.
 func (v *View) SetAutopilot(change *registryv1.AutopilotConfig, cas *uint64, datacenter string) (*registryv1.Command, *registryv1.AutopilotConfig, error) {
 	current, modified := v.Autopilot()
 	if cas != nil && *cas != modified {

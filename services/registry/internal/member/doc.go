@@ -1,7 +1,7 @@
-// Package member knows which servers make a datacenter's registry: where they are, which versions they
-// run, when servers that have just met may found a cluster, and by which settings the leader looks
-// after them.
+// Package member knows which servers make a datacenter's registry: where they are, which versions
+// they run, when servers that have just met may found a cluster, and by which settings the leader
+// looks after them.
 //
-// It is a view of stored rows, fed like the other views, and decisions that are plain functions. View is
-// safe for concurrent use; what it hands out must not be changed.
+// It is a view of stored rows, fed like the other views, and decisions that are plain functions.
+// View is safe for concurrent use; what it hands out must not be changed.
 package member

@@ -17,8 +17,8 @@ type Step int
 const (
 	// Wait asks again in a moment.
 	Wait Step = iota
-	// Follow answers Raft peers from now on: every server that founds the cluster is known and has no
-	// state, so nothing that was acknowledged can be lost by its vote.
+	// Follow returns Raft peers from now on: every server that founds the cluster is known and has
+	// no state, so nothing that was acknowledged can be lost by its vote.
 	Follow
 	// Found follows, and bootstraps the cluster: this is the one of them all that does.
 	Found
@@ -31,13 +31,14 @@ type Met struct {
 	Own *registryv1.Member
 	// Expect is how many servers found a cluster, this one included; 0: this one only joins.
 	Expect int
-	// Answers has an entry for every other address the server was told of; nil when it did not answer.
+	// Answers has an entry for every other address the server was told of; nil when it did not
+	// answer.
 	Answers map[string]*registryv1.GreetResponse
 }
 
-// Meet decides what to do, with which servers to found, and why it waits. A cluster is founded once:
-// only when every server that was told of answers, none of them has state, and all have met the same
-// ones; the first in the order of ids does it. Whoever finds a cluster joins it.
+// Meet decides what to do, with which servers to found, and why it waits. A cluster is founded
+// once: only when every server that was told of answers, none of them has state, and all have met
+// the same ones; the first in the order of ids does it. Whoever finds a cluster joins it.
 func Meet(m Met) (step Step, founders []*registryv1.Member, why string) {
 	founders = []*registryv1.Member{m.Own}
 	var silent []string
@@ -110,7 +111,7 @@ func duplicate(sorted []*registryv1.Member) string {
 	return ""
 }
 
-// Same says whether two sorted lists name the same servers, disks and addresses.
+// Same reports whether two sorted lists name the same servers, disks and addresses.
 func Same(a, b []*registryv1.Member) bool {
 	return slices.EqualFunc(a, b, func(x, y *registryv1.Member) bool { return proto.Equal(x, y) })
 }

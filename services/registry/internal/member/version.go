@@ -12,8 +12,8 @@ const Oldest = 1
 // ReasonServersTooOld says that members run programs that do not understand a command.
 const ReasonServersTooOld = "SERVERS_TOO_OLD"
 
-// Admit refuses commands of a version that one of the members does not understand: it would have to stop
-// when it met one. One that never said what it understands is taken to know the oldest only.
+// Admit refuses commands of a version that one of the members does not understand: it would have to
+// stop when it met one. One that never said what it understands is taken to know the oldest only.
 func (v *View) Admit(version uint32, members []string) error {
 	if version <= Oldest {
 		return nil

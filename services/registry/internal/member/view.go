@@ -20,7 +20,7 @@ type View struct {
 	modified uint64
 }
 
-// NewView answers a view that knows no server, with default settings.
+// NewView returns a view that knows no server, with default settings.
 func NewView() *View {
 	return &View{servers: map[string]*registryv1.Member{}, settings: DefaultAutopilot()}
 }
@@ -83,14 +83,14 @@ func (v *View) apply(row *registryv1.Record) error {
 	return nil
 }
 
-// Server answers a server's row, removed ones included; nil when there is none.
+// Server returns a server's row, removed ones included; nil when there is none.
 func (v *View) Server(id string) *registryv1.Member {
 	v.mu.RLock()
 	defer v.mu.RUnlock()
 	return v.servers[id]
 }
 
-// Servers answers every row in the order of ids, removed ones included.
+// Servers returns every row in the order of ids, removed ones included.
 func (v *View) Servers() []*registryv1.Member {
 	v.mu.RLock()
 	defer v.mu.RUnlock()
@@ -102,13 +102,13 @@ func (v *View) Servers() []*registryv1.Member {
 	return out
 }
 
-// Address answers where a server serves gRPC; false when it never said so.
+// Address returns where a server serves gRPC; false when it never said so.
 func (v *View) Address(id string) (string, bool) {
 	m := v.Server(id)
 	return m.GetAddress(), m.GetAddress() != ""
 }
 
-// Autopilot answers the settings in force and the index of their last change, 0 for the defaults.
+// Autopilot returns the settings in force and the index of their last change, 0 for the defaults.
 func (v *View) Autopilot() (*registryv1.AutopilotConfig, uint64) {
 	v.mu.RLock()
 	defer v.mu.RUnlock()

@@ -1,9 +1,10 @@
-// Package quota bounds what the holder of one token may have a server do at a time: streams it keeps open, reads that
-// wait, leases it has, and how fast it asks.
+// Package quota bounds what the holder of one token may have a server do at a time: streams it
+// keeps open, reads that wait, leases it has, and how fast it asks.
 //
-// A holder is a token's accessor id; without one there is no bound, for that is a service of the federation acting as itself.
-// Each server counts for itself, but for leases, which are counted as they are committed. What is counted is what is held, so the
-// tables are no larger than that; rates of holders that have been quiet are forgotten. All methods are safe for concurrent use.
+// A holder is a token's accessor id; without one there is no bound, for that is a service of the
+// federation acting as itself. Each server counts for itself, but for leases, which are counted as
+// they are committed. What is counted is what is held, so the tables are no larger than that; rates
+// of holders that have been quiet are forgotten. All methods are safe for concurrent use.
 package quota
 
 import (
@@ -21,7 +22,8 @@ import (
 const (
 	// ReasonWatches says that a token has as many watches open at a server as one may have.
 	ReasonWatches = "TOO_MANY_WATCHES"
-	// ReasonBlockedReads says that as many reads and lock requests of a token wait at a server as one may have waiting.
+	// ReasonBlockedReads says that as many reads and lock requests of a token wait at a server as
+	// one may have waiting.
 	ReasonBlockedReads = "TOO_MANY_BLOCKED_READS"
 	// ReasonLeases says that a token has as many leases as one may have.
 	ReasonLeases = "TOO_MANY_LEASES"
@@ -46,7 +48,8 @@ const (
 // Limits are for each token; 0: no limit.
 type Limits struct {
 	Watches, BlockedReads, Leases int
-	// LeasesPerSecond and RequestsPerSecond may be exceeded for as long as two seconds' worth lasts.
+	// LeasesPerSecond and RequestsPerSecond may be exceeded for as long as two seconds' worth
+	// lasts.
 	LeasesPerSecond, RequestsPerSecond int
 }
 
@@ -75,7 +78,8 @@ type hold struct {
 	holder string
 }
 
-// New returns quotas that count nothing yet, and registers their metric. leases returns how many leases a holder has.
+// New returns quotas that count nothing yet, and registers their metric. leases returns how many
+// leases a holder has.
 func New(limits Limits, c clock.Clock, leases func(holder string) int, registerer prometheus.Registerer) (*Quotas, error) {
 	q := &Quotas{
 		limits: limits, clock: c, leases: leases, held: map[hold]int{}, rates: map[hold]*rate.Limiter{},
@@ -176,7 +180,8 @@ func (q *Quotas) limiter(h hold, perSecond int, now time.Time) *rate.Limiter {
 	return l
 }
 
-// forget makes room: what has been quiet long enough to have its whole burst again is as good as new. It runs under mu.
+// forget makes room: what has been quiet long enough to have its whole burst again is as good as
+// new. It runs under mu.
 func (q *Quotas) forget(now time.Time) {
 	for h, l := range q.rates {
 		if l.TokensAt(now) >= float64(l.Burst()) {

@@ -31,7 +31,8 @@ func open(t *testing.T, limits quota.Limits) fixture {
 	return f
 }
 
-// requireRefused fails unless an error is a refusal for a limit: with a reason, a delay and a setting that exists.
+// requireRefused fails unless an error is a refusal for a limit: with a reason, a delay and a
+// setting that exists.
 func requireRefused(t *testing.T, err error, reason, setting string) {
 	t.Helper()
 	f, ok := fault.As(err)
@@ -115,7 +116,8 @@ func TestZeroIsNoLimit(t *testing.T) {
 	}
 }
 
-// TestARateOutlivesACrowd asks as more holders than are remembered: who asks too fast is remembered before those who are quiet.
+// TestARateOutlivesACrowd asks as more holders than are remembered: who asks too fast is remembered
+// before those who are quiet.
 func TestARateOutlivesACrowd(t *testing.T) {
 	q := open(t, quota.Limits{RequestsPerSecond: 1})
 	const crowd = 10_000

@@ -22,7 +22,8 @@ const (
 	tolerated = time.Second
 )
 
-// Peer is whose clock is compared: a server of the own datacenter, or another datacenter as a whole.
+// Peer is whose clock is compared: a server of the own datacenter, or another datacenter as a
+// whole.
 type Peer struct {
 	Datacenter string
 	// Server is empty for another datacenter: whichever server answered.
@@ -56,7 +57,8 @@ func (d Difference) Describe() string {
 	return fmt.Sprintf("the clock of %s is %s %s this server's", d.Peer, d.By.Abs().Round(100*time.Millisecond), direction)
 }
 
-// Between returns the difference of a peer that said its time between two readings of the own clock.
+// Between returns the difference of a peer that said its time between two readings of the own
+// clock.
 func Between(peer Peer, asked time.Time, said time.Time, answered time.Time) Difference {
 	half := answered.Sub(asked) / 2
 	return Difference{Peer: peer, By: said.Sub(asked.Add(half)), Within: half}
@@ -105,7 +107,8 @@ func (m *Meter) Run(ctx context.Context) error {
 	}
 }
 
-// Measure asks every peer once. What is known of a peer that is gone, or does not answer, is forgotten.
+// Measure asks every peer once. What is known of a peer that is gone, or does not answer, is
+// forgotten.
 func (m *Meter) Measure(ctx context.Context) {
 	peers := m.p.Peers()
 	found := make([]Difference, len(peers))

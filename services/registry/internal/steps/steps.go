@@ -1,5 +1,5 @@
-// Package steps names the places at which a server's disk changes, so that tests can stop a server dead, or
-// make it slow, at each of them. Production has no hook, and At does nothing.
+// Package steps names the places at which a server's disk changes, so that tests can stop a server
+// dead, or make it slow, at each of them. Production has no hook, and At does nothing.
 //
 // A hook is called from whichever goroutine comes by, also from several at once.
 package steps
@@ -22,7 +22,8 @@ const (
 
 	// Flushing: what was applied is about to go into the files.
 	Flushing = "flush/begin"
-	// FlushedApart: of what lies apart of Badger a new file is there and synced, which the mark does not name.
+	// FlushedApart: of what lies apart of Badger a new file is there and synced, which the mark
+	// does not name.
 	FlushedApart = "flush/apart"
 	// Flushed: all of it is there, what went into Badger not synced.
 	Flushed = "flush/rows"

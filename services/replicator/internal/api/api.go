@@ -1,4 +1,5 @@
-// Package api is the replicator's gRPC face. It converts and decides nothing. Safe for concurrent use.
+// Package api is the replicator's gRPC face. It converts and decides nothing. Safe for concurrent
+// use.
 package api
 
 import (
@@ -23,7 +24,7 @@ func Access() rpc.Access {
 
 // Reporter knows how copying is doing.
 type Reporter interface {
-	// Status answers for every source.
+	// Status returns for every source.
 	Status() []pull.Status
 }
 
@@ -35,7 +36,7 @@ type Server struct {
 	reporter   Reporter
 }
 
-// New answers a server for the replicator of a datacenter.
+// New returns a server for the replicator of a datacenter.
 func New(datacenter string, reporter Reporter) *Server {
 	return &Server{datacenter: datacenter, reporter: reporter}
 }

@@ -21,7 +21,8 @@ import (
 const (
 	// ReasonEpochSuperseded means the source speaks for an epoch that has ended.
 	ReasonEpochSuperseded = "EPOCH_SUPERSEDED"
-	// ReasonSourceIndexBehind means the source has less than was copied from it: it was rebuilt or restored.
+	// ReasonSourceIndexBehind means the source has less than was copied from it: it was rebuilt or
+	// restored.
 	ReasonSourceIndexBehind = "SOURCE_INDEX_BEHIND"
 	// ReasonOtherFederation means the source belongs to another federation.
 	ReasonOtherFederation = "OTHER_FEDERATION"
@@ -37,15 +38,16 @@ type Position struct {
 	Epoch uint64
 	// Time is the source's clock at Index; zero when nothing has been copied.
 	Time time.Time
-	// Current is this datacenter's clock when everything of the source was last known to be here; zero
-	// when it is not known.
+	// Current is this datacenter's clock when everything of the source was last known to be here;
+	// zero when it is not known.
 	Current time.Time
-	// FullSync is this datacenter's clock when everything was last copied over copies that were here: what
-	// the source deleted before may still be here. Zero: never.
+	// FullSync is this datacenter's clock when everything was last copied over copies that were
+	// here: what the source deleted before may still be here. Zero: never.
 	FullSync time.Time
 }
 
-// Lineages are the histories of the two registries, as the copying one knows them; empty: not known.
+// Lineages are the histories of the two registries, as the copying one knows them; empty: not
+// known.
 type Lineages struct{ Source, Target string }
 
 // FromProto reads a stored cursor of source. The position's epoch is at least epoch, the one of the
@@ -78,16 +80,17 @@ func toProto(t time.Time) *timestamppb.Timestamp {
 	return timestamppb.New(t)
 }
 
-// Accept returns where the copy stands once the entries of a message that arrived at a time are applied.
-// A FailedPrecondition fault says why the source must not be followed; the copy stays as it is then.
+// Accept returns where the copy stands once the entries of a message that arrived at a time are
+// applied. A FailedPrecondition fault says why the source must not be followed; the copy stays as
+// it is then.
 func (p Position) Accept(m *federationv1.ReplicationResponse, arrived time.Time) (Position, error) {
 	if m.GetEpoch() < p.Epoch {
 		return p, fault.New(fault.FailedPrecondition, ReasonEpochSuperseded,
 			"%s speaks for epoch %d, but epoch %d has begun", p.Source, m.GetEpoch(), p.Epoch).
 			WithRemedy("demote " + p.Source + ", or wait until it has learnt who the primary is")
 	}
-	// A piece of a full sync that an older version sends has no index: where the source stands is said by
-	// the message that completes it, which is judged as any other.
+	// A piece of a full sync that an older version sends has no index: where the source stands is
+	// said by the message that completes it, which is judged as any other.
 	unsaid := m.GetCurrentIndex() == 0 && !m.GetComplete()
 	if m.GetCurrentIndex() < 0 || uint64(m.GetCurrentIndex()) < p.Index && !unsaid {
 		return p, fault.New(fault.FailedPrecondition, ReasonSourceIndexBehind,
@@ -112,9 +115,10 @@ func (p Position) Accept(m *federationv1.ReplicationResponse, arrived time.Time)
 	return next, nil
 }
 
-// MustStore reports whether going from stored to p must be written now although no entry came with it.
-// Writing each heartbeat would cost a commit a second. Never writing would make the copy look older than
-// it is to everybody who reads the stored position, and a restart ask for more than the source keeps.
+// MustStore reports whether going from stored to p must be written now although no entry came with
+// it. Writing each heartbeat would cost a commit a second. Never writing would make the copy look
+// older than it is to everybody who reads the stored position, and a restart ask for more than the
+// source keeps.
 func (p Position) MustStore(stored Position, age, every time.Duration) bool {
 	moved := p.Index > stored.Index || p.Current.After(stored.Current)
 	return p.Epoch > stored.Epoch || moved && age >= every

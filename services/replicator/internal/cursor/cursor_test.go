@@ -103,8 +103,8 @@ func TestPositionNeverMovesBackwards(t *testing.T) {
 	})
 }
 
-// However a batch is cut, and whether its pieces say an index or not, it ends where it would have ended in
-// one message, and until then the position that is stored is the one it began at.
+// However a batch is cut, and whether its pieces say an index or not, it ends where it would have
+// ended in one message, and until then the position that is stored is the one it began at.
 func TestABatchInPiecesEndsInAPosition(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		begun := cursor.Position{Source: "a", Index: rapid.Uint64Range(0, 50).Draw(t, "index"), Epoch: 1, Time: then, Current: here}

@@ -52,7 +52,7 @@ func (m *Metrics) failed(source string, err error) {
 
 func typeName(t federationv1.ReplicatedEntry_EntryType) string { return strings.ToLower(t.String()) }
 
-// reason answers a stable word for an error; a source's own reason, if it gave one.
+// reason returns a stable word for an error; a source's own reason, if it gave one.
 func reason(err error) string {
 	switch r := fault.ReasonOf(err); {
 	case r != "":
@@ -66,14 +66,14 @@ func reason(err error) string {
 	}
 }
 
-// Collector tells whether every source is heard at the moment it is scraped. How old the copies are is
-// told by the registry, which goes on when this process is dead or paused.
+// Collector tells whether every source is heard at the moment it is scraped. How old the copies are
+// is told by the registry, which goes on when this process is dead or paused.
 type Collector struct {
 	puller    *Puller
 	connected *prometheus.Desc
 }
 
-// NewCollector answers a collector of a puller's state.
+// NewCollector returns a collector of a puller's state.
 func NewCollector(p *Puller) *Collector {
 	return &Collector{
 		puller: p,

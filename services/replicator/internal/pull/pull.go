@@ -35,14 +35,16 @@ type Stream interface {
 	Close()
 }
 
-// Open opens a stream of what changed after a position, from and to the registries of these histories.
+// Open opens a stream of what changed after a position, from and to the registries of these
+// histories.
 type Open func(ctx context.Context, from cursor.Position, lineages cursor.Lineages) (Stream, error)
 
 // Params is what a puller is made of.
 type Params struct {
 	Datacenter   string
 	FederationID string
-	// Expected is the primary according to the configuration: what status tells of until the registry is heard.
+	// Expected is the primary according to the configuration: what status tells of until the
+	// registry is heard.
 	Expected string
 	Sink     Sink
 	Open     Open
@@ -57,7 +59,8 @@ type Params struct {
 	RetryMin, RetryMax time.Duration
 }
 
-// Puller copies from whoever is primary. Make one with New; Status and Ready are safe for concurrent use.
+// Puller copies from whoever is primary. Make one with New; Status and Ready are safe for
+// concurrent use.
 type Puller struct {
 	params Params
 
@@ -66,7 +69,7 @@ type Puller struct {
 	record error  // why the federation record is not known; nil once it is
 }
 
-// New answers a puller that counts its lag from now.
+// New returns a puller that counts its lag from now.
 func New(p Params) *Puller {
 	puller := &Puller{params: p, record: fault.New(fault.Unavailable, ReasonNotAsked, "the local registry has not been asked yet")}
 	if p.Expected != p.Datacenter {
@@ -75,7 +78,7 @@ func New(p Params) *Puller {
 	return puller
 }
 
-// Ready answers why the puller does not know its part yet. A primary that cannot be reached is no
+// Ready returns why the puller does not know its part yet. A primary that cannot be reached is no
 // reason: the datacenter stands alone.
 func (p *Puller) Ready(context.Context) error {
 	p.mu.Lock()
@@ -116,7 +119,8 @@ func (p *Puller) Run(ctx context.Context) error {
 	}
 }
 
-// target reads whom to copy. It is not known while the local registry does not answer: then whatever runs goes on.
+// target reads whom to copy. It is not known while the local registry does not answer: then
+// whatever runs goes on.
 func (p *Puller) target(ctx context.Context) (next target, known bool) {
 	record, err := p.params.Sink.Federation(ctx)
 	if err == nil && record.GetId() != p.params.FederationID {

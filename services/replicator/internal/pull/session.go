@@ -111,7 +111,8 @@ func (s *session) take(ctx context.Context, message *federationv1.ReplicationRes
 }
 
 // apply commits entries. A lost race ends the session, unless the stored cursor is no further than
-// ours: then the answer came from a server that had not caught up with our own last commit, and is asked again.
+// ours: then the answer came from a server that had not caught up with our own last commit, and is
+// asked again.
 func (s *session) apply(ctx context.Context, entries []*federationv1.ReplicatedEntry, next cursor.Position) error {
 	retry := backoff.New(staleRetryMin, staleRetryMax)
 	for try := 1; ; try++ {

@@ -42,7 +42,7 @@ func (s *state) status(now time.Time) Status {
 	}
 }
 
-// Status answers for every source: one in a secondary, none in the primary.
+// Status returns for every source: one in a secondary, none in the primary.
 func (p *Puller) Status() []Status {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -52,7 +52,8 @@ func (p *Puller) Status() []Status {
 	return []Status{p.state.status(p.params.Clock.Now())}
 }
 
-// follow makes source the one that status tells of; empty: none. What is known of it is kept when it was that already.
+// follow makes source the one that status tells of; empty: none. What is known of it is kept when
+// it was that already.
 func (p *Puller) follow(source string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -86,7 +87,8 @@ func (p *Puller) resumed(at cursor.Position) {
 	})
 }
 
-// heard notes a message that was accepted and applied, and says whether it is the first after a silence.
+// heard notes a message that was accepted and applied, and says whether it is the first after a
+// silence.
 func (p *Puller) heard(at cursor.Position, sourceIndex uint64, complete bool, arrived time.Time) (first bool) {
 	p.update(at.Source, func(s *state) {
 		first = !s.connected

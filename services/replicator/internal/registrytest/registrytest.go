@@ -92,7 +92,7 @@ func (r *Registry) Down() {
 	server.Stop()
 }
 
-// Addr answers where it listens.
+// Addr returns where it listens.
 func (r *Registry) Addr() string { return r.addr }
 
 func (r *Registry) change(fn func()) {
@@ -140,35 +140,35 @@ func (r *Registry) SetCursor(source string, index, epoch uint64) {
 	})
 }
 
-// Cursor answers the stored cursor's index.
+// Cursor returns the stored cursor's index.
 func (r *Registry) Cursor(source string) uint64 {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.cursors[source].GetIndex()
 }
 
-// Value answers a copied record's value.
+// Value returns a copied record's value.
 func (r *Registry) Value(key string) string {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return string(r.rows[rowKey(&federationv1.ReplicatedEntry{Key: key})].GetValue())
 }
 
-// Rows answers how many copies there are.
+// Rows returns how many copies there are.
 func (r *Registry) Rows() int {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return len(r.rows)
 }
 
-// Applied answers every commit of copies.
+// Applied returns every commit of copies.
 func (r *Registry) Applied() []*federationv1.ApplyReplicatedRequest {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return slices.Clone(r.applied)
 }
 
-// Requests answers every stream that was asked for.
+// Requests returns every stream that was asked for.
 func (r *Registry) Requests() []*federationv1.ReplicationRequest {
 	r.mu.Lock()
 	defer r.mu.Unlock()

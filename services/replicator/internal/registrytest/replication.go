@@ -94,7 +94,7 @@ func (r *Registry) refuse(req *federationv1.ReplicationRequest) error {
 	return nil
 }
 
-// since answers what to send after an index: at least one message, of which the last is complete.
+// since returns what to send after an index: at least one message, of which the last is complete.
 func (r *Registry) since(index uint64) []*federationv1.ReplicationResponse {
 	bare := &federationv1.ReplicationResponse{
 		CurrentIndex: int64(r.index), Epoch: r.record.GetEpoch(), SourceTime: timestamppb.Now(), FullSyncRequired: index == 0,

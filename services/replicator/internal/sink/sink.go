@@ -31,7 +31,7 @@ type Sink struct {
 	timeout     time.Duration
 }
 
-// New answers a sink that calls the registry over conn and gives every call at most timeout.
+// New returns a sink that calls the registry over conn and gives every call at most timeout.
 func New(conn grpc.ClientConnInterface, limits Limits, timeout time.Duration) *Sink {
 	return &Sink{
 		federation:  federationv1.NewFederationServiceClient(conn),

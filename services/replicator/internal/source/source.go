@@ -2,8 +2,8 @@
 //
 // A stream has a watchdog: a source that says nothing for too long, not even a heartbeat, is given
 // up with a SOURCE_SILENT fault, whether it is dead, paused or cut off. Every stream has a
-// connection of its own, so that the next one starts with a fresh handshake, perhaps through another
-// gateway. A stream belongs to one goroutine.
+// connection of its own, so that the next one starts with a fresh handshake, perhaps through
+// another gateway. A stream belongs to one goroutine.
 package source
 
 import (
@@ -48,7 +48,7 @@ type Params struct {
 // Client opens streams. Safe for concurrent use.
 type Client struct{ params Params }
 
-// New answers a client.
+// New returns a client.
 func New(p Params) *Client { return &Client{params: p} }
 
 // Stream is one run of messages from a source.
@@ -113,7 +113,7 @@ func (s *Stream) Close() {
 	_ = s.conn.Close()
 }
 
-// explain answers why the stream ended: the watchdog and the caller know better than the transport.
+// explain returns why the stream ended: the watchdog and the caller know better than the transport.
 func (s *Stream) explain(err error) error {
 	if cause := context.Cause(s.ctx); cause != nil {
 		return cause
