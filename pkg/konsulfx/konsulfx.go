@@ -23,13 +23,15 @@ import (
 	"konsul.dev/pkg/ops"
 )
 
-// Timeouts of a process. A secondary's first start waits for its primary; a stop drains connections.
+// Timeouts of a process. A secondary's first start waits for its primary; a stop drains
+// connections.
 const (
 	startTimeout = 90 * time.Second
 	stopTimeout  = 30 * time.Second
 )
 
-// Base provides *obs.Telemetry, clock.Clock and *ops.Server to the services of the process called name.
+// Base provides *obs.Telemetry, clock.Clock and *ops.Server to the services of the process called
+// name.
 func Base(name string, cfg config.Base) fx.Option { return base(name, cfg, os.Stderr) }
 
 func base(name string, cfg config.Base, logs io.Writer) fx.Option {
@@ -65,7 +67,7 @@ func base(name string, cfg config.Base, logs io.Writer) fx.Option {
 	)
 }
 
-// fail answers a function that ends the process with exit code 1.
+// fail returns a function that ends the process with exit code 1.
 func fail(shutdowner fx.Shutdowner) func(error) {
 	return func(error) {
 		// The only error is that the process is already ending.

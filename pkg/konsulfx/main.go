@@ -56,9 +56,9 @@ type Command[C any] struct {
 	Run func(ctx context.Context, cfg C, out io.Writer) error
 }
 
-// Main runs a service binary: it reads flags, loads configuration, runs the module until a signal or
-// a failure, and exits. SIGHUP reloads what can be changed while it runs: see Reloader. `NAME health`
-// asks a running process with the same configuration whether it is ready.
+// Main runs a service binary: it reads flags, loads configuration, runs the module until a signal
+// or a failure, and exits. SIGHUP reloads what can be changed while it runs: see Reloader. `NAME
+// health` asks a running process with the same configuration whether it is ready.
 func Main[C any, P interface {
 	*C
 	config.Loadable
@@ -195,7 +195,8 @@ func probe(name, dataDir string, stderr io.Writer) int {
 	return exitOK
 }
 
-// supervise runs an app until a signal, or until one of its loops fails, and reloads it at each hang-up.
+// supervise runs an app until a signal, or until one of its loops fails, and reloads it at each
+// hang-up.
 func supervise(app *fx.App, hangups <-chan os.Signal, reload func(context.Context)) error {
 	if err := app.Err(); err != nil {
 		return dig.RootCause(err)

@@ -16,7 +16,8 @@ const reloadTimeout = 10 * time.Second
 
 // Reloader is a service that takes in what changed outside while it runs, such as files it reads.
 type Reloader interface {
-	// Reload reads it anew, at most until ctx ends, and returns what that was, in words for the log.
+	// Reload reads it anew, at most until ctx ends, and returns what that was, in words for the
+	// log.
 	Reload(ctx context.Context) ([]string, error)
 }
 
@@ -45,8 +46,9 @@ func (r *reloads) all() []Reloader {
 	return slices.Clone(r.services)
 }
 
-// reload takes in what can be changed while a process runs, and says what was and what was not. load returns the
-// configuration as it is written now, with its shared part; running is the one that the process was started with.
+// reload takes in what can be changed while a process runs, and says what was and what was not.
+// load returns the configuration as it is written now, with its shared part; running is the one
+// that the process was started with.
 func reload(ctx context.Context, running any, load func() (any, *config.Base, error), telemetry *obs.Telemetry, services *reloads) {
 	ctx, cancel := context.WithTimeout(ctx, reloadTimeout)
 	defer cancel()

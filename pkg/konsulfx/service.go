@@ -18,8 +18,12 @@ type Process struct {
 	Telemetry *obs.Telemetry
 	Clock     clock.Clock
 	Ops       *ops.Server
-	// Fail ends the process with a non-zero exit code.
+	// Fail is told once when a loop fails. It ends the process with a non-zero exit code.
 	Fail func(error)
+	// Version is the program's version; empty: unknown.
+	Version string
+	// Identity is who the service is; nil: it enrolls with the datacenter's ca.
+	Identity identity.Source
 }
 
 // Service is a service as a process runs it.
@@ -28,9 +32,9 @@ type Service interface {
 	Start(ctx context.Context) error
 	// Stop mirrors Start, at most until ctx ends.
 	Stop(ctx context.Context) error
-	// Ready answers why the service cannot serve; asked only once it has started.
+	// Ready returns why the service cannot serve; asked only once it has started.
 	Ready(ctx context.Context) error
-	// Identity answers who the service is, once it has started.
+	// Identity returns who the service is, once it has started.
 	Identity() identity.Source
 }
 
@@ -42,7 +46,7 @@ func Module(name string, build func(Process) (Service, error)) fx.Option {
 	return fx.Module(name, fx.Invoke(func(
 		lc fx.Lifecycle, shutdowner fx.Shutdowner, telemetry *obs.Telemetry, clk clock.Clock, operations *ops.Server, reloads *reloads,
 	) error {
-		service, err := build(Process{Telemetry: telemetry.For(name), Clock: clk, Ops: operations, Fail: fail(shutdowner)})
+		service, err := build(Process{Telemetry: telemetry.For(name), Clock: clk, Ops: operations, Fail: fail(shutdowner), Version: Version()})
 		if err != nil {
 			return err
 		}

@@ -22,6 +22,6 @@ const Name = "agent"
 // Module runs an agent in a process that includes konsulfx.Base.
 func Module(cfg Config) fx.Option {
 	return konsulfx.Module(Name, func(p konsulfx.Process) (konsulfx.Service, error) {
-		return New(cfg, Deps{Telemetry: p.Telemetry, Fail: p.Fail})
+		return New(cfg, p)
 	})
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 
 	"google.golang.org/grpc"
 	"google.golang.org/protobuf/types/known/durationpb"
@@ -13,8 +12,7 @@ import (
 	registryv1 "konsul.dev/proto/gen/konsul/registry/v1"
 
 	"konsul.dev/pkg/identity"
-	"konsul.dev/pkg/lifecycle"
-	"konsul.dev/pkg/obs"
+	"konsul.dev/pkg/konsulfx"
 	"konsul.dev/pkg/rpc"
 	"konsul.dev/services/agent/internal/api"
 	"konsul.dev/services/agent/internal/checks"
@@ -25,35 +23,24 @@ import (
 
 const registryComponent = "registry"
 
-// Deps is what an agent takes from its process.
-type Deps struct {
-	Telemetry *obs.Telemetry
-	// Fail is told once when a loop fails; it should end the process.
-	Fail func(error)
-	// Identity is who the agent is; nil: it enrolls with the datacenter's ca.
-	Identity identity.Source
-}
-
 // Service is an agent. Start and Stop are called once each, in this order; the rest is safe for
 // concurrent use in between.
 type Service struct {
 	cfg       Config
-	deps      Deps
-	group     *lifecycle.Group
-	identity  identity.Source
+	process   konsulfx.Process
+	host      *konsulfx.Host
 	registry  *grpc.ClientConn
 	state     *local.State
 	metrics   *metrics
 	runner    *checks.Runner
 	registrar *registrar.Registrar
 	heart     *heartbeat.Heart
-	server    *rpc.Server
-	listener  net.Listener
 	files     *reloader
+	started   bool
 }
 
-// New answers an agent that does nothing yet, or everything that is wrong with its configuration.
-func New(cfg Config, deps Deps) (*Service, error) {
+// New returns an agent that does nothing yet, or everything that is wrong with its configuration.
+func New(cfg Config, process konsulfx.Process) (*Service, error) {
 	cfg.Normalize()
 	if err := cfg.Validate(); err != nil {
 		return nil, err
@@ -63,60 +50,39 @@ func New(cfg Config, deps Deps) (*Service, error) {
 		node.LivenessTtl = durationpb.New(cfg.Agent.LivenessTTL)
 	}
 	return &Service{
-		cfg: cfg, deps: deps, group: lifecycle.NewGroup(deps.Telemetry.Log, deps.Fail), state: local.New(node),
+		cfg: cfg, process: process, state: local.New(node),
+		host: konsulfx.NewHost(konsulfx.HostParams{Name: Name, Config: cfg.Base, Process: process}),
 	}, nil
 }
 
-// Start gets an identity, binds the port and starts looking after the node. It waits neither for the
-// registry nor for the first outcome of a check.
-func (s *Service) Start(ctx context.Context) (err error) {
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, s.Stop(ctx))
-		}
-	}()
-	if err := s.enroll(ctx); err != nil {
-		return err
-	}
-	if err := s.assemble(); err != nil {
-		return err
-	}
-	s.listener, err = (&net.ListenConfig{}).Listen(ctx, "tcp", s.cfg.Agent.Listen)
-	if err != nil {
-		return fmt.Errorf("listen on agent.listen %q: %w", s.cfg.Agent.Listen, err)
-	}
-	s.files = newReloader(s)
-	s.files.load(ctx)
-	s.group.Go("serve", s.serve)
-	s.group.Go("reload definitions", s.files.run)
-	s.group.Go("sync", s.registrar.Run)
-	if s.cfg.Agent.LivenessTTL > 0 {
-		s.group.Go("heartbeat", s.heart.Run)
-	}
-	s.group.Go("watch connection", s.reconnected)
-	s.server.Serving()
-	return nil
+// Start gets an identity, binds the port and starts looking after the node. It waits neither for
+// the registry nor for the first outcome of a check.
+func (s *Service) Start(ctx context.Context) error {
+	return s.host.Start(ctx, s.Stop,
+		s.host.Enroll,
+		s.assemble,
+		s.host.Listen("agent.listen", s.cfg.Agent.Listen),
+		s.run,
+	)
 }
 
-func (s *Service) serve(context.Context) error { return s.server.Serve(s.listener) }
-
-func (s *Service) enroll(ctx context.Context) error {
-	if s.deps.Identity != nil {
-		s.identity = s.deps.Identity
-		return nil
+// run reads the definitions and starts the loops.
+func (s *Service) run(ctx context.Context) error {
+	s.started = true
+	s.files = newReloader(s)
+	s.files.load(ctx)
+	s.host.Go("reload definitions", s.files.run)
+	s.host.Go("sync", s.registrar.Run)
+	if s.cfg.Agent.LivenessTTL > 0 {
+		s.host.Go("heartbeat", s.heart.Run)
 	}
-	enrolled, err := identity.Enroll(ctx, identity.ConfigFor(s.cfg.Base, Name, s.deps.Telemetry))
-	if err != nil {
-		return fmt.Errorf("enroll: %w", err)
-	}
-	s.identity = enrolled
-	s.group.Go("renew identity", enrolled.Run)
+	s.host.Go("watch connection", s.reconnected)
 	return nil
 }
 
 // assemble makes the parts that need an identity.
-func (s *Service) assemble() (err error) {
-	settings, telemetry := s.cfg.Agent, s.deps.Telemetry
+func (s *Service) assemble(context.Context) (err error) {
+	settings, telemetry := s.cfg.Agent, s.process.Telemetry
 	s.metrics, err = newMetrics(telemetry.Metrics, s.state)
 	if err != nil {
 		return err
@@ -129,10 +95,7 @@ func (s *Service) assemble() (err error) {
 	if err != nil {
 		return err
 	}
-	s.registry, err = rpc.Dial(s.cfg.Endpoints.Registry, rpc.ClientParams{
-		Identity: s.identity, Want: identity.Want{Service: registryComponent}, Telemetry: telemetry,
-	})
-	if err != nil {
+	if s.registry, err = s.host.Dial(registryComponent, s.cfg.Endpoints.Registry); err != nil {
 		return err
 	}
 	client := registrar.NewClient(s.registry, settings.CallTimeout)
@@ -141,17 +104,18 @@ func (s *Service) assemble() (err error) {
 		RetryMin: settings.RetryMin, RetryMax: settings.RetryMax,
 		Unexpected: func() { s.registrar.Lost() }, Log: telemetry.Log, Metrics: beats,
 	})
-	// A dead node comes back to life only with what it runs now, so the first beat follows the first comparison.
+	// A dead node comes back to life only with what it runs now, so the first beat follows the
+	// first comparison.
 	s.registrar = registrar.New(registrar.Params{
 		State: s.state, Registry: client, Log: telemetry.Log, Metrics: syncs, Compared: s.heart.Beat,
 		Interval: settings.SyncInterval, RetryMin: settings.RetryMin, RetryMax: settings.RetryMax,
 	})
 	s.runner = checks.NewRunner(checks.NewProber().Probe, settings.CheckConcurrency, s.observe)
-	s.server, err = rpc.NewServer(rpc.ServerParams{Name: Name, Identity: s.identity, Access: api.Access(), Telemetry: telemetry, Limits: s.cfg.Server.Limits})
+	server, err := s.host.NewServer(rpc.ServerParams{Access: api.Access()})
 	if err != nil {
 		return err
 	}
-	agentv1.RegisterAgentServiceServer(s.server, api.New(s.state, s.runner))
+	agentv1.RegisterAgentServiceServer(server, api.New(s.state, s.runner))
 	return nil
 }
 
@@ -164,32 +128,26 @@ func (s *Service) Reload(ctx context.Context) ([]string, error) {
 	return []string{fmt.Sprintf("service definitions (%d)", count)}, nil
 }
 
-// Ready answers why the registry has never been told of this node; nil once it has.
+// Ready returns why the registry has never been told of this node; nil once it has.
 func (s *Service) Ready(ctx context.Context) error { return s.registrar.Ready(ctx) }
 
-// Identity answers who the agent is; nil before Start.
-func (s *Service) Identity() identity.Source { return s.identity }
+// Identity returns who the agent is; nil before Start.
+func (s *Service) Identity() identity.Source { return s.host.Identity() }
 
-// Addr answers where the local API is served.
-func (s *Service) Addr() string { return s.listener.Addr().String() }
+// Addr returns where the local API is served.
+func (s *Service) Addr() string { return s.host.Addr() }
 
-// Stop ends the checks and the loops. The registrations stay, so that a restart is no outage, and to the registry an
-// agent that does not come back is one that crashed; with agent.leave_on_stop the node is deregistered instead. It
-// undoes a Start that failed half-way, too.
+// Stop ends the checks and the loops. The registrations stay, so that a restart is no outage, and
+// to the registry an agent that does not come back is one that crashed; with agent.leave_on_stop
+// the node is deregistered instead. It undoes a Start that failed half-way, too.
 func (s *Service) Stop(ctx context.Context) error {
-	if s.server != nil {
-		s.server.Drain(ctx)
-	}
-	err := s.group.Stop(ctx)
+	err := s.host.Halt(ctx)
 	if s.runner != nil {
 		s.runner.Stop()
 	}
-	if s.registry != nil {
-		if s.listener != nil && s.cfg.Agent.LeaveOnStop {
-			err = errors.Join(err, s.registrar.Leave(ctx))
-		}
-		err = errors.Join(err, s.registry.Close())
-		s.registry = nil
+	if s.started && s.cfg.Agent.LeaveOnStop {
+		s.started = false
+		err = errors.Join(err, s.registrar.Leave(ctx))
 	}
-	return err
+	return errors.Join(err, s.host.Close())
 }

@@ -22,6 +22,7 @@ import (
 	"konsul.dev/pkg/fault"
 	"konsul.dev/pkg/identity"
 	"konsul.dev/pkg/identity/identitytest"
+	"konsul.dev/pkg/konsulfx"
 	"konsul.dev/pkg/obs"
 	"konsul.dev/pkg/rpc"
 	"konsul.dev/services/agent"
@@ -83,7 +84,7 @@ func (w *world) run(t *testing.T, change ...func(*agent.Config)) *running {
 	}
 	r := &running{telemetry: obs.Discard()}
 	var err error
-	r.Service, err = agent.New(cfg, agent.Deps{
+	r.Service, err = agent.New(cfg, konsulfx.Process{
 		Telemetry: r.telemetry, Identity: w.ca.Source(dc, "agent"),
 		Fail: func(err error) { t.Errorf("a loop failed: %v", err) },
 	})

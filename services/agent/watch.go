@@ -61,7 +61,7 @@ func (r *reloader) load(ctx context.Context) (count int) {
 		if !slices.Equal(r.ignored, set.Ignored) {
 			r.ignored = set.Ignored
 			if len(set.Ignored) > 0 {
-				r.deps.Telemetry.Log.WarnContext(ctx, "files in services_dir are not read: definitions are *.yaml, *.yml and *.json",
+				r.process.Telemetry.Log.WarnContext(ctx, "files in services_dir are not read: definitions are *.yaml, *.yml and *.json",
 					"files", someOf(set.Ignored), "count", len(set.Ignored))
 			}
 		}
@@ -78,7 +78,7 @@ func (r *reloader) complain(ctx context.Context, problems []definitions.Problem)
 		err := inFile(r.cfg.Agent.ServicesDir, p)
 		r.known[p.File] = err.Error()
 		if before[p.File] != err.Error() {
-			r.deps.Telemetry.Log.ErrorContext(ctx, "service definition is wrong; its last good version stays in force",
+			r.process.Telemetry.Log.ErrorContext(ctx, "service definition is wrong; its last good version stays in force",
 				"file", p.File, obs.KeyError, err)
 		}
 	}

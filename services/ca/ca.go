@@ -115,6 +115,6 @@ func (c *Config) Validate() error {
 // Module runs the ca in a process.
 func Module(cfg Config) fx.Option {
 	return konsulfx.Module(Name, func(p konsulfx.Process) (konsulfx.Service, error) {
-		return New(cfg, Deps{Telemetry: p.Telemetry, Clock: p.Clock, Fail: p.Fail})
+		return New(cfg, p)
 	})
 }

@@ -24,6 +24,7 @@ import (
 	"konsul.dev/pkg/clock"
 	"konsul.dev/pkg/fault"
 	"konsul.dev/pkg/identity"
+	"konsul.dev/pkg/konsulfx"
 	"konsul.dev/pkg/obs"
 	"konsul.dev/pkg/rpc"
 	cav1 "konsul.dev/proto/gen/konsul/ca/v1"
@@ -283,7 +284,7 @@ func (l *lines) telemetry() *obs.Telemetry {
 func TestWhatIsHandedOutAndRefusedIsWrittenDown(t *testing.T) {
 	dc := newDatacenter(t, "us-east", "us-east")
 	log := &lines{}
-	service, err := ca.New(dc.cfg, ca.Deps{Telemetry: log.telemetry(), Clock: clock.System(), Fail: func(err error) { t.Errorf("loop failed: %v", err) }})
+	service, err := ca.New(dc.cfg, konsulfx.Process{Telemetry: log.telemetry(), Clock: clock.System(), Fail: func(err error) { t.Errorf("loop failed: %v", err) }})
 	require.NoError(t, err)
 	require.NoError(t, service.Start(t.Context()))
 	dc.service = service

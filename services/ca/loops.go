@@ -37,11 +37,11 @@ func (s *Service) renew(ctx context.Context, state *keystore.State) error {
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-s.deps.Clock.After(s.nextRenewal(state).Sub(s.deps.Clock.Now())):
+		case <-s.process.Clock.After(s.nextRenewal(state).Sub(s.process.Clock.Now())):
 		}
 		state = s.renewDue(ctx, state)
 		// What failed is still due, and what is cut short by its issuer's end is due at birth.
-		if s.deps.Clock.Now().Before(s.nextRenewal(state)) {
+		if s.process.Clock.Now().Before(s.nextRenewal(state)) {
 			retry.Reset()
 			continue
 		}
@@ -60,8 +60,8 @@ func (s *Service) nextRenewal(state *keystore.State) time.Time {
 }
 
 func (s *Service) renewDue(ctx context.Context, state *keystore.State) *keystore.State {
-	log := s.deps.Telemetry.Log
-	if !s.deps.Clock.Now().Before(policy.RenewAt(state.Intermediate.Certificate)) {
+	log := s.process.Telemetry.Log
+	if !s.process.Clock.Now().Before(policy.RenewAt(state.Intermediate.Certificate)) {
 		next, err := s.renewIntermediate(ctx, state)
 		if err != nil {
 			log.Warn("intermediate not renewed; the old one stays in use", obs.KeyError, err, "expires", state.Intermediate.Certificate.NotAfter)
@@ -70,7 +70,7 @@ func (s *Service) renewDue(ctx context.Context, state *keystore.State) *keystore
 		}
 	}
 	leaf := s.source.Material().Chain[0]
-	if s.deps.Clock.Now().Before(policy.RenewAt(leaf)) && leaf.CheckSignatureFrom(state.Intermediate.Certificate) == nil {
+	if s.process.Clock.Now().Before(policy.RenewAt(leaf)) && leaf.CheckSignatureFrom(state.Intermediate.Certificate) == nil {
 		return state
 	}
 	if err := s.renewLeaf(state); err != nil {
@@ -104,12 +104,12 @@ func (s *Service) renewIntermediate(ctx context.Context, state *keystore.State) 
 		return nil, err
 	}
 	s.handlers.Replace(known(&next))
-	s.deps.Telemetry.Log.Info("intermediate renewed", "expires", next.Intermediate.Certificate.NotAfter)
+	s.process.Telemetry.Log.Info("intermediate renewed", "expires", next.Intermediate.Certificate.NotAfter)
 	return &next, nil
 }
 
 func (s *Service) askIntermediate(ctx context.Context, state *keystore.State) (*issuer.Authority, []*x509.Certificate, error) {
-	conn, err := rpc.DialDatacenter(s.cfg.Endpoints.Gateway, state.PrimaryDatacenter, Name, rpc.ClientParams{Identity: s.source, Telemetry: s.deps.Telemetry})
+	conn, err := rpc.DialDatacenter(s.cfg.Endpoints.Gateway, state.PrimaryDatacenter, Name, rpc.ClientParams{Identity: s.source, Telemetry: s.process.Telemetry})
 	if err != nil {
 		return nil, nil, err
 	}
@@ -133,7 +133,7 @@ func (s *Service) askIntermediate(ctx context.Context, state *keystore.State) (*
 		return nil, nil, err
 	}
 	cert, roots := certs[0], certs[1:]
-	if err := issuer.CheckIntermediate(cert, &key.PublicKey, roots, state.FederationID, s.cfg.Server.Datacenter, s.deps.Clock.Now()); err != nil {
+	if err := issuer.CheckIntermediate(cert, &key.PublicKey, roots, state.FederationID, s.cfg.Server.Datacenter, s.process.Clock.Now()); err != nil {
 		return nil, nil, err
 	}
 	return &issuer.Authority{Certificate: cert, Key: key}, roots, nil
@@ -157,7 +157,7 @@ func (s *Service) publishRoots(ctx context.Context, state *keystore.State) error
 		if err == nil {
 			return nil
 		}
-		s.deps.Telemetry.Log.Debug("registry did not take the roots yet", obs.KeyError, err)
+		s.process.Telemetry.Log.Debug("registry did not take the roots yet", obs.KeyError, err)
 		if retry.Wait(ctx) != nil {
 			return nil
 		}

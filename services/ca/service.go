@@ -9,18 +9,16 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net"
 	"os"
 	"path/filepath"
+	"sync/atomic"
 
 	"github.com/google/uuid"
 	"google.golang.org/grpc"
 
-	"konsul.dev/pkg/clock"
 	"konsul.dev/pkg/fault"
 	"konsul.dev/pkg/identity"
-	"konsul.dev/pkg/lifecycle"
-	"konsul.dev/pkg/obs"
+	"konsul.dev/pkg/konsulfx"
 	"konsul.dev/pkg/rpc"
 	cav1 "konsul.dev/proto/gen/konsul/ca/v1"
 	federationv1 "konsul.dev/proto/gen/konsul/federation/v1"
@@ -37,37 +35,30 @@ const (
 	rootsMode       = 0o644
 )
 
-// Deps is what a ca takes from its process.
-type Deps struct {
-	Telemetry *obs.Telemetry
-	Clock     clock.Clock
-	// Fail is told once when a loop fails; it should end the process.
-	Fail func(error)
-}
-
 // Service is a ca. Start and Stop are called once each, in this order; the rest is safe for
 // concurrent use in between.
 type Service struct {
 	cfg      Config
-	deps     Deps
+	process  konsulfx.Process
+	host     *konsulfx.Host
 	secret   []byte
 	previous []byte // the secret before; may be nil
 	store    *keystore.Store
-	group    *lifecycle.Group
 	handlers *api.Handlers
 	source   *identity.Rotating
 	registry *grpc.ClientConn
-	server   *rpc.Server
+	state    *keystore.State
+	serving  atomic.Bool
 }
 
-// New answers a ca that does nothing yet, or what is wrong with its configuration.
-func New(cfg Config, deps Deps) (*Service, error) {
+// New returns a ca that does nothing yet, or what is wrong with its configuration.
+func New(cfg Config, process konsulfx.Process) (*Service, error) {
 	secret, err := identity.ReadSecret(cfg.Server.SecretFile, Name)
 	if err != nil {
 		return nil, err
 	}
-	identity.WarnIfExposed(deps.Telemetry.Log, cfg.Server.SecretFile)
-	previous, err := readPrevious(cfg, deps.Telemetry.Log)
+	identity.WarnIfExposed(process.Telemetry.Log, cfg.Server.SecretFile)
+	previous, err := readPrevious(cfg, process.Telemetry.Log)
 	if err != nil {
 		return nil, err
 	}
@@ -75,7 +66,10 @@ func New(cfg Config, deps Deps) (*Service, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Service{cfg: cfg, deps: deps, secret: secret, previous: previous, store: store, group: lifecycle.NewGroup(deps.Telemetry.Log, deps.Fail)}, nil
+	return &Service{
+		cfg: cfg, process: process, secret: secret, previous: previous, store: store,
+		host: konsulfx.NewHost(konsulfx.HostParams{Name: Name, Config: cfg.Base, Process: process}),
+	}, nil
 }
 
 // readPrevious returns the datacenter secret that was replaced; nil if none is named.
@@ -92,55 +86,53 @@ func readPrevious(cfg Config, log *slog.Logger) ([]byte, error) {
 	return secret, err
 }
 
-// Identity answers the ca's own identity; nil before Start.
-func (s *Service) Identity() identity.Source { return s.source }
+// Identity returns the ca's own identity; nil before Start.
+func (s *Service) Identity() identity.Source { return s.host.Identity() }
 
-// Ready answers nil once the ca can sign.
+// Ready returns nil once the ca can sign.
 func (s *Service) Ready(context.Context) error {
-	if s.server == nil {
+	if !s.serving.Load() {
 		return errors.New("not started")
 	}
 	return nil
 }
 
-// Start opens the sealed state, or makes it: a root in the primary, an intermediate by join token in a
-// secondary. Then it serves.
-func (s *Service) Start(ctx context.Context) (err error) {
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, s.Stop(ctx))
-		}
-	}()
-	// The port comes first: a second ca on this address must fail before it changes anything.
-	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", s.cfg.CA.Listen)
-	if err != nil {
-		return fault.New(fault.Unavailable, "PORT_UNAVAILABLE", "cannot listen on %s: %v", s.cfg.CA.Listen, err).WithField("ca.listen").WithRemedy("stop what uses it, or choose another address")
-	}
-	state, err := s.open(ctx)
-	if err != nil {
-		return errors.Join(err, listener.Close())
-	}
-	s.group.Go("serve", func(context.Context) error { return s.server.Serve(listener) })
-	s.group.Go("renew", func(ctx context.Context) error { return s.renew(ctx, state) })
-	s.group.Go("publish roots", func(ctx context.Context) error { return s.publishRoots(ctx, state) })
-	s.server.Serving()
+// Start opens the sealed state, or makes it: a root in the primary, an intermediate by join token
+// in a secondary. Then it serves.
+func (s *Service) Start(ctx context.Context) error {
+	return s.host.Start(ctx, s.Stop,
+		// The port comes first: a second ca on this address must fail before it changes anything.
+		s.host.Listen("ca.listen", s.cfg.CA.Listen),
+		s.open,
+		s.assemble,
+		s.run,
+	)
+}
+
+func (s *Service) run(context.Context) error {
+	s.host.Go("renew", func(ctx context.Context) error { return s.renew(ctx, s.state) })
+	s.host.Go("publish roots", func(ctx context.Context) error { return s.publishRoots(ctx, s.state) })
+	s.serving.Store(true)
 	return nil
 }
 
-func (s *Service) open(ctx context.Context) (*keystore.State, error) {
-	state, err := s.load(ctx)
-	if err != nil {
-		return nil, err
+// open opens the state, and tells others what to trust.
+func (s *Service) open(ctx context.Context) (err error) {
+	if s.state, err = s.load(ctx); err != nil {
+		return err
 	}
-	if err := s.writeRoots(state); err != nil {
-		return nil, err
-	}
-	metrics, err := api.NewMetrics(s.deps.Telemetry.Metrics)
+	return s.writeRoots(s.state)
+}
+
+// assemble makes the handlers, and with them the ca's own identity.
+func (s *Service) assemble(context.Context) error {
+	state := s.state
+	metrics, err := api.NewMetrics(s.process.Telemetry.Metrics)
 	if err != nil {
-		return nil, fmt.Errorf("register ca metrics: %w", err)
+		return fmt.Errorf("register ca metrics: %w", err)
 	}
 	params := api.Params{
-		Datacenter: s.cfg.Server.Datacenter, State: known(state), Clock: s.deps.Clock, Metrics: metrics, Log: s.deps.Telemetry.Log,
+		Datacenter: s.cfg.Server.Datacenter, State: known(state), Clock: s.process.Clock, Metrics: metrics, Log: s.process.Telemetry.Log,
 		Limits: api.Limits{
 			LeafTTL: s.cfg.CA.LeafTTL, IntermediateTTL: s.cfg.CA.IntermediateTTL,
 			JoinTokenTTL: s.cfg.CA.JoinTokenTTL, MaxJoinTokenTTL: s.cfg.CA.MaxJoinTokenTTL,
@@ -150,32 +142,29 @@ func (s *Service) open(ctx context.Context) (*keystore.State, error) {
 	}
 	material, err := s.issueOwn(api.New(params), state)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	if s.source, err = identity.NewRotating(material); err != nil {
-		return nil, err
+		return err
 	}
-	s.registry, err = rpc.Dial(s.cfg.Endpoints.Registry, rpc.ClientParams{
-		Identity: s.source, Want: identity.Want{Service: "registry"}, Telemetry: s.deps.Telemetry,
-	})
-	if err != nil {
-		return nil, err
+	s.host.Adopt(s.source)
+	if s.registry, err = s.host.Dial("registry", s.cfg.Endpoints.Registry); err != nil {
+		return err
 	}
 	params.Trust = registryv1.NewTrustServiceClient(s.registry)
 	s.handlers = api.New(params)
-	s.server, err = rpc.NewServer(rpc.ServerParams{
-		Name: Name, Identity: s.source, Access: api.Access(), Refused: s.handlers.Refused, Telemetry: s.deps.Telemetry, Limits: s.cfg.Server.Limits,
-		Unary: []grpc.UnaryServerInterceptor{s.handlers.Door},
+	server, err := s.host.NewServer(rpc.ServerParams{
+		Access: api.Access(), Refused: s.handlers.Refused, Unary: []grpc.UnaryServerInterceptor{s.handlers.Door},
 	})
 	if err != nil {
-		return nil, err
+		return err
 	}
-	cav1.RegisterEnrollmentServiceServer(s.server, s.handlers)
-	cav1.RegisterCertificateServiceServer(s.server, s.handlers)
-	return state, nil
+	cav1.RegisterEnrollmentServiceServer(server, s.handlers)
+	cav1.RegisterCertificateServiceServer(server, s.handlers)
+	return nil
 }
 
-// known answers what of the state the handlers need.
+// known returns what of the state the handlers need.
 func known(state *keystore.State) *api.State {
 	k := &api.State{
 		FederationID: state.FederationID, PrimaryDatacenter: state.PrimaryDatacenter, DatacenterID: state.DatacenterID,
@@ -188,7 +177,7 @@ func known(state *keystore.State) *api.State {
 	return k
 }
 
-// load answers the kept state, or makes and keeps a first one.
+// load returns the kept state, or makes and keeps a first one.
 func (s *Service) load(ctx context.Context) (*keystore.State, error) {
 	state, err := s.store.Load()
 	if err == nil {
@@ -217,12 +206,13 @@ func (s *Service) load(ctx context.Context) (*keystore.State, error) {
 	if err := s.store.DropPending(); err != nil {
 		return nil, err
 	}
-	s.deps.Telemetry.Log.Info("this datacenter's authority is ready", "federation_id", state.FederationID, "primary", s.cfg.Primary())
+	s.process.Telemetry.Log.Info("this datacenter's authority is ready", "federation_id", state.FederationID, "primary", s.cfg.Primary())
 	return state, nil
 }
 
-// identified returns the state with the datacenter's id. One that an earlier version kept has none: it is derived
-// from the secret that the datacenter was created with, and kept, as that may be replaced.
+// identified returns the state with the datacenter's id. One that an earlier version kept has none:
+// it is derived from the secret that the datacenter was created with, and kept, as that may be
+// replaced.
 func (s *Service) identified(state *keystore.State) (*keystore.State, error) {
 	if state.DatacenterID != "" {
 		return state, nil
@@ -244,7 +234,7 @@ func (s *Service) found() (*keystore.State, error) {
 		return nil, fault.Invalid("server.primary_datacenter", "makes %s the primary of a new federation, but ca.join_token_file is to join one", s.cfg.Server.Datacenter).
 			WithRemedy("name the primary that made the token, or remove ca.join_token_file")
 	}
-	now := s.deps.Clock.Now()
+	now := s.process.Clock.Now()
 	state := &keystore.State{FederationID: uuid.NewString(), PrimaryDatacenter: s.cfg.Server.Datacenter}
 	root, err := issuer.NewRoot(state.FederationID, now, s.cfg.CA.RootTTL)
 	if err != nil {
@@ -265,7 +255,7 @@ func (s *Service) newIntermediate(state *keystore.State) (*issuer.Authority, err
 	if err != nil {
 		return nil, err
 	}
-	cert, err := state.Root.SignIntermediate(state.FederationID, s.cfg.Server.Datacenter, &key.PublicKey, s.deps.Clock.Now(), s.cfg.CA.IntermediateTTL)
+	cert, err := state.Root.SignIntermediate(state.FederationID, s.cfg.Server.Datacenter, &key.PublicKey, s.process.Clock.Now(), s.cfg.CA.IntermediateTTL)
 	if err != nil {
 		return nil, err
 	}
@@ -294,19 +284,20 @@ func (s *Service) join(ctx context.Context) (*keystore.State, error) {
 		Datacenter: &federationv1.Datacenter{
 			Name: s.cfg.Server.Datacenter, Id: id, GatewayAddresses: s.cfg.CA.PrimaryGateways,
 		},
-		Now: s.deps.Clock.Now, Key: pending.Key,
+		Now: s.process.Clock.Now, Key: pending.Key,
 	}, s.cfg.CA.JoinTimeout)
-	// Only the primary's own refusal, which has a reason, ends the matter: not silence, nor an impostor on the way, nor a clock.
+	// Only the primary's own refusal, which has a reason, ends the matter: not silence, nor an
+	// impostor on the way, nor a clock.
 	if reason := fault.ReasonOf(err); err != nil && fault.CodeOf(err) != fault.Unavailable && reason != "" && reason != joiner.ReasonClocks {
 		err = errors.Join(err, s.store.DropPending())
 	}
 	return state, err
 }
 
-// readToken answers the join token if this datacenter may use it.
+// readToken returns the join token if this datacenter may use it.
 func (s *Service) readToken() (jointoken.Token, error) {
 	path := s.cfg.CA.JoinTokenFile
-	identity.WarnIfExposed(s.deps.Telemetry.Log, path)
+	identity.WarnIfExposed(s.process.Telemetry.Log, path)
 	text, err := os.ReadFile(path)
 	if err != nil {
 		return jointoken.Token{}, fault.Invalid("ca.join_token_file", "cannot be read: %v", err).
@@ -316,7 +307,7 @@ func (s *Service) readToken() (jointoken.Token, error) {
 	if err != nil {
 		return jointoken.Token{}, err
 	}
-	if err := token.Usable(s.cfg.Server.Datacenter, s.deps.Clock.Now()); err != nil {
+	if err := token.Usable(s.cfg.Server.Datacenter, s.process.Clock.Now()); err != nil {
 		return jointoken.Token{}, err
 	}
 	if token.PrimaryDatacenter != s.cfg.Server.PrimaryDatacenter {
@@ -361,13 +352,4 @@ func (s *Service) issueOwn(handlers *api.Handlers, state *keystore.State) (ident
 }
 
 // Stop drains the server and ends the loops.
-func (s *Service) Stop(ctx context.Context) error {
-	if s.server != nil {
-		s.server.Drain(ctx)
-	}
-	err := s.group.Stop(ctx)
-	if s.registry != nil {
-		err = errors.Join(err, s.registry.Close())
-	}
-	return err
-}
+func (s *Service) Stop(ctx context.Context) error { return s.host.Stop(ctx) }

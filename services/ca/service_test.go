@@ -56,7 +56,7 @@ func newDatacenter(t *testing.T, name, primary string) *datacenter {
 }
 
 func (d *datacenter) start() error {
-	service, err := ca.New(d.cfg, ca.Deps{Telemetry: obs.Discard(), Clock: clock.System(), Fail: func(err error) { d.t.Errorf("loop failed: %v", err) }})
+	service, err := ca.New(d.cfg, konsulfx.Process{Telemetry: obs.Discard(), Clock: clock.System(), Fail: func(err error) { d.t.Errorf("loop failed: %v", err) }})
 	if err != nil {
 		return err
 	}

@@ -21,6 +21,6 @@ const Name = "failover-router"
 // Module runs a failover-router in a process that includes konsulfx.Base.
 func Module(cfg Config) fx.Option {
 	return konsulfx.Module(Name, func(p konsulfx.Process) (konsulfx.Service, error) {
-		return New(cfg, Deps{Telemetry: p.Telemetry, Clock: p.Clock, Fail: p.Fail})
+		return New(cfg, p)
 	})
 }

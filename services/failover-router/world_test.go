@@ -26,6 +26,7 @@ import (
 	"konsul.dev/pkg/fault"
 	"konsul.dev/pkg/identity"
 	"konsul.dev/pkg/identity/identitytest"
+	"konsul.dev/pkg/konsulfx"
 	"konsul.dev/pkg/obs"
 	"konsul.dev/pkg/rpc"
 	failoverrouter "konsul.dev/services/failover-router"
@@ -266,7 +267,7 @@ func (w *world) start(t *testing.T, change ...func(*failoverrouter.Config)) *run
 	}
 	r := &running{w: w, telemetry: obs.Discard()}
 	var err error
-	r.Service, err = failoverrouter.New(cfg, failoverrouter.Deps{
+	r.Service, err = failoverrouter.New(cfg, konsulfx.Process{
 		Telemetry: r.telemetry, Clock: clock.System(), Identity: w.ca.Source(east, "failover-router"),
 		Fail: func(err error) { t.Errorf("a loop failed: %v", err) },
 	})

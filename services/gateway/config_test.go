@@ -81,7 +81,7 @@ func TestATakenPortIsNamed(t *testing.T) {
 	for _, field := range []string{"listen", "http_listen"} {
 		cfg, err := load(t, nil, "gateway.listen=127.0.0.1:0", "gateway.http_listen=127.0.0.1:0", "gateway."+field+"="+taken.Addr().String())
 		require.NoError(t, err)
-		service, err := gateway.New(cfg, gateway.Deps{Telemetry: obs.Discard(), Identity: ca.Source("us-east", "gateway"), Fail: func(error) {}})
+		service, err := gateway.New(cfg, gateway.Deps{Process: konsulfx.Process{Telemetry: obs.Discard(), Identity: ca.Source("us-east", "gateway"), Fail: func(error) {}}})
 		require.NoError(t, err)
 		require.ErrorContains(t, service.Start(t.Context()), "gateway."+field+": cannot listen on "+taken.Addr().String())
 	}

@@ -25,6 +25,6 @@ const Name = "gateway"
 // Module runs a gateway in a process that includes konsulfx.Base.
 func Module(cfg Config) fx.Option {
 	return konsulfx.Module(Name, func(p konsulfx.Process) (konsulfx.Service, error) {
-		return New(cfg, Deps{Telemetry: p.Telemetry, Clock: p.Clock, Fail: p.Fail, Ready: p.Ops.Ready, Metrics: p.Ops.Handler()})
+		return New(cfg, Deps{Process: p, Ready: p.Ops.Ready, Metrics: p.Ops.Handler()})
 	})
 }

@@ -18,7 +18,6 @@ import (
 	"konsul.dev/pkg/admission"
 	"konsul.dev/pkg/identity"
 	"konsul.dev/pkg/loopguard"
-	"konsul.dev/pkg/rpc"
 	"konsul.dev/services/gateway/internal/balance"
 	"konsul.dev/services/gateway/internal/listener"
 	"konsul.dev/services/gateway/internal/restedge"
@@ -60,15 +59,8 @@ func (s *Service) assemble(ctx context.Context) error {
 func (s *Service) dial() (restedge.Conns, error) {
 	var errs []error
 	connect := func(component string, addresses []string) *grpc.ClientConn {
-		conn, err := rpc.Dial(addresses, rpc.ClientParams{
-			Identity: s.identity, Want: identity.Want{Service: component}, Telemetry: s.deps.Telemetry,
-			Options: []grpc.DialOption{grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxAnswer))},
-		})
-		if err != nil {
-			errs = append(errs, err)
-			return nil
-		}
-		s.conns = append(s.conns, conn)
+		conn, err := s.host.Dial(component, addresses, grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxAnswer)))
+		errs = append(errs, err)
 		return conn
 	}
 	e := s.cfg.Endpoints
@@ -82,7 +74,7 @@ func (s *Service) dial() (restedge.Conns, error) {
 // watchTopology keeps the routing table in step with what is known of the federation.
 func (s *Service) watchTopology(conns restedge.Conns) {
 	// The components that other datacenters talk to; no other is reachable through a gateway.
-	base := route.New(s.cfg.Server.Datacenter, identity.TrustDomain(s.identity.ID().FederationID), map[string][]string{
+	base := route.New(s.cfg.Server.Datacenter, identity.TrustDomain(s.Identity().ID().FederationID), map[string][]string{
 		registryComponent: s.cfg.Endpoints.Registry, caComponent: s.cfg.Endpoints.CA,
 	})
 	own := append(slices.Clone(s.cfg.Endpoints.Gateway), s.cfg.Gateway.WANAddress, s.cfg.Gateway.Listen)
@@ -112,7 +104,7 @@ func (s *Service) assembleMesh(conns restedge.Conns, limits admission.Limits) er
 		Datacenter:  s.cfg.Server.Datacenter,
 		Table:       s.table.Load,
 		Instances:   catalogue.Instances,
-		WorkloadTLS: s.identity.ServerTLS(identity.ServerOptions{Accept: workload.Admit}),
+		WorkloadTLS: s.Identity().ServerTLS(identity.ServerOptions{Accept: workload.Admit}),
 		Balancer:    balance.New(s.deps.Clock.Now, rand.IntN),
 		Loops:       loopguard.New(s.meshListener.Addr(), s.edgeListener.Addr()),
 		Metrics:     metrics,
@@ -127,7 +119,7 @@ func (s *Service) assembleEdge(conns restedge.Conns, limits admission.Limits) (e
 	s.edge, err = restedge.New(restedge.Params{
 		Conns:     conns,
 		Tokens:    restedge.NewTokens(registryv1.NewTokenServiceClient(conns.Registry), s.deps.Clock, g.IntrospectCacheTTL),
-		TLS:       s.identity.ServerTLS(identity.ServerOptions{ClientCert: identity.NoClientCert, NextProtos: []string{"h2", "http/1.1"}}),
+		TLS:       s.Identity().ServerTLS(identity.ServerOptions{ClientCert: identity.NoClientCert, NextProtos: []string{"h2", "http/1.1"}}),
 		Telemetry: s.deps.Telemetry,
 		Bounds: restedge.Bounds{
 			MaxConcurrentStreams: g.MaxConcurrentStreams, MaxHeaderBytes: g.MaxHeaderBytes,

@@ -29,6 +29,7 @@ import (
 	"konsul.dev/pkg/fault"
 	"konsul.dev/pkg/identity"
 	"konsul.dev/pkg/identity/identitytest"
+	"konsul.dev/pkg/konsulfx"
 	"konsul.dev/pkg/obs"
 	"konsul.dev/pkg/rpc"
 	"konsul.dev/services/gateway"
@@ -348,9 +349,11 @@ func (r *running) start(t *testing.T, ca *identitytest.CA, d *datacenter, change
 	}
 	var err error
 	r.Service, err = gateway.New(cfg, gateway.Deps{
-		Telemetry: r.telemetry, Clock: clock.System(), Identity: ca.Source(d.name, "gateway"),
+		Process: konsulfx.Process{
+			Telemetry: r.telemetry, Clock: clock.System(), Identity: ca.Source(d.name, "gateway"),
+			Fail: func(err error) { t.Errorf("a loop failed: %v", err) },
+		},
 		Metrics: promhttp.HandlerFor(r.telemetry.Metrics, promhttp.HandlerOpts{}),
-		Fail:    func(err error) { t.Errorf("a loop failed: %v", err) },
 	})
 	require.NoError(t, err)
 	require.NoError(t, r.Start(t.Context()))

@@ -22,6 +22,6 @@ const Name = "replicator"
 // Module runs a replicator in a process that includes konsulfx.Base.
 func Module(cfg Config) fx.Option {
 	return konsulfx.Module(Name, func(p konsulfx.Process) (konsulfx.Service, error) {
-		return New(cfg, Deps{Telemetry: p.Telemetry, Clock: p.Clock, Fail: p.Fail})
+		return New(cfg, p)
 	})
 }

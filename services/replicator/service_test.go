@@ -15,6 +15,7 @@ import (
 	"konsul.dev/pkg/clock"
 	"konsul.dev/pkg/identity"
 	"konsul.dev/pkg/identity/identitytest"
+	"konsul.dev/pkg/konsulfx"
 	"konsul.dev/pkg/obs"
 	"konsul.dev/pkg/rpc"
 	"konsul.dev/services/replicator"
@@ -73,7 +74,7 @@ func (w *world) replicate(t *testing.T, change ...func(*replicator.Config)) *run
 	}
 	r := &running{telemetry: obs.Discard(), clock: clock.NewManual(time.Now())}
 	var err error
-	r.Service, err = replicator.New(cfg, replicator.Deps{
+	r.Service, err = replicator.New(cfg, konsulfx.Process{
 		Telemetry: r.telemetry, Clock: r.clock, Identity: w.ca.Source(west, "replicator"),
 		Fail: func(err error) { t.Errorf("a loop failed: %v", err) },
 	})

@@ -31,16 +31,19 @@ type pool struct {
 
 // gossip opens the pool, or goes on trying while the service is up: what a datacenter does for its
 // own clients does not depend on the others. What an operator has to mend is an error at once.
-func (s *Service) gossip(ctx, quiet context.Context) error {
-	err := s.open(ctx, quiet)
+func (s *Service) gossip(ctx context.Context) error {
+	if !s.cfg.Server.WAN.Enabled {
+		return nil
+	}
+	err := s.open(ctx)
 	if err == nil || fault.CodeOf(err) != fault.Unavailable {
 		return err
 	}
 	s.warnNotOpen(err)
 	s.opening.Add(1)
-	s.group.Go("open gossip", func(context.Context) error {
+	s.host.Go("open gossip", func(context.Context) error {
 		defer s.opening.Done()
-		s.openLater(quiet, fault.ReasonOf(err))
+		s.openLater(s.host.Up(), fault.ReasonOf(err))
 		return nil
 	})
 	return nil
@@ -49,7 +52,7 @@ func (s *Service) gossip(ctx, quiet context.Context) error {
 func (s *Service) openLater(quiet context.Context, said string) {
 	reminded := s.deps.Clock.Now()
 	for pause := backoff.New(openRetryMin, openRetryMax); pause.Wait(quiet) == nil; {
-		err := s.open(quiet, quiet)
+		err := s.open(quiet)
 		if err == nil {
 			s.deps.Telemetry.Log.Info("gossip has begun", obs.KeyAddress, s.GossipAddr())
 			return
@@ -67,8 +70,8 @@ func (s *Service) warnNotOpen(err error) {
 		obs.KeyReason, fault.ReasonOf(err), obs.KeyError, err)
 }
 
-// open opens the pool and starts its loops; those that must end before the farewell end with quiet.
-func (s *Service) open(ctx, quiet context.Context) error {
+// open opens the pool and starts its loops; those that must end before the farewell end with Up.
+func (s *Service) open(ctx context.Context) error {
 	poolConfig, err := s.poolConfig(ctx)
 	if err != nil {
 		return err
@@ -89,14 +92,15 @@ func (s *Service) open(ctx, quiet context.Context) error {
 		Clock: s.deps.Clock, Log: s.deps.Telemetry.Log,
 	})}
 	s.pool.Store(open)
+	quiet := s.host.Up()
 	prober := roundtrip.Prober{
 		Own: s.cfg.Server.Datacenter, Interval: s.cfg.WANGossip.ProbeInterval, Pinger: open, Members: open.Members,
 		Publish: func(measured map[string]time.Duration) { s.view.SetRoundTrips(measured, s.deps.Clock.Now()) },
 	}
-	s.group.Go("gossip", func(ctx context.Context) error { return open.Run(ctx, s.changed) })
-	s.group.Go("join", func(context.Context) error { return open.joiner.Run(quiet) })
-	s.group.Go("measure round trips", func(context.Context) error { return prober.Run(quiet) })
-	s.group.Go("refresh gossip keys", func(context.Context) error {
+	s.host.Go("gossip", func(ctx context.Context) error { return open.Run(ctx, s.changed) })
+	s.host.Go("join", func(context.Context) error { return open.joiner.Run(quiet) })
+	s.host.Go("measure round trips", func(context.Context) error { return prober.Run(quiet) })
+	s.host.Go("refresh gossip keys", func(context.Context) error {
 		return s.keys.refresh(quiet, s.cfg.WANGossip.KeyRefresh, open.SetKeys)
 	})
 	return nil

@@ -69,9 +69,9 @@ func TestAStartThatFailsUndoesItself(t *testing.T) {
 	w := newWorld(t, identitytest.FederationID)
 	cfg := w.config(t, "us-east")
 	cfg.Endpoints.CA = []string{"127.0.0.1:1"}
-	service, err := wangossip.New(cfg, wangossip.Deps{
+	service, err := wangossip.New(cfg, wangossip.Deps{Process: konsulfx.Process{
 		Telemetry: obs.Discard(), Clock: clock.System(), Fail: func(err error) { t.Errorf("a loop failed: %v", err) },
-	})
+	}})
 	require.NoError(t, err)
 	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
 	defer cancel()

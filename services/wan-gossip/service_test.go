@@ -23,6 +23,7 @@ import (
 	"konsul.dev/pkg/fault"
 	"konsul.dev/pkg/identity"
 	"konsul.dev/pkg/identity/identitytest"
+	"konsul.dev/pkg/konsulfx"
 	"konsul.dev/pkg/obs"
 	"konsul.dev/pkg/rpc"
 	wangossip "konsul.dev/services/wan-gossip"
@@ -133,7 +134,7 @@ type running struct {
 
 func (w *world) start(t *testing.T, cfg wangossip.Config) *running {
 	t.Helper()
-	return w.startWith(t, cfg, wangossip.Deps{Telemetry: obs.Discard()})
+	return w.startWith(t, cfg, wangossip.Deps{Process: konsulfx.Process{Telemetry: obs.Discard()}})
 }
 
 func (w *world) startWith(t *testing.T, cfg wangossip.Config, deps wangossip.Deps) *running {
@@ -268,7 +269,7 @@ func TestWithAKeyOfItsOwnTheCATellsTheDatacentersID(t *testing.T) {
 	require.NoError(t, err)
 	require.NoError(t, os.WriteFile(cfg.Server.SecretFile, []byte(identity.FormatKey(holder, key)), 0o600))
 
-	service, err := wangossip.New(cfg, wangossip.Deps{Telemetry: obs.Discard(), Clock: clock.System(), Identity: w.ca.Source("us-east", "wan-gossip")})
+	service, err := wangossip.New(cfg, wangossip.Deps{Process: konsulfx.Process{Telemetry: obs.Discard(), Clock: clock.System(), Identity: w.ca.Source("us-east", "wan-gossip")}})
 	require.NoError(t, err)
 	require.Equal(t, wangossip.ReasonNoDatacenterID, fault.ReasonOf(service.Start(t.Context())), "a ca of an earlier version does not know")
 
@@ -338,7 +339,7 @@ func TestOwnNamesMayAppearLate(t *testing.T) {
 	var known atomic.Bool
 	var tries atomic.Int32
 	west := w.startWith(t, cfg, wangossip.Deps{
-		Telemetry: log.telemetry(t),
+		Process: konsulfx.Process{Telemetry: log.telemetry(t)},
 		Lookup: func(_ context.Context, host string) ([]string, error) {
 			if host != "konsul-us-west.example.com" {
 				return []string{host}, nil
@@ -384,7 +385,7 @@ func TestAStopDoesNotWaitForANameThatNeverComes(t *testing.T) {
 	cfg := w.config(t, "us-east")
 	cfg.Server.WAN.AdvertiseAddr = "nosuch.invalid:8302"
 	east := w.startWith(t, cfg, wangossip.Deps{
-		Telemetry: obs.Discard(),
+		Process: konsulfx.Process{Telemetry: obs.Discard()},
 		Lookup: func(_ context.Context, host string) ([]string, error) {
 			if host == "nosuch.invalid" {
 				return nil, &net.DNSError{Err: "no such host", Name: host}

@@ -19,6 +19,6 @@ const Name = "wan-gossip"
 // Module runs wan-gossip in a process that includes konsulfx.Base.
 func Module(cfg Config) fx.Option {
 	return konsulfx.Module(Name, func(p konsulfx.Process) (konsulfx.Service, error) {
-		return New(cfg, Deps{Telemetry: p.Telemetry, Clock: p.Clock, Fail: p.Fail, Version: konsulfx.Version()})
+		return New(cfg, Deps{Process: p})
 	})
 }

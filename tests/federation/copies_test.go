@@ -18,6 +18,7 @@ import (
 	"konsul.dev/pkg/clock"
 	"konsul.dev/pkg/identity"
 	"konsul.dev/pkg/identity/identitytest"
+	"konsul.dev/pkg/konsulfx"
 	"konsul.dev/pkg/konsultest"
 	"konsul.dev/pkg/obs"
 	"konsul.dev/pkg/rpc"
@@ -92,7 +93,7 @@ func (w *world) replicateFrom(gateway ...string) {
 	cfg.Replicator.Heartbeat, cfg.Replicator.CursorInterval = 100*time.Millisecond, 100*time.Millisecond
 	cfg.Replicator.RetryMin, cfg.Replicator.RetryMax = 5*time.Millisecond, 100*time.Millisecond
 	var err error
-	w.copying, err = replicator.New(cfg, replicator.Deps{
+	w.copying, err = replicator.New(cfg, konsulfx.Process{
 		Telemetry: obs.Discard(), Clock: clock.System(), Identity: w.ca.Source(west, "replicator"),
 		Fail: func(err error) { w.t.Errorf("a loop failed: %v", err) },
 	})
