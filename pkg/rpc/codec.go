@@ -43,9 +43,6 @@ func newCodec() codec { return codec{encoding.GetCodecV2(protocodec.Name), &sync
 
 // Marshal implements encoding.CodecV2.
 func (c codec) Marshal(v any) (mem.BufferSlice, error) {
-	if encoded, ok := v.(Encoded); ok {
-		return mem.BufferSlice{mem.SliceBuffer(encoded)}, nil
-	}
 	m, ok := v.(proto.Message)
 	if !ok {
 		return c.CodecV2.Marshal(v)
@@ -89,11 +86,6 @@ func (c codec) Unmarshal(data mem.BufferSlice, v any) error {
 		// gRPC would tell the caller of an internal error.
 		v.bytes, v.err = data.Len(), c.Unmarshal(data, v.message)
 		return nil
-	case *Encoded:
-		const more = 64 // Whoever passes a request on may add its id.
-		*v = make([]byte, data.Len(), data.Len()+more)
-		data.CopyTo(*v)
-		return nil
 	case fast:
 		// The message refers to its text, so it gets one of its own: one copy instead of one for each field.
 		return c.decodeFast(data.Materialize(), v)
@@ -119,14 +111,6 @@ func (s *sized) undecodable(fullMethod string) error {
 
 func malformed(fullMethod string, err error) error {
 	return fault.Invalid("request", "is not one of %s", fullMethod).Wrap(err).WithRemedy("send what its protobuf definition says")
-}
-
-// decode reads a message, which may refer to raw afterwards.
-func (c codec) decode(raw Encoded, v any) error {
-	if m, ok := v.(fast); ok {
-		return c.decodeFast(raw, m)
-	}
-	return c.CodecV2.Unmarshal(mem.BufferSlice{mem.SliceBuffer(raw)}, v)
 }
 
 func (c codec) decodeFast(raw []byte, m fast) error {

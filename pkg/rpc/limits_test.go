@@ -122,8 +122,7 @@ func TestARequestLargerThanItMayBeIsRefused(t *testing.T) {
 	ca := identitytest.NewCA(t, identitytest.FederationID)
 	addr := limited(t, ca, rpc.Rule{Peers: []rpc.Peer{{Service: "*"}}}, config.Limits{})
 	conn := dial(t, ca, addr, "us-east", "agent")
-	large := rpc.Encoded(make([]byte, 1<<20))
-	err := conn.Invoke(t.Context(), "/"+federationService+"/GetFederation", large, &federationv1.GetFederationResponse{})
+	_, err := federationv1.NewFederationServiceClient(conn).GetFederation(t.Context(), encoded(make([]byte, 1<<20)))
 	require.Equal(t, fault.ResourceExhausted, fault.CodeOf(err))
 }
 
@@ -131,9 +130,17 @@ func TestABrokenRequestIsRefusedByName(t *testing.T) {
 	ca := identitytest.NewCA(t, identitytest.FederationID)
 	addr := limited(t, ca, rpc.Rule{Peers: []rpc.Peer{{Service: "*"}}}, config.Limits{})
 	conn := dial(t, ca, addr, "us-east", "agent")
-	err := conn.Invoke(t.Context(), "/"+federationService+"/GetFederation", rpc.Encoded("\xff"), &federationv1.GetFederationResponse{})
+	_, err := federationv1.NewFederationServiceClient(conn).GetFederation(t.Context(), encoded([]byte{0xff}))
 	f, ok := fault.As(err)
 	require.True(t, ok)
 	require.Equal(t, fault.InvalidArgument, f.Code())
 	require.Equal(t, "request", f.Field())
+	require.NotEmpty(t, f.Remedy())
+}
+
+// encoded returns a request that is sent as the bytes of raw, whatever they are.
+func encoded(raw []byte) *federationv1.GetFederationRequest {
+	req := &federationv1.GetFederationRequest{}
+	req.ProtoReflect().SetUnknown(raw)
+	return req
 }

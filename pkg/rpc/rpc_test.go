@@ -3,6 +3,7 @@ package rpc_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"testing"
 	"time"
@@ -74,9 +75,14 @@ func serve(t *testing.T, ca *identitytest.CA, impl federation, access rpc.Access
 	})
 	require.NoError(t, err)
 	federationv1.RegisterFederationServiceServer(server, impl)
+	server.Serving()
+	return listen(t, server)
+}
+
+func listen(t *testing.T, server *rpc.Server) string {
+	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
-	server.Serving()
 	go func() { _ = server.Serve(listener) }()
 	t.Cleanup(func() { server.Drain(t.Context()) })
 	return listener.Addr().String()
@@ -166,4 +172,29 @@ func TestAServerStoppedBeforeItServesDidNotFail(t *testing.T) {
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
 	require.NoError(t, server.Serve(listener))
+}
+
+func TestInterceptorsRunInTheirOrderWithTheRequest(t *testing.T) {
+	ca := identitytest.NewCA(t, identitytest.FederationID)
+	var seen []string
+	noting := func(name string) grpc.UnaryServerInterceptor {
+		return func(ctx context.Context, req any, _ *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
+			seen = append(seen, fmt.Sprintf("%s %T", name, req))
+			return handler(ctx, req)
+		}
+	}
+	server, err := rpc.NewServer(rpc.ServerParams{
+		Name: "test", Identity: ca.Source("us-east", "registry"), Telemetry: obs.Discard(),
+		Access: rpc.Access{"konsul.federation.v1.FederationService": {Peers: []rpc.Peer{{Service: "agent"}}}},
+		Unary:  []grpc.UnaryServerInterceptor{noting("first"), noting("second")},
+	})
+	require.NoError(t, err)
+	federationv1.RegisterFederationServiceServer(server, federation{})
+	addr := listen(t, server)
+	_, err = federationv1.NewFederationServiceClient(dial(t, ca, addr, "us-east", "agent")).GetFederation(t.Context(), &federationv1.GetFederationRequest{})
+	require.NoError(t, err)
+	require.Equal(t, []string{"first *federationv1.GetFederationRequest", "second *federationv1.GetFederationRequest"}, seen)
+	_, err = federationv1.NewFederationServiceClient(dial(t, ca, addr, "us-east", "ca")).GetFederation(t.Context(), &federationv1.GetFederationRequest{})
+	require.Equal(t, fault.PermissionDenied, fault.CodeOf(err))
+	require.Len(t, seen, 2, "it was turned away before")
 }

@@ -9,6 +9,7 @@ import (
 	"net"
 	"runtime"
 	"runtime/debug"
+	"slices"
 	"sync"
 	"time"
 
@@ -43,8 +44,6 @@ type ServerParams struct {
 	Telemetry *obs.Telemetry
 	// Unary are interceptors behind the door, the first outermost.
 	Unary []grpc.UnaryServerInterceptor
-	// Relay passes calls on before they come to those; may be nil.
-	Relay Relay
 	// Limits is what callers may take; zero: the defaults.
 	Limits config.Limits
 	// MaxMessageBytes bounds a request; 0: it is small, as most are.
@@ -58,14 +57,8 @@ type Server struct {
 	// Health is what the standard health service answers; "" is the whole server, and starts as NOT_SERVING.
 	Health *health.Server
 
-	codec codec
 	door  interceptor
 	inner grpc.UnaryServerInterceptor
-	relay Relay
-	// relayed has the methods that relay passes on.
-	relayed map[string]relayed
-	// traces says whether spans are made of calls.
-	traces bool
 }
 
 // NewServer makes a server that speaks mutual TLS, admits by its access table, recovers from
@@ -96,7 +89,6 @@ func NewServer(p ServerParams) (*Server, error) {
 	if !p.Telemetry.Traces() {
 		chain.propagator = p.Telemetry.Propagator
 	}
-	c := newCodec()
 	options := append([]grpc.ServerOption{
 		grpc.Creds(peerCredentials{credentials.NewTLS(p.Identity.ServerTLS(tlsOptions)), chain.bounds}),
 		// Of services that were not registered by RegisterService: those call the interceptors by themselves.
@@ -104,18 +96,55 @@ func NewServer(p ServerParams) (*Server, error) {
 		grpc.ChainStreamInterceptor(chain.stream),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: keepaliveTime / 2, PermitWithoutStream: true}),
 		grpc.ConnectionTimeout(connectTimeout),
-		grpc.ForceServerCodecV2(c),
+		grpc.ForceServerCodecV2(newCodec()),
 		grpc.NumStreamWorkers(uint32(streamWorkers * runtime.GOMAXPROCS(0))), //nolint:gosec // a small number
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: keepaliveTime, Timeout: keepaliveTimeout}),
 	}, append(chain.bounds.options(), p.Options...)...)
 	options = append(serverTracing(p.Telemetry), options...)
 	s := &Server{
 		Server: grpc.NewServer(options...), Health: health.NewServer(),
-		codec: c, door: chain, inner: inRow(p.Unary), relay: p.Relay, relayed: map[string]relayed{}, traces: p.Telemetry.Traces(),
+		door: chain, inner: inRow(p.Unary),
 	}
 	s.Health.SetServingStatus("", healthv1.HealthCheckResponse_NOT_SERVING)
 	healthv1.RegisterHealthServer(s, s.Health)
 	return s, nil
+}
+
+// RegisterService implements grpc.ServiceRegistrar. Calls are admitted before their request is read.
+func (s *Server) RegisterService(desc *grpc.ServiceDesc, impl any) {
+	own := *desc
+	own.Methods = slices.Clone(desc.Methods)
+	for i := range own.Methods {
+		m := &own.Methods[i]
+		fullMethod, handler := "/"+desc.ServiceName+"/"+m.MethodName, m.Handler
+		m.Handler = func(impl any, ctx context.Context, receive func(any) error, _ grpc.UnaryServerInterceptor) (any, error) {
+			return s.door.call(ctx, fullMethod, func(ctx context.Context) (any, error) {
+				held, err := s.door.bounds.begin(ctx)
+				if err != nil {
+					return nil, err
+				}
+				defer held.end()
+				return handler(impl, ctx, func(message any) error {
+					request := sized{message: message}
+					err := receive(&request)
+					held.received(request.bytes)
+					return cmp.Or(err, request.undecodable(fullMethod))
+				}, s.inner)
+			})
+		}
+	}
+	s.Server.RegisterService(&own, impl)
+}
+
+// inRow returns interceptors as one, the first outermost.
+func inRow(interceptors []grpc.UnaryServerInterceptor) grpc.UnaryServerInterceptor {
+	return func(ctx context.Context, req any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
+		for _, interceptor := range slices.Backward(interceptors) {
+			next := handler
+			handler = func(ctx context.Context, req any) (any, error) { return interceptor(ctx, req, info, next) }
+		}
+		return handler(ctx, req)
+	}
 }
 
 // Serve answers calls on listener until the server is stopped, which is no error, also if that came first.

@@ -317,7 +317,7 @@ func (s *Service) serve(source identity.Source) error {
 	s.pool = forward.NewPool(source, s.deps.Telemetry, s.directory, s.cfg.Endpoints.Gateway)
 	router := forward.New(forward.Params{
 		ServerID: r.ID, Routes: routes(s.state.tokens), Leadership: s.node, Directory: s.state.federation,
-		Connections: s.pool, Metrics: crossing, Log: s.deps.Telemetry.Log, NewID: uuid.NewString, Propagator: s.deps.Telemetry.Propagator,
+		Connections: s.pool, Metrics: crossing, Log: s.deps.Telemetry.Log, NewID: uuid.NewString,
 		Admit: s.admit, Published: s.state.hub.Index, MaxInFlight: r.Raft.MaxInFlight, MaxInFlightBytes: r.Raft.MaxInFlightBytes,
 	})
 	s.group.Go("leader watch", router.Run)
@@ -348,14 +348,13 @@ func (s *Service) serve(source identity.Source) error {
 	guard := api.NewGuard(needs(s.state.catalog), s.audit, quotas)
 	s.server, err = rpc.NewServer(rpc.ServerParams{
 		Name: Name, Identity: source, Access: api.Access(), Tokens: s.core, Refused: guard.Refused, Telemetry: s.deps.Telemetry,
-		Unary: []grpc.UnaryServerInterceptor{guard.Unary, ownNode(s.state.catalog, guard), router.Unary, guard.Audited}, Relay: router,
+		Unary: []grpc.UnaryServerInterceptor{guard.Unary, ownNode(s.state.catalog, guard), router.Unary, guard.Audited},
 		Limits: s.cfg.Server.Limits, MaxMessageBytes: mostMessage,
 		Options: []grpc.ServerOption{grpc.ChainStreamInterceptor(guard.Stream, router.Streamed)},
 	})
 	if err != nil {
 		return err
 	}
-	s.core.Calls = s.server
 	s.core.Register(s.server)
 	s.listener, err = net.Listen("tcp", r.Listen)
 	if err != nil {

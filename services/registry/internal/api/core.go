@@ -11,7 +11,6 @@ import (
 
 	"konsul.dev/pkg/clock"
 	"konsul.dev/pkg/fault"
-	"konsul.dev/pkg/rpc"
 	federationv1 "konsul.dev/proto/gen/konsul/federation/v1"
 	registryv1 "konsul.dev/proto/gen/konsul/registry/v1"
 	replicatorv1 "konsul.dev/proto/gen/konsul/replicator/v1"
@@ -94,12 +93,6 @@ type Router interface {
 	Propose(ctx context.Context, cmds ...*registryv1.Command) []fsm.Outcome
 }
 
-// Calls carries out calls that another server passed on.
-type Calls interface {
-	// Call answers one; its error is a status.
-	Call(ctx context.Context, fullMethod string, request rpc.Encoded) (rpc.Encoded, error)
-}
-
 // Peers are ways to the datacenter's other servers.
 type Peers interface {
 	Server(id string) (grpc.ClientConnInterface, error)
@@ -144,7 +137,6 @@ type Core struct {
 	ACL       acl.Writer
 	Audit     *audit.Log
 	Router    Router
-	Calls     Calls
 	Peers     Peers
 	Cluster   Cluster
 	Members   *member.View
@@ -173,7 +165,7 @@ func (c *Core) Register(s grpc.ServiceRegistrar) {
 	registryv1.RegisterLockServiceServer(s, &lockService{Core: c})
 	registryv1.RegisterCatalogServiceServer(s, &catalogService{Core: c, nodes: newTurns()})
 	registryv1.RegisterWatchServiceServer(s, &watchService{Core: c})
-	registryv1.RegisterProposalServiceServer(s, &proposalService{Core: c, crew: newCrew(c.Draining)})
+	registryv1.RegisterProposalServiceServer(s, &proposalService{Core: c})
 	registryv1.RegisterOperatorServiceServer(s, &operatorService{Core: c})
 	registryv1.RegisterBackupServiceServer(s, &backupService{Core: c})
 	registryv1.RegisterMemberServiceServer(s, &memberService{Core: c})

@@ -4,9 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
-	"math"
 	"sync"
-	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/protobuf/types/known/durationpb"
@@ -23,7 +21,6 @@ const ReasonUnknownQuestion = "UNKNOWN_QUESTION"
 type proposalService struct {
 	registryv1.UnimplementedProposalServiceServer
 	*Core
-	crew crew
 }
 
 // Propose commits what other servers of the datacenter were asked to.
@@ -125,40 +122,9 @@ func (s *proposalService) answer(ctx context.Context, req *registryv1.AskRequest
 	case *registryv1.AskRequest_ReadIndex:
 		resp, err := s.ReadIndex(ctx, question.ReadIndex)
 		return &registryv1.AskResponse{Answer: &registryv1.AskResponse_ReadIndex{ReadIndex: resp}}, err
-	case *registryv1.AskRequest_Relay:
-		return &registryv1.AskResponse{Answer: &registryv1.AskResponse_Relay{Relay: s.relay(ctx, question.Relay)}}, nil
 	default:
 		return nil, fault.New(fault.Unimplemented, ReasonUnknownQuestion, "this server does not know what is asked").WithRemedy("upgrade it")
 	}
-}
-
-// relay carries out calls that another server passed on, all at once.
-func (s *proposalService) relay(ctx context.Context, req *registryv1.RelayRequest) *registryv1.RelayResponse {
-	resp := &registryv1.RelayResponse{Outcomes: make([]*registryv1.RelayedOutcome, len(req.GetCalls()))}
-	var calls sync.WaitGroup
-	for i, call := range req.GetCalls() {
-		calls.Add(1)
-		s.crew.do(func() {
-			defer calls.Done()
-			resp.Outcomes[i] = s.carryOut(ctx, call)
-		})
-	}
-	calls.Wait()
-	return resp
-}
-
-func (s *proposalService) carryOut(ctx context.Context, call *registryv1.RelayedCall) *registryv1.RelayedOutcome {
-	ctx = rpc.CarriedBy(ctx, call.GetMetadata())
-	if limit := call.GetTimeoutMs(); limit > 0 {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, time.Duration(min(limit, math.MaxInt64/uint64(time.Millisecond)))*time.Millisecond) //nolint:gosec // no more than there are
-		defer cancel()
-	}
-	response, err := s.Calls.Call(ctx, call.GetMethod(), call.GetRequest())
-	if err != nil {
-		return &registryv1.RelayedOutcome{Outcome: &registryv1.RelayedOutcome_Status{Status: rpc.ToStatus(err).Proto()}}
-	}
-	return &registryv1.RelayedOutcome{Outcome: &registryv1.RelayedOutcome_Response{Response: response}}
 }
 
 // RecallReadLease gives back what the leader let this server read under.

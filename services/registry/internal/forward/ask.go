@@ -18,8 +18,8 @@ import (
 type lines struct {
 	mu   sync.Mutex
 	idle map[string][]*line
-	// without are leaders of an older version, which take calls only, and alone those which take no calls in company.
-	without, alone map[string]bool
+	// without are leaders of an older version, which take calls only.
+	without map[string]bool
 }
 
 // line is a stream to one server that carries one question at a time.
@@ -32,7 +32,7 @@ type line struct {
 }
 
 func newLines() *lines {
-	return &lines{idle: map[string][]*line{}, without: map[string]bool{}, alone: map[string]bool{}}
+	return &lines{idle: map[string][]*line{}, without: map[string]bool{}}
 }
 
 // take answers an open line to a server, nil if there is none.
@@ -72,20 +72,6 @@ func (l *lines) missing(server string) bool {
 	return l.without[server]
 }
 
-// sendAlone notes that a server takes no calls in company.
-func (l *lines) sendAlone(server string) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.alone[server] = true
-}
-
-// lonely says whether calls go to a server one by one.
-func (l *lines) lonely(server string) bool {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.without[server] || l.alone[server]
-}
-
 // forget gives up what is open, since somebody else leads now, and who is old may have been upgraded.
 func (l *lines) forget() {
 	l.mu.Lock()
@@ -97,7 +83,6 @@ func (l *lines) forget() {
 	}
 	clear(l.idle)
 	clear(l.without)
-	clear(l.alone)
 }
 
 // ask asks a leader on behalf of many callers.
@@ -120,16 +105,11 @@ func (r *Router) ask(leader string, req *registryv1.AskRequest) (*registryv1.Ask
 		return nil, err
 	}
 	resp, _, err := r.exchange(leader, fresh, req)
-	switch {
-	case fault.CodeOf(err) != fault.Unimplemented:
+	if fault.CodeOf(err) != fault.Unimplemented {
 		return resp, err
-	case req.GetRelay() != nil:
-		r.lines.sendAlone(leader)
-		return nil, err
-	default:
-		r.lines.takesCalls(leader)
-		return r.call(leader, client, req)
 	}
+	r.lines.takesCalls(leader)
+	return r.call(leader, client, req)
 }
 
 func (r *Router) open(leader string, client registryv1.ProposalServiceClient) (*line, error) {

@@ -132,7 +132,7 @@ func (r *Router) proposeAt(ctx context.Context, leader string, proposals []fsm.P
 	for i, p := range proposals {
 		queued[i] = proposal{p, make(chan fsm.Outcome, 1)}
 	}
-	if !r.queuesTo(leader).proposals.Add(queued...) {
+	if !r.queueTo(leader).Add(queued...) {
 		for i := range outcomes {
 			outcomes[i].Err = queueFull()
 		}
@@ -152,22 +152,16 @@ func queueFull() error {
 	return fault.New(fault.ResourceExhausted, ReasonQueueFull, "too many writes wait for the leader already").WithRetryAfter(50 * time.Millisecond)
 }
 
-// queuesTo answers what waits to go to a leader.
-func (r *Router) queuesTo(leader string) queues {
+// queueTo returns the queue of proposals that wait to go to a leader.
+func (r *Router) queueTo(leader string) *coalesce.Queue[proposal] {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	q, ok := r.queues[leader]
 	if !ok {
-		q = queues{
-			proposals: coalesce.NewQueue(coalesce.Params[proposal]{
-				Trips: tripsToLeader, Capacity: r.MaxInFlight, MaxWeight: r.MaxInFlightBytes,
-				Weigh: proposal.weight, Take: take[proposal], Do: func(batch []proposal) { r.carry(leader, batch) },
-			}),
-			calls: coalesce.NewQueue(coalesce.Params[relayed]{
-				Trips: relayTrips, Capacity: r.MaxInFlight, MaxWeight: r.MaxInFlightBytes,
-				Weigh: relayed.weight, Take: take[relayed], Do: func(batch []relayed) { r.carryCalls(leader, batch) },
-			}),
-		}
+		q = coalesce.NewQueue(coalesce.Params[proposal]{
+			Trips: tripsToLeader, Capacity: r.MaxInFlight, MaxWeight: r.MaxInFlightBytes,
+			Weigh: proposal.weight, Take: take, Do: func(batch []proposal) { r.carry(leader, batch) },
+		})
 		r.queues[leader] = q
 	}
 	return q
@@ -175,10 +169,11 @@ func (r *Router) queuesTo(leader string) queues {
 
 func (p proposal) weight() int { return len(p.Command) }
 
-func take[T interface{ weight() int }](waiting []T) int {
+// take returns how many of the waiting proposals make a batch.
+func take(waiting []proposal) int {
 	size := 0
-	for n, item := range waiting {
-		size += item.weight()
+	for n, p := range waiting {
+		size += p.weight()
 		if n == tripItems || n > 0 && size > tripBytes {
 			return n
 		}

@@ -32,9 +32,6 @@ type Route struct {
 	Primary func(req any) bool
 	// Named says that requests with one id are told apart by other means: the id is made of what they are about, or a secret is made up for each.
 	Named bool
-	// Shared lets calls travel to the leader together: none takes longer there than its commit does. Only for a Write without
-	// KindOf, Primary and Named.
-	Shared bool
 	// Note writes down in a request which server leads as the call sets out; nil: nothing is noted. Who repeats it sees that
 	// the leadership has moved since.
 	Note func(req any, leader string)

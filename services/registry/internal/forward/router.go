@@ -9,7 +9,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"go.opentelemetry.io/otel/propagation"
 	"google.golang.org/grpc"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
@@ -18,7 +17,6 @@ import (
 	"konsul.dev/pkg/coalesce"
 	"konsul.dev/pkg/fault"
 	"konsul.dev/pkg/obs"
-	"konsul.dev/pkg/rpc"
 	registryv1 "konsul.dev/proto/gen/konsul/registry/v1"
 	"konsul.dev/services/registry/internal/fsm"
 )
@@ -81,8 +79,6 @@ type Params struct {
 	Metrics     *Metrics
 	Log         *slog.Logger
 	NewID       func() string
-	// Propagator writes down the trace of a call that is passed on.
-	Propagator propagation.TextMapPropagator
 	// Admit refuses commands of a version that a member does not understand; so does the leader, unless it is
 	// the one.
 	Admit func(version uint32) error
@@ -106,11 +102,9 @@ type Router struct {
 	leased, verified coalesce.Rounds[uint64]
 	reading          readLeases
 
-	// shared says of each method whose calls share their way to the leader how its requests are read.
-	shared map[string]sharedFields
-
-	mu     sync.Mutex
-	queues map[string]queues
+	mu sync.Mutex
+	// queues are the proposals that wait to go to a leader, by server.
+	queues map[string]*coalesce.Queue[proposal]
 
 	// told is when the log last said that calls are meant for another registry.
 	told atomic.Int64
@@ -119,18 +113,12 @@ type Router struct {
 // tellEvery is how often the log says what every call of another datacenter runs into.
 const tellEvery = time.Minute
 
-// queues are what waits to go to a leader.
-type queues struct {
-	proposals *coalesce.Queue[proposal]
-	calls     *coalesce.Queue[relayed]
-}
-
 // leaderWait is how long a call waits for a leader: longer than an election, shorter than a caller's patience.
 const leaderWait = 5 * time.Second
 
 // New answers a router; its Run must run.
 func New(p Params) *Router {
-	return &Router{Params: p, patience: leaderWait, flights: newFlights(), lines: newLines(), away: newAway(), shared: p.Routes.shared(), queues: map[string]queues{}}
+	return &Router{Params: p, patience: leaderWait, flights: newFlights(), lines: newLines(), away: newAway(), queues: map[string]*coalesce.Queue[proposal]{}}
 }
 
 // Unary is the router as an interceptor. It goes behind the one that admits callers.
@@ -194,11 +182,9 @@ func (r *Router) meant(ctx context.Context) error {
 
 // call is one request on its way.
 type call struct {
-	route  Route
-	method string
-	req    any
-	// encoded is the request of a call that shares its way to the leader, and req nil.
-	encoded rpc.Encoded
+	route   Route
+	method  string
+	req     any
 	hops    hops
 	handler grpc.UnaryHandler
 }
@@ -336,9 +322,6 @@ func (r *Router) once(ctx context.Context, c call) (any, error) {
 			return c.handler(ctx, c.req)
 		}
 	}
-	if c.encoded != nil && !r.lines.lonely(leader) {
-		return r.relay(ctx, c, leader)
-	}
 	return r.toLeader(ctx, c, leader)
 }
 
@@ -369,16 +352,9 @@ func (r *Router) toLeader(ctx context.Context, c call, leader string) (any, erro
 	ctx, end := r.flights.begin(ctx, leader)
 	defer end()
 	out := outgoing(ctx, hops{datacenter: c.hops.datacenter, server: r.ServerID, named: c.hops.named})
-	var resp any
-	if c.encoded != nil {
-		var reply rpc.Encoded
-		err, resp = conn.Invoke(out, c.method, c.encoded, &reply), reply
-	} else {
-		reply := c.route.Reply()
-		err, resp = conn.Invoke(out, c.method, c.req, reply), reply
-	}
-	if err == nil {
-		return resp, nil
+	reply := c.route.Reply()
+	if err = conn.Invoke(out, c.method, c.req, reply); err == nil {
+		return reply, nil
 	}
 	if cause := context.Cause(ctx); errors.Is(cause, errLeaderMoved) {
 		return nil, errLeaderMoved

@@ -12,7 +12,6 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/stretchr/testify/require"
-	"go.opentelemetry.io/otel/propagation"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/protobuf/proto"
@@ -42,11 +41,9 @@ type world struct {
 	// lease is what the leader gives to who asks for one.
 	lease    *registryv1.ReadLease
 	proposed []int
-	// streams counts those that were opened. A broken one carries nothing more; an old server has none, and one that is not so old takes no calls on them.
-	streams                int
-	broken, old, takesNone bool
-	// relayed are the calls that came on streams.
-	relayed []*registryv1.RelayedCall
+	// streams counts those that were opened. A broken one carries nothing more, and an old server has none.
+	streams     int
+	broken, old bool
 }
 
 func (w *world) ProposeAll(_ context.Context, proposals []fsm.Proposal) []fsm.Outcome {
@@ -184,33 +181,9 @@ func (s *stream) RecvMsg(m any) error {
 		resp.Answer = &registryv1.AskResponse_ReadIndex{ReadIndex: answer}
 		return s.Invoke(s.ctx, "", asked, answer)
 	}
-	if asked := s.asked.GetRelay(); asked != nil {
-		return s.carryOut(asked, resp)
-	}
 	answer := &registryv1.ProposeResponse{}
 	resp.Answer = &registryv1.AskResponse_Propose{Propose: answer}
 	return s.Invoke(s.ctx, "", s.asked.GetPropose(), answer)
-}
-
-func (s *stream) carryOut(asked *registryv1.RelayRequest, resp *registryv1.AskResponse) error {
-	if s.w.takesNone {
-		return fault.New(fault.Unimplemented, "UNKNOWN_QUESTION", "too old")
-	}
-	answer := &registryv1.RelayResponse{}
-	resp.Answer = &registryv1.AskResponse_Relay{Relay: answer}
-	for _, call := range asked.GetCalls() {
-		s.w.relayed = append(s.w.relayed, call)
-		outcome := &registryv1.RelayedOutcome{Outcome: &registryv1.RelayedOutcome_Response{Response: []byte("done")}}
-		err := s.Invoke(s.ctx, "", call, nil)
-		if s.ctx.Err() != nil {
-			return err
-		}
-		if err != nil {
-			outcome.Outcome = &registryv1.RelayedOutcome_Status{Status: rpc.ToStatus(err).Proto()}
-		}
-		answer.Outcomes = append(answer.Outcomes, outcome)
-	}
-	return nil
 }
 
 func newRouter(t *testing.T, w *world) *Router {
@@ -222,12 +195,11 @@ func newRouter(t *testing.T, w *world) *Router {
 		ServerID: "s1", Leadership: w, Directory: w, Connections: connections{w}, Metrics: metrics,
 		Admit:     func(uint32) error { return nil },
 		Published: func() uint64 { return w.published }, MaxInFlight: 4,
-		Propagator: propagation.TraceContext{}, Log: slog.New(slog.DiscardHandler), NewID: func() string { ids++; return fmt.Sprintf("id-%d", ids) },
+		Log: slog.New(slog.DiscardHandler), NewID: func() string { ids++; return fmt.Sprintf("id-%d", ids) },
 		Routes: Routes{
 			"/get":     {Kind: Read, Reply: To[registryv1.GetResponse]()},
 			"/set":     {Kind: Write, Reply: To[registryv1.SetResponse](), Primary: func(req any) bool { return req.(*registryv1.SetRequest).GetScope() == registryv1.Scope_SCOPE_GLOBAL }},
 			"/propose": {Kind: Proposal},
-			shared:     {Kind: Write, Shared: true, Reply: To[registryv1.DeregisterResponse]()},
 			"/status":  {Kind: Anywhere, Reply: To[registryv1.ClusterStatusResponse]()},
 		},
 	})
@@ -376,6 +348,7 @@ func TestWritesGetAnIDAndAreRepeatedWhenThatIsSafe(t *testing.T) {
 	require.NoError(t, w.do(t.Context(), t, newRouter(t, w), "/set", req))
 	require.Equal(t, []string{"s2", "s2", "s2", "s2"}, w.calls)
 	require.Equal(t, "id-1", req.GetRequestId(), "one id for all tries")
+	require.Equal(t, []string{"1"}, w.md.Get(hopNamed))
 
 	final := fault.New(fault.Aborted, "CAS_MISMATCH", "moved")
 	w = &world{leader: "s2", errs: []error{final}}
@@ -546,4 +519,17 @@ func TestACommandThatIsTooLargeIsRefusedBeforeItIsProposed(t *testing.T) {
 			require.Equal(t, fault.InvalidArgument, fault.CodeOf(outcome.Err))
 		})
 	}
+}
+
+// Without a token, a server that passes a call on would act as itself.
+func TestWhoHasNoTokenHasNoneElsewhere(t *testing.T) {
+	caller := rpc.Caller{Peer: identity.ID{Kind: identity.KindService, Service: "gateway"}}
+	token := func(caller rpc.Caller) []string {
+		w := &world{leader: "s2"}
+		require.NoError(t, w.do(rpc.WithCaller(t.Context(), caller), t, newRouter(t, w), "/set", &registryv1.SetRequest{}))
+		return w.md.Get("authorization")
+	}
+	require.Empty(t, token(caller), "a service that acts as itself")
+	caller.Grant = "what somebody without a token may do"
+	require.Equal(t, []string{"Bearer " + rpc.AnonymousToken}, token(caller))
 }

@@ -891,6 +891,7 @@ func (x *AskRequest) GetReadIndex() *ReadIndexRequest {
 	return nil
 }
 
+// Deprecated: Marked as deprecated in konsul/registry/v1/internal.proto.
 func (x *AskRequest) GetRelay() *RelayRequest {
 	if x != nil {
 		if x, ok := x.Question.(*AskRequest_Relay); ok {
@@ -913,6 +914,9 @@ type AskRequest_ReadIndex struct {
 }
 
 type AskRequest_Relay struct {
+	// Servers of earlier versions asked it; it is not known any more.
+	//
+	// Deprecated: Marked as deprecated in konsul/registry/v1/internal.proto.
 	Relay *RelayRequest `protobuf:"bytes,3,opt,name=relay,proto3,oneof"`
 }
 
@@ -989,6 +993,7 @@ func (x *AskResponse) GetReadIndex() *ReadIndexResponse {
 	return nil
 }
 
+// Deprecated: Marked as deprecated in konsul/registry/v1/internal.proto.
 func (x *AskResponse) GetRelay() *RelayResponse {
 	if x != nil {
 		if x, ok := x.Answer.(*AskResponse_Relay); ok {
@@ -1011,6 +1016,7 @@ type AskResponse_ReadIndex struct {
 }
 
 type AskResponse_Relay struct {
+	// Deprecated: Marked as deprecated in konsul/registry/v1/internal.proto.
 	Relay *RelayResponse `protobuf:"bytes,3,opt,name=relay,proto3,oneof"`
 }
 
@@ -1020,7 +1026,9 @@ func (*AskResponse_ReadIndex) isAskResponse_Answer() {}
 
 func (*AskResponse_Relay) isAskResponse_Answer() {}
 
-// RelayRequest passes on calls to the leader. They are carried out at the same time.
+// RelayRequest was how servers of earlier versions passed on calls. They call one by one who does not know it.
+//
+// Deprecated: Marked as deprecated in konsul/registry/v1/internal.proto.
 type RelayRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Calls         []*RelayedCall         `protobuf:"bytes,1,rep,name=calls,proto3" json:"calls,omitempty"`
@@ -1065,17 +1073,13 @@ func (x *RelayRequest) GetCalls() []*RelayedCall {
 	return nil
 }
 
-// RelayedCall is a unary call as it came in, but for its request id.
+// Deprecated: Marked as deprecated in konsul/registry/v1/internal.proto.
 type RelayedCall struct {
-	state protoimpl.MessageState `protogen:"open.v1"`
-	// Its full name, like "/konsul.registry.v1.CatalogService/RegisterNode".
-	Method string `protobuf:"bytes,1,opt,name=method,proto3" json:"method,omitempty"`
-	// The encoded request.
-	Request []byte `protobuf:"bytes,2,opt,name=request,proto3" json:"request,omitempty"`
-	// Of whom it is, where it has been, and what trace it belongs to.
-	Metadata map[string]string `protobuf:"bytes,3,rep,name=metadata,proto3" json:"metadata,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
-	// How long the caller waits; 0: as long as it takes.
-	TimeoutMs     uint64 `protobuf:"varint,4,opt,name=timeout_ms,json=timeoutMs,proto3" json:"timeout_ms,omitempty"`
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Method        string                 `protobuf:"bytes,1,opt,name=method,proto3" json:"method,omitempty"`
+	Request       []byte                 `protobuf:"bytes,2,opt,name=request,proto3" json:"request,omitempty"`
+	Metadata      map[string]string      `protobuf:"bytes,3,rep,name=metadata,proto3" json:"metadata,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	TimeoutMs     uint64                 `protobuf:"varint,4,opt,name=timeout_ms,json=timeoutMs,proto3" json:"timeout_ms,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1138,10 +1142,10 @@ func (x *RelayedCall) GetTimeoutMs() uint64 {
 	return 0
 }
 
+// Deprecated: Marked as deprecated in konsul/registry/v1/internal.proto.
 type RelayResponse struct {
-	state protoimpl.MessageState `protogen:"open.v1"`
-	// One for each call, in order.
-	Outcomes      []*RelayedOutcome `protobuf:"bytes,1,rep,name=outcomes,proto3" json:"outcomes,omitempty"`
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Outcomes      []*RelayedOutcome      `protobuf:"bytes,1,rep,name=outcomes,proto3" json:"outcomes,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1183,6 +1187,7 @@ func (x *RelayResponse) GetOutcomes() []*RelayedOutcome {
 	return nil
 }
 
+// Deprecated: Marked as deprecated in konsul/registry/v1/internal.proto.
 type RelayedOutcome struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Types that are valid to be assigned to Outcome:
@@ -1254,7 +1259,6 @@ type isRelayedOutcome_Outcome interface {
 }
 
 type RelayedOutcome_Response struct {
-	// The encoded response.
 	Response []byte `protobuf:"bytes,1,opt,name=response,proto3,oneof"`
 }
 
@@ -3073,23 +3077,23 @@ const file_konsul_registry_v1_internal_proto_rawDesc = "" +
 	"\x11ReadIndexResponse\x12\x14\n" +
 	"\x05index\x18\x01 \x01(\x04R\x05index\x12\x12\n" +
 	"\x04term\x18\x02 \x01(\x04R\x04term\x123\n" +
-	"\x05lease\x18\x03 \x01(\v2\x1d.konsul.registry.v1.ReadLeaseR\x05lease\"\xd9\x01\n" +
+	"\x05lease\x18\x03 \x01(\v2\x1d.konsul.registry.v1.ReadLeaseR\x05lease\"\xdd\x01\n" +
 	"\n" +
 	"AskRequest\x12>\n" +
 	"\apropose\x18\x01 \x01(\v2\".konsul.registry.v1.ProposeRequestH\x00R\apropose\x12E\n" +
 	"\n" +
-	"read_index\x18\x02 \x01(\v2$.konsul.registry.v1.ReadIndexRequestH\x00R\treadIndex\x128\n" +
-	"\x05relay\x18\x03 \x01(\v2 .konsul.registry.v1.RelayRequestH\x00R\x05relayB\n" +
+	"read_index\x18\x02 \x01(\v2$.konsul.registry.v1.ReadIndexRequestH\x00R\treadIndex\x12<\n" +
+	"\x05relay\x18\x03 \x01(\v2 .konsul.registry.v1.RelayRequestB\x02\x18\x01H\x00R\x05relayB\n" +
 	"\n" +
-	"\bquestion\"\xdb\x01\n" +
+	"\bquestion\"\xdf\x01\n" +
 	"\vAskResponse\x12?\n" +
 	"\apropose\x18\x01 \x01(\v2#.konsul.registry.v1.ProposeResponseH\x00R\apropose\x12F\n" +
 	"\n" +
-	"read_index\x18\x02 \x01(\v2%.konsul.registry.v1.ReadIndexResponseH\x00R\treadIndex\x129\n" +
-	"\x05relay\x18\x03 \x01(\v2!.konsul.registry.v1.RelayResponseH\x00R\x05relayB\b\n" +
-	"\x06answer\"E\n" +
+	"read_index\x18\x02 \x01(\v2%.konsul.registry.v1.ReadIndexResponseH\x00R\treadIndex\x12=\n" +
+	"\x05relay\x18\x03 \x01(\v2!.konsul.registry.v1.RelayResponseB\x02\x18\x01H\x00R\x05relayB\b\n" +
+	"\x06answer\"I\n" +
 	"\fRelayRequest\x125\n" +
-	"\x05calls\x18\x01 \x03(\v2\x1f.konsul.registry.v1.RelayedCallR\x05calls\"\xe6\x01\n" +
+	"\x05calls\x18\x01 \x03(\v2\x1f.konsul.registry.v1.RelayedCallR\x05calls:\x02\x18\x01\"\xea\x01\n" +
 	"\vRelayedCall\x12\x16\n" +
 	"\x06method\x18\x01 \x01(\tR\x06method\x12\x18\n" +
 	"\arequest\x18\x02 \x01(\fR\arequest\x12I\n" +
@@ -3098,12 +3102,12 @@ const file_konsul_registry_v1_internal_proto_rawDesc = "" +
 	"timeout_ms\x18\x04 \x01(\x04R\ttimeoutMs\x1a;\n" +
 	"\rMetadataEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"O\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01:\x02\x18\x01\"S\n" +
 	"\rRelayResponse\x12>\n" +
-	"\boutcomes\x18\x01 \x03(\v2\".konsul.registry.v1.RelayedOutcomeR\boutcomes\"g\n" +
+	"\boutcomes\x18\x01 \x03(\v2\".konsul.registry.v1.RelayedOutcomeR\boutcomes:\x02\x18\x01\"k\n" +
 	"\x0eRelayedOutcome\x12\x1c\n" +
 	"\bresponse\x18\x01 \x01(\fH\x00R\bresponse\x12,\n" +
-	"\x06status\x18\x02 \x01(\v2\x12.google.rpc.StatusH\x00R\x06statusB\t\n" +
+	"\x06status\x18\x02 \x01(\v2\x12.google.rpc.StatusH\x00R\x06status:\x02\x18\x01B\t\n" +
 	"\aoutcome\"h\n" +
 	"\tReadLease\x12\x12\n" +
 	"\x04term\x18\x01 \x01(\x04R\x04term\x12\x16\n" +

@@ -12,8 +12,7 @@ import (
 	"konsul.dev/services/registry/registrytest"
 )
 
-// What a follower is asked to register it does not look into: its leader answers, and checks who asked.
-func TestRegistrationsThroughAFollowerAreCheckedByTheLeader(t *testing.T) {
+func TestRegistrationsThroughAFollowerAreChecked(t *testing.T) {
 	t.Parallel()
 	c := registrytest.StartCluster(t, 3)
 	cl := c.Client(c.Follower())
@@ -51,8 +50,7 @@ func TestRegistrationsThroughAFollowerAreCheckedByTheLeader(t *testing.T) {
 	require.NotEmpty(t, f.Remedy())
 }
 
-// Many at once share their way, and each hears of its own.
-func TestRegistrationsThatShareTheirWayAreEachAnswered(t *testing.T) {
+func TestManyRegistrationsThroughAFollowerAreEachAnswered(t *testing.T) {
 	t.Parallel()
 	c := registrytest.StartCluster(t, 3)
 	cl := c.Client(c.Follower())
@@ -100,6 +98,20 @@ func TestARegistrationThatIsRepeatedElsewhereIsDoneOnce(t *testing.T) {
 	other.RequestId = req.GetRequestId()
 	_, err := follower.Catalog.RegisterNode(follower.Ctx(), other)
 	require.Equal(t, "REQUEST_ID_REUSED", fault.ReasonOf(err))
+}
+
+// Servers of earlier versions passed on calls undecoded, and go over to ordinary calls when their leader does not know that.
+func TestALeaderKnowsNoRelayedCalls(t *testing.T) {
+	t.Parallel()
+	c := registrytest.StartCluster(t, 1)
+	server := c.ClientAs(c.Leader(), c.DC, "registry")
+	stream, err := server.Proposals.Ask(server.Bare())
+	require.NoError(t, err)
+	relay := &registryv1.AskRequest_Relay{Relay: &registryv1.RelayRequest{}} //nolint:staticcheck // what earlier versions send
+	require.NoError(t, stream.Send(&registryv1.AskRequest{Question: relay}))
+	_, err = stream.Recv()
+	require.Equal(t, fault.Unimplemented, fault.CodeOf(err))
+	require.Equal(t, "UNKNOWN_QUESTION", fault.ReasonOf(err))
 }
 
 func nodeName(i int) string { return fmt.Sprintf("node-%d", i) }
