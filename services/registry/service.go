@@ -18,7 +18,7 @@ import (
 	"konsul.dev/pkg/clock"
 	"konsul.dev/pkg/fault"
 	"konsul.dev/pkg/identity"
-	"konsul.dev/pkg/lifecycle"
+	"konsul.dev/pkg/konsulfx"
 	"konsul.dev/pkg/obs"
 	"konsul.dev/pkg/rpc"
 	registryv1 "konsul.dev/proto/gen/konsul/registry/v1"
@@ -69,7 +69,7 @@ type Service struct {
 	deps Deps
 
 	secret  []byte
-	group   *lifecycle.Group
+	host    *konsulfx.Host
 	store   *badgerstore.Store
 	state   *state
 	node    *raftnode.Node
@@ -84,7 +84,6 @@ type Service struct {
 	clocks    *skew.Meter
 	duty      *duties
 	listener  net.Listener
-	identity  identity.Source
 	// deadlines are those of the catalogue.
 	deadlines *lease.Expirer
 	services  *catalog.Writer
@@ -111,50 +110,29 @@ func New(cfg Config, deps Deps) (*Service, error) {
 
 // Start acquires everything and returns; it does not wait for a leader. When it fails it leaves
 // nothing behind.
-func (s *Service) Start(ctx context.Context) (err error) {
-	s.group = lifecycle.NewGroup(s.deps.Telemetry.Log, s.deps.Fail)
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, s.Stop(context.WithoutCancel(ctx)))
-		}
-	}()
-	source, err := s.enroll(ctx)
-	if err != nil {
-		return err
-	}
-	if err := s.awaitRoom(ctx); err != nil {
-		return err
-	}
-	if err := s.open(source); err != nil {
-		return err
-	}
-	if err := s.openAudit(); err != nil {
-		return err
-	}
-	if err := s.join(source); err != nil {
-		return err
-	}
-	return s.serve(source)
+func (s *Service) Start(ctx context.Context) error {
+	s.host = konsulfx.NewHost(konsulfx.HostParams{Name: Name, Config: s.cfg.Base, Process: konsulfx.Process{
+		Telemetry: s.deps.Telemetry, Clock: s.deps.Clock, Fail: s.deps.Fail, Identity: s.deps.Identity,
+	}})
+	return s.host.Start(ctx, s.Stop,
+		s.host.Enroll,
+		s.readSecret,
+		s.awaitRoom,
+		s.open,
+		s.openAudit,
+		s.join,
+		s.serve,
+	)
 }
 
 func (s *Service) dir(name string) string { return filepath.Join(s.cfg.Server.DataDir, Name, name) }
 
-// enroll gets this service's identity.
-func (s *Service) enroll(ctx context.Context) (identity.Source, error) {
-	source := s.deps.Identity
-	if source == nil {
-		enrolled, err := identity.Enroll(ctx, identity.ConfigFor(s.cfg.Base, Name, s.deps.Telemetry))
-		if err != nil {
-			return nil, fmt.Errorf("enroll with the ca: %w", err)
-		}
-		s.group.Go("identity renewal", enrolled.Run)
-		source = enrolled
-		if s.secret, err = identity.ReadSecret(s.cfg.Server.SecretFile, Name); err != nil {
-			return nil, err
-		}
+// readSecret reads the datacenter secret; a test that brings an identity has none.
+func (s *Service) readSecret(context.Context) (err error) {
+	if s.deps.Identity == nil {
+		s.secret, err = identity.ReadSecret(s.cfg.Server.SecretFile, Name)
 	}
-	s.identity = source
-	return source, nil
+	return err
 }
 
 // awaitRoom waits until the disk has room to start, and looks after it from then on.
@@ -171,12 +149,13 @@ func (s *Service) awaitRoom(ctx context.Context) error {
 	if err := guard.Await(ctx); err != nil {
 		return err
 	}
-	s.group.Go("free space", guard.Run)
+	s.host.Go("free space", guard.Run)
 	return nil
 }
 
 // open opens the store and what is kept in memory of it.
-func (s *Service) open(source identity.Source) error {
+func (s *Service) open(context.Context) error {
+	source := s.Identity()
 	options := s.cfg.Registry.storeOptions(s.dir("state"), s.deps.Telemetry.Log)
 	options.Step = s.deps.Step
 	store, err := badgerstore.Open(options)
@@ -217,12 +196,12 @@ func (s *Service) open(source identity.Source) error {
 			"the state in %s is of federation %s, the certificate that the ca gave this server of %s", s.dir("state"), f.GetId(), source.ID().FederationID).
 			WithField("server.data_dir").WithRemedy(identity.MixedRemedy)
 	}
-	s.group.Go("store maintenance", store.Maintain)
+	s.host.Go("store maintenance", store.Maintain)
 	return nil
 }
 
 // openAudit opens the audit log.
-func (s *Service) openAudit() error {
+func (s *Service) openAudit(context.Context) error {
 	metrics, err := audit.NewMetrics(s.deps.Telemetry.Metrics)
 	if err != nil {
 		return fmt.Errorf("register audit metrics: %w", err)
@@ -236,12 +215,12 @@ func (s *Service) openAudit() error {
 	if err != nil {
 		return err
 	}
-	s.group.Go("audit log", s.audit.Run)
+	s.host.Go("audit log", s.audit.Run)
 	return nil
 }
 
 // join starts this server's part in the Raft cluster.
-func (s *Service) join(source identity.Source) error {
+func (s *Service) join(context.Context) error {
 	metrics, err := raftnode.NewMetrics(s.deps.Telemetry.Metrics)
 	if err != nil {
 		return fmt.Errorf("register raft metrics: %w", err)
@@ -254,7 +233,7 @@ func (s *Service) join(source identity.Source) error {
 	s.directory = cluster.NewDirectory(s.state.members, s.cfg.Registry.addresses())
 	s.node, err = raftnode.Start(raftnode.Params{
 		Config: s.raftConfig(),
-		Store:  s.store, Machine: s.state.machine, Sink: s.state, Stamp: s.stamp, Admit: s.admit, Identity: source, Metrics: metrics, Log: s.deps.Telemetry.Log, Step: s.deps.Step, Fatal: s.deps.Fail,
+		Store:  s.store, Machine: s.state.machine, Sink: s.state, Stamp: s.stamp, Admit: s.admit, Identity: s.Identity(), Metrics: metrics, Log: s.deps.Telemetry.Log, Step: s.deps.Step, Fatal: s.deps.Fail,
 		Lead: duties.lead, Recall: s.recall, Moved: s.directory.Moved,
 	})
 	return err
@@ -304,7 +283,8 @@ func (s *Service) stamp() (time.Time, uint64) { return s.deps.Clock.Now(), s.sta
 const mostMessage = 8 << 20
 
 // serve opens the gRPC face.
-func (s *Service) serve(source identity.Source) error {
+func (s *Service) serve(context.Context) error {
+	source := s.Identity()
 	metrics, err := api.NewMetrics(s.deps.Telemetry.Metrics)
 	if err != nil {
 		return fmt.Errorf("register api metrics: %w", err)
@@ -320,7 +300,7 @@ func (s *Service) serve(source identity.Source) error {
 		Connections: s.pool, Metrics: crossing, Log: s.deps.Telemetry.Log, NewID: uuid.NewString,
 		Admit: s.admit, Published: s.state.hub.Index, MaxInFlight: r.Raft.MaxInFlight, MaxInFlightBytes: r.Raft.MaxInFlightBytes,
 	})
-	s.group.Go("leader watch", router.Run)
+	s.host.Go("leader watch", router.Run)
 	s.cluster = s.newCluster(router)
 	s.services, s.metrics = catalog.NewWriter(s.cfg.Server.Datacenter, r.Catalog.MaxServicesPerRequest).WithOwners(api.OwnerExists(s.state.tokens)), metrics
 	if s.backups, err = s.newBackups(); err != nil {
@@ -333,15 +313,11 @@ func (s *Service) serve(source identity.Source) error {
 	if err != nil {
 		return fmt.Errorf("register quota metrics: %w", err)
 	}
-	if s.gossip, err = rpc.Dial(s.cfg.Endpoints.WANGossip, rpc.ClientParams{
-		Identity: source, Want: identity.Want{Service: "wan-gossip"}, Telemetry: s.deps.Telemetry,
-	}); err != nil {
+	if s.gossip, err = s.host.Dial("wan-gossip", s.cfg.Endpoints.WANGossip); err != nil {
 		return err
 	}
 	close(s.wired)
-	if s.replicator, err = rpc.Dial(s.cfg.Endpoints.Replicator, rpc.ClientParams{
-		Identity: source, Want: identity.Want{Service: "replicator"}, Telemetry: s.deps.Telemetry,
-	}); err != nil {
+	if s.replicator, err = s.host.Dial("replicator", s.cfg.Endpoints.Replicator); err != nil {
 		return err
 	}
 	s.core = s.newCore(router, metrics, quotas)
@@ -360,10 +336,10 @@ func (s *Service) serve(source identity.Source) error {
 	if err != nil {
 		return raftnode.ListenFailed("registry.listen", r.Listen, err)
 	}
-	s.group.Go("grpc", func(context.Context) error { return s.server.Serve(s.listener) })
-	s.group.Go("cluster", s.cluster.Run)
-	s.group.Go("clocks", s.clocks.Run)
-	s.group.Go("health", s.tellLeader)
+	s.host.Go("grpc", func(context.Context) error { return s.server.Serve(s.listener) })
+	s.host.Go("cluster", s.cluster.Run)
+	s.host.Go("clocks", s.clocks.Run)
+	s.host.Go("health", s.tellLeader)
 	s.server.Serving()
 	return nil
 }
@@ -433,7 +409,12 @@ func (s *Service) Ready(context.Context) error {
 }
 
 // Identity answers who the service is; nil before Start.
-func (s *Service) Identity() identity.Source { return s.identity }
+func (s *Service) Identity() identity.Source {
+	if s.host == nil {
+		return nil
+	}
+	return s.host.Identity()
+}
 
 // IsLeader reports whether this server believes that it leads its datacenter.
 func (s *Service) IsLeader() bool { return s.node != nil && s.node.IsLeader() }
@@ -460,23 +441,14 @@ func (s *Service) Stop(ctx context.Context) error {
 	if s.pool != nil {
 		errs = append(errs, s.pool.Close())
 	}
-	if s.group != nil {
-		errs = append(errs, s.group.Stop(ctx))
-	}
-	// A leader's loop may still be asking when ctx has ended: a closed connection refuses, one that is gone panics.
-	for _, conn := range []*grpc.ClientConn{s.replicator, s.gossip} {
-		if conn != nil {
-			errs = append(errs, conn.Close())
-		}
+	if s.host != nil {
+		// A leader's loop may still be asking when ctx has ended: a closed connection refuses.
+		errs = append(errs, s.host.Stop(ctx))
 	}
 	if s.audit != nil {
 		errs = append(errs, s.audit.Close())
 	}
-	if s.listener != nil {
-		if err := s.listener.Close(); err != nil && !errors.Is(err, net.ErrClosed) {
-			errs = append(errs, err)
-		}
-	}
+	errs = append(errs, konsulfx.CloseListener(s.listener))
 	if s.store != nil {
 		errs = append(errs, s.store.Close())
 	}
