@@ -158,7 +158,7 @@ func (d *duties) keepLineage(ctx context.Context) {
 			continue
 		}
 		err := d.secondRegistry(word)
-		d.metrics.OtherLineage()
+		d.replication.Metrics.OtherLineage()
 		d.deps.Telemetry.Log.Error("two registries go by this datacenter's name", obs.KeyError, err, "runbook", "docs/runbooks/registry-second.md")
 		if _, statErr := os.Stat(d.dir(unconfirmedFile)); statErr == nil {
 			d.deps.Fail(err)

@@ -13,6 +13,8 @@ import (
 	"konsul.dev/services/registry/internal/acl"
 	"konsul.dev/services/registry/internal/api"
 	"konsul.dev/services/registry/internal/catalog"
+	"konsul.dev/services/registry/internal/replication"
+	"konsul.dev/services/registry/internal/watching"
 )
 
 // TestEveryMethodSaysWhatItTakesAndWhereItGoes fails when a method is served that nobody decided about.
@@ -32,6 +34,8 @@ func TestEveryMethodSaysWhatItTakesAndWhereItGoes(t *testing.T) {
 	}
 	server := grpc.NewServer()
 	(&api.Core{}).Register(server)
+	(&watching.Service{}).Register(server)
+	(&replication.Service{}).Register(server)
 	view := catalog.NewView("dc1")
 	rules, routes, access := needs(view), routes(acl.NewView(clock.System())), api.Access()
 	served := map[string]bool{}

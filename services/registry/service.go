@@ -22,7 +22,6 @@ import (
 	"konsul.dev/pkg/obs"
 	"konsul.dev/pkg/rpc"
 	registryv1 "konsul.dev/proto/gen/konsul/registry/v1"
-	replicatorv1 "konsul.dev/proto/gen/konsul/replicator/v1"
 	"konsul.dev/services/registry/internal/acl"
 	"konsul.dev/services/registry/internal/api"
 	"konsul.dev/services/registry/internal/audit"
@@ -40,8 +39,10 @@ import (
 	"konsul.dev/services/registry/internal/member"
 	"konsul.dev/services/registry/internal/quota"
 	"konsul.dev/services/registry/internal/raftnode"
+	"konsul.dev/services/registry/internal/replication"
 	"konsul.dev/services/registry/internal/skew"
 	"konsul.dev/services/registry/internal/watch"
+	"konsul.dev/services/registry/internal/watching"
 )
 
 // Name is the service's name in identities, metrics and logs.
@@ -80,10 +81,13 @@ type Service struct {
 	server    *rpc.Server
 	audit     *audit.Log
 	core      *api.Core
-	backups   *backup.Manager
-	clocks    *skew.Meter
-	duty      *duties
-	listener  net.Listener
+	watching  *watching.Service
+	// replication copies global rows to other datacenters, and from them.
+	replication *replication.Service
+	backups     *backup.Manager
+	clocks      *skew.Meter
+	duty        *duties
+	listener    net.Listener
 	// deadlines are those of the catalogue.
 	deadlines *lease.Expirer
 	services  *catalog.Writer
@@ -316,15 +320,18 @@ func (s *Service) serve(context.Context) error {
 	if s.gossip, err = s.host.Dial("wan-gossip", s.cfg.Endpoints.WANGossip); err != nil {
 		return err
 	}
-	close(s.wired)
 	if s.replicator, err = s.host.Dial("replicator", s.cfg.Endpoints.Replicator); err != nil {
 		return err
 	}
 	s.core = s.newCore(router, metrics, quotas)
+	if err := s.newStreams(router, quotas); err != nil {
+		return err
+	}
+	close(s.wired)
 	guard := api.NewGuard(needs(s.state.catalog), s.audit, quotas)
 	s.server, err = rpc.NewServer(rpc.ServerParams{
 		Name: Name, Identity: source, Access: api.Access(), Tokens: s.core, Refused: guard.Refused, Telemetry: s.deps.Telemetry,
-		Unary: []grpc.UnaryServerInterceptor{guard.Unary, ownNode(s.state.catalog, guard), router.Unary, guard.Audited},
+		Unary:  []grpc.UnaryServerInterceptor{guard.Unary, ownNode(s.state.catalog, guard), router.Unary, guard.Audited},
 		Limits: s.cfg.Server.Limits, MaxMessageBytes: mostMessage,
 		Options: []grpc.ServerOption{grpc.ChainStreamInterceptor(guard.Stream, router.Streamed)},
 	})
@@ -332,6 +339,8 @@ func (s *Service) serve(context.Context) error {
 		return err
 	}
 	s.core.Register(s.server)
+	s.watching.Register(s.server)
+	s.replication.Register(s.server)
 	s.listener, err = net.Listen("tcp", r.Listen)
 	if err != nil {
 		return raftnode.ListenFailed("registry.listen", r.Listen, err)
@@ -389,7 +398,7 @@ func (s *Service) newCore(router *forward.Router, metrics *api.Metrics, quotas *
 		MaxTxnBytes: r.MaxTxnBytes, Seen: s.state.machine.Seen, Keeper: s.state.leases, Turns: lock.NewTurns(),
 		Leases: lease.Writer{Datacenter: dc, MinTTL: r.Lease.MinTTL, MaxTTL: r.Lease.MaxTTL}, Locks: lock.Writer{Delay: r.Lease.LockDelay},
 		Services: s.services, Deadlines: s.deadlines, Joiner: federation.NewJoiner(dc, s.state.machine.Seen), Router: router, Peers: s.pool, Cluster: s.cluster, Members: s.state.members,
-		Backups: s.backups, Clocks: s.clocks, Replicator: replicatorv1.NewStatusServiceClient(s.replicator),
+		Backups: s.backups, Clocks: s.clocks,
 		ACL: acl.Writer{Datacenter: dc}, Audit: s.audit, ResetFile: s.dir(acl.ResetFile),
 		Clock: s.deps.Clock, Metrics: metrics, Log: s.deps.Telemetry.Log, Draining: s.draining,
 		Quotas: quotas, Sweeping: make(chan struct{}, 1),

@@ -301,7 +301,7 @@ func (s *catalogService) SetFailoverPolicy(ctx context.Context, req *registryv1.
 	if err != nil {
 		return nil, err
 	}
-	result, err := s.commit(ctx, cmd)
+	result, err := s.Commit(ctx, cmd)
 	if err != nil {
 		return nil, err
 	}

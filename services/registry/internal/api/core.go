@@ -13,11 +13,11 @@ import (
 	"konsul.dev/pkg/fault"
 	federationv1 "konsul.dev/proto/gen/konsul/federation/v1"
 	registryv1 "konsul.dev/proto/gen/konsul/registry/v1"
-	replicatorv1 "konsul.dev/proto/gen/konsul/replicator/v1"
 	"konsul.dev/services/registry/internal/acl"
 	"konsul.dev/services/registry/internal/audit"
 	"konsul.dev/services/registry/internal/backup"
 	"konsul.dev/services/registry/internal/catalog"
+	"konsul.dev/services/registry/internal/changes"
 	"konsul.dev/services/registry/internal/federation"
 	"konsul.dev/services/registry/internal/fsm"
 	"konsul.dev/services/registry/internal/kv"
@@ -142,11 +142,9 @@ type Core struct {
 	Members   *member.View
 	Backups   *backup.Manager
 	Clocks    Clocks
-	// Replicator is the datacenter's, which may be dead.
-	Replicator replicatorv1.StatusServiceClient
-	Clock      clock.Clock
-	Metrics    *Metrics
-	Log        *slog.Logger
+	Clock     clock.Clock
+	Metrics   *Metrics
+	Log       *slog.Logger
 	// ResetFile opens the bootstrap of access control once more; see acl.ResetFile.
 	ResetFile string
 	// Quotas bound what the holder of one token has this server do at a time.
@@ -164,7 +162,6 @@ func (c *Core) Register(s grpc.ServiceRegistrar) {
 	registryv1.RegisterLeaseServiceServer(s, &leaseService{Core: c})
 	registryv1.RegisterLockServiceServer(s, &lockService{Core: c})
 	registryv1.RegisterCatalogServiceServer(s, &catalogService{Core: c, nodes: newTurns()})
-	registryv1.RegisterWatchServiceServer(s, &watchService{Core: c})
 	registryv1.RegisterProposalServiceServer(s, &proposalService{Core: c})
 	registryv1.RegisterOperatorServiceServer(s, &operatorService{Core: c})
 	registryv1.RegisterBackupServiceServer(s, &backupService{Core: c})
@@ -173,8 +170,11 @@ func (c *Core) Register(s grpc.ServiceRegistrar) {
 	registryv1.RegisterTokenServiceServer(s, &tokenService{Core: c})
 	registryv1.RegisterACLServiceServer(s, &aclService{Core: c})
 	federationv1.RegisterFederationServiceServer(s, &federationService{Core: c})
-	federationv1.RegisterReplicationServiceServer(s, &replicationService{Core: c})
-	replicatorv1.RegisterStatusServiceServer(s, &statusService{Core: c})
+}
+
+// Denied writes down that a call was denied.
+func (c *Core) Denied(ctx context.Context, method string, err error) {
+	c.Audit.Denied(ctx, entryOf(ctx, method, err))
 }
 
 // Propose commits a command.
@@ -221,16 +221,16 @@ func (c *Core) globalMeta(index uint64) *registryv1.QueryMeta {
 	return meta
 }
 
-// metaOf is globalMeta or queryMeta, as the records of an answer are.
-func (c *Core) metaOf(global bool, index uint64) *registryv1.QueryMeta {
+// MetaOf is globalMeta or queryMeta, as the records of an answer are.
+func (c *Core) MetaOf(global bool, index uint64) *registryv1.QueryMeta {
 	if global {
 		return c.globalMeta(index)
 	}
 	return c.queryMeta(index)
 }
 
-// stateTime answers up to when what this server shows is known to be the leader's state.
-func (c *Core) stateTime() *timestamppb.Timestamp {
+// StateTime returns up to when what this server shows is known to be the leader's state.
+func (c *Core) StateTime() *timestamppb.Timestamp {
 	now := c.Clock.Now()
 	fresh, known := c.Node.Freshness(now)
 	if !known || fresh.IsZero() {
@@ -239,16 +239,4 @@ func (c *Core) stateTime() *timestamppb.Timestamp {
 	return timestamppb.New(fresh)
 }
 
-// Reasons of calls that cannot be answered now.
-const (
-	// ReasonDraining says that the server is stopping: another one will answer.
-	ReasonDraining = "DRAINING"
-	// ReasonResync says that a stream's reader fell behind and has to start again from its cursor.
-	ReasonResync = "RESYNC"
-	// ReasonNotFounded says that the datacenter has just started and has no federation record yet.
-	ReasonNotFounded = "FEDERATION_NOT_FOUNDED"
-)
-
-func (c *Core) draining() error {
-	return fault.New(fault.Unavailable, ReasonDraining, "this server is stopping").WithRetryAfter(100 * time.Millisecond)
-}
+func (c *Core) draining() error { return changes.Draining() }

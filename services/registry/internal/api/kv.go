@@ -11,7 +11,6 @@ import (
 	"konsul.dev/services/registry/internal/acl"
 	"konsul.dev/services/registry/internal/kv"
 	"konsul.dev/services/registry/internal/record"
-	"konsul.dev/services/registry/internal/watch"
 )
 
 type kvService struct {
@@ -37,7 +36,7 @@ func (s *kvService) Get(ctx context.Context, req *registryv1.GetRequest) (*regis
 		})
 	}
 	if req.GetIndex() > 0 { // Most reads do not wait, and need not say for what.
-		err = s.block(ctx, req, kvFilters(key, true), func(uint64) (uint64, error) {
+		err = s.block(ctx, req, kv.Filters(key, true), func(uint64) (uint64, error) {
 			err := read()
 			return changed, err
 		})
@@ -51,7 +50,7 @@ func (s *kvService) Get(ctx context.Context, req *registryv1.GetRequest) (*regis
 	if entry == nil {
 		return nil, withIndex(kv.NotFound(key), index)
 	}
-	return &registryv1.GetResponse{Entry: entry, Meta: s.metaOf(entry.GetScope() == registryv1.Scope_SCOPE_GLOBAL, index)}, nil
+	return &registryv1.GetResponse{Entry: entry, Meta: s.MetaOf(entry.GetScope() == registryv1.Scope_SCOPE_GLOBAL, index)}, nil
 }
 
 // withIndex lets a caller block on what is not there.
@@ -62,14 +61,6 @@ func withIndex(err error, index uint64) error {
 	return err
 }
 
-func kvFilters(key record.Key, exact bool) []watch.Filter {
-	var filters []watch.Filter
-	for _, scope := range key.Read() {
-		filters = append(filters, watch.Filter{Table: registryv1.Table_TABLE_KV, Prefix: key.In(scope), Exact: exact})
-	}
-	return filters
-}
-
 // List answers the entries below a prefix.
 func (s *kvService) List(ctx context.Context, req *registryv1.ListRequest) (*registryv1.ListResponse, error) {
 	s.Metrics.kv("list")
@@ -77,7 +68,7 @@ func (s *kvService) List(ctx context.Context, req *registryv1.ListRequest) (*reg
 	if err != nil {
 		return nil, err
 	}
-	err = s.block(ctx, req, kvFilters(prefix, false), func(since uint64) (changed uint64, err error) {
+	err = s.block(ctx, req, kv.Filters(prefix, false), func(since uint64) (changed uint64, err error) {
 		err = s.Store.View(func(r record.Reader) (err error) {
 			changed, err = kv.Changed(r, prefix, since)
 			return err
@@ -97,7 +88,7 @@ func (s *kvService) List(ctx context.Context, req *registryv1.ListRequest) (*reg
 			KeysOnly: req.GetKeysOnly(), Limit: req.GetLimit(), PageToken: req.GetPageToken(), Separator: req.GetSeparator(), Sees: sees(ctx, acl.KV, access, &filtered),
 		})
 		resp.Entries, resp.Folders, resp.NextPageToken = page.Entries, page.Folders, page.Next
-		resp.Meta = s.metaOf(slices.Contains(prefix.Read(), registryv1.Scope_SCOPE_GLOBAL), r.Index())
+		resp.Meta = s.MetaOf(slices.Contains(prefix.Read(), registryv1.Scope_SCOPE_GLOBAL), r.Index())
 		resp.Meta.ResultsFiltered = filtered
 		return err
 	})
@@ -114,7 +105,7 @@ func (s *kvService) Set(ctx context.Context, req *registryv1.SetRequest) (*regis
 	if err != nil {
 		return nil, err
 	}
-	result, err := s.commit(ctx, cmd)
+	result, err := s.Commit(ctx, cmd)
 	if err != nil {
 		return nil, err
 	}
@@ -197,11 +188,11 @@ func (c *Core) sweep(ctx context.Context, rows int, cmd *registryv1.Command) (*r
 			return nil, context.Cause(ctx)
 		}
 	}
-	return c.commit(ctx, cmd)
+	return c.Commit(ctx, cmd)
 }
 
-// commit is Propose for commands that carry a caller's request id.
-func (c *Core) commit(ctx context.Context, cmd *registryv1.Command) (*registryv1.CommandResult, error) {
+// Commit is Propose for commands that carry a caller's request id.
+func (c *Core) Commit(ctx context.Context, cmd *registryv1.Command) (*registryv1.CommandResult, error) {
 	if err := checkRequestID(cmd.GetRequestId()); err != nil {
 		return nil, err
 	}

@@ -39,7 +39,7 @@ func (s *leaseService) Grant(ctx context.Context, req *registryv1.GrantLeaseRequ
 			return nil, err
 		}
 	}
-	result, err := s.commit(ctx, cmd)
+	result, err := s.Commit(ctx, cmd)
 	if err != nil {
 		return nil, err
 	}

@@ -155,7 +155,7 @@ func (s *lockService) Release(ctx context.Context, req *registryv1.ReleaseLockRe
 	if err != nil {
 		return nil, err
 	}
-	result, err := s.commit(ctx, cmd)
+	result, err := s.Commit(ctx, cmd)
 	if err != nil {
 		return nil, err
 	}

@@ -65,7 +65,7 @@ func (c *Core) replan(ctx context.Context, requestID string, plan func() (*regis
 			return &registryv1.CommandResult{Index: index}, nil
 		}
 		cmd.RequestId = tryID(requestID, try)
-		result, err = c.commit(ctx, cmd)
+		result, err = c.Commit(ctx, cmd)
 		if err != nil || !moved(result) {
 			return result, err
 		}

@@ -67,7 +67,7 @@ func (s *trustService) PublishRoots(ctx context.Context, req *registryv1.Publish
 }
 
 func (s *trustService) trust(ctx context.Context, cmd *registryv1.Command) (uint64, error) {
-	result, err := s.commit(ctx, cmd)
+	result, err := s.Commit(ctx, cmd)
 	if err != nil {
 		return 0, err
 	}

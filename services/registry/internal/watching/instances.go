@@ -1,4 +1,4 @@
-package api
+package watching
 
 import (
 	"context"
@@ -10,11 +10,12 @@ import (
 	registryv1 "konsul.dev/proto/gen/konsul/registry/v1"
 	"konsul.dev/services/registry/internal/acl"
 	"konsul.dev/services/registry/internal/catalog"
+	"konsul.dev/services/registry/internal/changes"
 )
 
 // WatchInstances streams the instances of one service.
-func (s *watchService) WatchInstances(req *registryv1.WatchInstancesRequest, stream grpc.ServerStreamingServer[registryv1.WatchInstancesResponse]) error {
-	release, err := s.Quotas.Watch(rpc.CallerFrom(stream.Context()).Accessor)
+func (s *Service) WatchInstances(req *registryv1.WatchInstancesRequest, stream grpc.ServerStreamingServer[registryv1.WatchInstancesResponse]) error {
+	release, err := s.Open(rpc.CallerFrom(stream.Context()).Accessor)
 	if err != nil {
 		return err
 	}
@@ -23,15 +24,15 @@ func (s *watchService) WatchInstances(req *registryv1.WatchInstancesRequest, str
 	if err != nil {
 		return err
 	}
-	if target != s.Federation.Datacenter() {
-		return relay(s.Core, target, stream, func(ctx context.Context, far registryv1.WatchServiceClient) (grpc.ServerStreamingClient[registryv1.WatchInstancesResponse], error) {
+	if target != s.Datacenter {
+		return relay(s.Router, target, stream, func(ctx context.Context, far registryv1.WatchServiceClient) (grpc.ServerStreamingClient[registryv1.WatchInstancesResponse], error) {
 			return far.WatchInstances(ctx, req)
 		})
 	}
 	if err := s.Services.CheckServiceName(req.GetService()); err != nil {
 		return err
 	}
-	heartbeat, err := heartbeatOf(req.GetHeartbeat(), defaultHeartbeat)
+	heartbeat, err := changes.Heartbeat(req.GetHeartbeat(), usualHeartbeat)
 	if err != nil {
 		return err
 	}
@@ -40,13 +41,13 @@ func (s *watchService) WatchInstances(req *registryv1.WatchInstancesRequest, str
 		return err
 	}
 	selected.PassingOnly = req.GetPassingOnly()
-	w := instanceWatcher{selected: selected, Core: s.Core, req: req, sent: req.GetIndex(), stream: stream, rights: acl.From(stream.Context())}
+	w := instanceWatcher{selected: selected, Service: s, req: req, sent: req.GetIndex(), stream: stream, rights: acl.From(stream.Context())}
 	return w.run(heartbeat)
 }
 
 // instanceWatcher sends the answer about a service whenever it is another one than the one sent before.
 type instanceWatcher struct {
-	*Core
+	*Service
 	req      *registryv1.WatchInstancesRequest
 	selected catalog.Selection
 	stream   grpc.ServerStreamingServer[registryv1.WatchInstancesResponse]
@@ -56,17 +57,17 @@ type instanceWatcher struct {
 }
 
 func (w *instanceWatcher) run(heartbeat time.Duration) error {
-	w.Metrics.watchers.Inc()
-	defer w.Metrics.watchers.Dec()
-	sub := w.Hub.Listen(catalog.Topic(w.req.GetService()))
+	w.Source.Metrics.Streams.Inc()
+	defer w.Source.Metrics.Streams.Dec()
+	sub := w.Source.Hub.Listen(catalog.Topic(w.req.GetService()))
 	defer sub.Close()
-	timer := time.NewTimer(jittered(heartbeat))
+	timer := time.NewTimer(changes.Jittered(heartbeat))
 	defer timer.Stop()
 	reached := time.Now().Add(aheadPatience)
 	for quiet := true; ; {
-		if w.sent > w.Hub.Index() && time.Now().After(reached) {
+		if w.sent > w.Source.Hub.Index() && time.Now().After(reached) {
 			// The index is none of this datacenter's: of its past before it was rebuilt. Nothing would ever be newer.
-			w.Metrics.resyncs.Inc()
+			w.Source.Metrics.Resyncs.Inc()
 			w.sent = 0
 		}
 		sent, err := w.pass(quiet)
@@ -74,15 +75,15 @@ func (w *instanceWatcher) run(heartbeat time.Duration) error {
 			return err
 		}
 		if sent {
-			timer.Reset(jittered(heartbeat))
+			timer.Reset(changes.Jittered(heartbeat))
 		}
 		quiet = false
 		select {
 		case <-sub.Wake():
 		case <-timer.C:
 			quiet = true
-		case <-w.Draining:
-			return w.draining()
+		case <-w.Source.Draining:
+			return changes.Draining()
 		case <-w.stream.Context().Done():
 			return context.Cause(w.stream.Context())
 		}
@@ -111,11 +112,11 @@ func (w *instanceWatcher) pass(due bool) (bool, error) {
 		resp.Instances, answer = w.Catalog.Query(w.req.GetService(), w.selected)
 	}
 	w.sent = max(w.sent, answer.Index)
-	resp.Index, resp.Time, resp.Meta = w.sent, w.stateTime(), w.queryMeta(answer.Index)
+	resp.Index, resp.Time, resp.Meta = w.sent, w.StateTime(), w.Meta(false, answer.Index)
 	return true, w.stream.Send(resp)
 }
 
-// stillAllowed answers a fault when the caller may not read the service any more.
+// stillAllowed returns a fault when the caller may not read the service any more.
 func (w *instanceWatcher) stillAllowed() error {
 	if w.rights == nil {
 		return nil

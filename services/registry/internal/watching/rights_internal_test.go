@@ -1,4 +1,4 @@
-package api
+package watching
 
 import (
 	"testing"
@@ -13,17 +13,17 @@ import (
 )
 
 func TestEveryWatchedRowTakesAPermissionThatRulesCanGrant(t *testing.T) {
-	c := &Core{Catalog: catalog.NewView("dc1")}
+	services := catalog.NewView("dc1")
 	for _, table := range record.Tables() {
-		need, asked := c.rowNeed(&registryv1.Record{Table: table.ID, Key: "global/x"})
+		need, asked := rowNeed(services, &registryv1.Record{Table: table.ID, Key: "global/x"})
 		require.True(t, asked, table.Name())
 		watched := table.Watch != record.WatchedByNobody
 		require.Equal(t, watched, need.Resource != acl.ACL, "%s: %s", table.Name(), need)
-		for _, need := range c.filterNeeds(watch.Filter{Table: table.ID, Prefix: "global/x"}) {
+		for _, need := range filterNeeds(services, watch.Filter{Table: table.ID, Prefix: "global/x"}) {
 			require.Equal(t, watched, need.Resource != acl.ACL, "%s: %s", table.Name(), need)
 		}
 	}
-	need, asked := c.rowNeed(&registryv1.Record{Table: 200, Key: "x"})
+	need, asked := rowNeed(services, &registryv1.Record{Table: 200, Key: "x"})
 	require.True(t, asked)
 	require.Equal(t, acl.ACL, need.Resource, "only management tokens read what is not known")
 }

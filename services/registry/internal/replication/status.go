@@ -1,4 +1,4 @@
-package api
+package replication
 
 import (
 	"context"
@@ -18,7 +18,7 @@ const replicatorPatience = time.Second
 // why it is not connected, or else what is stored here.
 type statusService struct {
 	replicatorv1.UnimplementedStatusServiceServer
-	*Core
+	*Service
 }
 
 // GetStatus returns the replicator's word, or the stored cursor's.
