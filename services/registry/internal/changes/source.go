@@ -68,8 +68,8 @@ func read(r record.Reader, f watch.Filter, since uint64, fn func(*registryv1.Rec
 }
 
 // Follow calls pass with what commits, and with an empty delta when nothing did for a heartbeat,
-// until pass returns false or an error, ctx ends, or the server stops. A nil delta says that changes
-// were lost: the next call would be given no more.
+// until pass returns false or an error, ctx ends, or the server stops. A nil delta says that
+// changes were lost: the next call would be given no more.
 func (s Source) Follow(ctx context.Context, sub *watch.Subscription, heartbeat time.Duration, pass func(*watch.Delta) (bool, error)) error {
 	timer := time.NewTimer(Jittered(heartbeat))
 	defer timer.Stop()
@@ -111,8 +111,8 @@ const (
 // Fits reports whether rows fit into one message.
 func Fits(rows []*registryv1.Record) bool { return piece(rows) == len(rows) }
 
-// InPieces calls send with rows that fit into one message each, in their order. It calls it at least
-// once; last is true in the last call.
+// InPieces calls send with rows that fit into one message each, in their order. It calls it at
+// least once; last is true in the last call.
 func InPieces(rows []*registryv1.Record, send func(rows []*registryv1.Record, last bool) error) error {
 	for {
 		n := piece(rows)

@@ -13,7 +13,8 @@ import (
 	"konsul.dev/services/registry/internal/record"
 )
 
-// Copies says how far this datacenter has copied its primary, and how old that makes its global records.
+// Copies says how far this datacenter has copied its primary, and how old that makes its global
+// records.
 type Copies struct {
 	// Cursor is the stored one; it has no index while nothing has been copied.
 	Cursor *federationv1.ReplicationCursor
@@ -22,8 +23,8 @@ type Copies struct {
 	Age time.Duration
 }
 
-// Copies returns what is copied of the primary; false in the primary itself. It is computed from the
-// stored cursor, so it grows while nobody copies, whatever the reason.
+// Copies returns what is copied of the primary; false in the primary itself. It is computed from
+// the stored cursor, so it grows while nobody copies, whatever the reason.
 func (v *View) Copies(now time.Time) (Copies, bool) {
 	primary := v.Primary()
 	if primary == v.own.Datacenter || primary == "" {
@@ -82,7 +83,8 @@ func (v *View) loadCursors(r record.Reader) error {
 	return v.Apply(rows)
 }
 
-// collector computes its metrics from the view when scraped: they grow when nobody moves the cursor.
+// collector computes its metrics from the view when scraped: they grow when nobody moves the
+// cursor.
 type collector struct {
 	view          *View
 	now           func() time.Time

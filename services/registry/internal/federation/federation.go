@@ -19,7 +19,7 @@ const FirstEpoch = 1
 // recordKey is the one key of the federation table.
 const recordKey = "federation"
 
-// Read answers the federation record with its members, nil when this datacenter has none yet.
+// Read returns the federation record with its members, nil when this datacenter has none yet.
 func Read(r record.Reader) (*federationv1.Federation, error) {
 	row, err := r.Get(registryv1.Table_TABLE_FEDERATION, recordKey)
 	if err != nil || !record.Live(row) {
@@ -33,7 +33,7 @@ func Read(r record.Reader) (*federationv1.Federation, error) {
 	return f, err
 }
 
-// Members answers the datacenters this one knows as members, by name.
+// Members returns the datacenters this one knows as members, by name.
 func Members(r record.Reader) ([]*federationv1.Datacenter, error) {
 	var members []*federationv1.Datacenter
 	var failure error

@@ -23,7 +23,8 @@ type Own struct {
 	NewID func() string
 	// NewLineage makes the id of a history that begins.
 	NewLineage func() string
-	// FoundAs is the history that a new registry is to go on with, by an operator's word; empty: a new one.
+	// FoundAs is the history that a new registry is to go on with, by an operator's word; empty: a
+	// new one.
 	FoundAs string
 	// Started is when this server started.
 	Started time.Time
@@ -32,8 +33,8 @@ type Own struct {
 // reasonRaced says that another server was first; the next look settles it.
 const reasonRaced = "RACED"
 
-// Ensure answers the command that brings the record of the federation and of the own datacenter up to
-// date, nil when they are. The record is founded once; afterwards only a promotion changes it. A
+// Ensure returns the command that brings the record of the federation and of the own datacenter up
+// to date, nil when they are. The record is founded once; afterwards only a promotion changes it. A
 // secondary's own entry is provisional until the primary's copy of it, made at the join, arrives.
 func (o Own) Ensure(r record.Reader, now time.Time) (*registryv1.Command, error) {
 	cmd := &registryv1.Command{}

@@ -46,12 +46,12 @@ type Joiner struct {
 	seen       func(requestID string) bool
 }
 
-// NewJoiner answers a Joiner of a datacenter. seen says whether a request was applied before.
+// NewJoiner returns a Joiner of a datacenter. seen reports whether a request was applied before.
 func NewJoiner(datacenter string, seen func(requestID string) bool) *Joiner {
 	return &Joiner{Datacenter: datacenter, seen: seen, label: regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`)}
 }
 
-// PutToken answers the command that keeps a fresh join token.
+// PutToken returns the command that keeps a fresh join token.
 func (j *Joiner) PutToken(req *registryv1.PutJoinTokenRequest) (*registryv1.Command, error) {
 	token := req.GetToken()
 	switch {
@@ -99,7 +99,7 @@ func getToken(r record.Reader, id string) (*registryv1.JoinToken, uint64, error)
 	return token, row.GetModifyIndex(), nil
 }
 
-// Admit answers the command that consumes a join token and records the new member, so that a token
+// Admit returns the command that consumes a join token and records the new member, so that a token
 // works once whoever races.
 func (j *Joiner) Admit(r record.Reader, req *registryv1.AdmitDatacenterRequest, now time.Time) (*registryv1.Command, error) {
 	token, tokenIndex, err := getToken(r, req.GetTokenId())
@@ -142,7 +142,7 @@ func (j *Joiner) Admit(r record.Reader, req *registryv1.AdmitDatacenterRequest, 
 	}, nil
 }
 
-// repeats says whether a request was applied before: its outcome is then answered again.
+// repeats reports whether a request was applied before: its outcome is then returned again.
 func (j *Joiner) repeats(req *registryv1.AdmitDatacenterRequest) bool {
 	return req.GetRequestId() != "" && j.seen(req.GetRequestId())
 }
@@ -151,7 +151,7 @@ func used() error {
 	return fault.New(fault.FailedPrecondition, ReasonTokenUsed, "the join token has been used").WithField("token_id").WithRemedy(joinTokenRemedy)
 }
 
-// Outcome answers the fault of a command that did not hold, nil if it did.
+// Outcome returns the fault of a command that did not hold, nil if it did.
 func Outcome(result *registryv1.CommandResult) error {
 	key := result.GetFailedRow().GetKey()
 	switch result.GetFailedReason() {
@@ -170,7 +170,7 @@ func Outcome(result *registryv1.CommandResult) error {
 	return fault.New(fault.Aborted, result.GetFailedReason(), "%s %q changed meanwhile", result.GetFailedRow().GetTable(), key)
 }
 
-// PublishRoots answers the command that makes trust anchors known, nil when they are.
+// PublishRoots returns the command that makes trust anchors known, nil when they are.
 func (j *Joiner) PublishRoots(r record.Reader, req *registryv1.PublishRootsRequest) (*registryv1.Command, error) {
 	if len(req.GetRoots()) == 0 {
 		return nil, fault.Invalid("roots", "are missing")

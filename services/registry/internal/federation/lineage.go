@@ -11,8 +11,8 @@ import (
 	"konsul.dev/services/registry/internal/record"
 )
 
-// ReasonOtherLineage says that two registries with histories of their own go by one datacenter's name; the
-// one that the federation knew first is the datacenter.
+// ReasonOtherLineage says that two registries with histories of their own go by one datacenter's
+// name; the one that the federation knew first is the datacenter.
 const ReasonOtherLineage = "OTHER_LINEAGE"
 
 // lineageRemedy is what the operator of the second registry does.
@@ -21,7 +21,8 @@ const lineageRemedy = "stop the registry that is not the datacenter; a server th
 // Lineage returns the id of the own registry's history; empty before it is founded.
 func (v *View) Lineage() string { return v.current.Load().GetLineageId() }
 
-// LineageOf returns the history by which the federation knows a datacenter's registry; empty: not known.
+// LineageOf returns the history by which the federation knows a datacenter's registry; empty: not
+// known.
 func (v *View) LineageOf(datacenter string) string {
 	for _, m := range v.current.Load().GetMembers() {
 		if m.GetName() == datacenter {
@@ -31,8 +32,8 @@ func (v *View) LineageOf(datacenter string) string {
 	return ""
 }
 
-// CheckLineage refuses what is meant for another registry of this datacenter's name. Whoever does not say
-// whom they mean, and whatever comes before the registry is founded, passes.
+// CheckLineage refuses what is meant for another registry of this datacenter's name. Whoever does
+// not say whom they mean, and whatever comes before the registry is founded, passes.
 func (v *View) CheckLineage(meant string) error {
 	own := v.Lineage()
 	if meant == "" || own == "" || meant == own {
@@ -42,8 +43,8 @@ func (v *View) CheckLineage(meant string) error {
 		v.own.Datacenter, own, meant).WithRemedy(lineageRemedy)
 }
 
-// Claim returns the command that records which history a member's registry has, nil when that is recorded.
-// The first one stays: a second registry of the member's name is refused.
+// Claim returns the command that records which history a member's registry has, nil when that is
+// recorded. The first one stays: a second registry of the member's name is refused.
 func Claim(r record.Reader, datacenter, lineage string) (*registryv1.Command, error) {
 	row, err := r.Get(datacenters, datacenter)
 	if err != nil || !record.Live(row) {

@@ -63,8 +63,8 @@ func (v *View) CheckSource(req *federationv1.ReplicationRequest, applied uint64)
 	return nil
 }
 
-// Entry returns a row as it is sent to other datacenters; false for what must not leave. Every row on
-// its way out passes here.
+// Entry returns a row as it is sent to other datacenters; false for what must not leave. Every row
+// on its way out passes here.
 func (v *View) Entry(row *registryv1.Record, prefixes []string) (*federationv1.ReplicatedEntry, bool) {
 	t := v.tables.Of(row.GetTable())
 	if !t.Global(row.GetKey()) || t.Scope == record.GlobalPrefixed && !wanted(row.GetKey(), prefixes) {

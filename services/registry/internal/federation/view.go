@@ -36,14 +36,14 @@ func (v *View) Load(r record.Reader) error {
 	return v.loadCursors(r)
 }
 
-// Concerns says whether committed rows change what the view shows.
+// Concerns reports whether committed rows change what the view shows.
 func (v *View) Concerns(rows []*registryv1.Record) bool {
 	return slices.ContainsFunc(rows, func(r *registryv1.Record) bool {
 		return r.GetTable() == registryv1.Table_TABLE_FEDERATION || r.GetTable() == registryv1.Table_TABLE_DATACENTER
 	})
 }
 
-// Federation answers the record, nil before it is founded. It must not be changed.
+// Federation returns the record, nil before it is founded. It must not be changed.
 func (v *View) Federation() *federationv1.Federation { return v.current.Load() }
 
 // Own is what the datacenter knows of itself.
@@ -63,13 +63,14 @@ func (v *View) Primary() string {
 	return v.own.PrimaryDatacenter
 }
 
-// IsPrimary says whether the own datacenter takes global writes.
+// IsPrimary reports whether the own datacenter takes global writes.
 func (v *View) IsPrimary() bool { return v.Primary() == v.own.Datacenter }
 
 // Epoch is the epoch this datacenter has learnt of; 0 before the record is founded.
 func (v *View) Epoch() uint64 { return v.current.Load().GetEpoch() }
 
-// Known answers the names of the datacenters a request may name: the members, the primary and the own.
+// Known returns the names of the datacenters a request may name: the members, the primary and the
+// own.
 func (v *View) Known() []string {
 	names := []string{v.own.Datacenter, v.Primary()}
 	for _, m := range v.current.Load().GetMembers() {
@@ -79,7 +80,7 @@ func (v *View) Known() []string {
 	return slices.Compact(names)
 }
 
-// Snapshot answers a copy of the record that says who answers, nil before it is founded.
+// Snapshot returns a copy of the record that says who answers, nil before it is founded.
 func (v *View) Snapshot() *federationv1.Federation {
 	f := proto.CloneOf(v.current.Load())
 	if f != nil {

@@ -27,8 +27,8 @@ type Key struct {
 	Scope registryv1.Scope
 }
 
-// ParseKey reads a key a caller wrote: in full ("global/x", "local/x") or bare ("x"), with the scope
-// the request names. It returns an InvalidArgument fault that names the field and the remedy.
+// ParseKey reads a key a caller wrote: in full ("global/x", "local/x") or bare ("x"), with the
+// scope the request names. It returns an InvalidArgument fault that names the field and the remedy.
 func ParseKey(key string, scope registryv1.Scope) (Key, error) {
 	k, err := parse("key", key, scope)
 	if err != nil {

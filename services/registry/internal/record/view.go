@@ -6,14 +6,14 @@ import registryv1 "konsul.dev/proto/gen/konsul/registry/v1"
 type Reader interface {
 	// Index is the Raft index the state reflects.
 	Index() uint64
-	// Get answers a row, a tombstone if it was deleted within the retention window, else nil. It is
+	// Get returns a row, a tombstone if it was deleted within the retention window, else nil. It is
 	// shared: the caller must not change it.
 	Get(table registryv1.Table, key string) (*registryv1.Record, error)
-	// Scan calls fn for each matching row in key order until fn answers false. fn owns the row.
+	// Scan calls fn for each matching row in key order until fn returns false. fn owns the row.
 	Scan(table registryv1.Table, options ScanOptions, fn func(*registryv1.Record) bool) error
-	// History calls fn for each version of a row, tombstones included, the newest first, until fn answers
-	// false: the version that stands and those written after the answered index, all of which are known.
-	// fn owns the row.
+	// History calls fn for each version of a row, tombstones included, the newest first, until fn
+	// returns false: the version that stands, and all that were written after completeAfter. fn owns
+	// the row.
 	History(table registryv1.Table, key string, fn func(*registryv1.Record) bool) (completeAfter uint64, err error)
 }
 
@@ -35,20 +35,21 @@ type ScanOptions struct {
 type Store interface {
 	// View runs fn on the latest applied state.
 	View(fn func(Reader) error) error
-	// ViewAt runs fn on the state as of an index. It answers an OutOfRange fault (ReasonCompacted) when versions of
-	// that age may be gone, a FailedPrecondition fault (ReasonAhead) when the index is not applied here yet.
+	// ViewAt runs fn on the state as of an index. It returns an OutOfRange fault (ReasonCompacted)
+	// when versions of that age may be gone, a FailedPrecondition fault (ReasonAhead) when the
+	// index is not applied here yet.
 	ViewAt(index uint64, fn func(Reader) error) error
-	// Oldest answers the oldest index that ViewAt can show.
+	// Oldest returns the oldest index that ViewAt can show.
 	Oldest() uint64
-	// Watermark answers the index up to and including which tombstones and old versions may be
-	// gone: a delta from an index below it cannot be trusted.
+	// Watermark returns the GC watermark: tombstones and old versions up to and including this
+	// index may be gone, so a delta from below it cannot be trusted.
 	Watermark() uint64
 }
 
-// Live says whether a row is there and not a tombstone.
+// Live reports whether a row is there and is no tombstone.
 func Live(r *registryv1.Record) bool { return r != nil && !r.GetDeleted() }
 
-// ModifyIndex answers when a live row was last written; 0 when it is absent.
+// ModifyIndex returns the index at which a live row was last written; 0 when it is absent.
 func ModifyIndex(r *registryv1.Record) uint64 {
 	if Live(r) {
 		return r.GetModifyIndex()
@@ -56,5 +57,6 @@ func ModifyIndex(r *registryv1.Record) uint64 {
 	return 0
 }
 
-// ChangeIndex answers when a row or its tombstone was last written; 0 when it was never there.
+// ChangeIndex returns the index at which a row or its tombstone was last written; 0 when it was
+// never there.
 func ChangeIndex(r *registryv1.Record) uint64 { return r.GetModifyIndex() }

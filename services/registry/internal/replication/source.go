@@ -94,8 +94,8 @@ func (c *copying) run(heartbeat time.Duration) error {
 	})
 }
 
-// emit sends rows in pieces, all of which have the index of the whole: a copy compares it with where
-// it stands. Only the last one is complete.
+// emit sends rows in pieces, all of which have the index of the whole: a copy compares it with
+// where it stands. Only the last one is complete.
 func (c *copying) emit(rows []*registryv1.Record, index uint64, fullSync bool) error {
 	return changes.InPieces(inOrder(rows), func(rows []*registryv1.Record, last bool) error {
 		// The epoch may have moved since the stream began.
@@ -125,8 +125,8 @@ func inOrder(rows []*registryv1.Record) []*registryv1.Record {
 	return sorted
 }
 
-// claim records which registry copies as a datacenter, and refuses a second one of its name. What it
-// says counts only if the caller is of that datacenter.
+// claim records which registry copies as a datacenter, and refuses a second one of its name. What
+// it says counts only if the caller is of that datacenter.
 func (s *Service) claim(ctx context.Context, req *federationv1.ReplicationRequest) error {
 	target, lineage := req.GetTargetDc(), req.GetTargetLineageId()
 	if lineage == "" || rpc.CallerFrom(ctx).Peer.Datacenter != target {

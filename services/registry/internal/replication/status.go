@@ -10,12 +10,12 @@ import (
 	replicatorv1 "konsul.dev/proto/gen/konsul/replicator/v1"
 )
 
-// replicatorPatience is how long the replicator has to tell; one that is dead refuses at once, one that is
-// paused says nothing.
+// replicatorPatience is how long the replicator has to tell; one that is dead refuses at once, one
+// that is paused says nothing.
 const replicatorPatience = time.Second
 
-// statusService tells how replication into this datacenter is doing: what the replicator says, which knows
-// why it is not connected, or else what is stored here.
+// statusService tells how replication into this datacenter is doing: what the replicator says,
+// which knows why it is not connected, or else what is stored here.
 type statusService struct {
 	replicatorv1.UnimplementedStatusServiceServer
 	*Service

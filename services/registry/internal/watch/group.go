@@ -9,16 +9,18 @@ import (
 // rowOverhead is about what a kept row costs beside its key and value.
 const rowOverhead = 256
 
-// group is all subscriptions with the same filter. What changed is kept once for all of them: the last version
-// of each row, in the order of their modify indexes, so that what is new to a subscription is what follows
-// the index it has taken. Everything here is guarded by hub.mu.
+// group is all subscriptions with the same filter. What changed is kept once for all of them: the
+// last version of each row, in the order of their modify indexes, so that what is new to a
+// subscription is what follows the index it has taken. Everything here is guarded by hub.mu.
 type group struct {
 	hub    *Hub
 	filter Filter
 	subs   []*Subscription
-	// collectors counts the subscriptions that take rows; behind, those that have not taken the newest.
+	// collectors counts the subscriptions that take rows; behind, those that have not taken the
+	// newest.
 	collectors, behind int
-	// publication counts what was added, so that a subscription knows whether it has taken the newest.
+	// publication counts what was added, so that a subscription knows whether it has taken the
+	// newest.
 	publication uint64
 
 	rows           map[string]*kept
@@ -126,7 +128,8 @@ func (g *group) catchUp(m *membership) {
 	}
 }
 
-// since answers what changed after an index, nil if nothing did; false when that is not known any more.
+// since returns what changed after an index, nil if nothing did; false when that is not known any
+// more.
 func (g *group) since(index uint64) (*Delta, bool) {
 	if index < g.floor {
 		return nil, false
@@ -153,7 +156,7 @@ func (g *group) since(index uint64) (*Delta, bool) {
 	return d, true
 }
 
-// merge answers several deltas as one, each row once.
+// merge returns several deltas as one, each row once.
 func merge(deltas []*Delta, index uint64) *Delta {
 	switch len(deltas) {
 	case 0:

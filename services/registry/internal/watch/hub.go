@@ -18,7 +18,7 @@ type Filter struct {
 	Exact  bool
 }
 
-// Match says whether the filter names a row.
+// Match reports whether the filter names a row.
 func (f Filter) Match(table registryv1.Table, key string) bool {
 	if f.Table != table {
 		return false
@@ -55,12 +55,13 @@ type Hub struct {
 	resets uint64
 	// reached is closed and replaced when the index moves; nil while nobody waits for it.
 	reached chan struct{}
-	// dirty are the groups whose subscriptions have to be woken by the waker, which runs while there are any.
+	// dirty are the groups whose subscriptions have to be woken by the waker, which runs while
+	// there are any.
 	dirty  []*group
 	waking bool
 }
 
-// NewHub answers a hub that stands at an index.
+// NewHub returns a hub that stands at an index.
 func NewHub(index uint64, limits Limits) *Hub {
 	h := &Hub{limits: limits, tables: map[registryv1.Table]*table{}}
 	h.index.Store(index)
@@ -164,8 +165,8 @@ func (h *Hub) announce() {
 	}
 }
 
-// startWaking runs under mu. Waking takes time for each subscription, and the caller is the one who applies
-// the log: it does not wait for that.
+// startWaking runs under mu. Waking takes time for each subscription, and the caller is the one who
+// applies the log: it does not wait for that.
 func (h *Hub) startWaking() {
 	if len(h.dirty) > 0 && !h.waking {
 		h.waking = true
@@ -200,7 +201,8 @@ func (h *Hub) wake() {
 // Subscribe collects the rows that change from now on. Close it.
 func (h *Hub) Subscribe(filters ...Filter) *Subscription { return h.subscribe(true, filters) }
 
-// Listen is only woken by changes of the rows: whoever reads the state anew needs no more. Close it.
+// Listen is only woken by changes of the rows: whoever reads the state anew needs no more. Close
+// it.
 func (h *Hub) Listen(filters ...Filter) *Subscription { return h.subscribe(false, filters) }
 
 func (h *Hub) subscribe(collects bool, filters []Filter) *Subscription {
@@ -221,7 +223,7 @@ func (h *Hub) subscribe(collects bool, filters []Filter) *Subscription {
 	return s
 }
 
-// group answers the group of a filter, made if need be.
+// group returns the group of a filter, made if need be.
 func (t *table) group(h *Hub, f Filter) *group {
 	groups := t.groups(f)
 	g := groups[f.Prefix]

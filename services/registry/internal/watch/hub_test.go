@@ -204,8 +204,8 @@ func TestAwaitReturnsWhenTheIndexIsReached(t *testing.T) {
 	})
 }
 
-// Every subscription, however slow, ends with the last version of every row it watches, sees each row's
-// versions in order, and never hears of an index before the rows up to it.
+// Every subscription, however slow, ends with the last version of every row it watches, sees each
+// row's versions in order, and never hears of an index before the rows up to it.
 func TestEveryWatcherEndsWithTheStoresState(t *testing.T) {
 	const commits = 3000
 	h := newHub(0)

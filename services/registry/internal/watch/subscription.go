@@ -9,8 +9,8 @@ import (
 	registryv1 "konsul.dev/proto/gen/konsul/registry/v1"
 )
 
-// Delta is what changed: the last version of each row, in the order of their modify indexes. It is shared by all
-// subscriptions that were equally far: nobody may change it.
+// Delta is what changed: the last version of each row, in the order of their modify indexes. It is
+// shared by all subscriptions that were equally far: nobody may change it.
 type Delta struct {
 	Rows []*registryv1.Record
 	// Index is up to where that is everything.
@@ -21,8 +21,8 @@ type Delta struct {
 	madeAt time.Time
 }
 
-// Share answers what produce made for the first one who got this delta, or makes it anew when that is
-// older than a while.
+// Share returns what produce made for the first one who got this delta, or makes it anew when that
+// is older than a while.
 func Share[T any](d *Delta, now time.Time, while time.Duration, produce func() T) T {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -58,8 +58,8 @@ type membership struct {
 // Wake receives after something happened since the last Take.
 func (s *Subscription) Wake() <-chan struct{} { return s.wake }
 
-// Take answers the rows that changed since the last Take or Skip. False means that rows were lost: read the
-// state anew and subscribe again.
+// Take returns the rows that changed since the last Take or Skip. False means that rows were lost:
+// read the state anew and subscribe again.
 func (s *Subscription) Take() (*Delta, bool) {
 	s.hub.mu.Lock()
 	defer s.hub.mu.Unlock()

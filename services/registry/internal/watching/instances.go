@@ -45,7 +45,8 @@ func (s *Service) WatchInstances(req *registryv1.WatchInstancesRequest, stream g
 	return w.run(heartbeat)
 }
 
-// instanceWatcher sends the answer about a service whenever it is another one than the one sent before.
+// instanceWatcher sends the answer about a service whenever it is another one than the one sent
+// before.
 type instanceWatcher struct {
 	*Service
 	req      *registryv1.WatchInstancesRequest
@@ -66,7 +67,8 @@ func (w *instanceWatcher) run(heartbeat time.Duration) error {
 	reached := time.Now().Add(aheadPatience)
 	for quiet := true; ; {
 		if w.sent > w.Source.Hub.Index() && time.Now().After(reached) {
-			// The index is none of this datacenter's: of its past before it was rebuilt. Nothing would ever be newer.
+			// The index is none of this datacenter's: of its past before it was rebuilt. Nothing
+			// would ever be newer.
 			w.Source.Metrics.Resyncs.Inc()
 			w.sent = 0
 		}
@@ -104,7 +106,8 @@ func (w *instanceWatcher) pass(due bool) (bool, error) {
 	switch {
 	case !resp.GetChanged():
 	case w.selected.Plain():
-		// The answer is encoded once for all who ask for it; its field has the same number here as in QueryService's.
+		// The answer is encoded once for all who ask for it; its field has the same number here as
+		// in QueryService's.
 		var encoded []byte
 		encoded, answer = w.Catalog.Encoded(w.req.GetService(), w.selected.PassingOnly)
 		resp.ProtoReflect().SetUnknown(encoded)

@@ -12,8 +12,8 @@ import (
 	"konsul.dev/services/registry/internal/watch"
 )
 
-// seesSome returns PermissionDenied when a token may read none of the rows that a watch names: it would
-// wait for ever in silence. Where that depends on rows that are not there yet it may.
+// seesSome returns PermissionDenied when a token may read none of the rows that a watch names: it
+// would wait for ever in silence. Where that depends on rows that are not there yet it may.
 func seesSome(services *catalog.View, a *acl.Authorizer, filters []watch.Filter) error {
 	if a == nil || a.Management() {
 		return nil
@@ -58,8 +58,8 @@ func filterNeeds(services *catalog.View, f watch.Filter) []acl.Need {
 	return []acl.Need{{Resource: resource, Name: t.ACL.Name, Access: acl.Read}}
 }
 
-// rowNeed returns what reading a watched row takes. A tombstone of a row that its value names holds an
-// id and nothing else, and whoever saw the row must hear that it is gone: it takes nothing.
+// rowNeed returns what reading a watched row takes. A tombstone of a row that its value names holds
+// an id and nothing else, and whoever saw the row must hear that it is gone: it takes nothing.
 func rowNeed(services *catalog.View, row *registryv1.Record) (acl.Need, bool) {
 	t := record.Tables().Of(row.GetTable())
 	need := acl.Need{Resource: acl.ResourceNamed(t.ACL.Resource), Name: t.ACL.Name, Access: acl.Read}

@@ -62,8 +62,8 @@ func (s *Service) Register(server grpc.ServiceRegistrar) {
 	registryv1.RegisterWatchServiceServer(server, s)
 }
 
-// mayWatch returns why the caller may not watch a table at all. Services may watch some on their own
-// account: a host that has an agent, or a gateway, is not to have every key.
+// mayWatch returns why the caller may not watch a table at all. Services may watch some on their
+// own account: a host that has an agent, or a gateway, is not to have every key.
 func (s *Service) mayWatch(ctx context.Context, table record.Table) error {
 	caller := rpc.CallerFrom(ctx)
 	switch table.Watch {

@@ -101,7 +101,8 @@ func (w *watcher) pass(d *watch.Delta) error {
 }
 
 // encoded returns a message that is encoded already, for those who only pass it on to a connection:
-// its fields are kept where a message keeps fields that it does not know, and are sent as they stand.
+// its fields are kept where a message keeps fields that it does not know, and are sent as they
+// stand.
 func encoded[M any, P interface {
 	*M
 	proto.Message

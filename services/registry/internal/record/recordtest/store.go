@@ -25,18 +25,18 @@ type Store struct {
 	index uint64
 }
 
-// New answers an empty store.
+// New returns an empty store.
 func New() *Store {
 	return &Store{rows: map[id]*registryv1.Record{}, past: map[id][]*registryv1.Record{}}
 }
 
-// At answers the store as the command at an index finds it.
+// At returns the store as the command at an index finds it.
 func (s *Store) At(index uint64) *Store {
 	s.index = index
 	return s
 }
 
-// Index answers the last index given to At.
+// Index returns the last index given to At.
 func (s *Store) Index() uint64 { return s.index }
 
 // View runs fn on the store.
@@ -59,7 +59,7 @@ func (s *Store) Oldest() uint64 { return s.index }
 // Watermark is 0: nothing is forgotten.
 func (s *Store) Watermark() uint64 { return 0 }
 
-// Get answers a row or its tombstone.
+// Get returns a row or its tombstone.
 func (s *Store) Get(table registryv1.Table, key string) (*registryv1.Record, error) {
 	if r, ok := s.rows[id{table, key}]; ok {
 		return proto.CloneOf(r), nil
@@ -108,7 +108,7 @@ func (s *Store) Scan(table registryv1.Table, o record.ScanOptions, fn func(*regi
 	return nil
 }
 
-// All answers copies of every row and tombstone in table and key order.
+// All returns copies of every row and tombstone in table and key order.
 func (s *Store) All() []*registryv1.Record {
 	var out []*registryv1.Record
 	for _, r := range s.rows {
@@ -120,7 +120,7 @@ func (s *Store) All() []*registryv1.Record {
 	return out
 }
 
-// Dump answers every row and tombstone of any reader in table and key order.
+// Dump returns every row and tombstone of any reader in table and key order.
 func Dump(r record.Reader) ([]*registryv1.Record, error) {
 	var out []*registryv1.Record
 	tables := make([]registryv1.Table, 0, len(registryv1.Table_name))
