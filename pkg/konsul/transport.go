@@ -7,7 +7,6 @@ import (
 	"time"
 	"unicode/utf8"
 
-	"github.com/google/uuid"
 	"google.golang.org/grpc"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
@@ -17,6 +16,7 @@ import (
 
 	"konsul.dev/pkg/backoff"
 	"konsul.dev/pkg/fault"
+	"konsul.dev/pkg/requestid"
 	"konsul.dev/pkg/rpc"
 )
 
@@ -82,7 +82,7 @@ func (r *retrying) Invoke(ctx context.Context, method string, args, reply any, o
 			if notUTF8(err) {
 				err = namingField(err, request)
 			}
-			return r.explain(ctx, err)
+			return requestid.Explain(r.explain(ctx, err), requestIDOf(request))
 		}
 	}
 }
@@ -193,10 +193,11 @@ type requestIDKey struct{}
 
 // WithRequestID has the write that is made with the context carry a request id of the caller's, of
 // up to 128 characters. Whoever may have to repeat a write after the program has ended writes the
-// id down first: the registry does it once, and returns a repetition as the first time. The same id
-// with another write is refused (AlreadyExists, REQUEST_ID_REUSED), so a context is for one write.
-// Without it, and for an empty id, every write gets an id of its own, which its repetitions by this
-// package share.
+// id down first: the registry does it once, remembers it for ten minutes, and returns a repetition
+// as the first time. The same id with another write is refused (AlreadyExists, REQUEST_ID_REUSED),
+// so a context is for one write. Without it, and for an empty id, every write gets an id of its
+// own, which its repetitions by this package share and the registry remembers for half a minute. An
+// error OUTCOME_UNKNOWN has the id, whoever made it, as request_id in its metadata.
 func WithRequestID(ctx context.Context, id string) context.Context {
 	return context.WithValue(ctx, requestIDKey{}, id)
 }
@@ -206,7 +207,15 @@ func requestID(ctx context.Context) string {
 	if id, _ := ctx.Value(requestIDKey{}).(string); id != "" {
 		return id
 	}
-	return uuid.NewString()
+	return requestid.New()
+}
+
+// requestIDOf returns the id that a request carries, empty if it has none.
+func requestIDOf(request any) string {
+	if r, ok := request.(interface{ GetRequestId() string }); ok {
+		return r.GetRequestId()
+	}
+	return ""
 }
 
 // wait returns how long the registry may hold a blocking read, or somebody who waits for a lock.
@@ -231,10 +240,7 @@ func wait(request any) time.Duration {
 // repeatable reports whether a failed call may be sent again: it changes nothing, or carries the
 // request id that makes it count once, or was refused before anything was done about it.
 func repeatable(err error, method string, request any) bool {
-	identified := false
-	if r, ok := request.(interface{ GetRequestId() string }); ok {
-		identified = r.GetRequestId() != ""
-	}
+	identified := requestIDOf(request) != ""
 	switch fault.CodeOf(err) {
 	case fault.Unavailable:
 		if untrusted(err) {

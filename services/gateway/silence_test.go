@@ -13,6 +13,7 @@ import (
 	wangossipv1 "konsul.dev/proto/gen/konsul/wangossip/v1"
 
 	"konsul.dev/pkg/fault"
+	"konsul.dev/pkg/requestid"
 	"konsul.dev/pkg/identity/identitytest"
 	"konsul.dev/pkg/konsultest"
 	"konsul.dev/pkg/rpc"
@@ -90,7 +91,8 @@ func TestAPausedRegistryServerHoldsUpNoWriteForLong(t *testing.T) {
 	require.Equal(t, fault.ReasonOutcomeUnknown, fault.ReasonOf(failed), "%v", failed)
 	f, _ := fault.As(failed)
 	require.Contains(t, f.Message(), "the registry of datacenter us-east")
-	require.Contains(t, f.Remedy(), "--request-id")
+	require.Contains(t, f.Remedy(), "--request-id "+f.Meta()[requestid.MetaKey])
+	require.True(t, requestid.Minted(f.Meta()[requestid.MetaKey]))
 }
 
 func TestReadyMeansThatWritesAreServed(t *testing.T) {

@@ -99,7 +99,6 @@ func (d *duties) attempt(ctx context.Context, n *raftnode.Node) error {
 		}
 	}
 	for _, cmd := range commands {
-		cmd.RequestId = uuid.NewString()
 		if _, err := n.Propose(ctx, cmd); err != nil {
 			return err
 		}

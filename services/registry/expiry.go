@@ -6,8 +6,6 @@ import (
 	"slices"
 	"time"
 
-	"github.com/google/uuid"
-
 	"konsul.dev/pkg/obs"
 	"konsul.dev/services/registry/internal/catalog"
 	"konsul.dev/services/registry/internal/fsm"
@@ -58,7 +56,6 @@ func (d *duties) expire(ctx context.Context, n *raftnode.Node, keys []string) er
 		if cmd == nil {
 			continue
 		}
-		cmd.RequestId = uuid.NewString()
 		p, err := fsm.NewProposal(cmd)
 		if err != nil {
 			return errors.Join(append(errs, err)...)

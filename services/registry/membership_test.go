@@ -371,10 +371,13 @@ func TestACommandWaitsUntilEveryServerUnderstandsIt(t *testing.T) {
 	require.Equal(t, "SERVERS_TOO_OLD", fault.ReasonOf(err))
 	require.ErrorContains(t, err, old.ID())
 
-	// What a caller asked under a request id is not noted while a server does not know of it, and is no reason to refuse a write.
+	// What a caller asked under a request id, and that an id was minted, are not noted while a server does not know of it, and
+	// are no reason to refuse a write.
 	cl := c.Client(c.Leader())
 	again := &registryv1.SetRequest{Key: "again", Value: []byte("1"), RequestId: "r"}
 	_, err = cl.KV.Set(cl.Ctx(), again)
+	require.NoError(t, err)
+	_, err = cl.KV.Set(cl.Ctx(), &registryv1.SetRequest{Key: "minted", Value: []byte("1")})
 	require.NoError(t, err)
 
 	old.Stop()

@@ -4,8 +4,6 @@ import (
 	"context"
 	"time"
 
-	"github.com/google/uuid"
-
 	"konsul.dev/pkg/obs"
 	"konsul.dev/services/registry/internal/acl"
 	"konsul.dev/services/registry/internal/raftnode"
@@ -24,9 +22,7 @@ func (d *duties) reap(ctx context.Context, n *raftnode.Node) {
 		case <-d.deps.Clock.After(reapEvery):
 		}
 		for _, row := range d.state.tokens.Expired(d.deps.Clock.Now(), d.state.federation.IsPrimary()) {
-			cmd := acl.Reap(row)
-			cmd.RequestId = uuid.NewString()
-			if _, err := n.Propose(ctx, cmd); err != nil {
+			if _, err := n.Propose(ctx, acl.Reap(row)); err != nil {
 				d.deps.Telemetry.Log.Warn("an expired token could not be deleted; trying again", obs.KeyError, err)
 				break
 			}

@@ -7,6 +7,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"konsul.dev/pkg/fault"
+	"konsul.dev/pkg/requestid"
 	registryv1 "konsul.dev/proto/gen/konsul/registry/v1"
 	"konsul.dev/services/registry/registrytest"
 )
@@ -96,4 +97,38 @@ func TestARequestIDStandsForOneRequest(t *testing.T) {
 	leader.Start()
 	c.WaitReady()
 	check()
+}
+
+// The remedy of an unknown outcome can be followed by who never chose an id.
+func TestAWriteOfUnknownOutcomeIsRepeatedWithTheIDOfItsError(t *testing.T) {
+	t.Parallel()
+	c := registrytest.Start(t, 3, registrytest.Options{Wired: true})
+	cl := c.Client(c.Leader())
+	for _, s := range c.Servers {
+		s.Cut()
+	}
+	_, err := cl.KV.Set(cl.Ctx(), &registryv1.SetRequest{Key: "k", Value: []byte("1")})
+	for _, s := range c.Servers {
+		s.Heal()
+	}
+	require.Equal(t, fault.ReasonOutcomeUnknown, fault.ReasonOf(err), "%v", err)
+	f, ok := fault.As(err)
+	require.True(t, ok)
+	id := f.Meta()[requestid.MetaKey]
+	require.True(t, requestid.Minted(id), "%q", id)
+	require.Contains(t, f.Remedy(), "--request-id "+id)
+
+	c.WaitReady()
+	again := &registryv1.SetRequest{Key: "k", Value: []byte("1"), RequestId: id}
+	done, err := cl.KV.Set(cl.Ctx(), again)
+	require.NoError(t, err)
+	_, err = cl.KV.Set(cl.Ctx(), &registryv1.SetRequest{Key: "k", Value: []byte("2")})
+	require.NoError(t, err)
+	for _, s := range c.Servers {
+		cl := c.Client(s)
+		answer, err := cl.KV.Set(cl.Ctx(), again)
+		require.NoError(t, err)
+		require.Equal(t, done.GetMeta().GetIndex(), answer.GetMeta().GetIndex(), "answered from the record")
+		require.Equal(t, "2", get(t, cl, "k", registryv1.ReadMode_READ_MODE_LINEARIZABLE))
+	}
 }

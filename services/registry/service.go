@@ -20,6 +20,7 @@ import (
 	"konsul.dev/pkg/identity"
 	"konsul.dev/pkg/konsulfx"
 	"konsul.dev/pkg/obs"
+	"konsul.dev/pkg/requestid"
 	"konsul.dev/pkg/rpc"
 	registryv1 "konsul.dev/proto/gen/konsul/registry/v1"
 	"konsul.dev/services/registry/internal/acl"
@@ -301,7 +302,7 @@ func (s *Service) serve(context.Context) error {
 	s.pool = forward.NewPool(source, s.deps.Telemetry, s.directory, s.cfg.Endpoints.Gateway)
 	router := forward.New(forward.Params{
 		ServerID: r.ID, Routes: routes(s.state.tokens), Leadership: s.node, Directory: s.state.federation,
-		Connections: s.pool, Metrics: crossing, Log: s.deps.Telemetry.Log, NewID: uuid.NewString,
+		Connections: s.pool, Metrics: crossing, Log: s.deps.Telemetry.Log, NewID: requestid.New,
 		Admit: s.admit, Published: s.state.hub.Index, MaxInFlight: r.Raft.MaxInFlight, MaxInFlightBytes: r.Raft.MaxInFlightBytes,
 	})
 	s.host.Go("leader watch", router.Run)

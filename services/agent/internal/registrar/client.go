@@ -7,7 +7,6 @@ import (
 	"slices"
 	"time"
 
-	"github.com/google/uuid"
 	"google.golang.org/grpc"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/durationpb"
@@ -15,6 +14,7 @@ import (
 	registryv1 "konsul.dev/proto/gen/konsul/registry/v1"
 
 	"konsul.dev/pkg/fault"
+	"konsul.dev/pkg/requestid"
 	"konsul.dev/services/agent/internal/reconcile"
 )
 
@@ -123,7 +123,7 @@ func (c *Client) node(ctx context.Context, name string) (*registryv1.Node, error
 func (c *Client) Register(ctx context.Context, node *registryv1.Node, instance *reconcile.Instance) error {
 	ctx, cancel := context.WithTimeout(ctx, c.timeout)
 	defer cancel()
-	req := &registryv1.RegisterRequest{Node: node, RequestId: uuid.NewString()}
+	req := &registryv1.RegisterRequest{Node: node, RequestId: requestid.New()}
 	what := "node " + node.GetName()
 	if instance != nil {
 		req.Service, req.Checks = instance.Service, instance.Checks
@@ -139,7 +139,7 @@ func (c *Client) Register(ctx context.Context, node *registryv1.Node, instance *
 func (c *Client) Deregister(ctx context.Context, id string) error {
 	ctx, cancel := context.WithTimeout(ctx, c.timeout)
 	defer cancel()
-	_, err := c.catalog.Deregister(ctx, &registryv1.DeregisterRequest{ServiceId: id, RequestId: uuid.NewString()})
+	_, err := c.catalog.Deregister(ctx, &registryv1.DeregisterRequest{ServiceId: id, RequestId: requestid.New()})
 	if err != nil && fault.CodeOf(err) != fault.NotFound {
 		return fmt.Errorf("deregister service %s: %w", id, err)
 	}
@@ -150,7 +150,7 @@ func (c *Client) Deregister(ctx context.Context, id string) error {
 func (c *Client) Update(ctx context.Context, updates []*registryv1.CheckUpdate) error {
 	ctx, cancel := context.WithTimeout(ctx, c.timeout)
 	defer cancel()
-	_, err := c.catalog.UpdateChecks(ctx, &registryv1.UpdateChecksRequest{Updates: updates, RequestId: uuid.NewString()})
+	_, err := c.catalog.UpdateChecks(ctx, &registryv1.UpdateChecksRequest{Updates: updates, RequestId: requestid.New()})
 	if err != nil {
 		return fmt.Errorf("report %d checks: %w", len(updates), err)
 	}
@@ -162,7 +162,7 @@ func (c *Client) Update(ctx context.Context, updates []*registryv1.CheckUpdate) 
 func (c *Client) Heartbeat(ctx context.Context, node string) (expected bool, err error) {
 	ctx, cancel := context.WithTimeout(ctx, c.timeout)
 	defer cancel()
-	resp, err := c.catalog.Heartbeat(ctx, &registryv1.HeartbeatRequest{Nodes: []string{node}, RequestId: uuid.NewString()})
+	resp, err := c.catalog.Heartbeat(ctx, &registryv1.HeartbeatRequest{Nodes: []string{node}, RequestId: requestid.New()})
 	if err != nil {
 		return false, fmt.Errorf("heartbeat of node %s: %w", node, err)
 	}
@@ -188,7 +188,7 @@ func (c *Client) ServicesOn(ctx context.Context, node string) ([]*registryv1.Ser
 func (c *Client) DeregisterNode(ctx context.Context, node string) error {
 	ctx, cancel := context.WithTimeout(ctx, c.timeout)
 	defer cancel()
-	_, err := c.catalog.DeregisterNode(ctx, &registryv1.DeregisterNodeRequest{Node: node, RequestId: uuid.NewString()})
+	_, err := c.catalog.DeregisterNode(ctx, &registryv1.DeregisterNodeRequest{Node: node, RequestId: requestid.New()})
 	if err != nil && fault.CodeOf(err) != fault.NotFound {
 		return fmt.Errorf("deregister node %s: %w", node, err)
 	}
@@ -216,7 +216,7 @@ func (c *Client) HasPolicy(ctx context.Context, want *registryv1.FailoverPolicy)
 func (c *Client) SetPolicy(ctx context.Context, policy *registryv1.FailoverPolicy) error {
 	ctx, cancel := context.WithTimeout(ctx, c.timeout)
 	defer cancel()
-	_, err := c.catalog.SetFailoverPolicy(ctx, &registryv1.SetFailoverPolicyRequest{Policy: policy, RequestId: uuid.NewString()})
+	_, err := c.catalog.SetFailoverPolicy(ctx, &registryv1.SetFailoverPolicyRequest{Policy: policy, RequestId: requestid.New()})
 	if err != nil {
 		return fmt.Errorf("set failover policy of %s: %w", policy.GetService(), err)
 	}

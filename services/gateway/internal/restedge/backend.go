@@ -7,7 +7,6 @@ import (
 	"slices"
 	"time"
 
-	"github.com/google/uuid"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/peer"
 	"google.golang.org/protobuf/proto"
@@ -16,6 +15,7 @@ import (
 
 	"konsul.dev/pkg/backoff"
 	"konsul.dev/pkg/fault"
+	"konsul.dev/pkg/requestid"
 	"konsul.dev/pkg/rpc"
 )
 
@@ -45,7 +45,7 @@ type backend struct {
 // Invoke implements grpc.ClientConnInterface. What changes nothing, or carries a request id, is
 // tried at another server.
 func (b backend) Invoke(ctx context.Context, method string, args, reply any, opts ...grpc.CallOption) error {
-	args, identified := withRequestID(args)
+	args, id := withRequestID(args)
 	began := time.Now()
 	pause := backoff.New(retryFloor, retryMost)
 	maybe := false
@@ -55,16 +55,16 @@ func (b backend) Invoke(ctx context.Context, method string, args, reply any, opt
 		var reached peer.Peer
 		err := b.conn.Invoke(ctx, method, args, reply, append(slices.Clip(opts), grpc.Peer(&reached))...)
 		if !broke(err) {
-			return err
+			return requestid.Explain(err, id)
 		}
 		limit := retryUnsent
 		if reached.Addr != nil {
 			limit = retryFor
 		}
 		maybe = maybe || reached.Addr != nil && !rpc.ReadsOnly(method)
-		again := !maybe || identified
+		again := !maybe || id != ""
 		if !again || time.Since(began) > limit || pause.Wait(ctx) != nil {
-			return b.explain(method, err, maybe)
+			return requestid.Explain(b.explain(method, err, maybe), id)
 		}
 	}
 }
@@ -119,21 +119,23 @@ func (b backend) explain(method string, err error, maybe bool) error {
 const requestID = protoreflect.Name("request_id")
 
 // withRequestID returns a request with a request id, by which the registry tells a repeated write
-// from a new one, and whether it has one.
-func withRequestID(args any) (any, bool) {
+// from a new one, and the id; empty for a kind of request that has none.
+func withRequestID(args any) (any, string) {
 	message, ok := args.(proto.Message)
 	if !ok {
-		return args, false
+		return args, ""
 	}
 	field := message.ProtoReflect().Descriptor().Fields().ByName(requestID)
 	if field == nil || field.Kind() != protoreflect.StringKind {
-		return args, false
+		return args, ""
 	}
-	if message.ProtoReflect().Get(field).String() == "" {
+	id := message.ProtoReflect().Get(field).String()
+	if id == "" {
+		id = requestid.New()
 		message = proto.Clone(message)
-		message.ProtoReflect().Set(field, protoreflect.ValueOfString(uuid.NewString()))
+		message.ProtoReflect().Set(field, protoreflect.ValueOfString(id))
 	}
-	return message, true
+	return message, id
 }
 
 // requestIDField finds the field in a method's request; nil: it has none.

@@ -7,6 +7,7 @@ import (
 	"google.golang.org/grpc"
 
 	"konsul.dev/pkg/fault"
+	"konsul.dev/pkg/requestid"
 	"konsul.dev/pkg/rpc"
 	registryv1 "konsul.dev/proto/gen/konsul/registry/v1"
 	"konsul.dev/services/registry/internal/fsm"
@@ -239,7 +240,7 @@ func (b *batch) write(ctx context.Context) {
 	for i, outcome := range b.Router.Propose(ctx, cmds...) {
 		w := b.writes[i]
 		if outcome.Err != nil {
-			b.fail(w.at, outcome.Err)
+			b.fail(w.at, requestid.Explain(outcome.Err, w.cmd.GetRequestId()))
 			continue
 		}
 		result, err := w.answer(outcome.Result)

@@ -5,6 +5,7 @@ import (
 	"strings"
 
 	"konsul.dev/pkg/fault"
+	"konsul.dev/pkg/requestid"
 	registryv1 "konsul.dev/proto/gen/konsul/registry/v1"
 	"konsul.dev/services/registry/internal/fsm"
 )
@@ -22,7 +23,8 @@ func asking(ctx context.Context, requestID string, req any) context.Context {
 }
 
 // sign notes on a command what the caller asked, if it is one of those that the call's request id stands for. Members
-// that do not know of it would refuse the command, so it is left out then, and so is the bound on deletions.
+// that do not know of it would refuse the command, so it is left out then, and so are the bound on deletions and that the
+// id was minted.
 func sign(ctx context.Context, cmd *registryv1.Command, admit func(version uint32) error) {
 	a, ok := ctx.Value(askedKey{}).(asked)
 	if ok && (cmd.GetRequestId() == a.requestID || strings.HasPrefix(cmd.GetRequestId(), a.requestID+"#")) {
@@ -34,6 +36,7 @@ func sign(ctx context.Context, cmd *registryv1.Command, admit func(version uint3
 	if cmd.GetMaxDeleted() != 0 && admit(fsm.Bounds) != nil {
 		cmd.MaxDeleted = 0
 	}
+	cmd.Minted = requestid.Minted(cmd.GetRequestId()) && admit(fsm.Minted) == nil
 }
 
 func reused(requestID string) error {

@@ -17,6 +17,7 @@ import (
 	"konsul.dev/pkg/coalesce"
 	"konsul.dev/pkg/fault"
 	"konsul.dev/pkg/obs"
+	"konsul.dev/pkg/requestid"
 	registryv1 "konsul.dev/proto/gen/konsul/registry/v1"
 	"konsul.dev/services/registry/internal/fsm"
 )
@@ -121,8 +122,15 @@ func New(p Params) *Router {
 	return &Router{Params: p, patience: leaderWait, flights: newFlights(), lines: newLines(), away: newAway(), queues: map[string]*coalesce.Queue[proposal]{}}
 }
 
-// Unary is the router as an interceptor. It goes behind the one that admits callers.
+// Unary is the router as an interceptor. It goes behind the one that admits callers. The error of a write whose
+// outcome is not known has the request id.
 func (r *Router) Unary(ctx context.Context, req any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
+	resp, err := r.bring(ctx, req, info, handler)
+	return resp, requestid.Explain(err, fsm.RequestIDOf(req))
+}
+
+// bring brings a call to where it belongs.
+func (r *Router) bring(ctx context.Context, req any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
 	if err := r.meant(ctx); err != nil {
 		return nil, err
 	}

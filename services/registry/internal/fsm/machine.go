@@ -215,17 +215,17 @@ func knownOperation(operation *registryv1.Operation) bool {
 
 // Machine applies the entries of the log in order. Apply and Load belong to one goroutine; Seen is safe
 // for concurrent use.
-type Machine struct{ memory memory }
+type Machine struct{ records records }
 
-// New answers a machine over an empty state.
-func New() *Machine { return &Machine{memory: memory{requests: newLedger()}} }
+// New returns a machine over an empty state.
+func New() *Machine { return &Machine{records: newRecords()} }
 
 // Load makes the machine ready to go on from a stored state.
-func (m *Machine) Load(r record.Reader) error { return m.memory.load(r) }
+func (m *Machine) Load(r record.Reader) error { return m.records.load(r) }
 
-// Seen says whether a request was applied and is remembered.
+// Seen reports whether the record of a request is kept.
 func (m *Machine) Seen(requestID string) bool {
-	_, ok := m.memory.find(keyOf(requestID))
+	_, _, ok := m.records.find(keyOf(requestID))
 	return ok
 }
 
@@ -237,7 +237,7 @@ func (m *Machine) Seen(requestID string) bool {
 // written, values and all. Nobody may change either; Answer makes what may leave the server.
 func (m *Machine) Apply(tx Tx, index uint64, cmds ...*registryv1.Command) ([]*registryv1.CommandResult, error) {
 	results := make([]*registryv1.CommandResult, len(cmds))
-	done := make([]answered, 0, len(cmds))
+	done := make([]applied, 0, len(cmds))
 	for i, cmd := range cmds {
 		result, err := m.once(tx, index, cmd, &done)
 		if err != nil {
@@ -248,14 +248,11 @@ func (m *Machine) Apply(tx Tx, index uint64, cmds ...*registryv1.Command) ([]*re
 	if len(cmds) == 0 {
 		return results, nil
 	}
-	if err := m.memory.remember(tx, index, cmds[0].GetTime(), done); err != nil {
-		return nil, err
-	}
-	return results, m.memory.forget(tx, cmds[0].GetTime())
+	return results, m.records.remember(tx, index, cmds[0].GetTime(), done)
 }
 
 // once applies a command unless its request was applied before.
-func (m *Machine) once(tx Tx, index uint64, cmd *registryv1.Command, done *[]answered) (*registryv1.CommandResult, error) {
+func (m *Machine) once(tx Tx, index uint64, cmd *registryv1.Command, done *[]applied) (*registryv1.CommandResult, error) {
 	id := cmd.GetRequestId()
 	if id == "" {
 		return apply(tx, index, cmd)
@@ -270,14 +267,14 @@ func (m *Machine) once(tx Tx, index uint64, cmd *registryv1.Command, done *[]ans
 			return d.result, nil
 		}
 	}
-	if result, err := m.memory.recall(tx, key, cmd); err != nil || result != nil {
+	if result, err := m.records.recall(tx, key, cmd); err != nil || result != nil {
 		return result, err
 	}
 	result, err := apply(tx, index, cmd)
 	if err != nil {
 		return nil, err
 	}
-	*done = append(*done, answered{key, cmd, result})
+	*done = append(*done, applied{key, cmd, result})
 	return result, nil
 }
 

@@ -13,7 +13,8 @@ import (
 //	2  transactions, leases and locks
 //	3  the digest of what was asked
 //	4  leases that end in several commands, and a bound on what the deletions of one command delete together
-const Version = 4
+//	5  whether the request id was minted
+const Version = 5
 
 const (
 	// transactions is the version that brought leases; a row that has one takes another row along.
@@ -22,6 +23,8 @@ const (
 	Digests = 3
 	// Bounds is the version that brought Command.max_deleted and EndLease.limit, which a command can do without, too.
 	Bounds = 4
+	// Minted is the version that brought Command.minted, which a command can do without, too.
+	Minted = 5
 )
 
 // Admitting answers admit for the commands of one call: it is asked once about a version that it admits, and about those
@@ -44,6 +47,8 @@ func Admitting(admit func(version uint32) error) func(version uint32) error {
 func Needs(cmd *registryv1.Command) uint32 {
 	needs := uint32(1)
 	switch {
+	case cmd.GetMinted():
+		return Minted
 	case cmd.GetMaxDeleted() != 0 || slices.ContainsFunc(cmd.GetOperations(), endsInParts) || slices.ContainsFunc(cmd.GetOtherwise(), endsInParts):
 		return Bounds
 	case cmd.GetDigest() != 0:

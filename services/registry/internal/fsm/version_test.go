@@ -66,11 +66,11 @@ func TestACommandNeedsTheVersionOfItsNewestPart(t *testing.T) {
 func fieldsOf(message protoreflect.Name) []protoreflect.FieldNumber {
 	switch message {
 	case "Command":
-		return []protoreflect.FieldNumber{6, 9, 10}
+		return []protoreflect.FieldNumber{6, 9, 10, 11}
 	case "Operation":
-		return []protoreflect.FieldNumber{4, 8, 8}
+		return []protoreflect.FieldNumber{4, 8, 8, 8}
 	case "Condition":
-		return []protoreflect.FieldNumber{3, 5, 5}
+		return []protoreflect.FieldNumber{3, 5, 5, 5}
 	}
 	return nil
 }

@@ -9,8 +9,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/google/uuid"
-
 	"konsul.dev/pkg/clock"
 	"konsul.dev/pkg/obs"
 	registryv1 "konsul.dev/proto/gen/konsul/registry/v1"
@@ -287,10 +285,10 @@ func (k *Keeper) commandOf(r record.Reader, deadline string) (*registryv1.Comman
 		return nil, 0, err
 	}
 	if strings.HasPrefix(deadline, fsm.EndingPrefix) {
-		return proceed(uuid.NewString(), row, uint64(k.atOnce)), k.atOnce, nil //nolint:gosec // a positive number
+		return proceed(row, uint64(k.atOnce)), k.atOnce, nil //nolint:gosec // a positive number
 	}
 	attached, err := k.Weight(r, strings.TrimPrefix(deadline, fsm.LeasePrefix))
-	return k.End(uuid.NewString(), row), attached, err
+	return k.End("", row), attached, err
 }
 
 // freeing returns the command that forgets a lock which was lost; nil when it is another one's.
@@ -305,7 +303,6 @@ func freeing(r record.Reader, name string) (*registryv1.Command, error) {
 	}
 	key := &registryv1.RecordKey{Table: row.GetTable(), Key: name}
 	return &registryv1.Command{
-		RequestId:  uuid.NewString(),
 		Conditions: []*registryv1.Condition{{Row: key, ModifyIndex: row.GetModifyIndex(), Reason: "LOCK_TAKEN"}},
 		Operations: []*registryv1.Operation{{Op: &registryv1.Operation_Delete{Delete: key}}},
 	}, nil

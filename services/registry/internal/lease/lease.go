@@ -87,10 +87,9 @@ func end(requestID string, row *registryv1.Record, limit uint64) *registryv1.Com
 
 // proceed returns the command that goes on with the end of a lease as far as a row says it has
 // come.
-func proceed(requestID string, row *registryv1.Record, limit uint64) *registryv1.Command {
+func proceed(row *registryv1.Record, limit uint64) *registryv1.Command {
 	id := strings.TrimPrefix(row.GetKey(), fsm.EndingPrefix)
 	return &registryv1.Command{
-		RequestId:  requestID,
 		Conditions: []*registryv1.Condition{{Row: fsm.EndingRow(id), ModifyIndex: row.GetModifyIndex(), Reason: ReasonEnding}},
 		Operations: []*registryv1.Operation{{Op: &registryv1.Operation_EndLease{EndLease: &registryv1.EndLease{Id: id, Limit: limit}}}},
 	}

@@ -11,12 +11,12 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/google/uuid"
 	"google.golang.org/grpc"
 
 	federationv1 "konsul.dev/proto/gen/konsul/federation/v1"
 
 	"konsul.dev/pkg/fault"
+	"konsul.dev/pkg/requestid"
 	"konsul.dev/services/replicator/internal/cursor"
 )
 
@@ -95,7 +95,7 @@ func (s *Sink) commit(ctx context.Context, batch []*federationv1.ReplicatedEntry
 		Entries:       batch,
 		ExpectedIndex: expected,
 		Cursor:        at.Proto(),
-		RequestId:     uuid.NewString(),
+		RequestId:     requestid.New(),
 	})
 	if err != nil {
 		return fmt.Errorf("apply %d entries: %w", len(batch), err)

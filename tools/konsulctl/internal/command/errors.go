@@ -9,6 +9,7 @@ import (
 	"google.golang.org/grpc/codes"
 
 	"konsul.dev/pkg/fault"
+	"konsul.dev/pkg/requestid"
 	"konsul.dev/pkg/rpc"
 	"konsul.dev/tools/konsulctl/internal/output"
 )
@@ -110,7 +111,7 @@ func (a *app) report(err error) {
 			continue
 		}
 		_, _ = fmt.Fprintln(a.Err, "konsulctl: "+output.Printable(p.Message))
-		for _, detail := range []struct{ name, text string }{{"field", p.Field}, {"reason", p.Reason}, {"remedy", p.Remedy}} {
+		for _, detail := range []struct{ name, text string }{{"field", p.Field}, {"reason", p.Reason}, {"request id", p.Meta[requestid.MetaKey]}, {"remedy", p.Remedy}} {
 			if detail.text != "" {
 				_, _ = fmt.Fprintln(a.Err, "  "+detail.name+": "+output.Printable(detail.text))
 			}

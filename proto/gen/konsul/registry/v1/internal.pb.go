@@ -1880,7 +1880,9 @@ type Command struct {
 	Digest uint64 `protobuf:"fixed64,10,opt,name=digest,proto3" json:"digest,omitempty"`
 	// The rows that delete_below operations delete are at most so many together, else the command fails; 0: each has its own
 	// limit alone.
-	MaxDeleted    uint64 `protobuf:"varint,11,opt,name=max_deleted,json=maxDeleted,proto3" json:"max_deleted,omitempty"`
+	MaxDeleted uint64 `protobuf:"varint,11,opt,name=max_deleted,json=maxDeleted,proto3" json:"max_deleted,omitempty"`
+	// The request id is nobody's but that of the server or SDK that minted it: its record is kept only as long as they retry.
+	Minted        bool `protobuf:"varint,12,opt,name=minted,proto3" json:"minted,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1990,6 +1992,13 @@ func (x *Command) GetMaxDeleted() uint64 {
 		return x.MaxDeleted
 	}
 	return 0
+}
+
+func (x *Command) GetMinted() bool {
+	if x != nil {
+		return x.Minted
+	}
+	return false
 }
 
 // Operation changes one record or one range of records.
@@ -3151,7 +3160,7 @@ const file_konsul_registry_v1_internal_proto_rawDesc = "" +
 	"generation\x18\x01 \x01(\x04R\n" +
 	"generation\x124\n" +
 	"\amembers\x18\x02 \x03(\v2\x1a.konsul.registry.v1.MemberR\amembers\"\x0f\n" +
-	"\rAdmitResponse\"\xbe\x03\n" +
+	"\rAdmitResponse\"\xd6\x03\n" +
 	"\aCommand\x12.\n" +
 	"\x04time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x1d\n" +
 	"\n" +
@@ -3170,7 +3179,8 @@ const file_konsul_registry_v1_internal_proto_rawDesc = "" +
 	"\x06digest\x18\n" +
 	" \x01(\x06R\x06digest\x12\x1f\n" +
 	"\vmax_deleted\x18\v \x01(\x04R\n" +
-	"maxDeleted\"\xf8\x03\n" +
+	"maxDeleted\x12\x16\n" +
+	"\x06minted\x18\f \x01(\bR\x06minted\"\xf8\x03\n" +
 	"\tOperation\x12.\n" +
 	"\x03put\x18\x01 \x01(\v2\x1a.konsul.registry.v1.RecordH\x00R\x03put\x127\n" +
 	"\x06delete\x18\x02 \x01(\v2\x1d.konsul.registry.v1.RecordKeyH\x00R\x06delete\x12D\n" +

@@ -1793,6 +1793,16 @@ func (m *Command) MarshalToSizedBufferVT(dAtA []byte) (int, error) {
 		i -= len(m.unknownFields)
 		copy(dAtA[i:], m.unknownFields)
 	}
+	if m.Minted {
+		i--
+		if m.Minted {
+			dAtA[i] = 1
+		} else {
+			dAtA[i] = 0
+		}
+		i--
+		dAtA[i] = 0x60
+	}
 	if m.MaxDeleted != 0 {
 		i = protohelpers.EncodeVarint(dAtA, i, uint64(m.MaxDeleted))
 		i--
@@ -3618,6 +3628,9 @@ func (m *Command) SizeVT() (n int) {
 	}
 	if m.MaxDeleted != 0 {
 		n += 1 + protohelpers.SizeOfVarint(uint64(m.MaxDeleted))
+	}
+	if m.Minted {
+		n += 2
 	}
 	n += len(m.unknownFields)
 	return n
@@ -8002,6 +8015,26 @@ func (m *Command) UnmarshalVTUnsafe(dAtA []byte) error {
 					break
 				}
 			}
+		case 12:
+			if wireType != 0 {
+				return fmt.Errorf("proto: wrong wireType = %d for field Minted", wireType)
+			}
+			var v int
+			for shift := uint(0); ; shift += 7 {
+				if shift >= 64 {
+					return protohelpers.ErrIntOverflow
+				}
+				if iNdEx >= l {
+					return io.ErrUnexpectedEOF
+				}
+				b := dAtA[iNdEx]
+				iNdEx++
+				v |= int(b&0x7F) << shift
+				if b < 0x80 {
+					break
+				}
+			}
+			m.Minted = bool(v != 0)
 		default:
 			iNdEx = preIndex
 			skippy, err := protohelpers.Skip(dAtA[iNdEx:])

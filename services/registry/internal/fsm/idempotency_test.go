@@ -2,6 +2,7 @@ package fsm_test
 
 import (
 	"fmt"
+	"slices"
 	"testing"
 	"time"
 
@@ -10,7 +11,9 @@ import (
 	"github.com/stretchr/testify/require"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/testing/protocmp"
+	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"konsul.dev/pkg/requestid"
 	registryv1 "konsul.dev/proto/gen/konsul/registry/v1"
 	"konsul.dev/services/registry/internal/fsm"
 	"konsul.dev/services/registry/internal/record/recordtest"
@@ -120,24 +123,78 @@ func TestAFailedRequestStaysFailed(t *testing.T) {
 	}
 }
 
-func TestOldRequestsAreForgotten(t *testing.T) {
+// A record is kept for as long as its kind is, and then forgotten bit by bit, whoever restarts meanwhile.
+func TestOldRecordsAreForgotten(t *testing.T) {
+	for name, c := range map[string]struct {
+		minted    bool
+		retention time.Duration
+	}{
+		"named": {false, fsm.NamedRetention}, "minted": {true, requestid.Retention},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s, m := recordtest.New(), fsm.New()
+			index := uint64(0)
+			apply := func(id string, at *timestamppb.Timestamp, minted bool) {
+				index++
+				cmd := request(id, put("local/a", "1"))
+				cmd.Time, cmd.Minted = at, minted
+				_, err := m.Apply(s.At(index), index, cmd)
+				require.NoError(t, err)
+			}
+			for i := range 500 {
+				apply(fmt.Sprintf("r%d", i), at(1), c.minted)
+			}
+			apply("other", at(1), !c.minted)
+			apply("in time", at(1+int64(c.retention/time.Second)), c.minted)
+			require.True(t, m.Seen("r0"))
+
+			m = fsm.New()
+			require.NoError(t, m.Load(s))
+			later := at(2 + int64(c.retention/time.Second))
+			for i := range 130 {
+				apply(fmt.Sprintf("later%d", i), later, c.minted)
+			}
+			require.False(t, m.Seen("r499"))
+			require.True(t, m.Seen("in time"))
+			require.Equal(t, !c.minted, !m.Seen("other"), "a kind does not wait for the other one")
+			require.Len(t, slices.DeleteFunc(s.All(), func(r *registryv1.Record) bool { return r.GetTable() != registryv1.Table_TABLE_REQUEST }),
+				131+map[bool]int{true: 1}[m.Seen("other")])
+		})
+	}
+}
+
+// One entry has commands of both kinds, and each is answered from its record.
+func TestAnEntryHasNamedAndMintedRequests(t *testing.T) {
 	s, m := recordtest.New(), fsm.New()
-	index := uint64(0)
-	for range 500 {
-		index++
-		_, err := m.Apply(s.At(index), index, request(fmt.Sprintf("r%d", index), put("local/a", "1")))
+	named, minted := request("r", put("local/a", "1")), request(requestid.New(), put("local/b", "1"))
+	minted.Minted = true
+	first, err := m.Apply(s.At(1), 1, proto.CloneOf(named), proto.CloneOf(minted))
+	require.NoError(t, err)
+	m = fsm.New()
+	require.NoError(t, m.Load(s))
+	// Whoever repeats a minted id by hand, or by way of an older server, has the same record.
+	minted.Minted = false
+	again, err := m.Apply(s.At(2), 2, named, minted)
+	require.NoError(t, err)
+	for i := range first {
+		require.Empty(t, cmp.Diff(fsm.Answer(first[i]), again[i], protocmp.Transform()))
+	}
+}
+
+func TestNoMoreRecordsAreKeptThanTheBound(t *testing.T) {
+	s, m := recordtest.New(), fsm.New()
+	const each = 1 << 10
+	for index := uint64(1); index <= fsm.RecordsKept/each+2; index++ {
+		cmds := make([]*registryv1.Command, each)
+		for i := range cmds {
+			cmds[i] = &registryv1.Command{Time: at(1), RequestId: fmt.Sprintf("%d/%d", index, i)}
+		}
+		_, err := m.Apply(s.At(index), index, cmds...)
 		require.NoError(t, err)
 	}
-	later := at(1 + int64(2*fsm.RequestRetention/time.Second))
-	for range 130 {
-		index++
-		cmd := request(uuid.NewString(), put("local/a", "2"))
-		cmd.Time = later
-		_, err := m.Apply(s.At(index), index, cmd)
-		require.NoError(t, err)
-	}
-	require.False(t, m.Seen("r500"))
-	require.Len(t, s.All(), 1+130, "the key and the fresh requests")
+	require.False(t, m.Seen("2/0"))
+	require.True(t, m.Seen("3/0"))
+	require.Len(t, s.All(), fsm.RecordsKept/each)
 }
 
 func TestEntriesKeepConflictingCommandsApart(t *testing.T) {
