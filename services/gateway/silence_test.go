@@ -13,9 +13,9 @@ import (
 	wangossipv1 "konsul.dev/proto/gen/konsul/wangossip/v1"
 
 	"konsul.dev/pkg/fault"
-	"konsul.dev/pkg/requestid"
 	"konsul.dev/pkg/identity/identitytest"
 	"konsul.dev/pkg/konsultest"
+	"konsul.dev/pkg/requestid"
 	"konsul.dev/pkg/rpc"
 	"konsul.dev/services/gateway"
 )

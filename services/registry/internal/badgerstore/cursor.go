@@ -9,15 +9,13 @@ import (
 )
 
 // cursor goes over rows in key order, each in the version that stands as of an index: what the tail says of a row comes before
-// what the files say, and what the file of the rows kept apart says before what Badger does. It is for one goroutine. Close it.
+// what the files say. It is for one goroutine. Close it.
 type cursor struct {
 	sources []source
 	// now is the source of the row it stands on.
 	now    source
 	since  uint64
 	badger *badger.Iterator
-	// apart is nil when no row of its file can come.
-	apart *apartRows
 
 	// key and version are of the row it stands on, if it stands on one.
 	key []byte
@@ -56,16 +54,11 @@ func newCursor(txn *badger.Txn, h held, prefix, from []byte, since uint64) *curs
 	c.badger.Seek(from)
 	tail := &standing{rows: h.tail.newMerge(from), above: h.tail.above, upTo: txn.ReadTs(), prefix: prefix}
 	tail.settle()
-	c.sources = append(make([]source, 0, 3), tail)
-	if len(prefix) == 0 || prefix[0] == apartTable {
-		c.apart = h.apart.rows(prefix, from, txn.ReadTs())
-		c.sources = append(c.sources, c.apart)
-	}
-	c.sources = append(c.sources, badgerRows{c.badger})
+	c.sources = []source{tail, badgerRows{c.badger}}
 	return c
 }
 
-// next moves to the next row, and says whether there is one. Whoever is told that there is none asks for failure.
+// next moves to the next row, and reports whether there is one.
 func (c *cursor) next() bool {
 	if c.key != nil {
 		c.leave()
@@ -82,9 +75,6 @@ func (c *cursor) next() bool {
 // settle stands it on the first of the rows that its sources stand on, and says whether there is one.
 func (c *cursor) settle() bool {
 	c.key = nil
-	if c.failure() != nil {
-		return false
-	}
 	for _, s := range c.sources {
 		if key := s.at(); key != nil && (c.key == nil || bytes.Compare(key, c.key) < 0) {
 			c.now, c.key = s, key
@@ -105,14 +95,6 @@ func (c *cursor) leave() {
 
 // row answers the row it stands on; it is the caller's.
 func (c *cursor) row(keysOnly bool) (*registryv1.Record, error) { return c.now.row(keysOnly) }
-
-// failure answers why it came to an end before the last row, nil if it did not.
-func (c *cursor) failure() error {
-	if c.apart == nil {
-		return nil
-	}
-	return c.apart.err
-}
 
 func (c *cursor) close() { c.badger.Close() }
 

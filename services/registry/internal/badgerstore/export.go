@@ -66,9 +66,6 @@ func (e *Export) Next() (*registryv1.Record, error) {
 		}
 		return row, nil
 	}
-	if err := e.rows.failure(); err != nil {
-		return nil, fmt.Errorf("export: %w", err)
-	}
 	return nil, nil
 }
 

@@ -83,15 +83,13 @@ func (s *Store) flush(index uint64) error {
 		return nil
 	}
 	s.opts.Step.At(steps.Flushing)
-	apart, purged, err := s.write(index, floor)
-	if err != nil {
+	if err := s.write(index, floor); err != nil {
 		return fmt.Errorf("write the state as of index %d: %w", index, err)
 	}
 	s.opts.Step.At(steps.Flushed)
-	if err := s.settle(index, floor, apart); err != nil {
+	if err := s.settle(index, floor); err != nil {
 		return err
 	}
-	s.tombstones.Add(purged)
 	s.tail.release(index)
 	s.draw()
 	return nil
@@ -102,35 +100,29 @@ func (s *Store) flush(index uint64) error {
 func (s *Store) draw() { s.full.Store(s.opts.TailBytes + rand.Int64N(s.opts.TailBytes/spread)) }
 
 // write writes the versions up to an index, but of those up to the floor only the last one of each row, in many small transactions: nobody
-// relies on what is there before settle has said so, and memtables stay of the size that tables are built for. It answers the rows kept apart, and how many
-// tombstones of theirs are gone.
-func (s *Store) write(index, floor uint64) (_ *apart, purged uint64, err error) {
+// relies on what is there before settle has said so, and Badger's memtables stay of the size that
+// tables are built for.
+func (s *Store) write(index, floor uint64) error {
 	out := s.newWriter()
 	defer out.cancel()
-	tail := s.tail.layer()
-	for rows := tail.newMerge(nil); rows.key != nil; {
-		if rows.key[0] == apartTable {
-			rows.seek([]byte{apartTable + 1})
-			continue
-		}
+	for rows := s.tail.layer().newMerge(nil); rows.key != nil; rows.next() {
 		for v := range rows.versions(index) {
 			if v.index <= s.synced.Load() {
 				break
 			}
-			if err := out.put(rows.key, v); err != nil {
-				return nil, 0, err
+			value, err := v.value(nil)
+			if err != nil {
+				return err
+			}
+			if err := out.put(rows.key, v.version, value); err != nil {
+				return err
 			}
 			if v.index <= floor {
 				break
 			}
 		}
-		rows.next()
 	}
-	apart, purged, err := s.rewrite(tail, index, floor, out)
-	if err == nil {
-		err = out.flush()
-	}
-	return apart, purged, err
+	return out.flush()
 }
 
 // writer writes to the files in transactions of about flushBytes.
@@ -142,30 +134,19 @@ type writer struct {
 
 func (s *Store) newWriter() *writer { return &writer{db: s.db, batch: s.db.NewManagedWriteBatch()} }
 
-func (w *writer) put(key []byte, v place) error {
+// put writes a version of a row. Key and value are the writer's from then on.
+func (w *writer) put(key []byte, v version, value []byte) error {
+	if err := w.room(len(key) + len(value)); err != nil {
+		return err
+	}
 	if v.dropped {
-		return w.drop(key, v.index)
-	}
-	if err := w.room(len(key) + v.size); err != nil {
-		return err
-	}
-	value, err := v.value(nil)
-	if err != nil {
-		return err
+		return w.batch.DeleteAt(key, v.index)
 	}
 	entry := &badger.Entry{Key: key, Value: value}
 	if v.tombstone {
 		entry.UserMeta = tombstoneMeta
 	}
 	return w.batch.SetEntryAt(entry, v.index)
-}
-
-// drop says of a row that there is none from an index on. The key is the writer's from then on.
-func (w *writer) drop(key []byte, index uint64) error {
-	if err := w.room(len(key)); err != nil {
-		return err
-	}
-	return w.batch.DeleteAt(key, index)
 }
 
 // room begins another transaction if the one before has enough.
@@ -187,7 +168,7 @@ func (w *writer) cancel() { w.batch.Cancel() }
 
 // settle makes sure that what the files hold is on disk, and says of it that it is the state as of an index. From then on compaction may
 // drop the versions below the floor that a later one up to the floor stands above.
-func (s *Store) settle(index, floor uint64, apart *apart) error {
+func (s *Store) settle(index, floor uint64) error {
 	if err := s.db.Sync(); err != nil {
 		return fmt.Errorf("sync badger: %w", err)
 	}
@@ -202,14 +183,10 @@ func (s *Store) settle(index, floor uint64, apart *apart) error {
 		}
 	}
 	s.opts.Step.At(steps.FlushedFiles)
-	if err := writeMark(s.opts.Dir, mark{Synced: index, Floor: &floor, Oldest: s.oldest.Load(), Apart: apart.name}); err != nil {
+	if err := writeManifest(s.opts.Dir, manifest{Synced: index, Floor: &floor, Oldest: s.oldest.Load()}); err != nil {
 		return err
 	}
-	s.opts.Step.At(steps.FlushedMark)
-	s.apart.Store(apart)
-	if err := removeApart(s.opts.Dir, apart.name); err != nil {
-		s.opts.Log.Warn("old rows stay until the store is opened", "error", err)
-	}
+	s.opts.Step.At(steps.FlushedManifest)
 	s.synced.Store(index)
 	s.kept.Store(floor)
 	s.db.SetDiscardTs(floor)

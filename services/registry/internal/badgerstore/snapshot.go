@@ -32,7 +32,7 @@ func (s *Store) WriteSnapshot(index uint64, w io.Writer) error {
 	out := bufio.NewWriterSize(w, 1<<20)
 	s.writing.Add(1) // Tombstones that the header promises must not be purged meanwhile.
 	defer s.writing.Add(-1)
-	h := s.hold() // Before keep: a file that is written later may have let go of tombstones above it.
+	h := s.hold()
 	keep := s.Watermark()
 	header := &registryv1.SnapshotHeader{Index: index, Format: snapshotFormat, Watermark: keep}
 	if _, err := protodelim.MarshalTo(out, header); err != nil {
@@ -57,9 +57,6 @@ func (s *Store) WriteSnapshot(index uint64, w io.Writer) error {
 		if err != nil {
 			return fmt.Errorf("write snapshot row: %w", err)
 		}
-	}
-	if err := c.failure(); err != nil {
-		return fmt.Errorf("write snapshot: %w", err)
 	}
 	if err := out.Flush(); err != nil {
 		return fmt.Errorf("write snapshot: %w", err)
@@ -87,7 +84,7 @@ func (s *Store) Restore(r io.Reader) error {
 	s.opts.Step.At(steps.Restoring)
 	// From here on the files are worth nothing until the end.
 	s.void = true
-	if err := writeMark(s.opts.Dir, mark{}); err != nil {
+	if err := writeManifest(s.opts.Dir, manifest{}); err != nil {
 		return err
 	}
 	s.opts.Step.At(steps.RestoreVoid)
@@ -97,13 +94,8 @@ func (s *Store) Restore(r io.Reader) error {
 	if err := s.db.DropAll(); err != nil {
 		return fmt.Errorf("empty the store: %w", err)
 	}
-	s.apart.Store(newApart())
-	if err := removeApart(s.opts.Dir, ""); err != nil {
-		return err
-	}
 	s.opts.Step.At(steps.RestoreEmpty)
-	apart, err := s.load(in, header.GetIndex())
-	if err != nil {
+	if err := s.load(in); err != nil {
 		return err
 	}
 	s.opts.Step.At(steps.RestoreRows)
@@ -116,7 +108,7 @@ func (s *Store) Restore(r io.Reader) error {
 	if err := s.reached.note(index); err != nil {
 		return err
 	}
-	if err := s.settle(index, header.GetWatermark(), apart); err != nil {
+	if err := s.settle(index, header.GetWatermark()); err != nil {
 		return err
 	}
 	s.void = false
@@ -124,15 +116,10 @@ func (s *Store) Restore(r io.Reader) error {
 	return nil
 }
 
-// load takes in the rows of a snapshot as of an index, and answers those that are kept apart.
-func (s *Store) load(in *bufio.Reader, index uint64) (*apart, error) {
+// load writes the rows of a snapshot into Badger.
+func (s *Store) load(in *bufio.Reader) error {
 	wb := s.db.NewManagedWriteBatch()
 	defer wb.Cancel()
-	apart, err := newApartWriter(s.opts.Dir, index)
-	if err != nil {
-		return nil, err
-	}
-	defer apart.cancel()
 	for {
 		row := &registryv1.Record{}
 		err := protodelim.UnmarshalOptions{MaxSize: maxRowBytes}.UnmarshalFrom(in, row)
@@ -140,29 +127,23 @@ func (s *Store) load(in *bufio.Reader, index uint64) (*apart, error) {
 			break
 		}
 		if err != nil {
-			return nil, fmt.Errorf("read snapshot row: %w", err)
+			return fmt.Errorf("read snapshot row: %w", err)
 		}
 		if err := checkTable(row.GetTable()); err != nil {
-			return nil, fmt.Errorf("read snapshot row: %w", err)
+			return fmt.Errorf("read snapshot row: %w", err)
 		}
 		entry, err := rowEntry(row)
 		if err != nil {
-			return nil, err
+			return err
 		}
-		// Snapshots are in key order. One that is not loses nothing: Badger takes rows of any table.
-		if entry.Key[0] == apartTable && apart.follows(entry.Key) {
-			err = apart.put(entry.Key, version{index: row.GetModifyIndex(), tombstone: row.GetDeleted()}, entry.Value)
-		} else {
-			err = wb.SetEntryAt(entry, row.GetModifyIndex())
-		}
-		if err != nil {
-			return nil, fmt.Errorf("restore row: %w", err)
+		if err := wb.SetEntryAt(entry, row.GetModifyIndex()); err != nil {
+			return fmt.Errorf("restore row: %w", err)
 		}
 	}
 	if err := wb.Flush(); err != nil {
-		return nil, fmt.Errorf("restore rows: %w", err)
+		return fmt.Errorf("restore rows: %w", err)
 	}
-	return apart.finish()
+	return nil
 }
 
 // mostKeyBytes is what Badger takes for a key.

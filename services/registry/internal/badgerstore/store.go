@@ -41,12 +41,10 @@ func DefaultOptions(dir string, log *slog.Logger) Options {
 
 // Store is the state on disk. Reads are safe for concurrent use; Begin to Commit and Restore belong to one goroutine.
 type Store struct {
-	opts Options
-	db   *badger.DB
-	rows *rowCache
-	tail *tail
-	// apart is what lies beside Badger's files of them.
-	apart   atomic.Pointer[apart]
+	opts    Options
+	db      *badger.DB
+	rows    *rowCache
+	tail    *tail
 	window  window
 	applied atomic.Uint64
 	// synced is the index of the last flush, kept the watermark that it wrote down: the files hold the state as of the first,
@@ -147,31 +145,33 @@ func badgerOptions(opts Options) badger.Options {
 
 // recover finds out what the files hold.
 func (s *Store) recover() error {
-	mark, err := readMark(s.opts.Dir)
+	m, requestsFile, err := readManifest(s.opts.Dir)
 	if err != nil {
 		return err
 	}
 	if s.reached, s.before, err = openReached(s.opts.Dir); err != nil {
 		return err
 	}
-	floor := mark.Synced
-	if mark.Floor != nil {
-		floor = *mark.Floor
+	floor := m.Synced
+	if m.Floor != nil {
+		floor = *m.Floor
 	}
-	s.applied.Store(mark.Synced)
-	s.synced.Store(mark.Synced)
+	s.applied.Store(m.Synced)
+	s.synced.Store(m.Synced)
 	s.kept.Store(floor)
-	s.oldest.Store(mark.Oldest)
+	s.oldest.Store(m.Oldest)
 	s.window.begin(floor)
-	s.tail.clear(mark.Synced)
+	s.tail.clear(m.Synced)
 	s.db.SetDiscardTs(floor)
-	a, err := openApart(s.opts.Dir, mark.Apart)
-	if err != nil {
-		return err
+	if requestsFile != "" {
+		if err := s.adoptRequests(requestsFile); err != nil {
+			return err
+		}
+		if err := s.settle(m.Synced, floor); err != nil {
+			return err
+		}
 	}
-	s.apart.Store(a)
-	// Those of flushes that were cut short, and the one before if the last flush was cut short at its end.
-	return removeApart(s.opts.Dir, mark.Apart)
+	return removeRequests(s.opts.Dir)
 }
 
 // Reached answers the highest index that anybody may have seen of this store before it was opened. Whoever has the log must apply it up to
@@ -244,7 +244,7 @@ func (s *Store) Close() error {
 	if !s.void {
 		err = s.flush(s.applied.Load())
 	}
-	return errors.Join(err, s.db.Close(), s.apart.Load().close(), s.reached.file.Close())
+	return errors.Join(err, s.db.Close(), s.reached.file.Close())
 }
 
 var _ record.Store = (*Store)(nil)

@@ -81,7 +81,7 @@ func TestReplayOverLeftoversOfACutFlushGivesTheSameState(t *testing.T) {
 	_, err := s.Sync()
 	require.NoError(t, err)
 	step(t, s, 4, 8)
-	_, _, err = s.write(8, 0) // The process dies before it can say that the flush is whole.
+	err = s.write(8, 0) // The process dies before it can say that the flush is whole.
 	require.NoError(t, err)
 	die(t, s)
 
@@ -127,11 +127,10 @@ func TestWhatWasNotFlushedIsAppliedAgain(t *testing.T) {
 func TestAFolderOfTheVersionBeforeIsTakenOverAsOfItsLastSync(t *testing.T) {
 	o := testOptions(t.TempDir())
 	s, before := halfFlushed(t, o)
-	_, _, err := s.write(9, 0)
-	require.NoError(t, err)
+	require.NoError(t, s.write(9, 0))
 	die(t, s)
 	require.NoError(t, os.Remove(filepath.Join(o.Dir, reachedFile)))
-	require.NoError(t, os.WriteFile(filepath.Join(o.Dir, markFile), []byte(`{"boot_id":"a-b-c","synced":5,"oldest":2}`), 0o600))
+	require.NoError(t, os.WriteFile(filepath.Join(o.Dir, manifestFile), []byte(`{"boot_id":"a-b-c","synced":5,"oldest":2}`), 0o600))
 
 	taken := mustOpen(t, o)
 	require.EqualValues(t, 5, taken.Applied())

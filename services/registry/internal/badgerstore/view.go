@@ -28,14 +28,12 @@ type view struct {
 // held is what a reader holds on to as it was when the reader began, beside Badger's files, which it holds on to when it first looks there.
 type held struct {
 	// tail is what is not in the files.
-	tail  *layer
-	apart *apart
+	tail *layer
 }
 
 // hold answers it as it is now. The layer comes first: what a flush takes out of the tail is in the files before that.
 func (s *Store) hold() held {
-	tail := s.tail.layer()
-	return held{tail, s.apart.Load()}
+	return held{s.tail.layer()}
 }
 
 // lost answers a fault when the view has fallen out of the window: what the store says of its index cannot be trusted.
@@ -86,15 +84,6 @@ func (v *view) find(id rowID) (r *registryv1.Record, err error) {
 	if version, ok := v.tail.find(key, v.index); ok {
 		return version.row(false)
 	}
-	if key[0] == apartTable {
-		r, ok, err := v.apart.find(key, v.index)
-		if err != nil {
-			return nil, fmt.Errorf("read %s row: %w", id.table, err)
-		}
-		if ok {
-			return r, nil
-		}
-	}
 	item, err := v.txn().Get(key)
 	if errors.Is(err, badger.ErrKeyNotFound) {
 		return nil, nil
@@ -133,9 +122,6 @@ func (v *view) Scan(table registryv1.Table, o record.ScanOptions, fn func(*regis
 			return nil
 		}
 	}
-	if err := c.failure(); err != nil {
-		return fmt.Errorf("scan %s: %w", table, err)
-	}
 	return nil
 }
 
@@ -150,9 +136,6 @@ func (v *view) History(table registryv1.Table, key string, fn func(*registryv1.R
 	}
 	h := historian{floor: v.floor, fn: fn}
 	err := h.tail(v.tail, id, v.index)
-	if err == nil && id[0] == apartTable {
-		err = h.apart(v.apart, id, v.index)
-	}
 	if err == nil {
 		err = h.files(it)
 	}
@@ -182,27 +165,6 @@ func (h *historian) tail(above *layer, key []byte, index uint64) error {
 		}
 	}
 	return nil
-}
-
-func (h *historian) apart(in *apart, key []byte, index uint64) error {
-	if h.done {
-		return nil
-	}
-	e := in.from(key)
-	for ; !h.done && e.valid && bytes.Equal(e.key, key); e.next() {
-		if e.index > index || h.last != 0 && e.index >= h.last {
-			continue // It is later, or was in the tail, too.
-		}
-		var row *registryv1.Record
-		if !e.dropped {
-			var err error
-			if row, err = decodeRow(bytes.Clone(e.value), false); err != nil {
-				return fmt.Errorf("read version %d: %w", e.index, err)
-			}
-		}
-		h.take(e.index, row)
-	}
-	return e.err
 }
 
 func (h *historian) files(it *badger.Iterator) error {

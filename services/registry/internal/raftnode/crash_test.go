@@ -111,7 +111,7 @@ func TestLife(t *testing.T) {
 			require.NoError(t, appendJournal(l, n.logs))
 		}
 		// What is on disk for sure, should the power fail.
-		if step == steps.FlushedMark {
+		if step == steps.FlushedManifest {
 			require.NoError(t, copyTree(l.path("state"), l.path("synced")))
 		}
 		if step == l.Dies && counted.Add(1) == l.Count {

@@ -22,15 +22,12 @@ const (
 
 	// Flushing: what was applied is about to go into the files.
 	Flushing = "flush/begin"
-	// FlushedApart: of what lies apart of Badger a new file is there and synced, which the mark
-	// does not name.
-	FlushedApart = "flush/apart"
-	// Flushed: all of it is there, what went into Badger not synced.
+	// Flushed: all of it is there, not synced.
 	Flushed = "flush/rows"
-	// FlushedFiles: the files are synced, the mark does not say so.
+	// FlushedFiles: the files are synced, the manifest does not say so.
 	FlushedFiles = "flush/files"
-	// FlushedMark: the mark says so.
-	FlushedMark = "flush/done"
+	// FlushedManifest: the manifest says so.
+	FlushedManifest = "flush/done"
 
 	// Snapshotting: the store is synced, nothing of the snapshot is written.
 	Snapshotting = "snapshot/begin"
@@ -41,20 +38,20 @@ const (
 
 	// Restoring: a restore is about to begin.
 	Restoring = "restore/begin"
-	// RestoreVoid: the store's mark says that its files are worth nothing.
+	// RestoreVoid: the store's manifest says that its files are worth nothing.
 	RestoreVoid = "restore/void"
 	// RestoreEmpty: the old rows are gone.
 	RestoreEmpty = "restore/empty"
 	// RestoreRows: the new rows are written.
 	RestoreRows = "restore/rows"
-	// Restored: all is synced and marked.
+	// Restored: all is synced, and the manifest says so.
 	Restored = "restore/done"
 )
 
 // All lists the steps, in the order above.
 func All() []string {
 	return []string{
-		Appending, Appended, Truncating, Truncated, Applying, Applied, Flushing, FlushedApart, Flushed, FlushedFiles, FlushedMark,
+		Appending, Appended, Truncating, Truncated, Applying, Applied, Flushing, Flushed, FlushedFiles, FlushedManifest,
 		Snapshotting, SnapshotRows, Snapshotted, Restoring, RestoreVoid, RestoreEmpty, RestoreRows, Restored,
 	}
 }
