@@ -7,12 +7,13 @@ import (
 	"os/signal"
 	"syscall"
 
+	"konsul.dev/tools/konsulctl/internal/cli"
 	"konsul.dev/tools/konsulctl/internal/command"
 )
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	code := command.Run(ctx, command.Env{In: os.Stdin, Out: os.Stdout, Err: os.Stderr, Lookup: os.LookupEnv}, os.Args[1:])
+	code := command.Run(ctx, cli.Env{In: os.Stdin, Out: os.Stdout, Err: os.Stderr, Lookup: os.LookupEnv}, os.Args[1:])
 	stop()
 	os.Exit(code)
 }

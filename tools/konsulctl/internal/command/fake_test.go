@@ -19,6 +19,7 @@ import (
 
 	"konsul.dev/pkg/fault"
 	"konsul.dev/pkg/konsul/konsultest"
+	"konsul.dev/tools/konsulctl/internal/cli"
 	"konsul.dev/tools/konsulctl/internal/command"
 )
 
@@ -36,7 +37,7 @@ func ctl(t *testing.T, g *konsultest.Gateway, input string, args ...string) resu
 		environ = map[string]string{"KONSUL_ADDR": g.Address, "KONSUL_TOKEN": konsultest.Token, "KONSUL_CA_FILE": g.CAFile}
 	}
 	var stdout, stderr bytes.Buffer
-	code := command.Run(t.Context(), command.Env{
+	code := command.Run(t.Context(), cli.Env{
 		In: strings.NewReader(input), Out: &stdout, Err: &stderr,
 		Lookup: func(name string) (string, bool) { value, ok := environ[name]; return value, ok },
 	}, args)

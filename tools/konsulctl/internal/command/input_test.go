@@ -18,11 +18,12 @@ import (
 
 	"konsul.dev/pkg/fault"
 	"konsul.dev/pkg/konsul/konsultest"
+	"konsul.dev/tools/konsulctl/internal/cli"
 	"konsul.dev/tools/konsulctl/internal/command"
 )
 
 // machineWords are what a library says of our types and its own functions, and nobody can act on.
-var machineWords = regexp.MustCompile(`strconv\.|cannot unmarshal|!!|command\.|json:|yaml:|proto:|pflag|grpc:|group \[|%!|0x[0-9a-f]{6}`)
+var machineWords = regexp.MustCompile(`strconv\.|cannot unmarshal|!!|command\.|cli\.|json:|yaml:|proto:|pflag|grpc:|group \[|%!|0x[0-9a-f]{6}`)
 
 // said is what a refusal must hold: a field, a remedy, and no words of machines.
 func said(t *testing.T, r result, field string) {
@@ -241,9 +242,21 @@ func TestATransactionWithNothingToDoIsRefusedHere(t *testing.T) {
 
 func TestMetaIsTakenAsItStands(t *testing.T) {
 	gateway := federation(t)
-	r := ctl(t, gateway, "", "kv", "set", "k", "v", "--meta", `note="a,b=c"`, "--meta", "url=http://h?x=1,2")
-	require.Zero(t, r.code, r.stderr)
-	require.Equal(t, map[string]string{"note": `"a,b=c"`, "url": "http://h?x=1,2"}, konsultest.Last[*registryv1.SetRequest](gateway).GetMeta())
+	want := map[string]string{"note": `"a,b=c"`, "url": "http://h?x=1,2"}
+	for line, sent := range map[string]func() map[string]string{
+		"kv set k v": func() map[string]string { return konsultest.Last[*registryv1.SetRequest](gateway).GetMeta() },
+		"service register --name api --address 10.0.0.5 --port 8080": func() map[string]string {
+			return konsultest.Last[*registryv1.RegisterRequest](gateway).GetService().GetMeta()
+		},
+		"node register web-1 --address 10.0.0.1": func() map[string]string {
+			return konsultest.Last[*registryv1.RegisterNodeRequest](gateway).GetNode().GetMeta()
+		},
+	} {
+		args := append(strings.Fields(line), "--meta", `note="a,b=c"`, "--meta", "url=http://h?x=1,2")
+		r := ctl(t, gateway, "", args...)
+		require.Zero(t, r.code, r.stderr)
+		require.Equal(t, want, sent(), line)
+	}
 }
 
 func TestAPolicyFileThatIsNoneSaysWhatIsWanted(t *testing.T) {
@@ -287,7 +300,7 @@ func TestWithoutATokenItAsksAsEverybody(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			environ["KONSUL_ADDR"], environ["KONSUL_CA_FILE"] = gateway.Address, gateway.CAFile
 			var stderr strings.Builder
-			code := command.Run(t.Context(), command.Env{
+			code := command.Run(t.Context(), cli.Env{
 				In: strings.NewReader(""), Out: &stderr, Err: &stderr,
 				Lookup: func(name string) (string, bool) { value, ok := environ[name]; return value, ok },
 			}, []string{"kv", "get", "k"})

@@ -10,6 +10,8 @@ import (
 
 	"github.com/spf13/cobra"
 	"github.com/stretchr/testify/require"
+
+	"konsul.dev/tools/konsulctl/internal/cli"
 )
 
 const checkout = "../../../.."
@@ -23,7 +25,7 @@ var (
 
 // TestWhatAPersonIsToldToRunExists reads every command that messages and documents name.
 func TestWhatAPersonIsToldToRunExists(t *testing.T) {
-	root := (&app{}).root()
+	root := root(&cli.App{})
 	named := 0
 	for _, folder := range []string{"services", "pkg", "tools", "docs", "README.md"} {
 		require.NoError(t, filepath.WalkDir(filepath.Join(checkout, folder), func(path string, entry fs.DirEntry, err error) error {
@@ -69,7 +71,7 @@ func lacks(root *cobra.Command, line string) string {
 }
 
 func TestLacksFindsWhatIsNotThere(t *testing.T) {
-	root := (&app{}).root()
+	root := root(&cli.App{})
 	for line, want := range map[string]string{
 		"cluster status --all-datacenters": "",
 		"kv get KEY":                       "",

@@ -14,6 +14,7 @@ import (
 
 	"konsul.dev/pkg/fault"
 	"konsul.dev/pkg/konsul/konsultest"
+	"konsul.dev/tools/konsulctl/internal/cli"
 	"konsul.dev/tools/konsulctl/internal/command"
 )
 
@@ -41,7 +42,7 @@ func interrupted(t *testing.T, g *konsultest.Gateway, lines int, args ...string)
 	defer cancel()
 	environ := map[string]string{"KONSUL_ADDR": g.Address, "KONSUL_TOKEN": konsultest.Token, "KONSUL_CA_FILE": g.CAFile}
 	out := &counted{left: lines, done: cancel}
-	code := command.Run(ctx, command.Env{
+	code := command.Run(ctx, cli.Env{
 		In: strings.NewReader(""), Out: out, Err: io.Discard,
 		Lookup: func(name string) (string, bool) { value, ok := environ[name]; return value, ok },
 	}, args)
