@@ -139,7 +139,7 @@ func write(to io.Writer, manifest backupfile.Manifest, e Export) error {
 		if row == nil {
 			break
 		}
-		if record.Tables().Of(row.GetTable()).NotBackedUp {
+		if !record.Tables().Of(row.GetTable()).BackedUp() {
 			continue
 		}
 		if err := w.Write(row); err != nil {

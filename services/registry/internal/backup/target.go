@@ -70,7 +70,7 @@ func (s *selection) keep(row *registryv1.Record) {
 // takes reports whether a row of the backup becomes part of the state.
 func (s *selection) takes(row *registryv1.Record) bool {
 	t, key := record.Tables().Of(row.GetTable()), row.GetKey()
-	if _, kept := s.kept[rowID{t.ID, key}]; kept || t.NotBackedUp {
+	if _, kept := s.kept[rowID{t.ID, key}]; kept || !t.BackedUp() {
 		return false
 	}
 	switch t.Restore {

@@ -28,8 +28,8 @@ type Table struct {
 	Watch Watchers
 	// Restore says what a restore makes of the rows.
 	Restore Restore
-	// NotBackedUp leaves the table out of backups.
-	NotBackedUp bool
+	// NotExported keeps the rows out of backups.
+	NotExported bool
 	// Value makes the message that values decode into; nil: they are bytes, or of several kinds.
 	Value func() proto.Message
 }
@@ -63,11 +63,11 @@ const (
 type Retention uint8
 
 const (
-	// KeepVersions: a delete leaves a tombstone, which is replicated if the row was. Tombstones and
+	// KeepVersions has a delete leave a tombstone, which is replicated if the row was. Tombstones and
 	// overwritten versions stay until the GC watermark has passed them.
 	KeepVersions Retention = iota
-	// KeepNothing: rows are written once, and are dropped without a tombstone when nobody can ask
-	// for them any more. Such a table can be neither watched nor replicated.
+	// KeepNothing is for rows that are written once, and dropped without a tombstone when nobody can
+	// ask for them any more. Such a table is neither watched nor replicated nor backed up.
 	KeepNothing
 )
 
@@ -97,14 +97,14 @@ const (
 type Watchers uint8
 
 const (
-	// WatchedByNobody: the rows hold secrets, or mean nothing outside the registry.
+	// WatchedByNobody is for rows that hold secrets, or mean nothing outside the registry.
 	WatchedByNobody Watchers = iota
-	// WatchedByUsers: whoever has a user's token.
+	// WatchedByUsers admits whoever has a user's token.
 	WatchedByUsers
-	// WatchedByOwn: users, and the services of the own datacenter on their own account.
+	// WatchedByOwn admits users, and the services of the own datacenter on their own account.
 	WatchedByOwn
-	// WatchedByAll: users and all services, also of other datacenters. It is what discovery and
-	// failover need.
+	// WatchedByAll admits users and all services, also of other datacenters. It is what discovery
+	// and failover need.
 	WatchedByAll
 )
 
@@ -138,6 +138,9 @@ func (t Table) Global(key string) bool {
 	}
 	return false
 }
+
+// BackedUp reports whether backups hold the table.
+func (t Table) BackedUp() bool { return t.Retention == KeepVersions && !t.NotExported }
 
 // GlobalKeys returns the prefix that the keys of all global rows have.
 func (t Table) GlobalKeys() string {

@@ -93,7 +93,7 @@ var tables = Catalogue{ //nolint:gochecknoglobals // it never changes
 	{
 		// A token that was used must not come back to life.
 		ID:      registryv1.Table_TABLE_JOIN_TOKEN,
-		Restore: RestoreKeeps, NotBackedUp: true, Value: message[registryv1.JoinToken],
+		Restore: RestoreKeeps, NotExported: true, Value: message[registryv1.JoinToken],
 	},
 	{
 		ID:  registryv1.Table_TABLE_REPLICATION_CURSOR,
@@ -101,9 +101,8 @@ var tables = Catalogue{ //nolint:gochecknoglobals // it never changes
 		Restore: RestoreCursors, Value: message[federationv1.ReplicationCursor],
 	},
 	{
-		// Nobody retries a request across a restore.
 		ID:        registryv1.Table_TABLE_REQUEST,
-		Retention: KeepNothing, NotBackedUp: true, Value: message[registryv1.RequestOutcomes],
+		Retention: KeepNothing, Value: message[registryv1.RequestOutcomes],
 	},
 	{ID: registryv1.Table_TABLE_LEASE},
 	{ID: registryv1.Table_TABLE_LOCK, Value: message[registryv1.Lock]},
