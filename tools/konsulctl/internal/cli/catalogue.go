@@ -2,6 +2,7 @@ package cli
 
 import (
 	"cmp"
+	"fmt"
 	"net"
 	"strconv"
 	"strings"
@@ -9,6 +10,7 @@ import (
 	"konsul.dev/pkg/fault"
 	"konsul.dev/pkg/host"
 	registryv1 "konsul.dev/proto/gen/konsul/registry/v1"
+	wangossipv1 "konsul.dev/proto/gen/konsul/wangossip/v1"
 )
 
 // AddressOf returns where an instance is reached: its address, or that of its node.
@@ -31,6 +33,16 @@ func WatchedStatus(i *registryv1.ServiceInstance) string {
 		return StatusOf(i.GetStatus()) + " (no checks)"
 	}
 	return StatusOf(i.GetStatus())
+}
+
+// Rivals returns a line for each gossip member that claims a datacenter's name with another id.
+func Rivals(dc *wangossipv1.Datacenter) []string {
+	var lines []string
+	for _, m := range dc.GetRivals() {
+		lines = append(lines, fmt.Sprintf("%s at %s (%s) claims the name %s with another datacenter's id; nothing it says is taken for %s's",
+			m.GetName(), m.GetAddress(), m.GetStatus(), dc.GetName(), dc.GetName()))
+	}
+	return lines
 }
 
 // HostIn reads a host that was typed into a flag, in its one form.

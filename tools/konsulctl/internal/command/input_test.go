@@ -15,6 +15,7 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	registryv1 "konsul.dev/proto/gen/konsul/registry/v1"
+	wangossipv1 "konsul.dev/proto/gen/konsul/wangossip/v1"
 
 	"konsul.dev/pkg/fault"
 	"konsul.dev/pkg/konsul/konsultest"
@@ -551,4 +552,26 @@ func TestEveryCommandAnswersAWrongLineInJSON(t *testing.T) {
 	}
 	walk(nil)
 	require.Greater(t, lines, 60)
+}
+
+func TestWhoElseClaimsADatacentersNameIsShown(t *testing.T) {
+	gateway := federation(t)
+	konsultest.On(gateway, func(*wangossipv1.ListDatacentersRequest) (*wangossipv1.ListDatacentersResponse, error) {
+		return &wangossipv1.ListDatacentersResponse{Datacenter: "us-west", Datacenters: []*wangossipv1.Datacenter{
+			{Name: "us-east", State: wangossipv1.DatacenterState_DATACENTER_STATE_ALIVE, Primary: true},
+			{
+				Name: "us-west", State: wangossipv1.DatacenterState_DATACENTER_STATE_ALIVE,
+				Rivals: []*wangossipv1.Member{{Name: "n9.us-west", Address: "10.0.9.9:8302", Status: "alive"}},
+			},
+		}}, nil
+	})
+	rival := "n9.us-west at 10.0.9.9:8302 (alive) claims the name us-west with another datacenter's id"
+	list := ctl(t, gateway, "", "datacenter", "list")
+	require.Contains(t, list.stdout, "Warning: "+rival)
+	require.Contains(t, ctl(t, gateway, "", "datacenter", "list", "-o", "json").stdout, `"address": "10.0.9.9:8302"`)
+	for _, args := range [][]string{{"cluster", "status"}, {"cluster", "status", "--all-datacenters"}} {
+		require.Contains(t, ctl(t, gateway, "", args...).stderr, "konsulctl: "+rival)
+		require.Contains(t, ctl(t, gateway, "", append(args, "-o", "json")...).stderr, `{"note":"`+rival)
+	}
+	require.NotContains(t, ctl(t, gateway, "", "cluster", "status", "--datacenter", "us-east").stderr, rival)
 }

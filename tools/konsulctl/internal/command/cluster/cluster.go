@@ -70,12 +70,19 @@ document as each status.`,
 				if all {
 					return overview(ctx, a, api)
 				}
+				gossip := knownByGossip(ctx, api)
 				answer, err := api.Operator.ClusterStatus(ctx, &registryv1.ClusterStatusRequest{Datacenter: cli.Named(datacenter)})
+				known := <-gossip
 				if err != nil {
 					return err
 				}
 				if err := a.Print(answer, func(g *output.Grid) { statusTable(g, answer) }); err != nil {
 					return err
+				}
+				for _, dc := range known {
+					if dc.GetName() == answer.GetDatacenter() {
+						warn(a, dc)
+					}
 				}
 				return ill([]member{{Datacenter: answer.GetDatacenter(), State: stateOf(answer), answer: answer}})
 			})
@@ -85,6 +92,28 @@ document as each status.`,
 	cmd.Flags().BoolVar(&all, "all-datacenters", false, "ask every datacenter")
 	cmd.MarkFlagsMutuallyExclusive("datacenter", "all-datacenters")
 	return cmd
+}
+
+// gossipPatience is how long gossip is waited for: its list is only looked into for rivals.
+const gossipPatience = time.Second
+
+// knownByGossip asks gossip for the datacenters meanwhile. It sends none when gossip does not reply.
+func knownByGossip(ctx context.Context, api konsul.API) <-chan []*wangossipv1.Datacenter {
+	known := make(chan []*wangossipv1.Datacenter, 1)
+	go func() {
+		ctx, cancel := context.WithTimeout(ctx, gossipPatience)
+		defer cancel()
+		list, _ := api.Datacenters.ListDatacenters(ctx, &wangossipv1.ListDatacentersRequest{})
+		known <- list.GetDatacenters()
+	}()
+	return known
+}
+
+// warn notes who else claims a datacenter's name.
+func warn(a *cli.App, dc *wangossipv1.Datacenter) {
+	for _, rival := range cli.Rivals(dc) {
+		a.Note("%s", rival)
+	}
 }
 
 func statusTable(g *output.Grid, s *registryv1.ClusterStatusResponse) {
@@ -142,6 +171,9 @@ func overview(ctx context.Context, a *cli.App, api konsul.API) error {
 	}{members}
 	if err := a.Print(document, func(g *output.Grid) { overviewTable(g, members) }); err != nil {
 		return err
+	}
+	for _, dc := range list.GetDatacenters() {
+		warn(a, dc)
 	}
 	return cmp.Or(allFailed(members), ill(members))
 }

@@ -71,6 +71,11 @@ func datacenterTable(g *output.Grid, answer *wangossipv1.ListDatacentersResponse
 			output.RoundTrip(dc.GetRoundTrip()), fmt.Sprintf("%d of %d", alive, len(dc.GetMembers())),
 			output.Time(dc.GetStateSince()), strings.Join(dc.GetGatewayAddresses(), ","))
 	}
+	for _, dc := range answer.GetDatacenters() {
+		for _, rival := range cli.Rivals(dc) {
+			g.Line("Warning: %s", rival)
+		}
+	}
 }
 
 func tokenCreate(a *cli.App) *cobra.Command {
