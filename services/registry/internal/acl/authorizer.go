@@ -9,7 +9,7 @@ import (
 )
 
 // Authorizer returns what one token may do, as of the policies and roles it was compiled from. It
-// is never changed: Refresh of the View answers its successor.
+// is never changed: Refresh of the View returns its successor.
 type Authorizer struct {
 	token *registryv1.ACLToken
 	// all allows everything.

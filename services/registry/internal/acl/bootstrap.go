@@ -18,7 +18,7 @@ import (
 const ReasonBootstrapped = "ACL_BOOTSTRAPPED"
 
 // ResetFile is the file, in the data folder of the primary's leading server, that opens the
-// bootstrap once more. It holds the reset index that a refused bootstrap answers, so that a file
+// bootstrap once more. It holds the reset index that a refused bootstrap returns, so that a file
 // left behind opens nothing later.
 const ResetFile = "acl-bootstrap-reset"
 

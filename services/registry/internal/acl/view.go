@@ -220,7 +220,7 @@ func (v *View) Anonymous() (*Authorizer, bool) {
 }
 
 // authorizer returns the compiled rights of a token, made anew when its policies or roles changed.
-// While they have not, it answers the same one.
+// While they have not, it returns the same one.
 func (v *View) authorizer(e *entry, generation uint64) (*Authorizer, error) {
 	if e.expires != 0 && v.clock.Now().UnixNano() >= e.expires {
 		return nil, fault.New(fault.Unauthenticated, ReasonTokenExpired, "token %s expired at %s", e.token.GetAccessorId(),

@@ -11,8 +11,8 @@ const (
 	maxVersions     = 1000
 )
 
-// History answers the versions of a key, the newest first. Of a bare key they are the datacenter's own,
-// if it has any.
+// History returns the versions of a key, the newest first. Of a bare key they are the datacenter's
+// own, if it has any.
 func History(r record.Reader, key record.Key, limit uint32, before uint64) (*registryv1.HistoryResponse, error) {
 	if limit > maxVersions {
 		return nil, fault.Invalid("limit", "is %d; at most %d versions come in one answer", limit, maxVersions).WithRemedy("go on with before")

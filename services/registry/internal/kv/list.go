@@ -24,7 +24,8 @@ type ListOptions struct {
 	Limit uint32
 	// PageToken continues after an earlier page.
 	PageToken string
-	// Separator, if there is one, ends a folder: what lies behind the first one after the prefix is left out.
+	// Separator, if there is one, ends a folder: what lies behind the first one after the prefix is
+	// left out.
 	Separator string
 	// Sees says which stored keys to answer; nil: all of them.
 	Sees func(key string) bool
@@ -39,7 +40,7 @@ type Page struct {
 	Next string
 }
 
-// List answers the entries below a prefix in the order of their keys; where both scopes have a key,
+// List returns the entries below a prefix in the order of their keys; where both scopes have a key,
 // the local entry comes first.
 func List(r record.Reader, prefix record.Key, o ListOptions) (Page, error) {
 	last, resumed, err := parseToken(o.PageToken)
@@ -135,7 +136,7 @@ func (l *listing) in(scope registryv1.Scope) iter.Seq[item] {
 	}
 }
 
-// folder answers the part of what follows the prefix up to and including the first separator.
+// folder returns the part of what follows the prefix up to and including the first separator.
 func (l *listing) folder(rest string) (string, bool) {
 	if l.Separator == "" {
 		return "", false

@@ -16,7 +16,7 @@ func NotFound(key record.Key) error {
 	return fault.New(fault.NotFound, ReasonKeyNotFound, "key %q has no value", key.Bare).WithField("key")
 }
 
-// Get answers what a read of key sees, nil when there is nothing, and the index at which that last
+// Get returns what a read of key sees, nil when there is nothing, and the index at which that last
 // changed, deletions included.
 func Get(r record.Reader, key record.Key) (*registryv1.Entry, uint64, error) {
 	var found *registryv1.Entry
@@ -34,7 +34,7 @@ func Get(r record.Reader, key record.Key) (*registryv1.Entry, uint64, error) {
 	return found, changed, nil
 }
 
-// Entry answers a row as callers see it.
+// Entry returns a row as callers see it.
 func Entry(row *registryv1.Record) *registryv1.Entry {
 	key := record.FromStored(row.GetKey())
 	return &registryv1.Entry{
@@ -45,7 +45,7 @@ func Entry(row *registryv1.Record) *registryv1.Entry {
 	}
 }
 
-// Changed answers the index at which anything below a prefix last changed, deletions included, if
+// Changed returns the index at which anything below a prefix last changed, deletions included, if
 // that is after since; else 0.
 func Changed(r record.Reader, prefix record.Key, since uint64) (uint64, error) {
 	var changed uint64

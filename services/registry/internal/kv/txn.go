@@ -17,7 +17,7 @@ const maxTxnAnswer = 1 << 20
 // ReasonMixedScopes says that a transaction would have to be carried out in two datacenters.
 const ReasonMixedScopes = "MIXED_SCOPES"
 
-// TxnKey answers what a key of a transaction means: a bare one is of the transaction's scope.
+// TxnKey returns what a key of a transaction means: a bare one is of the transaction's scope.
 func TxnKey(scope registryv1.Scope, field, name string) (record.Key, error) {
 	key, err := record.ParseKey(name, registryv1.Scope_SCOPE_UNSPECIFIED)
 	if f, ok := fault.As(err); ok {
@@ -29,7 +29,7 @@ func TxnKey(scope registryv1.Scope, field, name string) (record.Key, error) {
 	return key, nil
 }
 
-// TxnGlobal says whether a transaction writes a global key: then it belongs to the primary.
+// TxnGlobal reports whether a transaction writes a global key: then it belongs to the primary.
 func TxnGlobal(req *registryv1.TxnRequest) bool {
 	for _, operations := range [][]*registryv1.TxnOperation{req.GetSuccess(), req.GetFailure()} {
 		for _, op := range operations {
@@ -42,7 +42,7 @@ func TxnGlobal(req *registryv1.TxnRequest) bool {
 	return false
 }
 
-// target answers which field of an operation names which key, and whether it writes.
+// target returns which field of an operation names which key, and whether it writes.
 func target(op *registryv1.TxnOperation) (field, key string, writes bool) {
 	switch op := op.GetOperation().(type) {
 	case *registryv1.TxnOperation_Get:
@@ -65,7 +65,7 @@ type txn struct {
 	global bool
 }
 
-// Txn answers the command of a transaction.
+// Txn returns the command of a transaction.
 func (w Writer) Txn(req *registryv1.TxnRequest) (*registryv1.Command, error) {
 	if _, known := registryv1.Scope_name[int32(req.GetScope())]; !known {
 		return nil, fault.Invalid("scope", "%d is no scope", req.GetScope()).WithRemedy("use local or global, or leave it out")
@@ -212,7 +212,7 @@ func operator(at string, o registryv1.Compare_Operator, onlyEqual bool) (registr
 	return registryv1.Comparison_Operator(o), nil
 }
 
-// TxnOutcome answers what a transaction did.
+// TxnOutcome returns what a transaction did.
 func TxnOutcome(result *registryv1.CommandResult) (*registryv1.TxnResponse, error) {
 	reason := result.GetFailedReason()
 	if reason != "" && reason != reasonCompared {

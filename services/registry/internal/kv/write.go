@@ -30,7 +30,8 @@ const (
 	maxMeta      = 64
 	maxMetaName  = 128
 	maxMetaValue = 512
-	// deletedAtOnce is how many keys one commit deletes: more would hold up everybody else's writes.
+	// deletedAtOnce is how many keys one commit deletes: more would hold up everybody else's
+	// writes.
 	deletedAtOnce = 10_000
 )
 
@@ -44,7 +45,7 @@ type Writer struct {
 	MaxOperations int
 }
 
-// Set answers the command of a write.
+// Set returns the command of a write.
 func (w Writer) Set(req *registryv1.SetRequest) (*registryv1.Command, record.Key, error) {
 	key, err := record.ParseKey(req.GetKey(), req.GetScope())
 	if err != nil {
@@ -61,7 +62,7 @@ func (w Writer) Set(req *registryv1.SetRequest) (*registryv1.Command, record.Key
 	return cmd, key, fence(cmd, key, req.GetFence())
 }
 
-// put answers the operation of a write, and what it takes.
+// put returns the operation of a write, and what it takes.
 func (w Writer) put(key record.Key, set *registryv1.TxnSet) (*registryv1.Operation, []*registryv1.Condition, error) {
 	if n := len(set.GetValue()); n > w.MaxValueBytes {
 		return nil, nil, fault.New(fault.InvalidArgument, ReasonValueTooLarge, "is %d bytes long; at most %d are allowed", n, w.MaxValueBytes).
@@ -146,8 +147,8 @@ func LockName(field, name string) (string, error) {
 	return key.Bare, nil
 }
 
-// Delete answers the command of a deletion. Of many keys it deletes the first ones; Outcome's caller goes
-// on while the result says that there are more.
+// Delete returns the command of a deletion. Of many keys it deletes the first ones; Outcome's
+// caller goes on while the result says that there are more.
 func (w Writer) Delete(req *registryv1.DeleteRequest) (*registryv1.Command, record.Key, error) {
 	key, err := record.ParseKey(req.GetKey(), req.GetScope())
 	if err != nil {
@@ -179,7 +180,7 @@ func cas(stored string, index uint64) *registryv1.Condition {
 	return &registryv1.Condition{Row: &registryv1.RecordKey{Table: table, Key: stored}, ModifyIndex: index, Reason: ReasonCASMismatch}
 }
 
-// Outcome answers the fault of a command that did not hold, nil if it did.
+// Outcome returns the fault of a command that did not hold, nil if it did.
 func Outcome(result *registryv1.CommandResult, key record.Key) error {
 	switch result.GetFailedReason() {
 	case "":

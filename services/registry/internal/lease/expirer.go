@@ -122,7 +122,7 @@ func (e *Expirer) Len() int {
 }
 
 // Run calls expire with the deadlines that have passed until ctx ends. They are kept until expire
-// answers nil; those that were set or renewed meanwhile are kept on. Run answers nil.
+// returns nil; those that were set or renewed meanwhile are kept on. Run returns nil.
 func (e *Expirer) Run(ctx context.Context, expire func(ctx context.Context, keys []string) error) error {
 	pause := backoff.New(retryMin, retryMax)
 	for ctx.Err() == nil {

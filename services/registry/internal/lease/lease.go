@@ -27,7 +27,7 @@ const (
 
 const table = registryv1.Table_TABLE_LEASE
 
-// shown bounds the keys and locks that Get answers.
+// shown bounds the keys and locks that Get returns.
 const shown = 1000
 
 // Writer makes commands.
@@ -189,7 +189,7 @@ func Attached(r record.Reader, id string) (keys, locks []string, err error) {
 	return keys, locks, err
 }
 
-// Each calls fn for every lease in the order of their ids until it answers an error.
+// Each calls fn for every lease in the order of their ids until it returns an error.
 func Each(r record.Reader, fn func(row *registryv1.Record, lease *registryv1.Lease) error) error {
 	var failure error
 	err := r.Scan(table, record.ScanOptions{Prefix: fsm.LeasePrefix}, func(row *registryv1.Record) bool {
