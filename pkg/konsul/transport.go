@@ -16,6 +16,7 @@ import (
 
 	"konsul.dev/pkg/backoff"
 	"konsul.dev/pkg/fault"
+	"konsul.dev/pkg/method"
 	"konsul.dev/pkg/requestid"
 	"konsul.dev/pkg/rpc"
 )
@@ -237,18 +238,18 @@ func wait(request any) time.Duration {
 	}
 }
 
-// repeatable reports whether a failed call may be sent again: it changes nothing, or carries the
+// repeatable reports whether a failed call may be sent again: it is idempotent, or carries the
 // request id that makes it count once, or was refused before anything was done about it.
-func repeatable(err error, method string, request any) bool {
+func repeatable(err error, fullMethod string, request any) bool {
 	identified := requestIDOf(request) != ""
 	switch fault.CodeOf(err) {
 	case fault.Unavailable:
 		if untrusted(err) {
 			return false
 		}
-		return identified || rpc.ReadsOnly(method) || fault.ReasonOf(err) != ""
+		return identified || method.IsIdempotent(fullMethod) || fault.ReasonOf(err) != ""
 	case fault.Unknown:
-		return (identified || rpc.ReadsOnly(method)) && fault.ReasonOf(err) == fault.ReasonOutcomeUnknown
+		return (identified || method.IsIdempotent(fullMethod)) && fault.ReasonOf(err) == fault.ReasonOutcomeUnknown
 	default:
 		return false
 	}

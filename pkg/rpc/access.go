@@ -3,14 +3,19 @@ package rpc
 import (
 	"context"
 	"crypto/tls"
+	"errors"
+	"fmt"
 	"strings"
 
+	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/peer"
 
 	"konsul.dev/pkg/fault"
 	"konsul.dev/pkg/identity"
+	"konsul.dev/pkg/method"
+	optionsv1 "konsul.dev/proto/gen/konsul/options/v1"
 )
 
 // Reasons of refused calls.
@@ -46,6 +51,43 @@ type Rule struct {
 // Access is the whole of a server's peer policy, as data. Keys are "konsul.registry.v1.KVService"
 // or "/konsul.registry.v1.KVService/Get"; the method's rule wins. What is not listed is refused.
 type Access map[string]Rule
+
+// AccessOf returns the policy of a program as the contracts state it. A program that checks no tokens takes
+// calls of peers only: the gateway that passes users' calls on to it is one.
+func AccessOf(server string, tokens bool) (Access, error) {
+	methods, err := method.Served(server)
+	if err != nil {
+		return nil, err
+	}
+	access := Access{}
+	for _, m := range methods {
+		access[m.FullName] = ruleOf(m, m.Server == server, tokens)
+	}
+	return access, nil
+}
+
+// ruleOf returns who may call a method. A server that only fronts for another takes no calls of peers.
+func ruleOf(m method.Method, own, tokens bool) Rule {
+	// Calls of users come through the gateway, or were passed on by a registry.
+	users := []Peer{{Service: "gateway"}, {Service: "registry", AnyDC: true}}
+	rule := Rule{Anyone: own && m.GetNoCertificate()}
+	if tokens && m.GetUsers() == optionsv1.Users_USERS_WITH_TOKEN {
+		rule.TokenPeers = users
+	}
+	if !own {
+		return rule
+	}
+	for _, service := range m.GetPeers() {
+		rule.Peers = append(rule.Peers, Peer{Service: service})
+	}
+	for _, service := range m.GetFarPeers() {
+		rule.Peers = append(rule.Peers, Peer{Service: service, AnyDC: true})
+	}
+	if m.GetUsers() == optionsv1.Users_USERS_WITHOUT_TOKEN {
+		rule.Peers = append(rule.Peers, users...)
+	}
+	return rule
+}
 
 // TokenChecker decides whose a bearer token is. What it may do is for the service to decide, by what it
 // knows of the request.
@@ -132,10 +174,26 @@ func WithToken(ctx context.Context, secret string) context.Context {
 // guard decides about calls to one server.
 type guard struct {
 	access Access
+	// stated is whether access is what the contracts say.
+	stated bool
 	tokens TokenChecker
 	own    identity.ID
 	// refused hears of every call that is not admitted; may be nil.
 	refused func(ctx context.Context, fullMethod string, err error)
+}
+
+// covers returns an error for methods of which the contracts do not say who may call them.
+func (g guard) covers(services map[string]grpc.ServiceInfo) error {
+	var errs []error
+	for service, info := range services {
+		for _, m := range info.Methods {
+			fullMethod := "/" + service + "/" + m.Name
+			if _, ok := g.rule(fullMethod); g.stated && !ok {
+				errs = append(errs, fmt.Errorf("%s is served here, which its options (konsul.options.v1) do not say", fullMethod))
+			}
+		}
+	}
+	return errors.Join(errs...)
 }
 
 func (g guard) admit(ctx context.Context, fullMethod string) (context.Context, error) {

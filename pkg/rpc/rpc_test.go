@@ -19,7 +19,11 @@ import (
 	"konsul.dev/pkg/identity/identitytest"
 	"konsul.dev/pkg/obs"
 	"konsul.dev/pkg/rpc"
+	agentv1 "konsul.dev/proto/gen/konsul/agent/v1"
+	cav1 "konsul.dev/proto/gen/konsul/ca/v1"
 	federationv1 "konsul.dev/proto/gen/konsul/federation/v1"
+	registryv1 "konsul.dev/proto/gen/konsul/registry/v1"
+	replicatorv1 "konsul.dev/proto/gen/konsul/replicator/v1"
 )
 
 func TestFaultsSurviveTheWire(t *testing.T) {
@@ -197,4 +201,52 @@ func TestInterceptorsRunInTheirOrderWithTheRequest(t *testing.T) {
 	_, err = federationv1.NewFederationServiceClient(dial(t, ca, addr, "us-east", "ca")).GetFederation(t.Context(), &federationv1.GetFederationRequest{})
 	require.Equal(t, fault.PermissionDenied, fault.CodeOf(err))
 	require.Len(t, seen, 2, "it was turned away before")
+}
+
+func TestAServerTakesWhatTheContractsSayOfIt(t *testing.T) {
+	for name, c := range map[string]struct {
+		server string
+		tokens bool
+		method string
+		want   rpc.Rule
+	}{
+		"with a token": {"registry", true, registryv1.KVService_Get_FullMethodName, rpc.Rule{
+			TokenPeers: []rpc.Peer{{Service: "gateway"}, {Service: "registry", AnyDC: true}},
+		}},
+		"before there are tokens": {"registry", true, registryv1.ACLService_Bootstrap_FullMethodName, rpc.Rule{
+			Peers: []rpc.Peer{{Service: "gateway"}, {Service: "registry", AnyDC: true}},
+		}},
+		"programs only": {"registry", true, federationv1.ReplicationService_GetCursor_FullMethodName, rpc.Rule{
+			Peers: []rpc.Peer{{Service: "replicator"}, {Service: "registry"}},
+		}},
+		"in front of another server": {"registry", true, replicatorv1.StatusService_GetStatus_FullMethodName, rpc.Rule{
+			TokenPeers: []rpc.Peer{{Service: "gateway"}, {Service: "registry", AnyDC: true}},
+		}},
+		"behind another server":   {"replicator", false, replicatorv1.StatusService_GetStatus_FullMethodName, rpc.Rule{Peers: []rpc.Peer{{Service: "*"}}}},
+		"a server without tokens": {"ca", false, cav1.CertificateService_CreateJoinToken_FullMethodName, rpc.Rule{Peers: []rpc.Peer{{Service: "gateway"}}}},
+		"without a certificate":   {"ca", false, cav1.EnrollmentService_Enroll_FullMethodName, rpc.Rule{Anyone: true}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			access, err := rpc.AccessOf(c.server, c.tokens)
+			require.NoError(t, err)
+			require.Equal(t, c.want, access[c.method])
+		})
+	}
+	access, err := rpc.AccessOf("registry", true)
+	require.NoError(t, err)
+	require.NotContains(t, access, cav1.EnrollmentService_Enroll_FullMethodName)
+}
+
+func TestAServerDoesNotStartWithAMethodOfWhichItsContractSaysNothing(t *testing.T) {
+	ca := identitytest.NewCA(t, identitytest.FederationID)
+	server, err := rpc.NewServer(rpc.ServerParams{Name: "agent", Identity: ca.Source("us-east", "agent"), Telemetry: obs.Discard()})
+	require.NoError(t, err)
+	agentv1.RegisterAgentServiceServer(server, agentv1.UnimplementedAgentServiceServer{})
+	federationv1.RegisterFederationServiceServer(server, federation{})
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer listener.Close()
+	err = server.Serve(listener)
+	require.ErrorContains(t, err, federationv1.FederationService_GetFederation_FullMethodName)
+	require.NotContains(t, err.Error(), "AgentService")
 }

@@ -34,11 +34,12 @@ const streamWorkers = 64
 
 // ServerParams is what a server is made of.
 type ServerParams struct {
-	// Name is the service's name, for metrics.
+	// Name is the program's, as the contracts and metrics have it.
 	Name     string
 	Identity identity.Source
-	Access   Access
-	Tokens   TokenChecker // may be nil when no rule has TokenPeers
+	// Access is who may call what; nil: what the contracts say of the server of that name.
+	Access Access
+	Tokens TokenChecker // may be nil when no rule has TokenPeers
 	// Refused hears of every call that is turned away at the door; may be nil. It must not wait.
 	Refused   func(ctx context.Context, fullMethod string, err error)
 	Telemetry *obs.Telemetry
@@ -61,7 +62,7 @@ type Server struct {
 	inner grpc.UnaryServerInterceptor
 }
 
-// NewServer makes a server that speaks mutual TLS, admits by its access table, recovers from
+// NewServer makes a server that speaks mutual TLS, admits whom the contracts name, recovers from
 // panics, turns faults into statuses, and counts, traces and logs every call.
 func NewServer(p ServerParams) (*Server, error) {
 	metrics, err := newServerMetrics(p.Telemetry.Metrics)
@@ -71,6 +72,12 @@ func NewServer(p ServerParams) (*Server, error) {
 	// Whoever waits for an answer asks whether this server is there, from other datacenters too.
 	access := Access{healthv1.Health_ServiceDesc.ServiceName: {Peers: []Peer{{Service: "*", AnyDC: true}}}}
 	tlsOptions := identity.ServerOptions{NextProtos: []string{"h2"}}
+	stated := p.Access == nil
+	if stated {
+		if p.Access, err = AccessOf(p.Name, p.Tokens != nil); err != nil {
+			return nil, err
+		}
+	}
 	for key, rule := range p.Access {
 		access[key] = rule
 		if rule.Anyone {
@@ -78,7 +85,7 @@ func NewServer(p ServerParams) (*Server, error) {
 		}
 	}
 	chain := interceptor{
-		guard:   guard{access: access, tokens: p.Tokens, own: p.Identity.ID(), refused: p.Refused},
+		guard:   guard{access: access, stated: stated, tokens: p.Tokens, own: p.Identity.ID(), refused: p.Refused},
 		log:     p.Telemetry.Log,
 		metrics: metrics,
 		name:    p.Name,
@@ -147,8 +154,12 @@ func inRow(interceptors []grpc.UnaryServerInterceptor) grpc.UnaryServerIntercept
 	}
 }
 
-// Serve answers calls on listener until the server is stopped, which is no error, also if that came first.
+// Serve serves calls on listener until the server is stopped, which is no error, also if that came first. It
+// fails at once when a method is registered of which the contracts do not say who may call it.
 func (s *Server) Serve(listener net.Listener) error {
+	if err := s.door.guard.covers(s.GetServiceInfo()); err != nil {
+		return err
+	}
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	go s.door.bounds.sweep(ctx)

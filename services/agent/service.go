@@ -111,7 +111,7 @@ func (s *Service) assemble(context.Context) (err error) {
 		Interval: settings.SyncInterval, RetryMin: settings.RetryMin, RetryMax: settings.RetryMax,
 	})
 	s.runner = checks.NewRunner(checks.NewProber().Probe, settings.CheckConcurrency, s.observe)
-	server, err := s.host.NewServer(rpc.ServerParams{Access: api.Access()})
+	server, err := s.host.NewServer(rpc.ServerParams{})
 	if err != nil {
 		return err
 	}

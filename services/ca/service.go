@@ -154,7 +154,7 @@ func (s *Service) assemble(context.Context) error {
 	params.Trust = registryv1.NewTrustServiceClient(s.registry)
 	s.handlers = api.New(params)
 	server, err := s.host.NewServer(rpc.ServerParams{
-		Access: api.Access(), Refused: s.handlers.Refused, Unary: []grpc.UnaryServerInterceptor{s.handlers.Door},
+		Refused: s.handlers.Refused, Unary: []grpc.UnaryServerInterceptor{s.handlers.Door},
 	})
 	if err != nil {
 		return err

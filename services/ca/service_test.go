@@ -143,7 +143,6 @@ func (d *datacenter) withRegistry() *trust {
 	require.NoError(d.t, err)
 	server, err := rpc.NewServer(rpc.ServerParams{
 		Name: "registry", Identity: source, Telemetry: obs.Discard(),
-		Access: rpc.Access{"konsul.registry.v1.TrustService": {Peers: []rpc.Peer{{Service: "ca"}}}},
 	})
 	require.NoError(d.t, err)
 	store := &trust{tokens: map[string]*registryv1.JoinToken{}, requests: map[string]string{}, roots: make(chan *registryv1.PublishRootsRequest, 1)}

@@ -111,7 +111,7 @@ func (s *Service) assemble(context.Context) error {
 }
 
 func (s *Service) serveAPI(context.Context) error {
-	server, err := s.host.NewServer(rpc.ServerParams{Access: api.Access()})
+	server, err := s.host.NewServer(rpc.ServerParams{})
 	if err != nil {
 		return err
 	}

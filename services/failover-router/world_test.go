@@ -69,17 +69,15 @@ func newWorld(t *testing.T) *world {
 		instances: map[string][]*registryv1.ServiceInstance{}, policies: map[string]*registryv1.FailoverPolicy{}, lost: map[string]bool{},
 		states: map[string]wangossipv1.DatacenterState{}, changed: make(chan struct{}),
 	}
-	w.registry, _ = w.serve(t, "registry", rpc.Access{registryv1.CatalogService_ServiceDesc.ServiceName: {Peers: []rpc.Peer{{Service: "failover-router"}}}},
-		func(s *rpc.Server) { registryv1.RegisterCatalogServiceServer(s, w) })
-	w.gossip, w.stopGossip = w.serve(t, "wan-gossip", rpc.Access{wangossipv1.DatacenterService_ServiceDesc.ServiceName: {Peers: []rpc.Peer{{Service: "*"}}}},
-		func(s *rpc.Server) { wangossipv1.RegisterDatacenterServiceServer(s, w) })
+	w.registry, _ = w.serve(t, "registry", func(s *rpc.Server) { registryv1.RegisterCatalogServiceServer(s, w) })
+	w.gossip, w.stopGossip = w.serve(t, "wan-gossip", func(s *rpc.Server) { wangossipv1.RegisterDatacenterServiceServer(s, w) })
 	w.gateway = w.serveGateway(t)
 	return w
 }
 
-func (w *world) serve(t *testing.T, service string, access rpc.Access, register func(*rpc.Server)) (addr string, stop func()) {
+func (w *world) serve(t *testing.T, service string, register func(*rpc.Server)) (addr string, stop func()) {
 	t.Helper()
-	server, err := rpc.NewServer(rpc.ServerParams{Name: service, Identity: w.ca.Source(east, service), Access: access, Telemetry: obs.Discard()})
+	server, err := rpc.NewServer(rpc.ServerParams{Name: service, Identity: w.ca.Source(east, service), Telemetry: obs.Discard()})
 	require.NoError(t, err)
 	register(server)
 	listener, err := net.Listen("tcp", "127.0.0.1:0")

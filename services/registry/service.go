@@ -63,6 +63,8 @@ type Deps struct {
 	Step func(step string)
 	// Identity replaces the enrolment with the ca; for tests.
 	Identity identity.Source
+	// Register adds gRPC services to the registry's own; for tests.
+	Register func(grpc.ServiceRegistrar)
 }
 
 // Service is one registry server.
@@ -298,10 +300,14 @@ func (s *Service) serve(context.Context) error {
 	if err != nil {
 		return fmt.Errorf("register forwarding metrics: %w", err)
 	}
+	routes, rules, err := methods(s.state.tokens, s.state.catalog)
+	if err != nil {
+		return fmt.Errorf("read the contracts: %w", err)
+	}
 	r := s.cfg.Registry
 	s.pool = forward.NewPool(source, s.deps.Telemetry, s.directory, s.cfg.Endpoints.Gateway)
 	router := forward.New(forward.Params{
-		ServerID: r.ID, Routes: routes(s.state.tokens), Leadership: s.node, Directory: s.state.federation,
+		ServerID: r.ID, Routes: routes, Leadership: s.node, Directory: s.state.federation,
 		Connections: s.pool, Metrics: crossing, Log: s.deps.Telemetry.Log, NewID: requestid.New,
 		Admit: s.admit, Published: s.state.hub.Index, MaxInFlight: r.Raft.MaxInFlight, MaxInFlightBytes: r.Raft.MaxInFlightBytes,
 	})
@@ -329,9 +335,9 @@ func (s *Service) serve(context.Context) error {
 		return err
 	}
 	close(s.wired)
-	guard := api.NewGuard(needs(s.state.catalog), s.audit, quotas)
+	guard := api.NewGuard(rules, s.audit, quotas)
 	s.server, err = rpc.NewServer(rpc.ServerParams{
-		Name: Name, Identity: source, Access: api.Access(), Tokens: s.core, Refused: guard.Refused, Telemetry: s.deps.Telemetry,
+		Name: Name, Identity: source, Tokens: s.core, Refused: guard.Refused, Telemetry: s.deps.Telemetry,
 		Unary:  []grpc.UnaryServerInterceptor{guard.Unary, ownNode(s.state.catalog, guard), router.Unary, guard.Audited},
 		Limits: s.cfg.Server.Limits, MaxMessageBytes: mostMessage,
 		Options: []grpc.ServerOption{grpc.ChainStreamInterceptor(guard.Stream, router.Streamed)},
@@ -342,6 +348,9 @@ func (s *Service) serve(context.Context) error {
 	s.core.Register(s.server)
 	s.watching.Register(s.server)
 	s.replication.Register(s.server)
+	if s.deps.Register != nil {
+		s.deps.Register(s.server)
+	}
 	s.listener, err = net.Listen("tcp", r.Listen)
 	if err != nil {
 		return raftnode.ListenFailed("registry.listen", r.Listen, err)

@@ -93,7 +93,7 @@ func (s *Service) assemble(context.Context) error {
 	if err := telemetry.Metrics.Register(pull.NewCollector(s.puller)); err != nil {
 		return fmt.Errorf("register replication lag: %w", err)
 	}
-	server, err := s.host.NewServer(rpc.ServerParams{Access: api.Access()})
+	server, err := s.host.NewServer(rpc.ServerParams{})
 	if err != nil {
 		return err
 	}

@@ -144,7 +144,7 @@ func (s *Service) watchPool(context.Context) error {
 }
 
 func (s *Service) serve(context.Context) error {
-	server, err := s.host.NewServer(rpc.ServerParams{Access: api.Access()})
+	server, err := s.host.NewServer(rpc.ServerParams{})
 	if err != nil {
 		return err
 	}

@@ -66,7 +66,6 @@ func (w *world) serveCA(t *testing.T, dc string) (addr string, stop func()) {
 	t.Helper()
 	server, err := rpc.NewServer(rpc.ServerParams{
 		Name: "ca", Identity: w.ca.Source(dc, "ca"), Telemetry: obs.Discard(),
-		Access: rpc.Access{cav1.CertificateService_ServiceDesc.ServiceName: {Peers: []rpc.Peer{{Service: "wan-gossip"}}}},
 	})
 	require.NoError(t, err)
 	cav1.RegisterCertificateServiceServer(server, fakeCA{w: w})

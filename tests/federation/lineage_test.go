@@ -100,7 +100,6 @@ func (w *world) gossip(other string) string {
 	require.NoError(w.t, err)
 	server, err := rpc.NewServer(rpc.ServerParams{
 		Name: "wan-gossip", Identity: w.ca.Source(east, "wan-gossip"), Telemetry: obs.Discard(),
-		Access: rpc.Access{wangossipv1.DatacenterService_ServiceDesc.ServiceName: {Peers: []rpc.Peer{{Service: "*"}}}},
 	})
 	require.NoError(w.t, err)
 	wangossipv1.RegisterDatacenterServiceServer(server, sees{other: other})

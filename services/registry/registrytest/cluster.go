@@ -50,6 +50,8 @@ type Options struct {
 	Wired bool
 	// ByExpect makes the servers find each other by registry.join and bootstrap_expect.
 	ByExpect bool
+	// Register adds gRPC services to a server's own.
+	Register func(server string, r grpc.ServiceRegistrar)
 }
 
 // Cluster is the servers of one datacenter.
@@ -69,8 +71,10 @@ type Server struct {
 	ca      *identitytest.CA
 	cfg     registry.Config
 	verbose bool
-	service *registry.Service
-	wire    *wire
+	// register adds gRPC services; nil: none.
+	register func(grpc.ServiceRegistrar)
+	service  *registry.Service
+	wire     *wire
 	// Understands is the command version the server announces at its next start; 0: that of the
 	// program.
 	Understands uint32
@@ -151,6 +155,9 @@ func (c *Cluster) add(cfg registry.Config) *Server {
 		c.options.Adjust(&cfg)
 	}
 	s := &Server{t: c.t, ca: c.CA, cfg: cfg, verbose: c.options.Verbose, Failed: make(chan error, 1)}
+	if c.options.Register != nil {
+		s.register = func(r grpc.ServiceRegistrar) { c.options.Register(s.ID(), r) }
+	}
 	c.Servers = append(c.Servers, s)
 	c.t.Cleanup(func() { s.Kill() })
 	return s
@@ -248,7 +255,7 @@ func (s *Server) TryStart() error {
 	}
 	service, err := registry.New(s.cfg, registry.Deps{
 		Telemetry: s.Telemetry, Clock: clock.System(), Version: "test", CommandVersion: s.Understands,
-		Identity: s.ca.Source(s.cfg.Server.Datacenter, registry.Name),
+		Identity: s.ca.Source(s.cfg.Server.Datacenter, registry.Name), Register: s.register,
 		Fail: func(err error) {
 			select {
 			case s.Failed <- err:

@@ -8,16 +8,8 @@ import (
 	registryv1 "konsul.dev/proto/gen/konsul/registry/v1"
 
 	"konsul.dev/pkg/fault"
-	"konsul.dev/pkg/rpc"
 	"konsul.dev/services/agent/internal/local"
 )
-
-// Access lists who may call: the own datacenter's services.
-func Access() rpc.Access {
-	return rpc.Access{
-		agentv1.AgentService_ServiceDesc.ServiceName: {Peers: []rpc.Peer{{Service: "*"}}},
-	}
-}
 
 // Node knows the node and its services.
 type Node interface {

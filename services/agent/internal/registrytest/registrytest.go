@@ -65,13 +65,8 @@ func (r *Registry) Serve(t testing.TB) {
 	listener, err := net.Listen("tcp", r.addr)
 	require.NoError(t, err)
 	r.addr = listener.Addr().String()
-	agents := rpc.Rule{Peers: []rpc.Peer{{Service: "agent"}}}
 	server, err := rpc.NewServer(rpc.ServerParams{
 		Name: "registry", Identity: r.identity, Telemetry: obs.Discard(),
-		Access: rpc.Access{
-			registryv1.CatalogService_ServiceDesc.ServiceName: agents,
-			registryv1.WatchService_ServiceDesc.ServiceName:   agents,
-		},
 	})
 	require.NoError(t, err)
 	registryv1.RegisterCatalogServiceServer(server, r)

@@ -100,20 +100,6 @@ func New(p Params) *Handlers {
 	return &Handlers{p: p, auditor: &auditor{log: p.Log, clock: p.Clock}}
 }
 
-// Access says who may call what.
-func Access() rpc.Access {
-	const certificates = "/konsul.ca.v1.CertificateService/"
-	own, ownGateway := rpc.Peer{Service: "*"}, rpc.Peer{Service: "gateway"}
-	return rpc.Access{
-		"konsul.ca.v1.EnrollmentService":   {Anyone: true},
-		certificates + "Renew":             {Peers: []rpc.Peer{own}},
-		certificates + "GetTrustBundle":    {Peers: []rpc.Peer{own}},
-		certificates + "GetGossipKey":      {Peers: []rpc.Peer{{Service: "wan-gossip"}}},
-		certificates + "CreateJoinToken":   {Peers: []rpc.Peer{ownGateway}},
-		certificates + "RenewIntermediate": {Peers: []rpc.Peer{{Service: "ca", AnyDC: true}}},
-	}
-}
-
 // Replace puts a new state into use.
 func (h *Handlers) Replace(state *State) {
 	h.mu.Lock()

@@ -14,7 +14,6 @@ import (
 
 	"konsul.dev/pkg/config"
 	"konsul.dev/pkg/fault"
-	"konsul.dev/pkg/rpc"
 	"konsul.dev/services/failover-router/internal/resolve"
 	"konsul.dev/services/failover-router/internal/verdict"
 )
@@ -27,14 +26,6 @@ const (
 
 // ReasonStopping is the reason of a stream that ends because this server stops.
 const ReasonStopping = "STOPPING"
-
-// Access lists who may call: the own datacenter's agents for the applications beside them, and its
-// gateway, which lets people in after checking their token.
-func Access() rpc.Access {
-	return rpc.Access{
-		failoverrouterv1.RouterService_ServiceDesc.ServiceName: {Peers: []rpc.Peer{{Service: "agent"}, {Service: "gateway"}}},
-	}
-}
 
 // Resolver returns requests.
 type Resolver interface {

@@ -2,84 +2,78 @@ package restedge
 
 import (
 	"context"
+	"fmt"
 	"sync/atomic"
 
 	"google.golang.org/grpc"
 	"google.golang.org/protobuf/proto"
 
-	cav1 "konsul.dev/proto/gen/konsul/ca/v1"
-	failoverrouterv1 "konsul.dev/proto/gen/konsul/failoverrouter/v1"
 	registryv1 "konsul.dev/proto/gen/konsul/registry/v1"
-	wangossipv1 "konsul.dev/proto/gen/konsul/wangossip/v1"
 
 	"konsul.dev/pkg/fault"
+	"konsul.dev/pkg/method"
 	"konsul.dev/pkg/rpc"
 )
 
-// permission says what a method of a service that keeps no tokens takes.
+// permission is what a method of a service that keeps no tokens takes.
 type permission struct {
-	// request makes an empty request, for calls that pass as bytes.
-	request func() proto.Message
-	// needs answers the permissions a request takes; none: every token will do.
-	needs func(proto.Message) []*registryv1.ACLNeed
-	// recorded calls are told to the registry even when the token may do everything: its audit log says
-	// whose they were.
-	recorded bool
+	method.Method
+	// fields lead to what the needs are about, nil where there is none.
+	fields []method.Path
 }
 
-// elsewhere says it of every method that clients may call at such a service. One that is missing is
-// refused.
-func elsewhere() map[string]permission {
-	need := func(resource, access, name string) []*registryv1.ACLNeed {
-		return []*registryv1.ACLNeed{{Resource: resource, Access: access, Name: name}}
+// permissions returns what the methods take that users may call at a program, by the contracts.
+func permissions(server string) (map[string]permission, error) {
+	methods, err := method.Served(server)
+	if err != nil {
+		return nil, err
 	}
-	federation := func(proto.Message) []*registryv1.ACLNeed { return need("federation", "read", "") }
-	service := func(r *failoverrouterv1.ResolveRequest) []*registryv1.ACLNeed {
-		return need("service", "read", r.GetService())
+	out := map[string]permission{}
+	for _, m := range methods {
+		if !m.Public() {
+			continue
+		}
+		p := permission{Method: m, fields: make([]method.Path, len(m.GetNeeds()))}
+		for i, need := range m.GetNeeds() {
+			if need.GetBy() != "" {
+				return nil, fmt.Errorf("%s: permissions by a function need state, which a gateway has not", m.FullName)
+			}
+			if need.GetField() == "" {
+				continue
+			}
+			if p.fields[i], err = method.ParsePath(m.Descriptor.Input(), need.GetField()); err != nil {
+				return nil, fmt.Errorf("%s: %w", m.FullName, err)
+			}
+		}
+		out[m.FullName] = p
 	}
-	return map[string]permission{
-		cav1.CertificateService_GetTrustBundle_FullMethodName: {
-			request: func() proto.Message { return &cav1.GetTrustBundleRequest{} },
-			needs:   func(proto.Message) []*registryv1.ACLNeed { return nil },
-		},
-		cav1.CertificateService_CreateJoinToken_FullMethodName: {
-			request: func() proto.Message { return &cav1.CreateJoinTokenRequest{} }, recorded: true,
-			needs: func(m proto.Message) []*registryv1.ACLNeed {
-				r, _ := m.(*cav1.CreateJoinTokenRequest)
-				return need("federation", "write", r.GetDatacenter())
-			},
-		},
-		wangossipv1.DatacenterService_ListDatacenters_FullMethodName: {
-			request: func() proto.Message { return &wangossipv1.ListDatacentersRequest{} }, needs: federation,
-		},
-		wangossipv1.DatacenterService_WatchDatacenters_FullMethodName: {
-			request: func() proto.Message { return &wangossipv1.WatchDatacentersRequest{} }, needs: federation,
-		},
-		failoverrouterv1.RouterService_Resolve_FullMethodName: {
-			request: func() proto.Message { return &failoverrouterv1.ResolveRequest{} },
-			needs: func(m proto.Message) []*registryv1.ACLNeed {
-				r, _ := m.(*failoverrouterv1.ResolveRequest)
-				return service(r)
-			},
-		},
-		failoverrouterv1.RouterService_WatchResolve_FullMethodName: {
-			request: func() proto.Message { return &failoverrouterv1.WatchResolveRequest{} },
-			needs: func(m proto.Message) []*registryv1.ACLNeed {
-				r, _ := m.(*failoverrouterv1.WatchResolveRequest)
-				return service(r.GetRequest())
-			},
-		},
+	return out, nil
+}
+
+// needed returns the permissions that a request takes; none: every token will do.
+func (p permission) needed(request proto.Message) []*registryv1.ACLNeed {
+	var out []*registryv1.ACLNeed
+	for i, need := range p.GetNeeds() {
+		names := []string{""}
+		if p.fields[i] != nil {
+			names = p.fields[i].Values(request)
+		}
+		for _, name := range names {
+			out = append(out, &registryv1.ACLNeed{Resource: need.GetResource(), Access: need.GetAccess(), Name: need.GetName() + name})
+		}
 	}
+	return out
 }
 
 // authorize asks the registry whether a caller's token has what is needed. A management token has; the
-// registry said so within the time tokens are believed.
-func authorize(ctx context.Context, tokens registryv1.TokenServiceClient, method string, needs []*registryv1.ACLNeed, recorded bool) error {
+// registry said so within the time tokens are believed. It is asked all the same about calls that are audited:
+// its log says whose they were.
+func authorize(ctx context.Context, tokens registryv1.TokenServiceClient, fullMethod string, needs []*registryv1.ACLNeed, audited bool) error {
 	caller := callerFrom(ctx)
-	if len(needs) == 0 || caller.Management && !recorded {
+	if len(needs) == 0 || caller.Management && !audited {
 		return nil
 	}
-	_, err := tokens.AuthorizeToken(ctx, &registryv1.AuthorizeTokenRequest{Secret: caller.secret, Needs: needs, Method: method})
+	_, err := tokens.AuthorizeToken(ctx, &registryv1.AuthorizeTokenRequest{Secret: caller.secret, Needs: needs, Method: fullMethod})
 	return err
 }
 
@@ -90,35 +84,38 @@ type authorizing struct {
 	rules  map[string]permission
 }
 
-func (a authorizing) rule(method string) (permission, error) {
-	rule, ok := a.rules[method]
+func (a authorizing) rule(fullMethod string) (permission, error) {
+	rule, ok := a.rules[fullMethod]
 	if !ok {
-		return rule, fault.New(fault.PermissionDenied, rpc.ReasonUnknownMethod, "%s is not open to tokens", method)
+		return rule, fault.New(fault.PermissionDenied, rpc.ReasonUnknownMethod, "%s is not open to tokens", fullMethod)
 	}
 	return rule, nil
 }
 
 // Invoke implements grpc.ClientConnInterface.
-func (a authorizing) Invoke(ctx context.Context, method string, args, reply any, opts ...grpc.CallOption) error {
-	rule, err := a.rule(method)
+func (a authorizing) Invoke(ctx context.Context, fullMethod string, args, reply any, opts ...grpc.CallOption) error {
+	rule, err := a.rule(fullMethod)
 	if err != nil {
 		return err
 	}
-	request, _ := args.(proto.Message)
-	if err := authorize(ctx, a.tokens, method, rule.needs(request), rule.recorded); err != nil {
+	request, err := rule.read(args)
+	if err != nil {
 		return err
 	}
-	return a.conn.Invoke(ctx, method, args, reply, opts...)
+	if err := authorize(ctx, a.tokens, fullMethod, rule.needed(request), rule.GetAudited()); err != nil {
+		return err
+	}
+	return a.conn.Invoke(ctx, fullMethod, args, reply, opts...)
 }
 
 // NewStream implements grpc.ClientConnInterface.
-func (a authorizing) NewStream(ctx context.Context, desc *grpc.StreamDesc, method string, opts ...grpc.CallOption) (grpc.ClientStream, error) {
-	rule, err := a.rule(method)
+func (a authorizing) NewStream(ctx context.Context, desc *grpc.StreamDesc, fullMethod string, opts ...grpc.CallOption) (grpc.ClientStream, error) {
+	rule, err := a.rule(fullMethod)
 	if err != nil {
 		return nil, err
 	}
 	streamCtx, cancel := context.WithCancelCause(ctx)
-	stream, err := a.conn.NewStream(streamCtx, desc, method, opts...)
+	stream, err := a.conn.NewStream(streamCtx, desc, fullMethod, opts...)
 	if err != nil {
 		cancel(nil)
 		return nil, err
@@ -129,16 +126,16 @@ func (a authorizing) NewStream(ctx context.Context, desc *grpc.StreamDesc, metho
 		if err != nil {
 			return err
 		}
-		return authorize(ctx, a.tokens, method, rule.needs(request), rule.recorded)
+		return authorize(ctx, a.tokens, fullMethod, rule.needed(request), rule.GetAudited())
 	}}, nil
 }
 
-// read answers a request that passes as it is or as bytes.
+// read returns a request that passes as it is or as bytes.
 func (p permission) read(m any) (proto.Message, error) {
 	if request, ok := m.(proto.Message); ok {
 		return request, nil
 	}
-	request := p.request()
+	request := p.NewRequest()
 	if f, ok := m.(*frame); ok {
 		if err := proto.Unmarshal(f.data.Materialize(), request); err != nil {
 			return nil, fault.Invalid("request", "cannot be decoded").Wrap(err)

@@ -11,12 +11,11 @@ import (
 	"google.golang.org/grpc/peer"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
-	"google.golang.org/protobuf/reflect/protoregistry"
 
 	"konsul.dev/pkg/backoff"
 	"konsul.dev/pkg/fault"
+	"konsul.dev/pkg/method"
 	"konsul.dev/pkg/requestid"
-	"konsul.dev/pkg/rpc"
 )
 
 // ReasonBackendUnreachable is the reason of a call that the gateway took and the service behind it
@@ -44,7 +43,7 @@ type backend struct {
 
 // Invoke implements grpc.ClientConnInterface. What changes nothing, or carries a request id, is
 // tried at another server.
-func (b backend) Invoke(ctx context.Context, method string, args, reply any, opts ...grpc.CallOption) error {
+func (b backend) Invoke(ctx context.Context, fullMethod string, args, reply any, opts ...grpc.CallOption) error {
 	args, id := withRequestID(args)
 	began := time.Now()
 	pause := backoff.New(retryFloor, retryMost)
@@ -53,7 +52,7 @@ func (b backend) Invoke(ctx context.Context, method string, args, reply any, opt
 		// gRPC names the peer once a call has a connection to go out on; before that nothing has
 		// left.
 		var reached peer.Peer
-		err := b.conn.Invoke(ctx, method, args, reply, append(slices.Clip(opts), grpc.Peer(&reached))...)
+		err := b.conn.Invoke(ctx, fullMethod, args, reply, append(slices.Clip(opts), grpc.Peer(&reached))...)
 		if !broke(err) {
 			return requestid.Explain(err, id)
 		}
@@ -61,10 +60,10 @@ func (b backend) Invoke(ctx context.Context, method string, args, reply any, opt
 		if reached.Addr != nil {
 			limit = retryFor
 		}
-		maybe = maybe || reached.Addr != nil && !rpc.ReadsOnly(method)
+		maybe = maybe || reached.Addr != nil && !method.IsIdempotent(fullMethod)
 		again := !maybe || id != ""
 		if !again || time.Since(began) > limit || pause.Wait(ctx) != nil {
-			return requestid.Explain(b.explain(method, err, maybe), id)
+			return requestid.Explain(b.explain(fullMethod, err, maybe), id)
 		}
 	}
 }
@@ -92,7 +91,7 @@ type backendStream struct {
 func (s backendStream) RecvMsg(m any) error {
 	err := s.ClientStream.RecvMsg(m)
 	if broke(err) {
-		return s.backend.explain(s.method, err, !rpc.ReadsOnly(s.method))
+		return s.backend.explain(s.method, err, !method.IsIdempotent(s.method))
 	}
 	return err
 }
@@ -102,10 +101,10 @@ func broke(err error) bool {
 	return err != nil && !errors.Is(err, io.EOF) && fault.CodeOf(err) == fault.Unavailable && fault.ReasonOf(err) == ""
 }
 
-func (b backend) explain(method string, err error, maybe bool) error {
+func (b backend) explain(fullMethod string, err error, maybe bool) error {
 	if maybe {
 		remedy := "look whether it was done before you do it again"
-		if requestIDField(method) != nil {
+		if m, bad := method.Find(fullMethod); bad == nil && m.Descriptor.Input().Fields().ByName(requestID) != nil {
 			remedy = "repeat it with the same request id (--request-id), or look whether it was done"
 		}
 		return fault.New(fault.Unknown, fault.ReasonOutcomeUnknown, "the %s of datacenter %s was sent the call and did not answer; its outcome is not known", b.service, b.datacenter).
@@ -136,17 +135,4 @@ func withRequestID(args any) (any, string) {
 		message.ProtoReflect().Set(field, protoreflect.ValueOfString(id))
 	}
 	return message, id
-}
-
-// requestIDField finds the field in a method's request; nil: it has none.
-func requestIDField(method string) protoreflect.FieldDescriptor {
-	found, err := protoregistry.GlobalFiles.FindDescriptorByName(rpc.DescriptorName(method))
-	if err != nil {
-		return nil
-	}
-	m, ok := found.(protoreflect.MethodDescriptor)
-	if !ok {
-		return nil
-	}
-	return m.Input().Fields().ByName(requestID)
 }

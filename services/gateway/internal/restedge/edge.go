@@ -83,7 +83,14 @@ func New(p Params) (*Edge, error) {
 	if err != nil {
 		return nil, err
 	}
-	conns := p.Conns.guarded(registryv1.NewTokenServiceClient(p.Conns.Registry))
+	conns, err := p.Conns.guarded(registryv1.NewTokenServiceClient(p.Conns.Registry))
+	if err != nil {
+		return nil, err
+	}
+	public, err := conns.public()
+	if err != nil {
+		return nil, err
+	}
 	mux, err := newMux(context.Background(), conns)
 	if err != nil {
 		return nil, err
@@ -96,7 +103,7 @@ func New(p Params) (*Edge, error) {
 		p: p, rest: mux, doc: doc, gate: admission.New(p.Limits, metrics.refused),
 		inflight: newInflight(p.Bounds.MaxInflightBytes, p.Bounds.MaxRequestBytes, metrics.met),
 	}
-	e.proxy = newProxy(conns.public(), p.Tokens, p.Bounds, e.inflight)
+	e.proxy = newProxy(public, p.Tokens, p.Bounds, e.inflight)
 	e.server = &http.Server{
 		// One span for each call, whatever it speaks; the calls it makes become its children.
 		Handler: metrics.count(otelhttp.NewHandler(e, "edge",

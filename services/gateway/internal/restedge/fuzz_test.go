@@ -110,7 +110,9 @@ func oneRoute(r *annotations.HttpRule) []restRoute {
 // Whatever a client sends to whichever route, the gateway answers, and never by a fault of its own.
 func FuzzREST(f *testing.F) {
 	conns := Conns{Registry: agreeable{}, CA: agreeable{}, WANGossip: agreeable{}, FailoverRouter: agreeable{}}
-	mux, err := newMux(context.Background(), conns.guarded(registryv1.NewTokenServiceClient(agreeable{})))
+	conns, err := conns.guarded(registryv1.NewTokenServiceClient(agreeable{}))
+	require.NoError(f, err)
+	mux, err := newMux(context.Background(), conns)
 	require.NoError(f, err)
 	routes := restRoutes(f)
 	for i := range routes {

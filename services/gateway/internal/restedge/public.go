@@ -14,7 +14,17 @@ import (
 	replicatorv1 "konsul.dev/proto/gen/konsul/replicator/v1"
 	wangossipv1 "konsul.dev/proto/gen/konsul/wangossip/v1"
 
+	"konsul.dev/pkg/method"
+
 	"github.com/grpc-ecosystem/grpc-gateway/v2/runtime"
+)
+
+// The programs behind the edge, as the contracts name them.
+const (
+	registryServer = "registry"
+	caServer       = "ca"
+	gossipServer   = "wan-gossip"
+	routerServer   = "failover-router"
 )
 
 // Conns lead to the datacenter's services.
@@ -26,7 +36,7 @@ type Conns struct {
 // answer.
 func (c Conns) Named(datacenter string) Conns {
 	for name, conn := range map[string]*grpc.ClientConnInterface{
-		"registry": &c.Registry, "ca": &c.CA, "wan-gossip": &c.WANGossip, "failover-router": &c.FailoverRouter,
+		registryServer: &c.Registry, caServer: &c.CA, gossipServer: &c.WANGossip, routerServer: &c.FailoverRouter,
 	} {
 		*conn = backend{conn: *conn, service: name, datacenter: datacenter}
 	}
@@ -36,32 +46,38 @@ func (c Conns) Named(datacenter string) Conns {
 // guarded returns connections to services that keep no tokens, which ask the registry what a token
 // may do before a call goes on: those services take the gateway's word for who calls. The registry
 // decides for itself.
-func (c Conns) guarded(tokens registryv1.TokenServiceClient) Conns {
-	for _, conn := range []*grpc.ClientConnInterface{&c.CA, &c.WANGossip, &c.FailoverRouter} {
-		*conn = authorizing{conn: *conn, tokens: tokens, rules: elsewhere()}
+func (c Conns) guarded(tokens registryv1.TokenServiceClient) (Conns, error) {
+	for server, conn := range map[string]*grpc.ClientConnInterface{caServer: &c.CA, gossipServer: &c.WANGossip, routerServer: &c.FailoverRouter} {
+		rules, err := permissions(server)
+		if err != nil {
+			return c, err
+		}
+		*conn = authorizing{conn: *conn, tokens: tokens, rules: rules}
 	}
-	return c
+	return c, nil
 }
 
-// public says what clients may call, and where it is served.
-func (c Conns) public() Backends {
-	return Backends{
-		registryv1.KVService_ServiceDesc.ServiceName:           c.Registry,
-		registryv1.WatchService_ServiceDesc.ServiceName:        c.Registry,
-		registryv1.LeaseService_ServiceDesc.ServiceName:        c.Registry,
-		registryv1.LockService_ServiceDesc.ServiceName:         c.Registry,
-		registryv1.CatalogService_ServiceDesc.ServiceName:      c.Registry,
-		registryv1.OperatorService_ServiceDesc.ServiceName:     c.Registry,
-		registryv1.ACLService_ServiceDesc.ServiceName:          c.Registry,
-		registryv1.BackupService_ServiceDesc.ServiceName:       c.Registry,
-		federationv1.FederationService_ServiceDesc.ServiceName: c.Registry,
-		// The registry asks the replicator, and knows what to say when that is dead.
-		replicatorv1.StatusService_ServiceDesc.ServiceName:     c.Registry,
-		wangossipv1.DatacenterService_ServiceDesc.ServiceName:  c.WANGossip,
-		failoverrouterv1.RouterService_ServiceDesc.ServiceName: c.FailoverRouter,
-		cav1.CertificateService_GetTrustBundle_FullMethodName:  c.CA,
-		cav1.CertificateService_CreateJoinToken_FullMethodName: c.CA,
+// public returns what clients may call, by the contracts, and where it is served.
+func (c Conns) public() (Backends, error) {
+	out := Backends{}
+	for server, conn := range map[string]grpc.ClientConnInterface{
+		registryServer: c.Registry, caServer: c.CA, gossipServer: c.WANGossip, routerServer: c.FailoverRouter,
+	} {
+		methods, err := method.Served(server)
+		if err != nil {
+			return nil, err
+		}
+		for _, m := range methods {
+			switch {
+			case !m.Public():
+			case server == registryServer: // It decides for itself, also about methods that this gateway is too old to know.
+				out[string(m.Descriptor.Parent().FullName())] = conn
+			default:
+				out[m.FullName] = conn
+			}
+		}
 	}
+	return out, nil
 }
 
 // register serves the same calls below /api/v1; which methods have a path is said in the contracts.

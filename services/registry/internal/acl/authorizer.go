@@ -39,7 +39,7 @@ type globRule struct {
 }
 
 // Everything returns an authorizer that allows everything: that of a service that acts as itself,
-// which the access table lets in.
+// which the contracts let in.
 func Everything() *Authorizer { return &Authorizer{all: true} }
 
 // compile makes rules findable.

@@ -2,8 +2,6 @@ package api
 
 import (
 	"context"
-	"crypto/rand"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -18,31 +16,6 @@ import (
 	"konsul.dev/services/registry/internal/federation"
 	"konsul.dev/services/registry/internal/record"
 )
-
-const secretBytes = 32
-
-// FillSecret makes up the secret of a request that makes a token and names none. It is done where the
-// request came in, so that it stays the same however often the request is passed on.
-func FillSecret(req any) {
-	b := make([]byte, secretBytes)
-	_, _ = rand.Read(b) // It never fails: the program ends first.
-	made := hex.EncodeToString(b)
-	switch r := req.(type) {
-	case *registryv1.BootstrapRequest:
-		r.Secret = orMade(r.GetSecret(), made)
-	case *registryv1.CreateTokenRequest:
-		r.Secret = orMade(r.GetSecret(), made)
-	case *registryv1.CloneTokenRequest:
-		r.Secret = orMade(r.GetSecret(), made)
-	}
-}
-
-func orMade(given, made string) string {
-	if given == "" {
-		return made
-	}
-	return given
-}
 
 // Bootstrap makes the first management token.
 func (s *aclService) Bootstrap(ctx context.Context, req *registryv1.BootstrapRequest) (*registryv1.BootstrapResponse, error) {

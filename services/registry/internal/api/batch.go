@@ -10,6 +10,7 @@ import (
 	"konsul.dev/pkg/requestid"
 	"konsul.dev/pkg/rpc"
 	registryv1 "konsul.dev/proto/gen/konsul/registry/v1"
+	"konsul.dev/services/registry/internal/acl"
 	"konsul.dev/services/registry/internal/fsm"
 	"konsul.dev/services/registry/internal/kv"
 	"konsul.dev/services/registry/internal/record"
@@ -93,17 +94,17 @@ func (b *batch) settle(at int, result *registryv1.BatchResult, err error) {
 func (b *batch) plan(ctx context.Context, at int, op *registryv1.BatchOperation) error {
 	switch op := op.GetOperation().(type) {
 	case *registryv1.BatchOperation_Get:
-		if err := b.permit(ctx, registryv1.KVService_Get_FullMethodName, NeedsOfGet(op.Get)); err != nil {
+		if err := b.permit(ctx, registryv1.KVService_Get_FullMethodName, NeedsOfKey(op.Get, acl.Read)); err != nil {
 			return err
 		}
 		return b.planGet(ctx, at, op.Get)
 	case *registryv1.BatchOperation_Set:
-		if err := b.permit(ctx, registryv1.KVService_Set_FullMethodName, NeedsOfSet(op.Set)); err != nil {
+		if err := b.permit(ctx, registryv1.KVService_Set_FullMethodName, NeedsOfKey(op.Set, acl.Write)); err != nil {
 			return err
 		}
 		return b.planSet(at, op.Set)
 	case *registryv1.BatchOperation_Delete:
-		if err := b.permit(ctx, registryv1.KVService_Delete_FullMethodName, NeedsOfDelete(op.Delete)); err != nil {
+		if err := b.permit(ctx, registryv1.KVService_Delete_FullMethodName, NeedsOfKey(op.Delete, acl.Delete)); err != nil {
 			return err
 		}
 		return b.planDelete(at, op.Delete)

@@ -21,8 +21,8 @@ type leaseService struct {
 	*Core
 }
 
-// NeedsOfLease answers what using a lease of a name takes: as much as the local key of that name does.
-func NeedsOfLease(name string, access acl.Access) []acl.Need {
+// needsOfLease returns what using a lease of a name takes: as much as the local key of that name does.
+func needsOfLease(name string, access acl.Access) []acl.Need {
 	return []acl.Need{{Resource: acl.KV, Name: record.LocalPrefix + name, Access: access}}
 }
 
@@ -63,7 +63,7 @@ func (s *leaseService) permitted(ctx context.Context, method string, r record.Re
 	if err != nil {
 		return nil, nil, err
 	}
-	return row, found, s.permit(ctx, method, NeedsOfLease(found.GetName(), access))
+	return row, found, s.permit(ctx, method, needsOfLease(found.GetName(), access))
 }
 
 // KeepAlive begins a lease's time anew, in this leader's memory alone.

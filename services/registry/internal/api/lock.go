@@ -20,7 +20,7 @@ type lockService struct {
 	*Core
 }
 
-// NeedsOfLock answers what a call about a lock takes: as much as the local key of that name does.
+// NeedsOfLock returns what a call about a lock takes: as much as the local key of that name does.
 func NeedsOfLock(name string, access acl.Access) []acl.Need {
 	if bare, err := kv.LockName("name", name); err == nil {
 		name = bare

@@ -6,22 +6,21 @@ import (
 	"konsul.dev/services/registry/internal/record"
 )
 
-// NeedsOfGet answers what reading a key takes: a bare key is good in whichever scope it may be read.
-func NeedsOfGet(r *registryv1.GetRequest) []acl.Need {
-	return []acl.Need{{Resource: acl.KV, Name: scoped(r.GetKey(), r.GetScope(), false), Access: acl.Read}}
+// Keyed is a request about one key, or about everything below one.
+type Keyed interface {
+	GetKey() string
+	GetScope() registryv1.Scope
 }
 
-// NeedsOfSet answers what writing a key takes.
-func NeedsOfSet(r *registryv1.SetRequest) []acl.Need {
-	return []acl.Need{{Resource: acl.KV, Name: scoped(r.GetKey(), r.GetScope(), true), Access: acl.Write}}
+// NeedsOfKey returns what a call about a key takes. To read, a bare key is good in whichever scope it may be read.
+func NeedsOfKey(r Keyed, access acl.Access) []acl.Need {
+	all, _ := r.(interface{ GetRecurse() bool })
+	return []acl.Need{{
+		Resource: acl.KV, Name: scoped(r.GetKey(), r.GetScope(), access != acl.Read), Access: access, Below: all != nil && all.GetRecurse(),
+	}}
 }
 
-// NeedsOfDelete answers what deleting a key takes, or with recurse everything below one.
-func NeedsOfDelete(r *registryv1.DeleteRequest) []acl.Need {
-	return []acl.Need{{Resource: acl.KV, Name: scoped(r.GetKey(), r.GetScope(), true), Access: acl.Delete, Below: r.GetRecurse()}}
-}
-
-// scoped answers a key with its scope in front, as it is stored. A malformed one keeps its form: the
+// scoped returns a key with its scope in front, as it is stored. A malformed one keeps its form: the
 // handler refuses it.
 func scoped(name string, scope registryv1.Scope, write bool) string {
 	key, err := record.ParseKey(name, scope)

@@ -100,8 +100,3 @@ func (s *kvService) History(ctx context.Context, req *registryv1.HistoryRequest)
 	})
 	return resp, err
 }
-
-// NeedsOfHistory answers what reading the versions of a key takes.
-func NeedsOfHistory(r *registryv1.HistoryRequest) []acl.Need {
-	return []acl.Need{{Resource: acl.KV, Name: scoped(r.GetKey(), r.GetScope(), false), Access: acl.Read}}
-}

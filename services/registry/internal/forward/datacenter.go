@@ -7,6 +7,7 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/peer"
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"konsul.dev/pkg/backoff"
@@ -149,12 +150,10 @@ func wait(req any) time.Duration {
 }
 
 // serviceOf returns the metrics' name of what a call asked for.
-func (r *Router) serviceOf(c call, reply any, err error) string {
-	switch {
-	case c.route.Service == nil:
-		return ""
-	case c.route.Found == nil:
-		return c.route.Service(c.req)
+func (r *Router) serviceOf(c call, reply proto.Message, err error) string {
+	if c.route.Subject == nil {
+		return c.route.Area
 	}
-	return r.Metrics.known(c.route.Service(c.req), err == nil && c.route.Found(reply))
+	found := err == nil && c.route.Found != nil && reply.ProtoReflect().Has(c.route.Found)
+	return r.Metrics.known(c.route.Subject.Value(c.req), found)
 }

@@ -2,11 +2,14 @@ package forward
 
 import (
 	"fmt"
+	"slices"
 	"testing"
 
 	"github.com/prometheus/client_golang/prometheus/testutil"
 	"github.com/stretchr/testify/require"
+	"google.golang.org/protobuf/proto"
 
+	"konsul.dev/pkg/method"
 	registryv1 "konsul.dev/proto/gen/konsul/registry/v1"
 )
 
@@ -14,11 +17,19 @@ func TestALabelIsNoNameThatACallerMadeUp(t *testing.T) {
 	w := &world{leader: "s1"}
 	r := newRouter(t, w)
 	exists := false
-	r.Routes["/query"] = Route{
-		Kind: Read, Reply: To[registryv1.QueryServiceResponse](),
-		Service: func(req any) string { return req.(*registryv1.QueryServiceRequest).GetService() },
-		Found:   func(any) bool { return exists },
+	served, err := method.Served("registry")
+	require.NoError(t, err)
+	i := slices.IndexFunc(served, func(m method.Method) bool { return m.FullName == registryv1.CatalogService_QueryService_FullMethodName })
+	query, err := newRoute(served[i], Functions{})
+	require.NoError(t, err)
+	query.Reply = func() proto.Message {
+		reply := &registryv1.QueryServiceResponse{}
+		if exists {
+			reply.Instances = []*registryv1.ServiceInstance{{}}
+		}
+		return reply
 	}
+	r.Routes["/query"] = query
 	ask := func(service string) {
 		require.NoError(t, w.do(t.Context(), t, r, "/query", &registryv1.QueryServiceRequest{Service: service, Datacenter: "dc2"}))
 	}

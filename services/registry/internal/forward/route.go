@@ -1,55 +1,108 @@
 package forward
 
 import (
-	"google.golang.org/protobuf/proto"
+	"errors"
+	"fmt"
+	"strings"
 
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
+
+	"konsul.dev/pkg/method"
+	optionsv1 "konsul.dev/proto/gen/konsul/options/v1"
 	registryv1 "konsul.dev/proto/gen/konsul/registry/v1"
 )
 
-// Kind says which server may answer a call.
-type Kind int
+// Kind is which server of a datacenter carries a call out.
+type Kind = optionsv1.Route
 
+// The kinds of calls that travel; see the contract.
 const (
-	// Anywhere is answered by whichever server was asked.
-	Anywhere Kind = iota
-	// Read is answered as its read mode says, by a server that has what the leader had when it was asked.
-	Read
-	// Write is answered by the leader.
-	Write
-	// Proposal is a write that needs no state to be understood: the server that was asked turns it into a
-	// command and brings that to the leader.
-	Proposal
+	Anywhere = optionsv1.Route_ROUTE_ANYWHERE
+	Read     = optionsv1.Route_ROUTE_READ
+	Write    = optionsv1.Route_ROUTE_LEADER
+	Proposal = optionsv1.Route_ROUTE_PROPOSAL
 )
 
 // Route is how calls of one method travel.
 type Route struct {
 	Kind Kind
 	// KindOf decides by the request instead; nil: Kind.
-	KindOf func(req any) Kind
+	KindOf func(req proto.Message) Kind
 	// Reply makes an empty response.
 	Reply func() proto.Message
-	// Primary says that a request belongs to the primary datacenter; nil: none does.
-	Primary func(req any) bool
-	// Named says that requests with one id are told apart by other means: the id is made of what they are about, or a secret is made up for each.
-	Named bool
-	// Note writes down in a request which server leads as the call sets out; nil: nothing is noted. Who repeats it sees that
-	// the leadership has moved since.
-	Note func(req any, leader string)
-	// Service names what is asked for, for metrics.
-	Service func(req any) string
-	// Found reports whether a response shows that there is what Service names, which the caller chose; nil: the caller did not.
-	Found func(reply any) bool
+	// Primary reports whether a request belongs to the primary datacenter; nil: none does.
+	Primary func(req proto.Message) bool
+	// Undigested says that requests with one id are told apart by other means: the id is made of what they are about, or a
+	// secret is made up for each.
+	Undigested bool
+	// Leader leads to what becomes the id of the server that leads as the call sets out; nil: nothing does. Who repeats it
+	// sees that the leadership has moved since.
+	Leader method.Path
+	// Area names what is asked for, in metrics.
+	Area string
+	// Subject leads to what is asked for instead of Area, and Found to what is not empty in a response if there is such a
+	// thing. The caller chose it, who may ask for anything.
+	Subject method.Path
+	Found   protoreflect.FieldDescriptor
 }
 
-// Routes maps full method names.
+// Routes maps full method names. A method that is missing does not travel.
 type Routes map[string]Route
 
-// To is a Route's Reply for a response type.
-func To[T any, P interface {
-	*T
-	proto.Message
-}]() func() proto.Message {
-	return func() proto.Message { return P(new(T)) }
+// Functions are what the contracts name where a method alone does not decide.
+type Functions struct {
+	// Kind has those that choose a route.
+	Kind map[string]func(req proto.Message) Kind
+	// Global has those that report whether a request belongs to the primary.
+	Global map[string]func(req proto.Message) bool
+}
+
+// NewRoutes derives the routes from what the contracts say of methods. It fails when they name a function that
+// is not there.
+func NewRoutes(methods []method.Method, by Functions) (Routes, error) {
+	routes := Routes{}
+	for _, m := range methods {
+		if m.GetRoute() == optionsv1.Route_ROUTE_HERE {
+			continue
+		}
+		route, err := newRoute(m, by)
+		if err != nil {
+			return nil, fmt.Errorf("route of %s: %w", m.FullName, err)
+		}
+		routes[m.FullName] = route
+	}
+	return routes, nil
+}
+
+func newRoute(m method.Method, by Functions) (Route, error) {
+	route := Route{
+		Kind: m.GetRoute(), KindOf: by.Kind[m.GetRouteBy()], Reply: m.NewReply, Primary: by.Global[m.GetScopeBy()],
+		Undigested: m.GetUndigested() || m.GetSecret() != "",
+	}
+	service := m.Descriptor.Parent().Name()
+	switch {
+	case m.Descriptor.IsStreamingClient() || m.Descriptor.IsStreamingServer():
+		return route, errors.New("a stream does not travel; its handler may pass it on")
+	case m.GetRouteBy() != "" && route.KindOf == nil:
+		return route, fmt.Errorf("there is no function %q", m.GetRouteBy())
+	case m.GetScopeBy() != "" && route.Primary == nil:
+		return route, fmt.Errorf("there is no function %q", m.GetScopeBy())
+	case m.GetScope() == optionsv1.MethodScope_METHOD_SCOPE_GLOBAL:
+		route.Primary = func(proto.Message) bool { return true }
+	}
+	if m.Public() {
+		route.Area = strings.ToLower(strings.TrimSuffix(string(service), "Service"))
+	}
+	var err error
+	if m.GetLeader() != "" {
+		route.Leader, err = method.ParsePath(m.Descriptor.Input(), m.GetLeader())
+	}
+	if subject := m.GetSubject(); subject != nil && err == nil {
+		route.Found = m.Descriptor.Output().Fields().ByName(protoreflect.Name(subject.GetFound()))
+		route.Subject, err = method.ParsePath(m.Descriptor.Input(), subject.GetField())
+	}
+	return route, err
 }
 
 func readMode(req any) registryv1.ReadMode {

@@ -131,24 +131,26 @@ func (r *Router) Unary(ctx context.Context, req any, info *grpc.UnaryServerInfo,
 
 // bring brings a call to where it belongs.
 func (r *Router) bring(ctx context.Context, req any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
-	if err := r.meant(ctx); err != nil {
+	behind := hopsOf(ctx)
+	if err := r.meant(behind); err != nil {
 		return nil, err
 	}
 	route, ok := r.Routes[info.FullMethod]
-	if !ok {
+	message, isMessage := req.(proto.Message)
+	if !ok || !isMessage {
 		return handler(ctx, req)
 	}
 	if route.KindOf != nil {
-		route.Kind = route.KindOf(req)
+		route.Kind = route.KindOf(message)
 	}
-	c := call{route: route, method: info.FullMethod, req: req, hops: hopsOf(ctx), handler: handler}
+	c := call{route: route, method: info.FullMethod, req: message, hops: behind, handler: handler}
 	if route.Kind == Write || route.Kind == Proposal {
 		given := fsm.RequestIDOf(req)
 		c.hops.named = c.hops.named || given == ""
-		if !c.hops.named && !route.Named {
+		if !c.hops.named && !route.Undigested {
 			ctx = asking(ctx, given, req)
 		}
-		ensureRequestID(req, r.NewID)
+		ensureRequestID(message, r.NewID)
 	}
 	target, err := r.target(c)
 	if err != nil {
@@ -166,15 +168,14 @@ func (r *Router) bring(ctx context.Context, req any, info *grpc.UnaryServerInfo,
 // Streamed is what Unary is to calls, as far as it goes: a stream that is meant for another registry of
 // this datacenter's name is refused.
 func (r *Router) Streamed(srv any, stream grpc.ServerStream, _ *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
-	if err := r.meant(stream.Context()); err != nil {
+	if err := r.meant(hopsOf(stream.Context())); err != nil {
 		return err
 	}
 	return handler(srv, stream)
 }
 
 // meant refuses a call of another datacenter that is meant for another registry of this one's name.
-func (r *Router) meant(ctx context.Context) error {
-	h := hopsOf(ctx)
+func (r *Router) meant(h hops) error {
 	err := r.Directory.CheckLineage(h.lineage)
 	if err == nil {
 		return nil
@@ -192,7 +193,7 @@ func (r *Router) meant(ctx context.Context) error {
 type call struct {
 	route   Route
 	method  string
-	req     any
+	req     proto.Message
 	hops    hops
 	handler grpc.UnaryHandler
 }
@@ -245,8 +246,8 @@ func (r *Router) onLeader(ctx context.Context, c call) (any, error) {
 	pause := backoff.New(10*time.Millisecond, 100*time.Millisecond)
 	sent := false
 	for {
-		if c.route.Note != nil {
-			c.route.Note(c.req, r.Leadership.LeaderID())
+		if c.route.Leader != nil {
+			c.route.Leader.Fill(c.req, r.Leadership.LeaderID())
 		}
 		resp, err := r.once(ctx, c)
 		sent = sent || err != nil && unsure(err)
@@ -371,15 +372,11 @@ func (r *Router) toLeader(ctx context.Context, c call, leader string) (any, erro
 }
 
 // ensureRequestID gives a write an id, so that it can be repeated.
-func ensureRequestID(req any, newID func() string) {
+func ensureRequestID(req proto.Message, newID func() string) {
 	if fsm.RequestIDOf(req) != "" {
 		return
 	}
-	m, ok := req.(proto.Message)
-	if !ok {
-		return
-	}
-	reflected := m.ProtoReflect()
+	reflected := req.ProtoReflect()
 	field := reflected.Descriptor().Fields().ByName("request_id")
 	if field != nil && field.Kind() == protoreflect.StringKind && reflected.Get(field).String() == "" {
 		reflected.Set(field, protoreflect.ValueOfString(newID()))

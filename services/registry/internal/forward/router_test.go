@@ -197,10 +197,12 @@ func newRouter(t *testing.T, w *world) *Router {
 		Published: func() uint64 { return w.published }, MaxInFlight: 4,
 		Log: slog.New(slog.DiscardHandler), NewID: func() string { ids++; return fmt.Sprintf("id-%d", ids) },
 		Routes: Routes{
-			"/get":     {Kind: Read, Reply: To[registryv1.GetResponse]()},
-			"/set":     {Kind: Write, Reply: To[registryv1.SetResponse](), Primary: func(req any) bool { return req.(*registryv1.SetRequest).GetScope() == registryv1.Scope_SCOPE_GLOBAL }},
+			"/get": {Kind: Read, Reply: to[registryv1.GetResponse]()},
+			"/set": {Kind: Write, Reply: to[registryv1.SetResponse](), Primary: func(req proto.Message) bool {
+				return req.(*registryv1.SetRequest).GetScope() == registryv1.Scope_SCOPE_GLOBAL
+			}},
 			"/propose": {Kind: Proposal},
-			"/status":  {Kind: Anywhere, Reply: To[registryv1.ClusterStatusResponse]()},
+			"/status":  {Kind: Anywhere, Reply: to[registryv1.ClusterStatusResponse]()},
 		},
 	})
 }
@@ -532,4 +534,12 @@ func TestWhoHasNoTokenHasNoneElsewhere(t *testing.T) {
 	require.Empty(t, token(caller), "a service that acts as itself")
 	caller.Grant = "what somebody without a token may do"
 	require.Equal(t, []string{"Bearer " + rpc.AnonymousToken}, token(caller))
+}
+
+// to makes empty responses of a type.
+func to[T any, P interface {
+	*T
+	proto.Message
+}]() func() proto.Message {
+	return func() proto.Message { return P(new(T)) }
 }

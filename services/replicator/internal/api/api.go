@@ -10,17 +10,8 @@ import (
 
 	replicatorv1 "konsul.dev/proto/gen/konsul/replicator/v1"
 
-	"konsul.dev/pkg/rpc"
 	"konsul.dev/services/replicator/internal/pull"
 )
-
-// Access lists who may call: the own datacenter's services. Its gateway is one of them and lets
-// people in after checking their token.
-func Access() rpc.Access {
-	return rpc.Access{
-		replicatorv1.StatusService_ServiceDesc.ServiceName: {Peers: []rpc.Peer{{Service: "*"}}},
-	}
-}
 
 // Reporter knows how copying is doing.
 type Reporter interface {

@@ -67,13 +67,6 @@ func (r *Registry) Serve(t testing.TB) {
 	r.addr = listener.Addr().String()
 	server, err := rpc.NewServer(rpc.ServerParams{
 		Name: "registry", Identity: r.identity, Telemetry: obs.Discard(),
-		Access: rpc.Access{
-			federationv1.FederationService_ServiceDesc.ServiceName:  {Peers: []rpc.Peer{{Service: "*", AnyDC: true}}},
-			federationv1.ReplicationService_ServiceDesc.ServiceName: {Peers: []rpc.Peer{{Service: "replicator"}}},
-			federationv1.ReplicationService_Replicate_FullMethodName: {
-				Peers: []rpc.Peer{{Service: "replicator", AnyDC: true}},
-			},
-		},
 	})
 	require.NoError(t, err)
 	federationv1.RegisterFederationServiceServer(server, r)

@@ -11,7 +11,6 @@ import (
 	wangossipv1 "konsul.dev/proto/gen/konsul/wangossip/v1"
 
 	"konsul.dev/pkg/fault"
-	"konsul.dev/pkg/rpc"
 	"konsul.dev/services/wan-gossip/internal/datacenters"
 	"konsul.dev/services/wan-gossip/internal/members"
 )
@@ -23,14 +22,6 @@ const (
 
 // ReasonStopping is the reason of a stream that ends because this server stops.
 const ReasonStopping = "STOPPING"
-
-// Access lists who may call: the own datacenter's services. Its gateway is one of them and lets
-// people in after checking their token.
-func Access() rpc.Access {
-	return rpc.Access{
-		wangossipv1.DatacenterService_ServiceDesc.ServiceName: {Peers: []rpc.Peer{{Service: "*"}}},
-	}
-}
 
 // Lister knows the datacenters.
 type Lister interface {

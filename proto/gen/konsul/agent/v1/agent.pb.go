@@ -11,6 +11,7 @@ package agentv1
 import (
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
+	_ "konsul.dev/proto/gen/konsul/options/v1"
 	v1 "konsul.dev/proto/gen/konsul/registry/v1"
 	reflect "reflect"
 	sync "sync"
@@ -282,7 +283,7 @@ var File_konsul_agent_v1_agent_proto protoreflect.FileDescriptor
 
 const file_konsul_agent_v1_agent_proto_rawDesc = "" +
 	"\n" +
-	"\x1bkonsul/agent/v1/agent.proto\x12\x0fkonsul.agent.v1\x1a konsul/registry/v1/catalog.proto\"\x1a\n" +
+	"\x1bkonsul/agent/v1/agent.proto\x12\x0fkonsul.agent.v1\x1a\x1fkonsul/options/v1/options.proto\x1a konsul/registry/v1/catalog.proto\"\x1a\n" +
 	"\x18ListLocalServicesRequest\"\x90\x01\n" +
 	"\fLocalService\x125\n" +
 	"\aservice\x18\x01 \x01(\v2\x1b.konsul.registry.v1.ServiceR\aservice\x121\n" +
@@ -297,10 +298,11 @@ const file_konsul_agent_v1_agent_proto_rawDesc = "" +
 	"\bcheck_id\x18\x02 \x01(\tR\acheckId\x128\n" +
 	"\x06status\x18\x03 \x01(\x0e2 .konsul.registry.v1.HealthStatusR\x06status\x12\x16\n" +
 	"\x06output\x18\x04 \x01(\tR\x06output\"\x15\n" +
-	"\x13ReportCheckResponse2\xd4\x01\n" +
-	"\fAgentService\x12j\n" +
-	"\x11ListLocalServices\x12).konsul.agent.v1.ListLocalServicesRequest\x1a*.konsul.agent.v1.ListLocalServicesResponse\x12X\n" +
-	"\vReportCheck\x12#.konsul.agent.v1.ReportCheckRequest\x1a$.konsul.agent.v1.ReportCheckResponseB\xad\x01\n" +
+	"\x13ReportCheckResponse2\xf4\x01\n" +
+	"\fAgentService\x12r\n" +
+	"\x11ListLocalServices\x12).konsul.agent.v1.ListLocalServicesRequest\x1a*.konsul.agent.v1.ListLocalServicesResponse\"\x06\xd2\xce\x18\x02`\x01\x12X\n" +
+	"\vReportCheck\x12#.konsul.agent.v1.ReportCheckRequest\x1a$.konsul.agent.v1.ReportCheckResponse\x1a\x16\xd2\xce\x18\x12\n" +
+	"\x05agent\x1a\t\b\x01(\x012\x01*P\x04B\xad\x01\n" +
 	"\x13com.konsul.agent.v1B\n" +
 	"AgentProtoP\x01Z,konsul.dev/proto/gen/konsul/agent/v1;agentv1\xa2\x02\x03KAX\xaa\x02\x0fKonsul.Agent.V1\xca\x02\x0fKonsul\\Agent\\V1\xe2\x02\x1bKonsul\\Agent\\V1\\GPBMetadata\xea\x02\x11Konsul::Agent::V1b\x06proto3"
 

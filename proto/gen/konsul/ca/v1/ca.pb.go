@@ -15,6 +15,7 @@ import (
 	durationpb "google.golang.org/protobuf/types/known/durationpb"
 	timestamppb "google.golang.org/protobuf/types/known/timestamppb"
 	v1 "konsul.dev/proto/gen/konsul/federation/v1"
+	_ "konsul.dev/proto/gen/konsul/options/v1"
 	reflect "reflect"
 	sync "sync"
 	unsafe "unsafe"
@@ -827,7 +828,7 @@ var File_konsul_ca_v1_ca_proto protoreflect.FileDescriptor
 
 const file_konsul_ca_v1_ca_proto_rawDesc = "" +
 	"\n" +
-	"\x15konsul/ca/v1/ca.proto\x12\fkonsul.ca.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a%konsul/federation/v1/federation.proto\"\x85\x01\n" +
+	"\x15konsul/ca/v1/ca.proto\x12\fkonsul.ca.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a%konsul/federation/v1/federation.proto\x1a\x1fkonsul/options/v1/options.proto\"\x85\x01\n" +
 	"\rEnrollRequest\x12\x18\n" +
 	"\aservice\x18\x01 \x01(\tR\aservice\x12\x10\n" +
 	"\x03csr\x18\x02 \x01(\fR\x03csr\x12\x14\n" +
@@ -883,16 +884,22 @@ const file_konsul_ca_v1_ca_proto_rawDesc = "" +
 	"\x05token\x18\x01 \x01(\tR\x05token\x12\x0e\n" +
 	"\x02id\x18\x02 \x01(\tR\x02id\x129\n" +
 	"\n" +
-	"expires_at\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\texpiresAt2\x97\x01\n" +
+	"expires_at\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\texpiresAt2\xab\x01\n" +
 	"\x11EnrollmentService\x12C\n" +
 	"\x06Enroll\x12\x1b.konsul.ca.v1.EnrollRequest\x1a\x1c.konsul.ca.v1.EnrollResponse\x12=\n" +
-	"\x04Join\x12\x19.konsul.ca.v1.JoinRequest\x1a\x1a.konsul.ca.v1.JoinResponse2\x8e\x04\n" +
-	"\x12CertificateService\x12@\n" +
-	"\x05Renew\x12\x1a.konsul.ca.v1.RenewRequest\x1a\x1b.konsul.ca.v1.RenewResponse\x12d\n" +
-	"\x11RenewIntermediate\x12&.konsul.ca.v1.RenewIntermediateRequest\x1a'.konsul.ca.v1.RenewIntermediateResponse\x12u\n" +
-	"\x0eGetTrustBundle\x12#.konsul.ca.v1.GetTrustBundleRequest\x1a$.konsul.ca.v1.GetTrustBundleResponse\"\x18\x82\xd3\xe4\x93\x02\x12\x12\x10/api/v1/ca/roots\x12U\n" +
-	"\fGetGossipKey\x12!.konsul.ca.v1.GetGossipKeyRequest\x1a\".konsul.ca.v1.GetGossipKeyResponse\x12\x81\x01\n" +
-	"\x0fCreateJoinToken\x12$.konsul.ca.v1.CreateJoinTokenRequest\x1a%.konsul.ca.v1.CreateJoinTokenResponse\"!\x82\xd3\xe4\x93\x02\x1b:\x01*\"\x16/api/v1/ca/join-tokensB\x95\x01\n" +
+	"\x04Join\x12\x19.konsul.ca.v1.JoinRequest\x1a\x1a.konsul.ca.v1.JoinResponse\x1a\x12\xd2\xce\x18\x0e\n" +
+	"\x02ca\x1a\b\b\x01(\x01@\x01P\x032\x87\x05\n" +
+	"\x12CertificateService\x12I\n" +
+	"\x05Renew\x12\x1a.konsul.ca.v1.RenewRequest\x1a\x1b.konsul.ca.v1.RenewResponse\"\a\xd2\xce\x18\x032\x01*\x12n\n" +
+	"\x11RenewIntermediate\x12&.konsul.ca.v1.RenewIntermediateRequest\x1a'.konsul.ca.v1.RenewIntermediateResponse\"\b\xd2\xce\x18\x04:\x02ca\x12\x82\x01\n" +
+	"\x0eGetTrustBundle\x12#.konsul.ca.v1.GetTrustBundleRequest\x1a$.konsul.ca.v1.GetTrustBundleResponse\"%\xd2\xce\x18\t(\x022\x01*P\x01`\x01\x82\xd3\xe4\x93\x02\x12\x12\x10/api/v1/ca/roots\x12i\n" +
+	"\fGetGossipKey\x12!.konsul.ca.v1.GetGossipKeyRequest\x1a\".konsul.ca.v1.GetGossipKeyResponse\"\x12\xd2\xce\x18\x0e2\n" +
+	"wan-gossip`\x01\x12\xb3\x01\n" +
+	"\x0fCreateJoinToken\x12$.konsul.ca.v1.CreateJoinTokenRequest\x1a%.konsul.ca.v1.CreateJoinTokenResponse\"S\xd2\xce\x18.(\x022\agatewayJ\x1f\n" +
+	"\n" +
+	"federation\x12\x05write\"\n" +
+	"datacenterX\x01\x82\xd3\xe4\x93\x02\x1b:\x01*\"\x16/api/v1/ca/join-tokens\x1a\x10\xd2\xce\x18\f\n" +
+	"\x02ca\x1a\x06\b\x01(\x01P\x04B\x95\x01\n" +
 	"\x10com.konsul.ca.v1B\aCaProtoP\x01Z&konsul.dev/proto/gen/konsul/ca/v1;cav1\xa2\x02\x03KCX\xaa\x02\fKonsul.Ca.V1\xca\x02\fKonsul\\Ca\\V1\xe2\x02\x18Konsul\\Ca\\V1\\GPBMetadata\xea\x02\x0eKonsul::Ca::V1b\x06proto3"
 
 var (

@@ -13,6 +13,7 @@ import (
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
 	durationpb "google.golang.org/protobuf/types/known/durationpb"
+	_ "konsul.dev/proto/gen/konsul/options/v1"
 	v1 "konsul.dev/proto/gen/konsul/registry/v1"
 	reflect "reflect"
 	sync "sync"
@@ -419,7 +420,7 @@ var File_konsul_failoverrouter_v1_router_proto protoreflect.FileDescriptor
 
 const file_konsul_failoverrouter_v1_router_proto_rawDesc = "" +
 	"\n" +
-	"%konsul/failoverrouter/v1/router.proto\x12\x18konsul.failoverrouter.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1egoogle/protobuf/duration.proto\x1a konsul/registry/v1/catalog.proto\"\x9b\x02\n" +
+	"%konsul/failoverrouter/v1/router.proto\x12\x18konsul.failoverrouter.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fkonsul/options/v1/options.proto\x1a konsul/registry/v1/catalog.proto\"\x9b\x02\n" +
 	"\x0eResolveRequest\x12\x18\n" +
 	"\aservice\x18\x01 \x01(\tR\aservice\x12\x1e\n" +
 	"\n" +
@@ -453,10 +454,13 @@ const file_konsul_failoverrouter_v1_router_proto_rawDesc = "" +
 	"\x13WatchResolveRequest\x12B\n" +
 	"\arequest\x18\x01 \x01(\v2(.konsul.failoverrouter.v1.ResolveRequestR\arequest\"]\n" +
 	"\x14WatchResolveResponse\x12E\n" +
-	"\bresponse\x18\x01 \x01(\v2).konsul.failoverrouter.v1.ResolveResponseR\bresponse2\x84\x02\n" +
-	"\rRouterService\x12\x81\x01\n" +
-	"\aResolve\x12(.konsul.failoverrouter.v1.ResolveRequest\x1a).konsul.failoverrouter.v1.ResolveResponse\"!\x82\xd3\xe4\x93\x02\x1b\x12\x19/api/v1/resolve/{service}\x12o\n" +
-	"\fWatchResolve\x12-.konsul.failoverrouter.v1.WatchResolveRequest\x1a..konsul.failoverrouter.v1.WatchResolveResponse0\x01B\xed\x01\n" +
+	"\bresponse\x18\x01 \x01(\v2).konsul.failoverrouter.v1.ResolveResponseR\bresponse2\xfa\x02\n" +
+	"\rRouterService\x12\x9f\x01\n" +
+	"\aResolve\x12(.konsul.failoverrouter.v1.ResolveRequest\x1a).konsul.failoverrouter.v1.ResolveResponse\"?\xd2\xce\x18\x1aJ\x18\n" +
+	"\aservice\x12\x04read\"\aservice\x82\xd3\xe4\x93\x02\x1b\x12\x19/api/v1/resolve/{service}\x12\x97\x01\n" +
+	"\fWatchResolve\x12-.konsul.failoverrouter.v1.WatchResolveRequest\x1a..konsul.failoverrouter.v1.WatchResolveResponse\"&\xd2\xce\x18\"J \n" +
+	"\aservice\x12\x04read\"\x0frequest.service0\x01\x1a-\xd2\xce\x18)\n" +
+	"\x0ffailover-router\x1a\x16\b\x01(\x022\x05agent2\agateway`\x01B\xed\x01\n" +
 	"\x1ccom.konsul.failoverrouter.v1B\vRouterProtoP\x01Z>konsul.dev/proto/gen/konsul/failoverrouter/v1;failoverrouterv1\xa2\x02\x03KFX\xaa\x02\x18Konsul.Failoverrouter.V1\xca\x02\x18Konsul\\Failoverrouter\\V1\xe2\x02$Konsul\\Failoverrouter\\V1\\GPBMetadata\xea\x02\x1aKonsul::Failoverrouter::V1b\x06proto3"
 
 var (

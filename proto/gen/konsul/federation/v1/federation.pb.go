@@ -13,6 +13,7 @@ import (
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
 	timestamppb "google.golang.org/protobuf/types/known/timestamppb"
+	_ "konsul.dev/proto/gen/konsul/options/v1"
 	reflect "reflect"
 	sync "sync"
 	unsafe "unsafe"
@@ -456,7 +457,7 @@ var File_konsul_federation_v1_federation_proto protoreflect.FileDescriptor
 
 const file_konsul_federation_v1_federation_proto_rawDesc = "" +
 	"\n" +
-	"%konsul/federation/v1/federation.proto\x12\x14konsul.federation.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x16\n" +
+	"%konsul/federation/v1/federation.proto\x12\x14konsul.federation.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1fkonsul/options/v1/options.proto\"\x16\n" +
 	"\x14GetFederationRequest\"\x89\x01\n" +
 	"\x15GetFederationResponse\x12@\n" +
 	"\n" +
@@ -497,9 +498,13 @@ const file_konsul_federation_v1_federation_proto_rawDesc = "" +
 	"\n" +
 	"current_at\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\tcurrentAt\x12<\n" +
 	"\ffull_sync_at\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
-	"fullSyncAt2\x9a\x01\n" +
-	"\x11FederationService\x12\x84\x01\n" +
-	"\rGetFederation\x12*.konsul.federation.v1.GetFederationRequest\x1a+.konsul.federation.v1.GetFederationResponse\"\x1a\x82\xd3\xe4\x93\x02\x14\x12\x12/api/v1/federationB\xd5\x01\n" +
+	"fullSyncAt2\xe9\x01\n" +
+	"\x11FederationService\x12\x9e\x01\n" +
+	"\rGetFederation\x12*.konsul.federation.v1.GetFederationRequest\x1a+.konsul.federation.v1.GetFederationResponse\"4\xd2\xce\x18\x16J\x12\n" +
+	"\n" +
+	"federation\x12\x04read`\x01\x82\xd3\xe4\x93\x02\x14\x12\x12/api/v1/federation\x1a3\xd2\xce\x18/\n" +
+	"\bregistry\x1a#\b\x01(\x022\agateway2\n" +
+	"replicator:\bregistryB\xd5\x01\n" +
 	"\x18com.konsul.federation.v1B\x0fFederationProtoP\x01Z6konsul.dev/proto/gen/konsul/federation/v1;federationv1\xa2\x02\x03KFX\xaa\x02\x14Konsul.Federation.V1\xca\x02\x14Konsul\\Federation\\V1\xe2\x02 Konsul\\Federation\\V1\\GPBMetadata\xea\x02\x16Konsul::Federation::V1b\x06proto3"
 
 var (

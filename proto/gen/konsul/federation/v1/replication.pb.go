@@ -11,6 +11,7 @@ import (
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
 	durationpb "google.golang.org/protobuf/types/known/durationpb"
 	timestamppb "google.golang.org/protobuf/types/known/timestamppb"
+	_ "konsul.dev/proto/gen/konsul/options/v1"
 	reflect "reflect"
 	sync "sync"
 	unsafe "unsafe"
@@ -626,7 +627,7 @@ var File_konsul_federation_v1_replication_proto protoreflect.FileDescriptor
 
 const file_konsul_federation_v1_replication_proto_rawDesc = "" +
 	"\n" +
-	"&konsul/federation/v1/replication.proto\x12\x14konsul.federation.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a%konsul/federation/v1/federation.proto\"\xea\x02\n" +
+	"&konsul/federation/v1/replication.proto\x12\x14konsul.federation.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a%konsul/federation/v1/federation.proto\x1a\x1fkonsul/options/v1/options.proto\"\xea\x02\n" +
 	"\x12ReplicationRequest\x12\x1b\n" +
 	"\tsource_dc\x18\x01 \x01(\tR\bsourceDc\x12\x1b\n" +
 	"\ttarget_dc\x18\x02 \x01(\tR\btargetDc\x122\n" +
@@ -685,11 +686,14 @@ const file_konsul_federation_v1_replication_proto_rawDesc = "" +
 	"\x10GetCursorRequest\x12\x1b\n" +
 	"\tsource_dc\x18\x01 \x01(\tR\bsourceDc\"T\n" +
 	"\x11GetCursorResponse\x12?\n" +
-	"\x06cursor\x18\x01 \x01(\v2'.konsul.federation.v1.ReplicationCursorR\x06cursor2\xc6\x02\n" +
-	"\x12ReplicationService\x12b\n" +
-	"\tReplicate\x12(.konsul.federation.v1.ReplicationRequest\x1a).konsul.federation.v1.ReplicationResponse0\x01\x12n\n" +
-	"\x0fApplyReplicated\x12,.konsul.federation.v1.ApplyReplicatedRequest\x1a-.konsul.federation.v1.ApplyReplicatedResponse\x12\\\n" +
-	"\tGetCursor\x12&.konsul.federation.v1.GetCursorRequest\x1a'.konsul.federation.v1.GetCursorResponseB\xd6\x01\n" +
+	"\x06cursor\x18\x01 \x01(\v2'.konsul.federation.v1.ReplicationCursorR\x06cursor2\x98\x03\n" +
+	"\x12ReplicationService\x12v\n" +
+	"\tReplicate\x12(.konsul.federation.v1.ReplicationRequest\x1a).konsul.federation.v1.ReplicationResponse\"\x12\xd2\xce\x18\x0e\b\x01:\n" +
+	"replicator0\x01\x12v\n" +
+	"\x0fApplyReplicated\x12,.konsul.federation.v1.ApplyReplicatedRequest\x1a-.konsul.federation.v1.ApplyReplicatedResponse\"\x06\xd2\xce\x18\x02\b\x04\x12d\n" +
+	"\tGetCursor\x12&.konsul.federation.v1.GetCursorRequest\x1a'.konsul.federation.v1.GetCursorResponse\"\x06\xd2\xce\x18\x02\b\x03\x1a,\xd2\xce\x18(\n" +
+	"\bregistry\x1a\x1c\x18\x01(\x012\n" +
+	"replicator2\bregistryP\x04B\xd6\x01\n" +
 	"\x18com.konsul.federation.v1B\x10ReplicationProtoP\x01Z6konsul.dev/proto/gen/konsul/federation/v1;federationv1\xa2\x02\x03KFX\xaa\x02\x14Konsul.Federation.V1\xca\x02\x14Konsul\\Federation\\V1\xe2\x02 Konsul\\Federation\\V1\\GPBMetadata\xea\x02\x16Konsul::Federation::V1b\x06proto3"
 
 var (

@@ -12,6 +12,7 @@ import (
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
 	durationpb "google.golang.org/protobuf/types/known/durationpb"
 	timestamppb "google.golang.org/protobuf/types/known/timestamppb"
+	_ "konsul.dev/proto/gen/konsul/options/v1"
 	reflect "reflect"
 	sync "sync"
 	unsafe "unsafe"
@@ -2557,7 +2558,7 @@ var File_konsul_registry_v1_acl_proto protoreflect.FileDescriptor
 
 const file_konsul_registry_v1_acl_proto_rawDesc = "" +
 	"\n" +
-	"\x1ckonsul/registry/v1/acl.proto\x12\x12konsul.registry.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1fkonsul/registry/v1/common.proto\x1a\x1fkonsul/registry/v1/record.proto\"\x9b\x03\n" +
+	"\x1ckonsul/registry/v1/acl.proto\x12\x12konsul.registry.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1fkonsul/options/v1/options.proto\x1a\x1fkonsul/registry/v1/common.proto\x1a\x1fkonsul/registry/v1/record.proto\"\x9b\x03\n" +
 	"\x05Token\x12\x1f\n" +
 	"\vaccessor_id\x18\x01 \x01(\tR\n" +
 	"accessorId\x12 \n" +
@@ -2790,33 +2791,51 @@ const file_konsul_registry_v1_acl_proto_rawDesc = "" +
 	"definition\x18\x04 \x01(\v2\x1b.konsul.registry.v1.ACLRuleR\n" +
 	"definition\x12\x16\n" +
 	"\x06denies\x18\x05 \x01(\bR\x06denies\x12\x1a\n" +
-	"\bdecisive\x18\x06 \x01(\bR\bdecisive2\xab\x13\n" +
+	"\bdecisive\x18\x06 \x01(\bR\bdecisive2\xf8\x18\n" +
 	"\n" +
-	"ACLService\x12z\n" +
-	"\tBootstrap\x12$.konsul.registry.v1.BootstrapRequest\x1a%.konsul.registry.v1.BootstrapResponse\" \x82\xd3\xe4\x93\x02\x1a:\x01*\"\x15/api/v1/acl/bootstrap\x12\x87\x01\n" +
-	"\fCreatePolicy\x12'.konsul.registry.v1.CreatePolicyRequest\x1a(.konsul.registry.v1.CreatePolicyResponse\"$\x82\xd3\xe4\x93\x02\x1e:\x06policy\"\x14/api/v1/acl/policies\x12\x95\x01\n" +
-	"\fUpdatePolicy\x12'.konsul.registry.v1.UpdatePolicyRequest\x1a(.konsul.registry.v1.UpdatePolicyResponse\"2\x82\xd3\xe4\x93\x02,:\x06policy\x1a\"/api/v1/acl/policies/{policy.name}\x12}\n" +
-	"\tGetPolicy\x12$.konsul.registry.v1.GetPolicyRequest\x1a%.konsul.registry.v1.GetPolicyResponse\"#\x82\xd3\xe4\x93\x02\x1d\x12\x1b/api/v1/acl/policies/{name}\x12\x7f\n" +
-	"\fListPolicies\x12'.konsul.registry.v1.ListPoliciesRequest\x1a(.konsul.registry.v1.ListPoliciesResponse\"\x1c\x82\xd3\xe4\x93\x02\x16\x12\x14/api/v1/acl/policies\x12\x86\x01\n" +
-	"\fDeletePolicy\x12'.konsul.registry.v1.DeletePolicyRequest\x1a(.konsul.registry.v1.DeletePolicyResponse\"#\x82\xd3\xe4\x93\x02\x1d*\x1b/api/v1/acl/policies/{name}\x12|\n" +
+	"ACLService\x12\xa3\x01\n" +
+	"\tBootstrap\x12$.konsul.registry.v1.BootstrapRequest\x1a%.konsul.registry.v1.BootstrapResponse\"I\xd2\xce\x18%\b\x04\x18\x02(\x03J\x13\n" +
+	"\x03acl\x12\x05write\x1a\x05tokenX\x01r\x06secret\x82\xd3\xe4\x93\x02\x1a:\x01*\"\x15/api/v1/acl/bootstrap\x12\xb5\x01\n" +
+	"\fCreatePolicy\x12'.konsul.registry.v1.CreatePolicyRequest\x1a(.konsul.registry.v1.CreatePolicyResponse\"R\xd2\xce\x18*\b\x04\x18\x02J\"\n" +
+	"\x03acl\x12\x05write\x1a\apolicy/\"\vpolicy.nameX\x01\x82\xd3\xe4\x93\x02\x1e:\x06policy\"\x14/api/v1/acl/policies\x12\xc3\x01\n" +
+	"\fUpdatePolicy\x12'.konsul.registry.v1.UpdatePolicyRequest\x1a(.konsul.registry.v1.UpdatePolicyResponse\"`\xd2\xce\x18*\b\x04\x18\x02J\"\n" +
+	"\x03acl\x12\x05write\x1a\apolicy/\"\vpolicy.nameX\x01\x82\xd3\xe4\x93\x02,:\x06policy\x1a\"/api/v1/acl/policies/{policy.name}\x12\x9a\x01\n" +
+	"\tGetPolicy\x12$.konsul.registry.v1.GetPolicyRequest\x1a%.konsul.registry.v1.GetPolicyResponse\"@\xd2\xce\x18\x19\b\x03J\x15\n" +
+	"\boperator\x12\x04read\x1a\x03acl\x82\xd3\xe4\x93\x02\x1d\x12\x1b/api/v1/acl/policies/{name}\x12\x9c\x01\n" +
+	"\fListPolicies\x12'.konsul.registry.v1.ListPoliciesRequest\x1a(.konsul.registry.v1.ListPoliciesResponse\"9\xd2\xce\x18\x19\b\x03J\x15\n" +
+	"\boperator\x12\x04read\x1a\x03acl\x82\xd3\xe4\x93\x02\x16\x12\x14/api/v1/acl/policies\x12\xad\x01\n" +
+	"\fDeletePolicy\x12'.konsul.registry.v1.DeletePolicyRequest\x1a(.konsul.registry.v1.DeletePolicyResponse\"J\xd2\xce\x18#\b\x04\x18\x02J\x1b\n" +
+	"\x03acl\x12\x05write\x1a\apolicy/\"\x04nameX\x01\x82\xd3\xe4\x93\x02\x1d*\x1b/api/v1/acl/policies/{name}\x12\xa6\x01\n" +
 	"\n" +
-	"CreateRole\x12%.konsul.registry.v1.CreateRoleRequest\x1a&.konsul.registry.v1.CreateRoleResponse\"\x1f\x82\xd3\xe4\x93\x02\x19:\x04role\"\x11/api/v1/acl/roles\x12\x88\x01\n" +
+	"CreateRole\x12%.konsul.registry.v1.CreateRoleRequest\x1a&.konsul.registry.v1.CreateRoleResponse\"I\xd2\xce\x18&\b\x04\x18\x02J\x1e\n" +
+	"\x03acl\x12\x05write\x1a\x05role/\"\trole.nameX\x01\x82\xd3\xe4\x93\x02\x19:\x04role\"\x11/api/v1/acl/roles\x12\xb2\x01\n" +
 	"\n" +
-	"UpdateRole\x12%.konsul.registry.v1.UpdateRoleRequest\x1a&.konsul.registry.v1.UpdateRoleResponse\"+\x82\xd3\xe4\x93\x02%:\x04role\x1a\x1d/api/v1/acl/roles/{role.name}\x12t\n" +
-	"\aGetRole\x12\".konsul.registry.v1.GetRoleRequest\x1a#.konsul.registry.v1.GetRoleResponse\" \x82\xd3\xe4\x93\x02\x1a\x12\x18/api/v1/acl/roles/{name}\x12s\n" +
-	"\tListRoles\x12$.konsul.registry.v1.ListRolesRequest\x1a%.konsul.registry.v1.ListRolesResponse\"\x19\x82\xd3\xe4\x93\x02\x13\x12\x11/api/v1/acl/roles\x12}\n" +
+	"UpdateRole\x12%.konsul.registry.v1.UpdateRoleRequest\x1a&.konsul.registry.v1.UpdateRoleResponse\"U\xd2\xce\x18&\b\x04\x18\x02J\x1e\n" +
+	"\x03acl\x12\x05write\x1a\x05role/\"\trole.nameX\x01\x82\xd3\xe4\x93\x02%:\x04role\x1a\x1d/api/v1/acl/roles/{role.name}\x12\x91\x01\n" +
+	"\aGetRole\x12\".konsul.registry.v1.GetRoleRequest\x1a#.konsul.registry.v1.GetRoleResponse\"=\xd2\xce\x18\x19\b\x03J\x15\n" +
+	"\boperator\x12\x04read\x1a\x03acl\x82\xd3\xe4\x93\x02\x1a\x12\x18/api/v1/acl/roles/{name}\x12\x90\x01\n" +
+	"\tListRoles\x12$.konsul.registry.v1.ListRolesRequest\x1a%.konsul.registry.v1.ListRolesResponse\"6\xd2\xce\x18\x19\b\x03J\x15\n" +
+	"\boperator\x12\x04read\x1a\x03acl\x82\xd3\xe4\x93\x02\x13\x12\x11/api/v1/acl/roles\x12\xa2\x01\n" +
 	"\n" +
-	"DeleteRole\x12%.konsul.registry.v1.DeleteRoleRequest\x1a&.konsul.registry.v1.DeleteRoleResponse\" \x82\xd3\xe4\x93\x02\x1a*\x18/api/v1/acl/roles/{name}\x12}\n" +
-	"\vCreateToken\x12&.konsul.registry.v1.CreateTokenRequest\x1a'.konsul.registry.v1.CreateTokenResponse\"\x1d\x82\xd3\xe4\x93\x02\x17:\x01*\"\x12/api/v1/acl/tokens\x12\x8b\x01\n" +
-	"\vUpdateToken\x12&.konsul.registry.v1.UpdateTokenRequest\x1a'.konsul.registry.v1.UpdateTokenResponse\"+\x82\xd3\xe4\x93\x02%:\x01*\x1a /api/v1/acl/tokens/{accessor_id}\x12\x8e\x01\n" +
+	"DeleteRole\x12%.konsul.registry.v1.DeleteRoleRequest\x1a&.konsul.registry.v1.DeleteRoleResponse\"E\xd2\xce\x18!\b\x04\x18\x02J\x19\n" +
+	"\x03acl\x12\x05write\x1a\x05role/\"\x04nameX\x01\x82\xd3\xe4\x93\x02\x1a*\x18/api/v1/acl/roles/{name}\x12\xa9\x01\n" +
+	"\vCreateToken\x12&.konsul.registry.v1.CreateTokenRequest\x1a'.konsul.registry.v1.CreateTokenResponse\"I\xd2\xce\x18(\b\x04\"\x05tokenJ\x13\n" +
+	"\x03acl\x12\x05write\x1a\x05tokenX\x01r\x06secret\x82\xd3\xe4\x93\x02\x17:\x01*\"\x12/api/v1/acl/tokens\x12\xbd\x01\n" +
+	"\vUpdateToken\x12&.konsul.registry.v1.UpdateTokenRequest\x1a'.konsul.registry.v1.UpdateTokenResponse\"]\xd2\xce\x18.\b\x04\"\x05tokenJ!\n" +
+	"\x03acl\x12\x05write\x1a\x06token/\"\vaccessor_idX\x01\x82\xd3\xe4\x93\x02%:\x01*\x1a /api/v1/acl/tokens/{accessor_id}\x12\xc8\x01\n" +
 	"\n" +
-	"CloneToken\x12%.konsul.registry.v1.CloneTokenRequest\x1a&.konsul.registry.v1.CloneTokenResponse\"1\x82\xd3\xe4\x93\x02+:\x01*\"&/api/v1/acl/tokens/{accessor_id}/clone\x12\x7f\n" +
-	"\bGetToken\x12#.konsul.registry.v1.GetTokenRequest\x1a$.konsul.registry.v1.GetTokenResponse\"(\x82\xd3\xe4\x93\x02\"\x12 /api/v1/acl/tokens/{accessor_id}\x12l\n" +
-	"\aGetSelf\x12\".konsul.registry.v1.GetSelfRequest\x1a#.konsul.registry.v1.GetSelfResponse\"\x18\x82\xd3\xe4\x93\x02\x12\x12\x10/api/v1/acl/self\x12w\n" +
+	"CloneToken\x12%.konsul.registry.v1.CloneTokenRequest\x1a&.konsul.registry.v1.CloneTokenResponse\"k\xd2\xce\x186\b\x04\"\x05tokenJ!\n" +
+	"\x03acl\x12\x05write\x1a\x06token/\"\vaccessor_idX\x01r\x06secret\x82\xd3\xe4\x93\x02+:\x01*\"&/api/v1/acl/tokens/{accessor_id}/clone\x12\x9c\x01\n" +
+	"\bGetToken\x12#.konsul.registry.v1.GetTokenRequest\x1a$.konsul.registry.v1.GetTokenResponse\"E\xd2\xce\x18\x19\b\x03J\x15\n" +
+	"\boperator\x12\x04read\x1a\x03acl\x82\xd3\xe4\x93\x02\"\x12 /api/v1/acl/tokens/{accessor_id}\x12t\n" +
+	"\aGetSelf\x12\".konsul.registry.v1.GetSelfRequest\x1a#.konsul.registry.v1.GetSelfResponse\" \xd2\xce\x18\x04\b\x02P\x01\x82\xd3\xe4\x93\x02\x12\x12\x10/api/v1/acl/self\x12\x94\x01\n" +
 	"\n" +
-	"ListTokens\x12%.konsul.registry.v1.ListTokensRequest\x1a&.konsul.registry.v1.ListTokensResponse\"\x1a\x82\xd3\xe4\x93\x02\x14\x12\x12/api/v1/acl/tokens\x12\x88\x01\n" +
-	"\vDeleteToken\x12&.konsul.registry.v1.DeleteTokenRequest\x1a'.konsul.registry.v1.DeleteTokenResponse\"(\x82\xd3\xe4\x93\x02\"* /api/v1/acl/tokens/{accessor_id}\x12r\n" +
-	"\aExplain\x12\".konsul.registry.v1.ExplainRequest\x1a#.konsul.registry.v1.ExplainResponse\"\x1e\x82\xd3\xe4\x93\x02\x18:\x01*\"\x13/api/v1/acl/explainB\xc0\x01\n" +
+	"ListTokens\x12%.konsul.registry.v1.ListTokensRequest\x1a&.konsul.registry.v1.ListTokensResponse\"7\xd2\xce\x18\x19\b\x03J\x15\n" +
+	"\boperator\x12\x04read\x1a\x03acl\x82\xd3\xe4\x93\x02\x14\x12\x12/api/v1/acl/tokens\x12\xba\x01\n" +
+	"\vDeleteToken\x12&.konsul.registry.v1.DeleteTokenRequest\x1a'.konsul.registry.v1.DeleteTokenResponse\"Z\xd2\xce\x18.\b\x04\"\x05tokenJ!\n" +
+	"\x03acl\x12\x05write\x1a\x06token/\"\vaccessor_idX\x01\x82\xd3\xe4\x93\x02\"* /api/v1/acl/tokens/{accessor_id}\x12z\n" +
+	"\aExplain\x12\".konsul.registry.v1.ExplainRequest\x1a#.konsul.registry.v1.ExplainResponse\"&\xd2\xce\x18\x04\b\x03P\x03\x82\xd3\xe4\x93\x02\x18:\x01*\"\x13/api/v1/acl/explain\x1a\x14\xd2\xce\x18\x10\n" +
+	"\bregistry\x1a\x04\x18\x01(\x02B\xc0\x01\n" +
 	"\x16com.konsul.registry.v1B\bAclProtoP\x01Z2konsul.dev/proto/gen/konsul/registry/v1;registryv1\xa2\x02\x03KRX\xaa\x02\x12Konsul.Registry.V1\xca\x02\x12Konsul\\Registry\\V1\xe2\x02\x1eKonsul\\Registry\\V1\\GPBMetadata\xea\x02\x14Konsul::Registry::V1b\x06proto3"
 
 var (

@@ -11,6 +11,7 @@ import (
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
 	timestamppb "google.golang.org/protobuf/types/known/timestamppb"
+	_ "konsul.dev/proto/gen/konsul/options/v1"
 	reflect "reflect"
 	sync "sync"
 	unsafe "unsafe"
@@ -761,7 +762,7 @@ var File_konsul_registry_v1_backup_proto protoreflect.FileDescriptor
 
 const file_konsul_registry_v1_backup_proto_rawDesc = "" +
 	"\n" +
-	"\x1fkonsul/registry/v1/backup.proto\x12\x12konsul.registry.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"i\n" +
+	"\x1fkonsul/registry/v1/backup.proto\x12\x12konsul.registry.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1fkonsul/options/v1/options.proto\"i\n" +
 	"\x13CreateBackupRequest\x12\x1e\n" +
 	"\n" +
 	"datacenter\x18\x01 \x01(\tR\n" +
@@ -822,11 +823,15 @@ const file_konsul_registry_v1_backup_proto_rawDesc = "" +
 	"\n" +
 	"created_at\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\tcreatedAt\x12\x17\n" +
 	"\abase_id\x18\a \x01(\tR\x06baseId\x12\x1c\n" +
-	"\tencrypted\x18\b \x01(\bR\tencrypted2\xd5\x02\n" +
-	"\rBackupService\x12c\n" +
-	"\fCreateBackup\x12'.konsul.registry.v1.CreateBackupRequest\x1a(.konsul.registry.v1.CreateBackupResponse0\x01\x12f\n" +
-	"\rRestoreBackup\x12(.konsul.registry.v1.RestoreBackupRequest\x1a).konsul.registry.v1.RestoreBackupResponse(\x01\x12w\n" +
-	"\vListBackups\x12&.konsul.registry.v1.ListBackupsRequest\x1a'.konsul.registry.v1.ListBackupsResponse\"\x17\x82\xd3\xe4\x93\x02\x11\x12\x0f/api/v1/backupsB\xc3\x01\n" +
+	"\tencrypted\x18\b \x01(\bR\tencrypted2\xc2\x03\n" +
+	"\rBackupService\x12}\n" +
+	"\fCreateBackup\x12'.konsul.registry.v1.CreateBackupRequest\x1a(.konsul.registry.v1.CreateBackupResponse\"\x18\xd2\xce\x18\x14\b\x01J\x0e\n" +
+	"\x06backup\x12\x04readX\x010\x01\x12\x81\x01\n" +
+	"\rRestoreBackup\x12(.konsul.registry.v1.RestoreBackupRequest\x1a).konsul.registry.v1.RestoreBackupResponse\"\x19\xd2\xce\x18\x15\b\x01J\x0f\n" +
+	"\x06backup\x12\x05writeX\x01(\x01\x12\x97\x01\n" +
+	"\vListBackups\x12&.konsul.registry.v1.ListBackupsRequest\x1a'.konsul.registry.v1.ListBackupsResponse\"7\xd2\xce\x18\x1c\b\x022\bregistryJ\x0e\n" +
+	"\x06backup\x12\x04list\x82\xd3\xe4\x93\x02\x11\x12\x0f/api/v1/backups\x1a\x14\xd2\xce\x18\x10\n" +
+	"\bregistry\x1a\x04\x18\x01(\x02B\xc3\x01\n" +
 	"\x16com.konsul.registry.v1B\vBackupProtoP\x01Z2konsul.dev/proto/gen/konsul/registry/v1;registryv1\xa2\x02\x03KRX\xaa\x02\x12Konsul.Registry.V1\xca\x02\x12Konsul\\Registry\\V1\xe2\x02\x1eKonsul\\Registry\\V1\\GPBMetadata\xea\x02\x14Konsul::Registry::V1b\x06proto3"
 
 var (

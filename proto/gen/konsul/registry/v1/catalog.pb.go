@@ -12,6 +12,7 @@ import (
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
 	durationpb "google.golang.org/protobuf/types/known/durationpb"
 	timestamppb "google.golang.org/protobuf/types/known/timestamppb"
+	_ "konsul.dev/proto/gen/konsul/options/v1"
 	reflect "reflect"
 	sync "sync"
 	unsafe "unsafe"
@@ -3115,7 +3116,7 @@ var File_konsul_registry_v1_catalog_proto protoreflect.FileDescriptor
 
 const file_konsul_registry_v1_catalog_proto_rawDesc = "" +
 	"\n" +
-	" konsul/registry/v1/catalog.proto\x12\x12konsul.registry.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1fkonsul/registry/v1/common.proto\"\xc5\x02\n" +
+	" konsul/registry/v1/catalog.proto\x12\x12konsul.registry.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1fkonsul/options/v1/options.proto\x1a\x1fkonsul/registry/v1/common.proto\"\xc5\x02\n" +
 	"\x04Node\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
 	"\aaddress\x18\x02 \x01(\tR\aaddress\x126\n" +
@@ -3411,27 +3412,42 @@ const file_konsul_registry_v1_catalog_proto_rawDesc = "" +
 	"\x19HEALTH_STATUS_UNSPECIFIED\x10\x00\x12\x19\n" +
 	"\x15HEALTH_STATUS_PASSING\x10\x01\x12\x19\n" +
 	"\x15HEALTH_STATUS_WARNING\x10\x02\x12\x1a\n" +
-	"\x16HEALTH_STATUS_CRITICAL\x10\x032\xc0\x11\n" +
-	"\x0eCatalogService\x12z\n" +
-	"\bRegister\x12#.konsul.registry.v1.RegisterRequest\x1a$.konsul.registry.v1.RegisterResponse\"#\x82\xd3\xe4\x93\x02\x1d:\x01*\x1a\x18/api/v1/catalog/services\x12\x8a\x01\n" +
+	"\x16HEALTH_STATUS_CRITICAL\x10\x032\xac\x19\n" +
+	"\x0eCatalogService\x12\xc8\x01\n" +
+	"\bRegister\x12#.konsul.registry.v1.RegisterRequest\x1a$.konsul.registry.v1.RegisterResponse\"q\xd2\xce\x18J\b\x042\x05agent2\bregistryJ\x18\n" +
+	"\x04node\x12\x05write\"\tnode.nameJ\x1b\n" +
+	"\aservice\x12\x05write*\tinstances\x82\xd3\xe4\x93\x02\x1d:\x01*\x1a\x18/api/v1/catalog/services\x12\xbe\x01\n" +
 	"\n" +
-	"Deregister\x12%.konsul.registry.v1.DeregisterRequest\x1a&.konsul.registry.v1.DeregisterResponse\"-\x82\xd3\xe4\x93\x02'*%/api/v1/catalog/services/{service_id}\x12\x83\x01\n" +
-	"\fRegisterNode\x12'.konsul.registry.v1.RegisterNodeRequest\x1a(.konsul.registry.v1.RegisterNodeResponse\" \x82\xd3\xe4\x93\x02\x1a:\x01*\x1a\x15/api/v1/catalog/nodes\x12\x8d\x01\n" +
-	"\x0eDeregisterNode\x12).konsul.registry.v1.DeregisterNodeRequest\x1a*.konsul.registry.v1.DeregisterNodeResponse\"$\x82\xd3\xe4\x93\x02\x1e*\x1c/api/v1/catalog/nodes/{node}\x12\x94\x01\n" +
-	"\x0fDeregisterCheck\x12*.konsul.registry.v1.DeregisterCheckRequest\x1a+.konsul.registry.v1.DeregisterCheckResponse\"(\x82\xd3\xe4\x93\x02\"* /api/v1/health/checks/{check_id}\x12\x7f\n" +
-	"\tHeartbeat\x12$.konsul.registry.v1.HeartbeatRequest\x1a%.konsul.registry.v1.HeartbeatResponse\"%\x82\xd3\xe4\x93\x02\x1f:\x01*\x1a\x1a/api/v1/catalog/heartbeats\x12\x8f\x01\n" +
-	"\x0eSetMaintenance\x12).konsul.registry.v1.SetMaintenanceRequest\x1a*.konsul.registry.v1.SetMaintenanceResponse\"&\x82\xd3\xe4\x93\x02 :\x01*\x1a\x1b/api/v1/catalog/maintenance\x12\x8b\x01\n" +
+	"Deregister\x12%.konsul.registry.v1.DeregisterRequest\x1a&.konsul.registry.v1.DeregisterResponse\"a\xd2\xce\x180\b\x042\x05agent2\bregistryJ\x1b\n" +
+	"\aservice\x12\x06delete*\binstance\x82\xd3\xe4\x93\x02'*%/api/v1/catalog/services/{service_id}\x12\xd1\x01\n" +
+	"\fRegisterNode\x12'.konsul.registry.v1.RegisterNodeRequest\x1a(.konsul.registry.v1.RegisterNodeResponse\"n\xd2\xce\x18J\b\x042\x05agent2\bregistryJ\x18\n" +
+	"\x04node\x12\x05write\"\tnode.nameJ\x1b\n" +
+	"\aservice\x12\x05write*\tinstances\x82\xd3\xe4\x93\x02\x1a:\x01*\x1a\x15/api/v1/catalog/nodes\x12\xd6\x01\n" +
+	"\x0eDeregisterNode\x12).konsul.registry.v1.DeregisterNodeRequest\x1a*.konsul.registry.v1.DeregisterNodeResponse\"m\xd2\xce\x18E\b\x042\x05agent2\bregistryJ\x14\n" +
+	"\x04node\x12\x06delete\"\x04nodeJ\x1a\n" +
+	"\aservice\x12\x06delete*\aon_node\x82\xd3\xe4\x93\x02\x1e*\x1c/api/v1/catalog/nodes/{node}\x12\xbb\x01\n" +
+	"\x0fDeregisterCheck\x12*.konsul.registry.v1.DeregisterCheckRequest\x1a+.konsul.registry.v1.DeregisterCheckResponse\"O\xd2\xce\x18#\b\x042\x05agent2\bregistryJ\x0e\x12\x05write*\x05check\x82\xd3\xe4\x93\x02\"* /api/v1/health/checks/{check_id}\x12\xac\x01\n" +
+	"\tHeartbeat\x12$.konsul.registry.v1.HeartbeatRequest\x1a%.konsul.registry.v1.HeartbeatResponse\"R\xd2\xce\x18)\b\x042\x05agent2\bregistryJ\x14\n" +
+	"\x04node\x12\x05write\"\x05nodes\x82\xd3\xe4\x93\x02\x1f:\x01*\x1a\x1a/api/v1/catalog/heartbeats\x12\xb6\x01\n" +
+	"\x0eSetMaintenance\x12).konsul.registry.v1.SetMaintenanceRequest\x1a*.konsul.registry.v1.SetMaintenanceResponse\"M\xd2\xce\x18#\b\x042\x05agent2\bregistryJ\x0e\x12\x05write*\x05check\x82\xd3\xe4\x93\x02 :\x01*\x1a\x1b/api/v1/catalog/maintenance\x12\xd7\x01\n" +
 	"\n" +
-	"GetService\x12%.konsul.registry.v1.GetServiceRequest\x1a&.konsul.registry.v1.GetServiceResponse\".\x82\xd3\xe4\x93\x02(\x12&/api/v1/catalog/instances/{service_id}\x12x\n" +
-	"\aGetNode\x12\".konsul.registry.v1.GetNodeRequest\x1a#.konsul.registry.v1.GetNodeResponse\"$\x82\xd3\xe4\x93\x02\x1e\x12\x1c/api/v1/catalog/nodes/{node}\x12z\n" +
+	"GetService\x12%.konsul.registry.v1.GetServiceRequest\x1a&.konsul.registry.v1.GetServiceResponse\"z\xd2\xce\x18H\b\x032\x05agent2\x0ffailover-router2\agateway:\bregistryJ\x19\n" +
+	"\aservice\x12\x04read*\binstance\x82\xd3\xe4\x93\x02(\x12&/api/v1/catalog/instances/{service_id}\x12\xbd\x01\n" +
+	"\aGetNode\x12\".konsul.registry.v1.GetNodeRequest\x1a#.konsul.registry.v1.GetNodeResponse\"i\xd2\xce\x18A\b\x032\x05agent2\x0ffailover-router2\agateway:\bregistryJ\x12\n" +
+	"\x04node\x12\x04read\"\x04node\x82\xd3\xe4\x93\x02\x1e\x12\x1c/api/v1/catalog/nodes/{node}\x12\xad\x01\n" +
 	"\n" +
-	"ListChecks\x12%.konsul.registry.v1.ListChecksRequest\x1a&.konsul.registry.v1.ListChecksResponse\"\x1d\x82\xd3\xe4\x93\x02\x17\x12\x15/api/v1/health/checks\x12\x83\x01\n" +
-	"\fListServices\x12'.konsul.registry.v1.ListServicesRequest\x1a(.konsul.registry.v1.ListServicesResponse\" \x82\xd3\xe4\x93\x02\x1a\x12\x18/api/v1/catalog/services\x12w\n" +
-	"\tListNodes\x12$.konsul.registry.v1.ListNodesRequest\x1a%.konsul.registry.v1.ListNodesResponse\"\x1d\x82\xd3\xe4\x93\x02\x17\x12\x15/api/v1/catalog/nodes\x12\x8c\x01\n" +
-	"\fQueryService\x12'.konsul.registry.v1.QueryServiceRequest\x1a(.konsul.registry.v1.QueryServiceResponse\")\x82\xd3\xe4\x93\x02#\x12!/api/v1/health/services/{service}\x12\x83\x01\n" +
-	"\fUpdateChecks\x12'.konsul.registry.v1.UpdateChecksRequest\x1a(.konsul.registry.v1.UpdateChecksResponse\" \x82\xd3\xe4\x93\x02\x1a:\x01*\x1a\x15/api/v1/health/checks\x12\xac\x01\n" +
-	"\x11SetFailoverPolicy\x12,.konsul.registry.v1.SetFailoverPolicyRequest\x1a-.konsul.registry.v1.SetFailoverPolicyResponse\":\x82\xd3\xe4\x93\x024:\x06policy\x1a*/api/v1/failover-policies/{policy.service}\x12\x9d\x01\n" +
-	"\x11GetFailoverPolicy\x12,.konsul.registry.v1.GetFailoverPolicyRequest\x1a-.konsul.registry.v1.GetFailoverPolicyResponse\"+\x82\xd3\xe4\x93\x02%\x12#/api/v1/failover-policies/{service}B\xc4\x01\n" +
+	"ListChecks\x12%.konsul.registry.v1.ListChecksRequest\x1a&.konsul.registry.v1.ListChecksResponse\"P\xd2\xce\x18/\b\x032\x05agent2\x0ffailover-router2\agateway:\bregistryP\x02\x82\xd3\xe4\x93\x02\x17\x12\x15/api/v1/health/checks\x12\xb6\x01\n" +
+	"\fListServices\x12'.konsul.registry.v1.ListServicesRequest\x1a(.konsul.registry.v1.ListServicesResponse\"S\xd2\xce\x18/\b\x032\x05agent2\x0ffailover-router2\agateway:\bregistryP\x02\x82\xd3\xe4\x93\x02\x1a\x12\x18/api/v1/catalog/services\x12\xaa\x01\n" +
+	"\tListNodes\x12$.konsul.registry.v1.ListNodesRequest\x1a%.konsul.registry.v1.ListNodesResponse\"P\xd2\xce\x18/\b\x032\x05agent2\x0ffailover-router2\agateway:\bregistryP\x02\x82\xd3\xe4\x93\x02\x17\x12\x15/api/v1/catalog/nodes\x12\xef\x01\n" +
+	"\fQueryService\x12'.konsul.registry.v1.QueryServiceRequest\x1a(.konsul.registry.v1.QueryServiceResponse\"\x8b\x01\xd2\xce\x18^\b\x032\x05agent2\x0ffailover-router2\agateway:\bregistryJ\x18\n" +
+	"\aservice\x12\x04read\"\aservice\x82\x01\x14\n" +
+	"\aservice\x12\tinstances\x82\xd3\xe4\x93\x02#\x12!/api/v1/health/services/{service}\x12\xab\x01\n" +
+	"\fUpdateChecks\x12'.konsul.registry.v1.UpdateChecksRequest\x1a(.konsul.registry.v1.UpdateChecksResponse\"H\xd2\xce\x18$\b\x042\x05agent2\bregistryJ\x0f\x12\x05write*\x06checks\x82\xd3\xe4\x93\x02\x1a:\x01*\x1a\x15/api/v1/health/checks\x12\xe9\x01\n" +
+	"\x11SetFailoverPolicy\x12,.konsul.registry.v1.SetFailoverPolicyRequest\x1a-.konsul.registry.v1.SetFailoverPolicyResponse\"w\xd2\xce\x189\b\x04\x18\x022\x05agent:\bregistryJ \n" +
+	"\aservice\x12\x05write\"\x0epolicy.serviceX\x01\x82\xd3\xe4\x93\x024:\x06policy\x1a*/api/v1/failover-policies/{policy.service}\x12\xe8\x01\n" +
+	"\x11GetFailoverPolicy\x12,.konsul.registry.v1.GetFailoverPolicyRequest\x1a-.konsul.registry.v1.GetFailoverPolicyResponse\"v\xd2\xce\x18G\b\x032\x05agent2\x0ffailover-router2\agateway:\bregistryJ\x18\n" +
+	"\aservice\x12\x04read\"\aservice\x82\xd3\xe4\x93\x02%\x12#/api/v1/failover-policies/{service}\x1a\x14\xd2\xce\x18\x10\n" +
+	"\bregistry\x1a\x04\x18\x01(\x02B\xc4\x01\n" +
 	"\x16com.konsul.registry.v1B\fCatalogProtoP\x01Z2konsul.dev/proto/gen/konsul/registry/v1;registryv1\xa2\x02\x03KRX\xaa\x02\x12Konsul.Registry.V1\xca\x02\x12Konsul\\Registry\\V1\xe2\x02\x1eKonsul\\Registry\\V1\\GPBMetadata\xea\x02\x14Konsul::Registry::V1b\x06proto3"
 
 var (

@@ -13,6 +13,7 @@ import (
 	durationpb "google.golang.org/protobuf/types/known/durationpb"
 	timestamppb "google.golang.org/protobuf/types/known/timestamppb"
 	v1 "konsul.dev/proto/gen/konsul/federation/v1"
+	_ "konsul.dev/proto/gen/konsul/options/v1"
 	reflect "reflect"
 	sync "sync"
 	unsafe "unsafe"
@@ -3041,7 +3042,7 @@ var File_konsul_registry_v1_internal_proto protoreflect.FileDescriptor
 
 const file_konsul_registry_v1_internal_proto_rawDesc = "" +
 	"\n" +
-	"!konsul/registry/v1/internal.proto\x12\x12konsul.registry.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/rpc/status.proto\x1a%konsul/federation/v1/federation.proto\x1a\x1fkonsul/registry/v1/record.proto\"i\n" +
+	"!konsul/registry/v1/internal.proto\x12\x12konsul.registry.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/rpc/status.proto\x1a%konsul/federation/v1/federation.proto\x1a\x1fkonsul/options/v1/options.proto\x1a\x1fkonsul/registry/v1/record.proto\"i\n" +
 	"\x13PutJoinTokenRequest\x123\n" +
 	"\x05token\x18\x01 \x01(\v2\x1d.konsul.registry.v1.JoinTokenR\x05token\x12\x1d\n" +
 	"\n" +
@@ -3257,22 +3258,27 @@ const file_konsul_registry_v1_internal_proto_rawDesc = "" +
 	"\x0eSnapshotHeader\x12\x14\n" +
 	"\x05index\x18\x01 \x01(\x04R\x05index\x12\x16\n" +
 	"\x06format\x18\x02 \x01(\rR\x06format\x12\x1c\n" +
-	"\twatermark\x18\x03 \x01(\x04R\twatermark2\xa3\x03\n" +
-	"\fTrustService\x12a\n" +
-	"\fPutJoinToken\x12'.konsul.registry.v1.PutJoinTokenRequest\x1a(.konsul.registry.v1.PutJoinTokenResponse\x12j\n" +
-	"\x0fAdmitDatacenter\x12*.konsul.registry.v1.AdmitDatacenterRequest\x1a+.konsul.registry.v1.AdmitDatacenterResponse\x12a\n" +
-	"\fGetJoinToken\x12'.konsul.registry.v1.GetJoinTokenRequest\x1a(.konsul.registry.v1.GetJoinTokenResponse\x12a\n" +
-	"\fPublishRoots\x12'.konsul.registry.v1.PublishRootsRequest\x1a(.konsul.registry.v1.PublishRootsResponse2\xf7\x02\n" +
+	"\twatermark\x18\x03 \x01(\x04R\twatermark2\xc0\x04\n" +
+	"\fTrustService\x12\x96\x01\n" +
+	"\fPutJoinToken\x12'.konsul.registry.v1.PutJoinTokenRequest\x1a(.konsul.registry.v1.PutJoinTokenResponse\"3\xd2\xce\x18/J+\n" +
+	"\x03acl\x12\x05write\x1a\vjoin-token/\"\x10token.datacenterX\x01\x12\xa0\x01\n" +
+	"\x0fAdmitDatacenter\x12*.konsul.registry.v1.AdmitDatacenterRequest\x1a+.konsul.registry.v1.AdmitDatacenterResponse\"4\xd2\xce\x180J*\n" +
+	"\x03acl\x12\x05write\x1a\vjoin-token/\"\x0fdatacenter.nameX\x01h\x01\x12i\n" +
+	"\fGetJoinToken\x12'.konsul.registry.v1.GetJoinTokenRequest\x1a(.konsul.registry.v1.GetJoinTokenResponse\"\x06\xd2\xce\x18\x02\b\x03\x12a\n" +
+	"\fPublishRoots\x12'.konsul.registry.v1.PublishRootsRequest\x1a(.konsul.registry.v1.PublishRootsResponse\x1a&\xd2\xce\x18\"\n" +
+	"\bregistry\x1a\x16\b\x04\x18\x01(\x012\x02ca2\bregistryP\x042\x99\x03\n" +
 	"\x0fProposalService\x12R\n" +
 	"\aPropose\x12\".konsul.registry.v1.ProposeRequest\x1a#.konsul.registry.v1.ProposeResponse\x12X\n" +
 	"\tReadIndex\x12$.konsul.registry.v1.ReadIndexRequest\x1a%.konsul.registry.v1.ReadIndexResponse\x12J\n" +
 	"\x03Ask\x12\x1e.konsul.registry.v1.AskRequest\x1a\x1f.konsul.registry.v1.AskResponse(\x010\x01\x12j\n" +
-	"\x0fRecallReadLease\x12*.konsul.registry.v1.RecallReadLeaseRequest\x1a+.konsul.registry.v1.RecallReadLeaseResponse2\xcd\x02\n" +
-	"\rMemberService\x12L\n" +
-	"\x05Greet\x12 .konsul.registry.v1.GreetRequest\x1a!.konsul.registry.v1.GreetResponse\x12I\n" +
-	"\x04Join\x12\x1f.konsul.registry.v1.JoinRequest\x1a .konsul.registry.v1.JoinResponse\x12U\n" +
-	"\bAnnounce\x12#.konsul.registry.v1.AnnounceRequest\x1a$.konsul.registry.v1.AnnounceResponse\x12L\n" +
-	"\x05Admit\x12 .konsul.registry.v1.AdmitRequest\x1a!.konsul.registry.v1.AdmitResponseB\xc5\x01\n" +
+	"\x0fRecallReadLease\x12*.konsul.registry.v1.RecallReadLeaseRequest\x1a+.konsul.registry.v1.RecallReadLeaseResponse\x1a \xd2\xce\x18\x1c\n" +
+	"\bregistry\x1a\x10\b\x01(\x012\bregistryP\x042\x8f\x03\n" +
+	"\rMemberService\x12T\n" +
+	"\x05Greet\x12 .konsul.registry.v1.GreetRequest\x1a!.konsul.registry.v1.GreetResponse\"\x06\xd2\xce\x18\x02\b\x01\x12Q\n" +
+	"\x04Join\x12\x1f.konsul.registry.v1.JoinRequest\x1a .konsul.registry.v1.JoinResponse\"\x06\xd2\xce\x18\x02\b\x04\x12]\n" +
+	"\bAnnounce\x12#.konsul.registry.v1.AnnounceRequest\x1a$.konsul.registry.v1.AnnounceResponse\"\x06\xd2\xce\x18\x02\b\x04\x12T\n" +
+	"\x05Admit\x12 .konsul.registry.v1.AdmitRequest\x1a!.konsul.registry.v1.AdmitResponse\"\x06\xd2\xce\x18\x02\b\x01\x1a \xd2\xce\x18\x1c\n" +
+	"\bregistry\x1a\x10\x18\x01(\x012\bregistryP\x04B\xc5\x01\n" +
 	"\x16com.konsul.registry.v1B\rInternalProtoP\x01Z2konsul.dev/proto/gen/konsul/registry/v1;registryv1\xa2\x02\x03KRX\xaa\x02\x12Konsul.Registry.V1\xca\x02\x12Konsul\\Registry\\V1\xe2\x02\x1eKonsul\\Registry\\V1\\GPBMetadata\xea\x02\x14Konsul::Registry::V1b\x06proto3"
 
 var (

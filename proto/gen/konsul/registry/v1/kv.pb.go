@@ -13,6 +13,7 @@ import (
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
 	durationpb "google.golang.org/protobuf/types/known/durationpb"
 	timestamppb "google.golang.org/protobuf/types/known/timestamppb"
+	_ "konsul.dev/proto/gen/konsul/options/v1"
 	reflect "reflect"
 	sync "sync"
 	unsafe "unsafe"
@@ -2123,7 +2124,7 @@ var File_konsul_registry_v1_kv_proto protoreflect.FileDescriptor
 
 const file_konsul_registry_v1_kv_proto_rawDesc = "" +
 	"\n" +
-	"\x1bkonsul/registry/v1/kv.proto\x12\x12konsul.registry.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/rpc/status.proto\x1a\x1fkonsul/registry/v1/common.proto\"\xc8\x03\n" +
+	"\x1bkonsul/registry/v1/kv.proto\x12\x12konsul.registry.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/rpc/status.proto\x1a\x1fkonsul/options/v1/options.proto\x1a\x1fkonsul/registry/v1/common.proto\"\xc8\x03\n" +
 	"\x05Entry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\fR\x05value\x12/\n" +
@@ -2309,16 +2310,22 @@ const file_konsul_registry_v1_kv_proto_rawDesc = "" +
 	"\n" +
 	"KeyVersion\x12/\n" +
 	"\x05entry\x18\x01 \x01(\v2\x19.konsul.registry.v1.EntryR\x05entry\x12\x18\n" +
-	"\adeleted\x18\x02 \x01(\bR\adeleted2\xed\x05\n" +
-	"\tKVService\x12c\n" +
-	"\x03Get\x12\x1e.konsul.registry.v1.GetRequest\x1a\x1f.konsul.registry.v1.GetResponse\"\x1b\x82\xd3\xe4\x93\x02\x15\x12\x13/api/v1/kv/{key=**}\x12j\n" +
-	"\x03Set\x12\x1e.konsul.registry.v1.SetRequest\x1a\x1f.konsul.registry.v1.SetResponse\"\"\x82\xd3\xe4\x93\x02\x1c:\x05value\x1a\x13/api/v1/kv/{key=**}\x12l\n" +
-	"\x06Delete\x12!.konsul.registry.v1.DeleteRequest\x1a\".konsul.registry.v1.DeleteResponse\"\x1b\x82\xd3\xe4\x93\x02\x15*\x13/api/v1/kv/{key=**}\x12]\n" +
-	"\x04List\x12\x1f.konsul.registry.v1.ListRequest\x1a .konsul.registry.v1.ListResponse\"\x12\x82\xd3\xe4\x93\x02\f\x12\n" +
-	"/api/v1/kv\x12i\n" +
-	"\x05Batch\x12 .konsul.registry.v1.BatchRequest\x1a!.konsul.registry.v1.BatchResponse\"\x1b\x82\xd3\xe4\x93\x02\x15:\x01*\"\x10/api/v1/kv-batch\x12^\n" +
-	"\x03Txn\x12\x1e.konsul.registry.v1.TxnRequest\x1a\x1f.konsul.registry.v1.TxnResponse\"\x16\x82\xd3\xe4\x93\x02\x10:\x01*\"\v/api/v1/txn\x12w\n" +
-	"\aHistory\x12\".konsul.registry.v1.HistoryRequest\x1a#.konsul.registry.v1.HistoryResponse\"#\x82\xd3\xe4\x93\x02\x1d\x12\x1b/api/v1/kv-history/{key=**}B\xbf\x01\n" +
+	"\adeleted\x18\x02 \x01(\bR\adeleted2\x9a\a\n" +
+	"\tKVService\x12z\n" +
+	"\x03Get\x12\x1e.konsul.registry.v1.GetRequest\x1a\x1f.konsul.registry.v1.GetResponse\"2\xd2\xce\x18\x13\b\x03J\x0f\n" +
+	"\x02kv\x12\x04read*\x03key\x82\xd3\xe4\x93\x02\x15\x12\x13/api/v1/kv/{key=**}\x12\x87\x01\n" +
+	"\x03Set\x12\x1e.konsul.registry.v1.SetRequest\x1a\x1f.konsul.registry.v1.SetResponse\"?\xd2\xce\x18\x19\b\x05\"\x03keyJ\x10\n" +
+	"\x02kv\x12\x05write*\x03key\x82\xd3\xe4\x93\x02\x1c:\x05value\x1a\x13/api/v1/kv/{key=**}\x12\x8a\x01\n" +
+	"\x06Delete\x12!.konsul.registry.v1.DeleteRequest\x1a\".konsul.registry.v1.DeleteResponse\"9\xd2\xce\x18\x1a\b\x05\"\x03keyJ\x11\n" +
+	"\x02kv\x12\x06delete*\x03key\x82\xd3\xe4\x93\x02\x15*\x13/api/v1/kv/{key=**}\x12e\n" +
+	"\x04List\x12\x1f.konsul.registry.v1.ListRequest\x1a .konsul.registry.v1.ListResponse\"\x1a\xd2\xce\x18\x04\b\x03P\x02\x82\xd3\xe4\x93\x02\f\x12\n" +
+	"/api/v1/kv\x12v\n" +
+	"\x05Batch\x12 .konsul.registry.v1.BatchRequest\x1a!.konsul.registry.v1.BatchResponse\"(\xd2\xce\x18\t\x12\x05batchP\x03\x82\xd3\xe4\x93\x02\x15:\x01*\"\x10/api/v1/kv-batch\x12t\n" +
+	"\x03Txn\x12\x1e.konsul.registry.v1.TxnRequest\x1a\x1f.konsul.registry.v1.TxnResponse\",\xd2\xce\x18\x12\b\x05\"\x03txnJ\t\n" +
+	"\x02kv*\x03txn\x82\xd3\xe4\x93\x02\x10:\x01*\"\v/api/v1/txn\x12\x8e\x01\n" +
+	"\aHistory\x12\".konsul.registry.v1.HistoryRequest\x1a#.konsul.registry.v1.HistoryResponse\":\xd2\xce\x18\x13\b\x03J\x0f\n" +
+	"\x02kv\x12\x04read*\x03key\x82\xd3\xe4\x93\x02\x1d\x12\x1b/api/v1/kv-history/{key=**}\x1a\x14\xd2\xce\x18\x10\n" +
+	"\bregistry\x1a\x04\x18\x01(\x02B\xbf\x01\n" +
 	"\x16com.konsul.registry.v1B\aKvProtoP\x01Z2konsul.dev/proto/gen/konsul/registry/v1;registryv1\xa2\x02\x03KRX\xaa\x02\x12Konsul.Registry.V1\xca\x02\x12Konsul\\Registry\\V1\xe2\x02\x1eKonsul\\Registry\\V1\\GPBMetadata\xea\x02\x14Konsul::Registry::V1b\x06proto3"
 
 var (

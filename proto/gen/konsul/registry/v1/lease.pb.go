@@ -12,6 +12,7 @@ import (
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
 	durationpb "google.golang.org/protobuf/types/known/durationpb"
 	timestamppb "google.golang.org/protobuf/types/known/timestamppb"
+	_ "konsul.dev/proto/gen/konsul/options/v1"
 	reflect "reflect"
 	sync "sync"
 	unsafe "unsafe"
@@ -673,7 +674,7 @@ var File_konsul_registry_v1_lease_proto protoreflect.FileDescriptor
 
 const file_konsul_registry_v1_lease_proto_rawDesc = "" +
 	"\n" +
-	"\x1ekonsul/registry/v1/lease.proto\x12\x12konsul.registry.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1fkonsul/registry/v1/common.proto\"\x90\x02\n" +
+	"\x1ekonsul/registry/v1/lease.proto\x12\x12konsul.registry.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1fkonsul/options/v1/options.proto\x1a\x1fkonsul/registry/v1/common.proto\"\x90\x02\n" +
 	"\x05Lease\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12+\n" +
@@ -728,13 +729,15 @@ const file_konsul_registry_v1_lease_proto_rawDesc = "" +
 	"datacenter\"z\n" +
 	"\x12ListLeasesResponse\x121\n" +
 	"\x06leases\x18\x01 \x03(\v2\x19.konsul.registry.v1.LeaseR\x06leases\x121\n" +
-	"\x04meta\x18\x02 \x01(\v2\x1d.konsul.registry.v1.QueryMetaR\x04meta2\xe2\x04\n" +
-	"\fLeaseService\x12p\n" +
-	"\x05Grant\x12%.konsul.registry.v1.GrantLeaseRequest\x1a&.konsul.registry.v1.GrantLeaseResponse\"\x18\x82\xd3\xe4\x93\x02\x12:\x01*\"\r/api/v1/lease\x12\x8c\x01\n" +
-	"\tKeepAlive\x12).konsul.registry.v1.KeepLeaseAliveRequest\x1a*.konsul.registry.v1.KeepLeaseAliveResponse\"(\x82\xd3\xe4\x93\x02\":\x01*\"\x1d/api/v1/lease/{id}/keep-alive\x12u\n" +
-	"\x06Revoke\x12&.konsul.registry.v1.RevokeLeaseRequest\x1a'.konsul.registry.v1.RevokeLeaseResponse\"\x1a\x82\xd3\xe4\x93\x02\x14*\x12/api/v1/lease/{id}\x12l\n" +
-	"\x03Get\x12#.konsul.registry.v1.GetLeaseRequest\x1a$.konsul.registry.v1.GetLeaseResponse\"\x1a\x82\xd3\xe4\x93\x02\x14\x12\x12/api/v1/lease/{id}\x12l\n" +
-	"\x04List\x12%.konsul.registry.v1.ListLeasesRequest\x1a&.konsul.registry.v1.ListLeasesResponse\"\x15\x82\xd3\xe4\x93\x02\x0f\x12\r/api/v1/leaseB\xc2\x01\n" +
+	"\x04meta\x18\x02 \x01(\v2\x1d.konsul.registry.v1.QueryMetaR\x04meta2\xb8\x05\n" +
+	"\fLeaseService\x12\x8f\x01\n" +
+	"\x05Grant\x12%.konsul.registry.v1.GrantLeaseRequest\x1a&.konsul.registry.v1.GrantLeaseResponse\"7\xd2\xce\x18\x1bJ\x19\n" +
+	"\x02kv\x12\x05write\x1a\x06local/\"\x04name\x82\xd3\xe4\x93\x02\x12:\x01*\"\r/api/v1/lease\x12\x94\x01\n" +
+	"\tKeepAlive\x12).konsul.registry.v1.KeepLeaseAliveRequest\x1a*.konsul.registry.v1.KeepLeaseAliveResponse\"0\xd2\xce\x18\x04P\x03`\x01\x82\xd3\xe4\x93\x02\":\x01*\"\x1d/api/v1/lease/{id}/keep-alive\x12{\n" +
+	"\x06Revoke\x12&.konsul.registry.v1.RevokeLeaseRequest\x1a'.konsul.registry.v1.RevokeLeaseResponse\" \xd2\xce\x18\x02P\x03\x82\xd3\xe4\x93\x02\x14*\x12/api/v1/lease/{id}\x12t\n" +
+	"\x03Get\x12#.konsul.registry.v1.GetLeaseRequest\x1a$.konsul.registry.v1.GetLeaseResponse\"\"\xd2\xce\x18\x04P\x03`\x01\x82\xd3\xe4\x93\x02\x14\x12\x12/api/v1/lease/{id}\x12t\n" +
+	"\x04List\x12%.konsul.registry.v1.ListLeasesRequest\x1a&.konsul.registry.v1.ListLeasesResponse\"\x1d\xd2\xce\x18\x04P\x02`\x01\x82\xd3\xe4\x93\x02\x0f\x12\r/api/v1/lease\x1a\x16\xd2\xce\x18\x12\n" +
+	"\bregistry\x1a\x06\b\x04\x18\x01(\x02B\xc2\x01\n" +
 	"\x16com.konsul.registry.v1B\n" +
 	"LeaseProtoP\x01Z2konsul.dev/proto/gen/konsul/registry/v1;registryv1\xa2\x02\x03KRX\xaa\x02\x12Konsul.Registry.V1\xca\x02\x12Konsul\\Registry\\V1\xe2\x02\x1eKonsul\\Registry\\V1\\GPBMetadata\xea\x02\x14Konsul::Registry::V1b\x06proto3"
 

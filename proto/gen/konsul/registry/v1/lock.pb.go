@@ -12,6 +12,7 @@ import (
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
 	durationpb "google.golang.org/protobuf/types/known/durationpb"
 	timestamppb "google.golang.org/protobuf/types/known/timestamppb"
+	_ "konsul.dev/proto/gen/konsul/options/v1"
 	reflect "reflect"
 	sync "sync"
 	unsafe "unsafe"
@@ -617,7 +618,7 @@ var File_konsul_registry_v1_lock_proto protoreflect.FileDescriptor
 
 const file_konsul_registry_v1_lock_proto_rawDesc = "" +
 	"\n" +
-	"\x1dkonsul/registry/v1/lock.proto\x12\x12konsul.registry.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1fkonsul/registry/v1/common.proto\"\x81\x02\n" +
+	"\x1dkonsul/registry/v1/lock.proto\x12\x12konsul.registry.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1fkonsul/options/v1/options.proto\x1a\x1fkonsul/registry/v1/common.proto\"\x81\x02\n" +
 	"\x04Lock\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
 	"\x05lease\x18\x02 \x01(\tR\x05lease\x12\x14\n" +
@@ -668,12 +669,16 @@ const file_konsul_registry_v1_lock_proto_rawDesc = "" +
 	"\x05after\x18\x05 \x01(\tR\x05after\"v\n" +
 	"\x11ListLocksResponse\x12.\n" +
 	"\x05locks\x18\x01 \x03(\v2\x18.konsul.registry.v1.LockR\x05locks\x121\n" +
-	"\x04meta\x18\x02 \x01(\v2\x1d.konsul.registry.v1.QueryMetaR\x04meta2\xf8\x03\n" +
-	"\vLockService\x12\x85\x01\n" +
-	"\aAcquire\x12&.konsul.registry.v1.AcquireLockRequest\x1a'.konsul.registry.v1.AcquireLockResponse\")\x82\xd3\xe4\x93\x02#:\x01*\"\x1e/api/v1/lock-acquire/{name=**}\x12\x85\x01\n" +
-	"\aRelease\x12&.konsul.registry.v1.ReleaseLockRequest\x1a'.konsul.registry.v1.ReleaseLockResponse\")\x82\xd3\xe4\x93\x02#:\x01*\"\x1e/api/v1/lock-release/{name=**}\x12n\n" +
-	"\x03Get\x12\".konsul.registry.v1.GetLockRequest\x1a#.konsul.registry.v1.GetLockResponse\"\x1e\x82\xd3\xe4\x93\x02\x18\x12\x16/api/v1/lock/{name=**}\x12i\n" +
-	"\x04List\x12$.konsul.registry.v1.ListLocksRequest\x1a%.konsul.registry.v1.ListLocksResponse\"\x14\x82\xd3\xe4\x93\x02\x0e\x12\f/api/v1/lockB\xc1\x01\n" +
+	"\x04meta\x18\x02 \x01(\v2\x1d.konsul.registry.v1.QueryMetaR\x04meta2\xe3\x04\n" +
+	"\vLockService\x12\xa0\x01\n" +
+	"\aAcquire\x12&.konsul.registry.v1.AcquireLockRequest\x1a'.konsul.registry.v1.AcquireLockResponse\"D\xd2\xce\x18\x17\b\x04J\x11\n" +
+	"\x02kv\x12\x05write*\x04lock`\x01\x82\xd3\xe4\x93\x02#:\x01*\"\x1e/api/v1/lock-acquire/{name=**}\x12\x9e\x01\n" +
+	"\aRelease\x12&.konsul.registry.v1.ReleaseLockRequest\x1a'.konsul.registry.v1.ReleaseLockResponse\"B\xd2\xce\x18\x15\b\x05J\x11\n" +
+	"\x02kv\x12\x05write*\x04lock\x82\xd3\xe4\x93\x02#:\x01*\"\x1e/api/v1/lock-release/{name=**}\x12\x86\x01\n" +
+	"\x03Get\x12\".konsul.registry.v1.GetLockRequest\x1a#.konsul.registry.v1.GetLockResponse\"6\xd2\xce\x18\x14\b\x03J\x10\n" +
+	"\x02kv\x12\x04read*\x04lock\x82\xd3\xe4\x93\x02\x18\x12\x16/api/v1/lock/{name=**}\x12q\n" +
+	"\x04List\x12$.konsul.registry.v1.ListLocksRequest\x1a%.konsul.registry.v1.ListLocksResponse\"\x1c\xd2\xce\x18\x04\b\x03P\x02\x82\xd3\xe4\x93\x02\x0e\x12\f/api/v1/lock\x1a\x14\xd2\xce\x18\x10\n" +
+	"\bregistry\x1a\x04\x18\x01(\x02B\xc1\x01\n" +
 	"\x16com.konsul.registry.v1B\tLockProtoP\x01Z2konsul.dev/proto/gen/konsul/registry/v1;registryv1\xa2\x02\x03KRX\xaa\x02\x12Konsul.Registry.V1\xca\x02\x12Konsul\\Registry\\V1\xe2\x02\x1eKonsul\\Registry\\V1\\GPBMetadata\xea\x02\x14Konsul::Registry::V1b\x06proto3"
 
 var (

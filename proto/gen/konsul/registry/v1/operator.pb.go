@@ -12,6 +12,7 @@ import (
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
 	durationpb "google.golang.org/protobuf/types/known/durationpb"
 	timestamppb "google.golang.org/protobuf/types/known/timestamppb"
+	_ "konsul.dev/proto/gen/konsul/options/v1"
 	reflect "reflect"
 	sync "sync"
 	unsafe "unsafe"
@@ -1429,7 +1430,7 @@ var File_konsul_registry_v1_operator_proto protoreflect.FileDescriptor
 
 const file_konsul_registry_v1_operator_proto_rawDesc = "" +
 	"\n" +
-	"!konsul/registry/v1/operator.proto\x12\x12konsul.registry.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1fkonsul/registry/v1/record.proto\"\x15\n" +
+	"!konsul/registry/v1/operator.proto\x12\x12konsul.registry.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1fkonsul/options/v1/options.proto\x1a\x1fkonsul/registry/v1/record.proto\"\x15\n" +
 	"\x13ServerStatusRequest\"\x7f\n" +
 	"\x14ServerStatusResponse\x127\n" +
 	"\x06server\x18\x01 \x01(\v2\x1f.konsul.registry.v1.ServerStateR\x06server\x12.\n" +
@@ -1560,17 +1561,26 @@ const file_konsul_registry_v1_operator_proto_rawDesc = "" +
 	"\x0elast_log_index\x18\b \x01(\x04R\flastLogIndex\x12\x18\n" +
 	"\ahealthy\x18\t \x01(\bR\ahealthy\x12=\n" +
 	"\fstable_since\x18\n" +
-	" \x01(\v2\x1a.google.protobuf.TimestampR\vstableSince2\xac\t\n" +
-	"\x0fOperatorService\x12\xa3\x01\n" +
-	"\rClusterStatus\x12(.konsul.registry.v1.ClusterStatusRequest\x1a).konsul.registry.v1.ClusterStatusResponse\"=\x82\xd3\xe4\x93\x027Z\x1d\x12\x1b/api/v1/operator/raft/peers\x12\x16/api/v1/cluster/status\x12a\n" +
-	"\fServerStatus\x12'.konsul.registry.v1.ServerStatusRequest\x1a(.konsul.registry.v1.ServerStatusResponse\x12z\n" +
-	"\aAddPeer\x12\".konsul.registry.v1.AddPeerRequest\x1a#.konsul.registry.v1.AddPeerResponse\"&\x82\xd3\xe4\x93\x02 :\x01*\"\x1b/api/v1/operator/raft/peers\x12\x85\x01\n" +
+	" \x01(\v2\x1a.google.protobuf.TimestampR\vstableSince2\xeb\v\n" +
+	"\x0fOperatorService\x12\xc4\x01\n" +
+	"\rClusterStatus\x12(.konsul.registry.v1.ClusterStatusRequest\x1a).konsul.registry.v1.ClusterStatusResponse\"^\xd2\xce\x18\x1d\b\x02J\x19\n" +
+	"\boperator\x12\x04read\x1a\acluster\x82\xd3\xe4\x93\x027Z\x1d\x12\x1b/api/v1/operator/raft/peers\x12\x16/api/v1/cluster/status\x12\x90\x01\n" +
+	"\fServerStatus\x12'.konsul.registry.v1.ServerStatusRequest\x1a(.konsul.registry.v1.ServerStatusResponse\"-\xd2\xce\x18)\b\x012\bregistryJ\x19\n" +
+	"\boperator\x12\x04read\x1a\acluster`\x01\x12\x9b\x01\n" +
+	"\aAddPeer\x12\".konsul.registry.v1.AddPeerRequest\x1a#.konsul.registry.v1.AddPeerResponse\"G\xd2\xce\x18\x1d\b\x04J\x17\n" +
+	"\boperator\x12\x05write\x1a\x04raftX\x01\x82\xd3\xe4\x93\x02 :\x01*\"\x1b/api/v1/operator/raft/peers\x12\xa6\x01\n" +
 	"\n" +
-	"RemovePeer\x12%.konsul.registry.v1.RemovePeerRequest\x1a&.konsul.registry.v1.RemovePeerResponse\"(\x82\xd3\xe4\x93\x02\"* /api/v1/operator/raft/peers/{id}\x12\xa9\x01\n" +
-	"\x12TransferLeadership\x12-.konsul.registry.v1.TransferLeadershipRequest\x1a..konsul.registry.v1.TransferLeadershipResponse\"4\x82\xd3\xe4\x93\x02.:\x01*\")/api/v1/operator/raft/transfer-leadership\x12\x9e\x01\n" +
-	"\x12GetAutopilotConfig\x12-.konsul.registry.v1.GetAutopilotConfigRequest\x1a..konsul.registry.v1.GetAutopilotConfigResponse\")\x82\xd3\xe4\x93\x02#\x12!/api/v1/operator/autopilot/config\x12\xa1\x01\n" +
-	"\x12SetAutopilotConfig\x12-.konsul.registry.v1.SetAutopilotConfigRequest\x1a..konsul.registry.v1.SetAutopilotConfigResponse\",\x82\xd3\xe4\x93\x02&:\x01*2!/api/v1/operator/autopilot/config\x12\x9a\x01\n" +
-	"\x11GetAutopilotState\x12,.konsul.registry.v1.GetAutopilotStateRequest\x1a-.konsul.registry.v1.GetAutopilotStateResponse\"(\x82\xd3\xe4\x93\x02\"\x12 /api/v1/operator/autopilot/stateB\xc5\x01\n" +
+	"RemovePeer\x12%.konsul.registry.v1.RemovePeerRequest\x1a&.konsul.registry.v1.RemovePeerResponse\"I\xd2\xce\x18\x1d\b\x04J\x17\n" +
+	"\boperator\x12\x05write\x1a\x04raftX\x01\x82\xd3\xe4\x93\x02\"* /api/v1/operator/raft/peers/{id}\x12\xd0\x01\n" +
+	"\x12TransferLeadership\x12-.konsul.registry.v1.TransferLeadershipRequest\x1a..konsul.registry.v1.TransferLeadershipResponse\"[\xd2\xce\x18#\b\x04J\x17\n" +
+	"\boperator\x12\x05write\x1a\x04raftX\x01z\x04from\x82\xd3\xe4\x93\x02.:\x01*\")/api/v1/operator/raft/transfer-leadership\x12\xc1\x01\n" +
+	"\x12GetAutopilotConfig\x12-.konsul.registry.v1.GetAutopilotConfigRequest\x1a..konsul.registry.v1.GetAutopilotConfigResponse\"L\xd2\xce\x18\x1f\b\x03J\x1b\n" +
+	"\boperator\x12\x04read\x1a\tautopilot\x82\xd3\xe4\x93\x02#\x12!/api/v1/operator/autopilot/config\x12\xc7\x01\n" +
+	"\x12SetAutopilotConfig\x12-.konsul.registry.v1.SetAutopilotConfigRequest\x1a..konsul.registry.v1.SetAutopilotConfigResponse\"R\xd2\xce\x18\"\b\x04J\x1c\n" +
+	"\boperator\x12\x05write\x1a\tautopilotX\x01\x82\xd3\xe4\x93\x02&:\x01*2!/api/v1/operator/autopilot/config\x12\xbf\x01\n" +
+	"\x11GetAutopilotState\x12,.konsul.registry.v1.GetAutopilotStateRequest\x1a-.konsul.registry.v1.GetAutopilotStateResponse\"M\xd2\xce\x18!\b\x04J\x1b\n" +
+	"\boperator\x12\x04read\x1a\tautopilot`\x01\x82\xd3\xe4\x93\x02\"\x12 /api/v1/operator/autopilot/state\x1a\x14\xd2\xce\x18\x10\n" +
+	"\bregistry\x1a\x04\x18\x01(\x02B\xc5\x01\n" +
 	"\x16com.konsul.registry.v1B\rOperatorProtoP\x01Z2konsul.dev/proto/gen/konsul/registry/v1;registryv1\xa2\x02\x03KRX\xaa\x02\x12Konsul.Registry.V1\xca\x02\x12Konsul\\Registry\\V1\xe2\x02\x1eKonsul\\Registry\\V1\\GPBMetadata\xea\x02\x14Konsul::Registry::V1b\x06proto3"
 
 var (

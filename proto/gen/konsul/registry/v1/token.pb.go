@@ -10,6 +10,7 @@ import (
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
 	timestamppb "google.golang.org/protobuf/types/known/timestamppb"
+	_ "konsul.dev/proto/gen/konsul/options/v1"
 	reflect "reflect"
 	sync "sync"
 	unsafe "unsafe"
@@ -302,7 +303,7 @@ var File_konsul_registry_v1_token_proto protoreflect.FileDescriptor
 
 const file_konsul_registry_v1_token_proto_rawDesc = "" +
 	"\n" +
-	"\x1ekonsul/registry/v1/token.proto\x12\x12konsul.registry.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"0\n" +
+	"\x1ekonsul/registry/v1/token.proto\x12\x12konsul.registry.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1fkonsul/options/v1/options.proto\"0\n" +
 	"\x16IntrospectTokenRequest\x12\x16\n" +
 	"\x06secret\x18\x01 \x01(\tR\x06secret\"\x95\x01\n" +
 	"\x17IntrospectTokenResponse\x12\x1f\n" +
@@ -323,10 +324,11 @@ const file_konsul_registry_v1_token_proto_rawDesc = "" +
 	"\x06method\x18\x03 \x01(\tR\x06method\"9\n" +
 	"\x16AuthorizeTokenResponse\x12\x1f\n" +
 	"\vaccessor_id\x18\x01 \x01(\tR\n" +
-	"accessorId2\xe3\x01\n" +
+	"accessorId2\x86\x02\n" +
 	"\fTokenService\x12j\n" +
 	"\x0fIntrospectToken\x12*.konsul.registry.v1.IntrospectTokenRequest\x1a+.konsul.registry.v1.IntrospectTokenResponse\x12g\n" +
-	"\x0eAuthorizeToken\x12).konsul.registry.v1.AuthorizeTokenRequest\x1a*.konsul.registry.v1.AuthorizeTokenResponseB\xc2\x01\n" +
+	"\x0eAuthorizeToken\x12).konsul.registry.v1.AuthorizeTokenRequest\x1a*.konsul.registry.v1.AuthorizeTokenResponse\x1a!\xd2\xce\x18\x1d\n" +
+	"\bregistry\x1a\x11\b\x01(\x012\agatewayP\x04`\x01B\xc2\x01\n" +
 	"\x16com.konsul.registry.v1B\n" +
 	"TokenProtoP\x01Z2konsul.dev/proto/gen/konsul/registry/v1;registryv1\xa2\x02\x03KRX\xaa\x02\x12Konsul.Registry.V1\xca\x02\x12Konsul\\Registry\\V1\xe2\x02\x1eKonsul\\Registry\\V1\\GPBMetadata\xea\x02\x14Konsul::Registry::V1b\x06proto3"
 

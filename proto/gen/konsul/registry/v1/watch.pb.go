@@ -11,6 +11,7 @@ import (
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
 	durationpb "google.golang.org/protobuf/types/known/durationpb"
 	timestamppb "google.golang.org/protobuf/types/known/timestamppb"
+	_ "konsul.dev/proto/gen/konsul/options/v1"
 	reflect "reflect"
 	sync "sync"
 	unsafe "unsafe"
@@ -422,7 +423,7 @@ var File_konsul_registry_v1_watch_proto protoreflect.FileDescriptor
 
 const file_konsul_registry_v1_watch_proto_rawDesc = "" +
 	"\n" +
-	"\x1ekonsul/registry/v1/watch.proto\x12\x12konsul.registry.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a konsul/registry/v1/catalog.proto\x1a\x1fkonsul/registry/v1/common.proto\x1a\x1fkonsul/registry/v1/record.proto\"\xf7\x01\n" +
+	"\x1ekonsul/registry/v1/watch.proto\x12\x12konsul.registry.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1fkonsul/options/v1/options.proto\x1a konsul/registry/v1/catalog.proto\x1a\x1fkonsul/registry/v1/common.proto\x1a\x1fkonsul/registry/v1/record.proto\"\xf7\x01\n" +
 	"\fWatchRequest\x12/\n" +
 	"\x05table\x18\x01 \x01(\x0e2\x19.konsul.registry.v1.TableR\x05table\x12\x16\n" +
 	"\x06prefix\x18\x02 \x01(\tR\x06prefix\x12\x14\n" +
@@ -466,10 +467,14 @@ const file_konsul_registry_v1_watch_proto_rawDesc = "" +
 	"\achanged\x18\x02 \x01(\bR\achanged\x12\x14\n" +
 	"\x05index\x18\x03 \x01(\x04R\x05index\x12.\n" +
 	"\x04time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x121\n" +
-	"\x04meta\x18\x05 \x01(\v2\x1d.konsul.registry.v1.QueryMetaR\x04meta2\xc9\x01\n" +
-	"\fWatchService\x12N\n" +
-	"\x05Watch\x12 .konsul.registry.v1.WatchRequest\x1a!.konsul.registry.v1.WatchResponse0\x01\x12i\n" +
-	"\x0eWatchInstances\x12).konsul.registry.v1.WatchInstancesRequest\x1a*.konsul.registry.v1.WatchInstancesResponse0\x01B\xc2\x01\n" +
+	"\x04meta\x18\x05 \x01(\v2\x1d.konsul.registry.v1.QueryMetaR\x04meta2\xcd\x02\n" +
+	"\fWatchService\x12V\n" +
+	"\x05Watch\x12 .konsul.registry.v1.WatchRequest\x1a!.konsul.registry.v1.WatchResponse\"\x06\xd2\xce\x18\x02P\x020\x01\x12\x89\x01\n" +
+	"\x0eWatchInstances\x12).konsul.registry.v1.WatchInstancesRequest\x1a*.konsul.registry.v1.WatchInstancesResponse\"\x1e\xd2\xce\x18\x1aJ\x18\n" +
+	"\aservice\x12\x04read\"\aservice0\x01\x1aY\xd2\xce\x18U\n" +
+	"\bregistry\x1aI\b\x01(\x022\agateway2\x0ffailover-router2\n" +
+	"replicator2\n" +
+	"wan-gossip2\x05agent:\bregistry`\x01B\xc2\x01\n" +
 	"\x16com.konsul.registry.v1B\n" +
 	"WatchProtoP\x01Z2konsul.dev/proto/gen/konsul/registry/v1;registryv1\xa2\x02\x03KRX\xaa\x02\x12Konsul.Registry.V1\xca\x02\x12Konsul\\Registry\\V1\xe2\x02\x1eKonsul\\Registry\\V1\\GPBMetadata\xea\x02\x14Konsul::Registry::V1b\x06proto3"
 

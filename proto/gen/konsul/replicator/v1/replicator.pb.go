@@ -14,6 +14,7 @@ import (
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
 	durationpb "google.golang.org/protobuf/types/known/durationpb"
 	timestamppb "google.golang.org/protobuf/types/known/timestamppb"
+	_ "konsul.dev/proto/gen/konsul/options/v1"
 	reflect "reflect"
 	sync "sync"
 	unsafe "unsafe"
@@ -225,7 +226,7 @@ var File_konsul_replicator_v1_replicator_proto protoreflect.FileDescriptor
 
 const file_konsul_replicator_v1_replicator_proto_rawDesc = "" +
 	"\n" +
-	"%konsul/replicator/v1/replicator.proto\x12\x14konsul.replicator.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x12\n" +
+	"%konsul/replicator/v1/replicator.proto\x12\x14konsul.replicator.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1fkonsul/options/v1/options.proto\"\x12\n" +
 	"\x10GetStatusRequest\"\x9c\x01\n" +
 	"\x11GetStatusResponse\x12\x1e\n" +
 	"\n" +
@@ -241,9 +242,12 @@ const file_konsul_replicator_v1_replicator_proto_rawDesc = "" +
 	"\tconnected\x18\x05 \x01(\bR\tconnected\x12\x14\n" +
 	"\x05error\x18\x06 \x01(\tR\x05error\x12<\n" +
 	"\ffull_sync_at\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\n" +
-	"fullSyncAt2\x92\x01\n" +
-	"\rStatusService\x12\x80\x01\n" +
-	"\tGetStatus\x12&.konsul.replicator.v1.GetStatusRequest\x1a'.konsul.replicator.v1.GetStatusResponse\"\"\x82\xd3\xe4\x93\x02\x1c\x12\x1a/api/v1/replication/statusB\xd5\x01\n" +
+	"fullSyncAt2\xdc\x01\n" +
+	"\rStatusService\x12\xa5\x01\n" +
+	"\tGetStatus\x12&.konsul.replicator.v1.GetStatusRequest\x1a'.konsul.replicator.v1.GetStatusResponse\"G\xd2\xce\x18!J\x1d\n" +
+	"\boperator\x12\x04read\x1a\vreplication`\x01\x82\xd3\xe4\x93\x02\x1c\x12\x1a/api/v1/replication/status\x1a#\xd2\xce\x18\x1f\n" +
+	"\n" +
+	"replicator\x12\bregistry\x1a\a\b\x01(\x022\x01*B\xd5\x01\n" +
 	"\x18com.konsul.replicator.v1B\x0fReplicatorProtoP\x01Z6konsul.dev/proto/gen/konsul/replicator/v1;replicatorv1\xa2\x02\x03KRX\xaa\x02\x14Konsul.Replicator.V1\xca\x02\x14Konsul\\Replicator\\V1\xe2\x02 Konsul\\Replicator\\V1\\GPBMetadata\xea\x02\x16Konsul::Replicator::V1b\x06proto3"
 
 var (

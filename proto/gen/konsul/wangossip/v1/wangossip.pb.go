@@ -14,6 +14,7 @@ import (
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
 	durationpb "google.golang.org/protobuf/types/known/durationpb"
 	timestamppb "google.golang.org/protobuf/types/known/timestamppb"
+	_ "konsul.dev/proto/gen/konsul/options/v1"
 	reflect "reflect"
 	sync "sync"
 	unsafe "unsafe"
@@ -454,7 +455,7 @@ var File_konsul_wangossip_v1_wangossip_proto protoreflect.FileDescriptor
 
 const file_konsul_wangossip_v1_wangossip_proto_rawDesc = "" +
 	"\n" +
-	"#konsul/wangossip/v1/wangossip.proto\x12\x13konsul.wangossip.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xc2\x01\n" +
+	"#konsul/wangossip/v1/wangossip.proto\x12\x13konsul.wangossip.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1fkonsul/options/v1/options.proto\"\xc2\x01\n" +
 	"\x06Member\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
 	"\aaddress\x18\x02 \x01(\tR\aaddress\x12\x16\n" +
@@ -493,10 +494,14 @@ const file_konsul_wangossip_v1_wangossip_proto_rawDesc = "" +
 	"\x1cDATACENTER_STATE_UNSPECIFIED\x10\x00\x12\x1a\n" +
 	"\x16DATACENTER_STATE_ALIVE\x10\x01\x12\x1b\n" +
 	"\x17DATACENTER_STATE_FAILED\x10\x02\x12\x19\n" +
-	"\x15DATACENTER_STATE_LEFT\x10\x032\x92\x02\n" +
+	"\x15DATACENTER_STATE_LEFT\x10\x032\xc3\x02\n" +
 	"\x11DatacenterService\x12\x89\x01\n" +
 	"\x0fListDatacenters\x12+.konsul.wangossip.v1.ListDatacentersRequest\x1a,.konsul.wangossip.v1.ListDatacentersResponse\"\x1b\x82\xd3\xe4\x93\x02\x15\x12\x13/api/v1/datacenters\x12q\n" +
-	"\x10WatchDatacenters\x12,.konsul.wangossip.v1.WatchDatacentersRequest\x1a-.konsul.wangossip.v1.WatchDatacentersResponse0\x01B\xcd\x01\n" +
+	"\x10WatchDatacenters\x12,.konsul.wangossip.v1.WatchDatacentersRequest\x1a-.konsul.wangossip.v1.WatchDatacentersResponse0\x01\x1a/\xd2\xce\x18+\n" +
+	"\n" +
+	"wan-gossip\x1a\x1d\b\x01(\x022\x01*J\x12\n" +
+	"\n" +
+	"federation\x12\x04read`\x01B\xcd\x01\n" +
 	"\x17com.konsul.wangossip.v1B\x0eWangossipProtoP\x01Z4konsul.dev/proto/gen/konsul/wangossip/v1;wangossipv1\xa2\x02\x03KWX\xaa\x02\x13Konsul.Wangossip.V1\xca\x02\x13Konsul\\Wangossip\\V1\xe2\x02\x1fKonsul\\Wangossip\\V1\\GPBMetadata\xea\x02\x15Konsul::Wangossip::V1b\x06proto3"
 
 var (

@@ -1,15 +1,18 @@
 package registry
 
 import (
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
 	"google.golang.org/grpc"
 
 	"konsul.dev/pkg/clock"
+	"konsul.dev/pkg/method"
+	"konsul.dev/pkg/rpc"
 	federationv1 "konsul.dev/proto/gen/konsul/federation/v1"
+	optionsv1 "konsul.dev/proto/gen/konsul/options/v1"
 	registryv1 "konsul.dev/proto/gen/konsul/registry/v1"
-	replicatorv1 "konsul.dev/proto/gen/konsul/replicator/v1"
 	"konsul.dev/services/registry/internal/acl"
 	"konsul.dev/services/registry/internal/api"
 	"konsul.dev/services/registry/internal/catalog"
@@ -17,46 +20,33 @@ import (
 	"konsul.dev/services/registry/internal/watching"
 )
 
-// TestEveryMethodSaysWhatItTakesAndWhereItGoes fails when a method is served that nobody decided about.
-func TestEveryMethodSaysWhatItTakesAndWhereItGoes(t *testing.T) {
-	// These are answered by whichever server was asked.
-	here := map[string]bool{
-		registryv1.OperatorService_ServerStatus_FullMethodName:      true,
-		registryv1.TokenService_IntrospectToken_FullMethodName:      true,
-		registryv1.TokenService_AuthorizeToken_FullMethodName:       true,
-		registryv1.ProposalService_Propose_FullMethodName:           true,
-		registryv1.ProposalService_ReadIndex_FullMethodName:         true,
-		registryv1.ProposalService_RecallReadLease_FullMethodName:   true,
-		registryv1.MemberService_Greet_FullMethodName:               true,
-		registryv1.MemberService_Admit_FullMethodName:               true,
-		federationv1.FederationService_GetFederation_FullMethodName: true,
-		replicatorv1.StatusService_GetStatus_FullMethodName:         true,
-	}
+// TestEveryServedMethodSaysWhatItIs fails when a method is served of which the contract says nothing, or has one
+// that nobody serves.
+func TestEveryServedMethodSaysWhatItIs(t *testing.T) {
 	server := grpc.NewServer()
 	(&api.Core{}).Register(server)
 	(&watching.Service{}).Register(server)
 	(&replication.Service{}).Register(server)
-	view := catalog.NewView("dc1")
-	rules, routes, access := needs(view), routes(acl.NewView(clock.System())), api.Access()
+	access, err := rpc.AccessOf(Name, true)
+	require.NoError(t, err)
+	routes, rules, err := methods(acl.NewView(clock.System()), catalog.NewView("dc1"))
+	require.NoError(t, err)
 	served := map[string]bool{}
 	for service, info := range server.GetServiceInfo() {
 		for _, m := range info.Methods {
-			method := "/" + service + "/" + m.Name
-			served[method] = true
-			require.Contains(t, rules, method, "needs.go says nothing of it")
-			_, byMethod := access[method]
-			_, byService := access[service]
-			require.True(t, byMethod || byService, "access.go says nothing of %s", method)
-			if !m.IsServerStream && !m.IsClientStream && !here[method] {
-				require.Contains(t, routes, method, "routes.go says nothing of it")
-			}
+			name := "/" + service + "/" + m.Name
+			served[name] = true
+			require.Contains(t, access, name)
+			require.Contains(t, rules, name)
 		}
 	}
-	for method := range rules {
-		require.True(t, served[method], "needs.go knows %s, which nobody serves", method)
+	for name := range access {
+		if strings.HasPrefix(name, "/konsul.") { // Tests have contracts of their own.
+			require.True(t, served[name], "nobody serves %s", name)
+		}
 	}
-	for method := range routes {
-		require.True(t, served[method], "routes.go knows %s, which nobody serves", method)
+	for name := range routes {
+		require.Contains(t, access, name)
 	}
 }
 
@@ -72,7 +62,8 @@ func (k knows) ServicesOn(node string) []string {
 func (k knows) ServiceName(id string) (string, bool) { name, ok := k[id]; return name, ok }
 
 func TestNeeds(t *testing.T) {
-	rules := needs(knows{"web-1": "web", "api": "api"})
+	_, rules, err := methods(acl.NewView(clock.System()), knows{"web-1": "web", "api": "api"})
+	require.NoError(t, err)
 	service := func(id, name string) *registryv1.RegisterRequest {
 		return &registryv1.RegisterRequest{Node: &registryv1.Node{Name: "n1"}, Service: &registryv1.Service{Id: id, Name: name}}
 	}
@@ -125,10 +116,18 @@ func TestNeeds(t *testing.T) {
 }
 
 // What no token opens stays shut even to one whose policies allow every resource there is.
-func TestNoPolicyOpensWhatIsForServices(t *testing.T) {
-	for method, rule := range forServices() {
-		needs, err := rule.Needs(nil)
+func TestNoPolicyOpensWhatIsForPrograms(t *testing.T) {
+	_, rules, err := methods(acl.NewView(clock.System()), knows{})
+	require.NoError(t, err)
+	served, err := method.Served(Name)
+	require.NoError(t, err)
+	for _, m := range served {
+		if m.GetUsers() == optionsv1.Users_USERS_WITH_TOKEN {
+			continue
+		}
+		needs, err := rules[m.FullName].Needs(m.NewRequest())
 		require.NoError(t, err)
-		require.Equal(t, acl.ACL, needs[0].Resource, method)
+		require.NotEmpty(t, needs, m.FullName)
+		require.Equal(t, acl.ACL, needs[0].Resource, m.FullName)
 	}
 }
