@@ -80,7 +80,7 @@ func (s *Service) newBackups() (*backup.Manager, error) {
 		},
 		Retention: s.cfg.Registry.Retention.Indexes, Watermark: s.store.Watermark, Applied: s.store.Applied, Describe: s.describe, Target: s.target,
 		LastIndex: s.node.LastIndex, Holds: s.holds, Install: s.node.Install,
-		Restored: func(ctx context.Context) error { return s.duty.attempt(ctx, s.node) },
+		Restored: func(ctx context.Context) error { return s.duties.Begin(ctx, s.node) },
 		Spool:    s.dir("restore"), MaxRestoreBytes: b.MaxRestoreBytes,
 		Schedule: schedule, Metrics: metrics, Clock: s.deps.Clock, Log: s.deps.Telemetry.Log,
 	})

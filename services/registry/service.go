@@ -23,6 +23,7 @@ import (
 	"konsul.dev/pkg/requestid"
 	"konsul.dev/pkg/rpc"
 	registryv1 "konsul.dev/proto/gen/konsul/registry/v1"
+	wangossipv1 "konsul.dev/proto/gen/konsul/wangossip/v1"
 	"konsul.dev/services/registry/internal/acl"
 	"konsul.dev/services/registry/internal/api"
 	"konsul.dev/services/registry/internal/audit"
@@ -35,7 +36,9 @@ import (
 	"konsul.dev/services/registry/internal/freespace"
 	"konsul.dev/services/registry/internal/fsm"
 	"konsul.dev/services/registry/internal/kv"
+	"konsul.dev/services/registry/internal/leading"
 	"konsul.dev/services/registry/internal/lease"
+	"konsul.dev/services/registry/internal/lineage"
 	"konsul.dev/services/registry/internal/lock"
 	"konsul.dev/services/registry/internal/member"
 	"konsul.dev/services/registry/internal/quota"
@@ -73,6 +76,7 @@ type Service struct {
 	deps Deps
 
 	secret  []byte
+	initial string // the secret of the initial management token
 	host    *konsulfx.Host
 	store   *badgerstore.Store
 	state   *state
@@ -89,7 +93,8 @@ type Service struct {
 	replication *replication.Service
 	backups     *backup.Manager
 	clocks      *skew.Meter
-	duty        *duties
+	duties      *leading.Duties
+	lineage     *lineage.Guard
 	listener    net.Listener
 	// deadlines are those of the catalogue.
 	deadlines *lease.Expirer
@@ -177,7 +182,7 @@ func (s *Service) open(context.Context) error {
 	if err != nil {
 		return fmt.Errorf("register lease metrics: %w", err)
 	}
-	foundAs, err := s.foundAs()
+	foundAs, err := lineage.FoundAs(filepath.Dir(s.dir("state")))
 	if err != nil {
 		return err
 	}
@@ -232,16 +237,17 @@ func (s *Service) join(context.Context) error {
 	if err != nil {
 		return fmt.Errorf("register raft metrics: %w", err)
 	}
-	duties, err := s.duties()
-	if err != nil {
+	if s.initial, err = readToken(s.cfg.Registry.InitialManagementTokenFile); err != nil {
 		return err
 	}
-	s.duty = duties
+	if err := leading.CheckInitialToken(s.initial, s.cfg.Server.Datacenter); err != nil {
+		return err
+	}
 	s.directory = cluster.NewDirectory(s.state.members, s.cfg.Registry.addresses())
 	s.node, err = raftnode.Start(raftnode.Params{
 		Config: s.raftConfig(),
 		Store:  s.store, Machine: s.state.machine, Sink: s.state, Stamp: s.stamp, Admit: s.admit, Identity: s.Identity(), Metrics: metrics, Log: s.deps.Telemetry.Log, Step: s.deps.Step, Fatal: s.deps.Fail,
-		Lead: duties.lead, Recall: s.recall, Moved: s.directory.Moved,
+		Lead: s.lead, Recall: s.recall, Moved: s.directory.Moved,
 	})
 	return err
 }
@@ -271,6 +277,43 @@ func (s *Service) raftConfig() raftnode.Config {
 		SegmentBytes: r.Raft.SegmentBytes, ZeroAheadBytes: r.Raft.ZeroAheadBytes, MaxInFlight: r.Raft.MaxInFlight,
 		MaxInFlightBytes: r.Raft.MaxInFlightBytes, ReadLease: min(r.Raft.ReadLease, r.Raft.LeaderLease/2),
 	}
+}
+
+// lead does a leader's duties until the leadership is over, once everything they need is there.
+func (s *Service) lead(ctx context.Context, n *raftnode.Node) {
+	select {
+	case <-s.wired:
+		s.duties.Lead(ctx, n)
+	case <-ctx.Done():
+	}
+}
+
+func (s *Service) newDuties() *leading.Duties {
+	return leading.New(leading.Params{
+		Datacenter: s.cfg.Server.Datacenter, InitialToken: s.initial, Founding: s.cluster.Founding,
+		Loops: []func(context.Context){s.cluster.Lead, s.backups.Run, s.lineage.Keep},
+		Store: s.store, Federation: s.state.federation, Tokens: s.state.tokens, Catalog: s.state.catalog, Services: s.services,
+		Deadlines: s.deadlines, Leases: s.state.leases, Expired: s.metrics.Expired, Clock: s.deps.Clock, Log: s.deps.Telemetry.Log,
+	})
+}
+
+func (s *Service) newLineage() *lineage.Guard {
+	wan := s.cfg.Server.WAN
+	return lineage.New(lineage.Params{
+		Dir: filepath.Dir(s.dir("state")), Datacenter: s.cfg.Server.Datacenter, WAN: wan.Enabled, Expected: len(wan.Members) + len(wan.Join),
+		View: s.state.federation, Connect: s.pool.Datacenter, Gossip: wangossipv1.NewDatacenterServiceClient(s.gossip),
+		Met: func() { s.replication.Metrics.OtherLineage() }, Fail: s.deps.Fail, Clock: s.deps.Clock, Log: s.deps.Telemetry.Log,
+	})
+}
+
+// datacenterID returns the id of this datacenter: derived from its secret, so that every service that
+// needs it before the record is founded comes to the same, and a new one where there is no secret.
+func (s *Service) datacenterID() string {
+	id, err := identity.DatacenterID(s.secret, s.cfg.Server.Datacenter)
+	if len(s.secret) == 0 || err != nil {
+		return uuid.NewString()
+	}
+	return id
 }
 
 // recall takes a read lease back from another server.
@@ -312,8 +355,12 @@ func (s *Service) serve(context.Context) error {
 		Admit: s.admit, Published: s.state.hub.Index, MaxInFlight: r.Raft.MaxInFlight, MaxInFlightBytes: r.Raft.MaxInFlightBytes,
 	})
 	s.host.Go("leader watch", router.Run)
-	s.cluster = s.newCluster(router)
 	s.services, s.metrics = catalog.NewWriter(s.cfg.Server.Datacenter, r.Catalog.MaxServicesPerRequest).WithOwners(api.OwnerExists(s.state.tokens)), metrics
+	if s.gossip, err = s.host.Dial("wan-gossip", s.cfg.Endpoints.WANGossip); err != nil {
+		return err
+	}
+	s.lineage = s.newLineage()
+	s.cluster = s.newCluster(router)
 	if s.backups, err = s.newBackups(); err != nil {
 		return err
 	}
@@ -324,9 +371,6 @@ func (s *Service) serve(context.Context) error {
 	if err != nil {
 		return fmt.Errorf("register quota metrics: %w", err)
 	}
-	if s.gossip, err = s.host.Dial("wan-gossip", s.cfg.Endpoints.WANGossip); err != nil {
-		return err
-	}
 	if s.replicator, err = s.host.Dial("replicator", s.cfg.Endpoints.Replicator); err != nil {
 		return err
 	}
@@ -334,6 +378,7 @@ func (s *Service) serve(context.Context) error {
 	if err := s.newStreams(router, quotas); err != nil {
 		return err
 	}
+	s.duties = s.newDuties()
 	close(s.wired)
 	guard := api.NewGuard(rules, s.audit, quotas)
 	s.server, err = rpc.NewServer(rpc.ServerParams{
@@ -391,7 +436,7 @@ func (s *Service) newCluster(router *forward.Router) *cluster.Cluster {
 		Own:    &registryv1.Member{Id: r.ID, RaftAddress: own.RaftAddress, Address: own.Address, Version: s.deps.Version, CommandVersion: cmp.Or(s.deps.CommandVersion, fsm.Version)},
 		Expect: r.BootstrapExpect, Others: r.others(), Datacenter: s.cfg.Server.Datacenter,
 		Node: s.node, Rows: s.state.members, Directory: s.directory, Peers: s.pool, Log: s.deps.Telemetry.Log,
-		MayFound: s.mayFound,
+		MayFound: s.lineage.MayFound,
 		Propose: func(ctx context.Context, cmd *registryv1.Command) (*registryv1.CommandResult, error) {
 			outcome := router.Propose(ctx, cmd)[0]
 			return outcome.Result, outcome.Err

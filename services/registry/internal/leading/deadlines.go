@@ -1,4 +1,4 @@
-package registry
+package leading
 
 import (
 	"context"
@@ -9,7 +9,6 @@ import (
 	"konsul.dev/pkg/obs"
 	"konsul.dev/services/registry/internal/catalog"
 	"konsul.dev/services/registry/internal/fsm"
-	"konsul.dev/services/registry/internal/raftnode"
 )
 
 const (
@@ -21,25 +20,25 @@ const (
 )
 
 // keepDeadlines lets the catalogue's deadlines pass as long as this server leads.
-func (d *duties) keepDeadlines(ctx context.Context, n *raftnode.Node) {
-	d.state.catalog.Grace()
+func (d *Duties) keepDeadlines(ctx context.Context, n Node) {
+	d.Catalog.Grace()
 	// Run ends with ctx and with nothing else.
-	_ = d.deadlines.Run(ctx, func(ctx context.Context, keys []string) error {
+	_ = d.Deadlines.Run(ctx, func(ctx context.Context, keys []string) error {
 		var errs []error
 		for keys := range slices.Chunk(keys, expireTogether) {
 			errs = append(errs, d.expire(ctx, n, keys))
 		}
 		err := errors.Join(errs...)
 		if err != nil && ctx.Err() == nil {
-			d.deps.Telemetry.Log.WarnContext(ctx, "passed deadlines could not be recorded; trying again", "deadlines", len(keys), obs.KeyError, err)
+			d.Log.WarnContext(ctx, "passed deadlines could not be recorded; trying again", "deadlines", len(keys), obs.KeyError, err)
 		}
 		return err
 	})
 }
 
 // expire commits what passed deadlines mean, each by itself: one that was overtaken must not keep the others.
-func (d *duties) expire(ctx context.Context, n *raftnode.Node, keys []string) error {
-	now := d.deps.Clock.Now()
+func (d *Duties) expire(ctx context.Context, n Node, keys []string) error {
+	now := d.Clock.Now()
 	var errs []error
 	var proposals []fsm.Proposal
 	var proposed []string
@@ -49,7 +48,7 @@ func (d *duties) expire(ctx context.Context, n *raftnode.Node, keys []string) er
 		proposals, proposed, operations = nil, nil, 0
 	}
 	for _, key := range keys {
-		cmd, err := d.services.Expire(d.state.catalog, key, now)
+		cmd, err := d.Services.Expire(d.Catalog, key, now)
 		if err != nil {
 			return errors.Join(append(errs, err)...)
 		}
@@ -72,7 +71,7 @@ func (d *duties) expire(ctx context.Context, n *raftnode.Node, keys []string) er
 }
 
 // commitExpired commits what was made of passed deadlines.
-func (d *duties) commitExpired(ctx context.Context, n *raftnode.Node, proposals []fsm.Proposal, keys []string) error {
+func (d *Duties) commitExpired(ctx context.Context, n Node, proposals []fsm.Proposal, keys []string) error {
 	var errs []error
 	for i, outcome := range n.ProposeAll(ctx, proposals) {
 		errs = append(errs, outcome.Err)
@@ -80,8 +79,8 @@ func (d *duties) commitExpired(ctx context.Context, n *raftnode.Node, proposals 
 			continue
 		}
 		if kind, name := catalog.Deadline(keys[i]); kind == catalog.DeadlineReap {
-			if left, _ := d.state.catalog.Node(name); left.Node != nil {
-				d.deadlines.Set(keys[i], time.Millisecond) // It had more instances than one commit deregisters.
+			if left, _ := d.Catalog.Node(name); left.Node != nil {
+				d.Deadlines.Set(keys[i], time.Millisecond) // It had more instances than one commit deregisters.
 				continue
 			}
 		}
@@ -91,17 +90,17 @@ func (d *duties) commitExpired(ctx context.Context, n *raftnode.Node, proposals 
 }
 
 // expired says what happened.
-func (d *duties) expired(ctx context.Context, key string) {
+func (d *Duties) expired(ctx context.Context, key string) {
 	kind, name := catalog.Deadline(key)
-	d.metrics.Expired(kind)
+	d.Expired(kind)
 	switch kind {
 	case catalog.DeadlineHeartbeat:
-		d.deps.Telemetry.Log.WarnContext(ctx, "a node sends no heartbeats; its instances are critical", "node", name)
+		d.Log.WarnContext(ctx, "a node sends no heartbeats; its instances are critical", "node", name)
 	case catalog.DeadlineReap:
-		d.deps.Telemetry.Log.InfoContext(ctx, "a dead node was deregistered", "node", name)
+		d.Log.InfoContext(ctx, "a dead node was deregistered", "node", name)
 	case catalog.DeadlineEmpty:
-		d.deps.Telemetry.Log.InfoContext(ctx, "a node without instances was deregistered", "node", name)
+		d.Log.InfoContext(ctx, "a node without instances was deregistered", "node", name)
 	default:
-		d.deps.Telemetry.Log.DebugContext(ctx, "a check got no report in time", "check", name)
+		d.Log.DebugContext(ctx, "a check got no report in time", "check", name)
 	}
 }

@@ -1,4 +1,4 @@
-package registry
+package leading
 
 import (
 	"context"
@@ -9,11 +9,10 @@ import (
 	"konsul.dev/pkg/obs"
 	registryv1 "konsul.dev/proto/gen/konsul/registry/v1"
 	"konsul.dev/services/registry/internal/fsm"
-	"konsul.dev/services/registry/internal/raftnode"
 )
 
 // keepLeases ends leases that nobody keeps alive, as long as this server leads.
-func (d *duties) keepLeases(ctx context.Context, n *raftnode.Node) {
+func (d *Duties) keepLeases(ctx context.Context, n Node) {
 	propose := func(ctx context.Context, cmds []*registryv1.Command) error {
 		proposals := make([]fsm.Proposal, len(cmds))
 		for i, cmd := range cmds {
@@ -30,11 +29,11 @@ func (d *duties) keepLeases(ctx context.Context, n *raftnode.Node) {
 	}
 	pause := backoff.New(50*time.Millisecond, 2*time.Second)
 	for ctx.Err() == nil {
-		err := d.state.leases.Lead(ctx, d.store, d.deps.Telemetry.Log, propose)
+		err := d.Leases.Lead(ctx, d.Store, d.Log, propose)
 		if err == nil || ctx.Err() != nil {
 			return
 		}
-		d.deps.Telemetry.Log.Warn("leases could not be read; trying again", obs.KeyError, err)
+		d.Log.Warn("leases could not be read; trying again", obs.KeyError, err)
 		_ = pause.Wait(ctx) // It fails only when ctx has ended, which the loop sees.
 	}
 }

@@ -1,0 +1,4 @@
+// Package lineage keeps two registries from going by one datacenter's name. A server without state
+// asks the other datacenters before it founds a registry, and a leader compares its lineage with the
+// one they know as long as it leads; see docs/runbooks/registry-second.md.
+package lineage
