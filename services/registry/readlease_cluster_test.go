@@ -3,6 +3,7 @@ package registry_test
 import (
 	"fmt"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -74,4 +75,24 @@ func TestReadLeasesEndWithTheLeadership(t *testing.T) {
 			require.Equal(t, value, get(t, c.Client(s), "k", registryv1.ReadMode_READ_MODE_DEFAULT))
 		}
 	}
+}
+
+// Wall clocks jump by hours, forwards and backwards, on the leader and on the follower.
+func TestADefaultReadSeesEveryWriteWhileWallClocksJump(t *testing.T) {
+	t.Parallel()
+	c := registrytest.StartCluster(t, 3)
+	leader, follower := c.Leader(), c.Follower()
+	writer, reader := c.Client(leader), c.Client(follower)
+	set(t, writer, "k", "0")
+	for i, jump := range []struct{ leader, follower time.Duration }{
+		{0, -time.Hour}, {0, 2 * time.Hour}, {-time.Hour, 0}, {2 * time.Hour, 0}, {-time.Hour, time.Hour}, {time.Hour, -time.Hour},
+	} {
+		leased(t, c, leader, reader)
+		leader.ShiftClock(jump.leader)
+		follower.ShiftClock(jump.follower)
+		value := fmt.Sprint(i)
+		set(t, writer, "k", value)
+		require.Equal(t, value, get(t, reader, "k", registryv1.ReadMode_READ_MODE_DEFAULT))
+	}
+	require.Equal(t, leader.ID(), c.Leader().ID(), "a wall clock elects nobody")
 }

@@ -140,8 +140,7 @@ type Raft struct {
 	TrailingBytes uint64 `koanf:"trailing_bytes"`
 	// SegmentBytes is the size of a log segment.
 	SegmentBytes int `koanf:"segment_bytes"`
-	// ZeroAheadBytes is how many zeros at once are written where the log goes on, which file systems that write in place take entries over
-	// sooner; 0 for those that never write in place.
+	// ZeroAheadBytes has no effect. It is accepted so that files written for earlier versions load.
 	ZeroAheadBytes int `koanf:"zero_ahead_bytes"`
 	// MaxInFlight bounds the writes that wait for their outcome; more are refused.
 	MaxInFlight int `koanf:"max_in_flight"`
@@ -164,7 +163,7 @@ func DefaultConfig() Config {
 			Retention: retention, Store: store, Backup: defaultBackup(), MinFreeBytes: 128 << 20,
 			Raft: Raft{
 				HeartbeatTimeout: timing.Heartbeat, ElectionTimeout: timing.Election, LeaderLease: timing.Lease, ReadLease: 150 * time.Millisecond,
-				SnapshotThreshold: 64 << 10, TrailingLogs: 32 << 10, SnapshotBytes: 256 << 20, TrailingBytes: 64 << 20, SegmentBytes: 32 << 20, ZeroAheadBytes: 512 << 10, MaxInFlight: 8 << 10, MaxInFlightBytes: 64 << 20,
+				SnapshotThreshold: 64 << 10, TrailingLogs: 32 << 10, SnapshotBytes: 256 << 20, TrailingBytes: 64 << 20, SegmentBytes: 32 << 20, MaxInFlight: 8 << 10, MaxInFlightBytes: 64 << 20,
 			},
 		},
 	}
@@ -425,9 +424,6 @@ func (r Raft) validate() error {
 	}
 	if r.SegmentBytes < leastSegment {
 		errs = append(errs, fault.Invalid("registry.raft.segment_bytes", "%d is less than %d", r.SegmentBytes, leastSegment))
-	}
-	if n := r.ZeroAheadBytes; n < 0 || n > r.SegmentBytes {
-		errs = append(errs, fault.Invalid("registry.raft.zero_ahead_bytes", "%d is not between 0 and segment_bytes, %d", n, r.SegmentBytes))
 	}
 	if r.MaxInFlight < 1 {
 		errs = append(errs, fault.Invalid("registry.raft.max_in_flight", "is %d", r.MaxInFlight))

@@ -38,13 +38,12 @@ func TestBadConfigurationNamesEveryField(t *testing.T) {
 	cfg.Registry.Raft.LeaderLease = cfg.Registry.Raft.HeartbeatTimeout
 	cfg.Registry.Retention.Indexes = 10
 	cfg.Registry.Limits = registry.Limits{WatchesPerToken: -1, RequestsPerSecond: -1}
-	cfg.Registry.Raft.ZeroAheadBytes = -1
 	cfg.Registry.Store = registry.Store{MemtableBytes: 1 << 19}
 	err := cfg.Validate()
 	for _, field := range []string{
 		"registry.retention.indexes", "registry.store.memtable_bytes", "registry.store.row_cache_bytes", "registry.store.tail_bytes",
 		"registry.audit.max_bytes", "registry.audit.keep", "registry.audit.denied_per_minute", "registry.audit.denied_path", "registry.max_value_bytes", "registry.listen", "registry.servers[1].id", "registry.servers", "registry.join[0]", "registry.bootstrap_expect", "registry.raft.leader_lease",
-		"registry.raft.zero_ahead_bytes", "registry.limits.watches_per_token", "registry.limits.requests_per_second",
+		"registry.limits.watches_per_token", "registry.limits.requests_per_second",
 	} {
 		require.ErrorContains(t, err, field)
 	}

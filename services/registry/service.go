@@ -43,6 +43,7 @@ import (
 	"konsul.dev/services/registry/internal/member"
 	"konsul.dev/services/registry/internal/quota"
 	"konsul.dev/services/registry/internal/raftnode"
+	"konsul.dev/services/registry/internal/readlease"
 	"konsul.dev/services/registry/internal/replication"
 	"konsul.dev/services/registry/internal/skew"
 	"konsul.dev/services/registry/internal/watch"
@@ -274,7 +275,7 @@ func (s *Service) raftConfig() raftnode.Config {
 		ID: r.ID, Listen: r.RaftListen, Advertise: r.own().RaftAddress, Dir: s.dir("raft"),
 		Timing:        raftnode.Timing{Heartbeat: r.Raft.HeartbeatTimeout, Election: r.Raft.ElectionTimeout, Lease: r.Raft.LeaderLease},
 		SnapshotEvery: r.Raft.SnapshotThreshold, TrailingLogs: r.Raft.TrailingLogs, SnapshotBytes: r.Raft.SnapshotBytes, TrailingBytes: r.Raft.TrailingBytes,
-		SegmentBytes: r.Raft.SegmentBytes, ZeroAheadBytes: r.Raft.ZeroAheadBytes, MaxInFlight: r.Raft.MaxInFlight,
+		SegmentBytes: r.Raft.SegmentBytes, MaxInFlight: r.Raft.MaxInFlight,
 		MaxInFlightBytes: r.Raft.MaxInFlightBytes, ReadLease: min(r.Raft.ReadLease, r.Raft.LeaderLease/2),
 	}
 }
@@ -317,7 +318,7 @@ func (s *Service) datacenterID() string {
 }
 
 // recall takes a read lease back from another server.
-func (s *Service) recall(ctx context.Context, server string, lease raftnode.ReadLease) error {
+func (s *Service) recall(ctx context.Context, server string, lease readlease.Lease) error {
 	conn, err := s.pool.Server(server)
 	if err != nil {
 		return err
@@ -521,11 +522,6 @@ func (s *Service) Stop(ctx context.Context) error {
 
 // raftMember is the Raft node as the api sees it.
 type raftMember struct{ *raftnode.Node }
-
-func (m raftMember) LeaseReads(ctx context.Context, server string) (api.ReadLease, error) {
-	lease, err := m.Node.LeaseReads(ctx, server)
-	return api.ReadLease(lease), err
-}
 
 func (m raftMember) Status() api.Status { return api.Status(m.Node.Status()) }
 

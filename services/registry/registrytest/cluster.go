@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -17,7 +18,6 @@ import (
 	"github.com/stretchr/testify/require"
 	"google.golang.org/grpc"
 
-	"konsul.dev/pkg/clock"
 	"konsul.dev/pkg/identity"
 	"konsul.dev/pkg/identity/identitytest"
 	"konsul.dev/pkg/konsultest"
@@ -75,6 +75,7 @@ type Server struct {
 	register func(grpc.ServiceRegistrar)
 	service  *registry.Service
 	wire     *wire
+	wall     wallClock
 	// Understands is the command version the server announces at its next start; 0: that of the
 	// program.
 	Understands uint32
@@ -254,7 +255,7 @@ func (s *Server) TryStart() error {
 		s.Telemetry.Log = slog.New(slog.NewTextHandler(s.t.Output(), &slog.HandlerOptions{Level: slog.LevelDebug})).With("server", s.ID())
 	}
 	service, err := registry.New(s.cfg, registry.Deps{
-		Telemetry: s.Telemetry, Clock: clock.System(), Version: "test", CommandVersion: s.Understands,
+		Telemetry: s.Telemetry, Clock: &s.wall, Version: "test", CommandVersion: s.Understands,
 		Identity: s.ca.Source(s.cfg.Server.Datacenter, registry.Name), Register: s.register,
 		Fail: func(err error) {
 			select {
@@ -275,6 +276,22 @@ func (s *Server) TryStart() error {
 
 // Snapshot makes the server take a Raft snapshot now.
 func (s *Server) Snapshot() error { return s.service.Snapshot() }
+
+// ShiftClock moves the server's wall clock. Its monotonic clock stays.
+func (s *Server) ShiftClock(by time.Duration) { s.wall.offset.Add(int64(by)) }
+
+// wallClock is the machine's clock, shifted.
+type wallClock struct{ offset atomic.Int64 }
+
+// Now returns a time without a monotonic reading once the clock was shifted.
+func (c *wallClock) Now() time.Time {
+	if by := time.Duration(c.offset.Load()); by != 0 {
+		return time.Now().Round(0).Add(by)
+	}
+	return time.Now()
+}
+
+func (c *wallClock) After(d time.Duration) <-chan time.Time { return time.After(d) }
 
 // Running reports whether the server is started.
 func (s *Server) Running() bool { return s.service != nil }

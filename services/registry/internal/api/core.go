@@ -25,6 +25,7 @@ import (
 	"konsul.dev/services/registry/internal/lock"
 	"konsul.dev/services/registry/internal/member"
 	"konsul.dev/services/registry/internal/quota"
+	"konsul.dev/services/registry/internal/readlease"
 	"konsul.dev/services/registry/internal/record"
 	"konsul.dev/services/registry/internal/skew"
 	"konsul.dev/services/registry/internal/watch"
@@ -39,22 +40,12 @@ type Node interface {
 	EnsureLease(ctx context.Context) error
 	// VerifyLeader returns nil once a majority has confirmed, after the call, that this server leads.
 	VerifyLeader(ctx context.Context) error
-	// LeaseReads answers a lease under which another server may answer default reads, none if there is none now.
-	LeaseReads(ctx context.Context, server string) (ReadLease, error)
-	// MajorityWith says whether this server and another are a majority by themselves.
-	MajorityWith(server string) bool
+	// ReadIndex lets a follower answer reads; see raftnode.
+	ReadIndex(ctx context.Context, follower string, linearizable, wantsLease bool) (term uint64, lease readlease.Lease, err error)
 	Freshness(now time.Time) (time.Time, bool)
-	// Term is the latest term this server knows of.
-	Term() uint64
 	Status() Status
 	Servers() []Server
 	LeaderID() string
-}
-
-// ReadLease lets another server answer default reads by itself; see raftnode.
-type ReadLease struct {
-	Term, Number uint64
-	Lasts        time.Duration
 }
 
 // Status is where this server stands.
@@ -87,7 +78,7 @@ type Router interface {
 	Unary(ctx context.Context, req any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error)
 	// Confirm answers an index at or above that of every write acknowledged before the call.
 	Confirm(ctx context.Context) (uint64, error)
-	// RecallReadLease gives back what the leader let this server read under.
+	// RecallReadLease gives back a read lease, and all before it.
 	RecallReadLease(term, number uint64)
 	// Propose commits commands wherever the leader is.
 	Propose(ctx context.Context, cmds ...*registryv1.Command) []fsm.Outcome

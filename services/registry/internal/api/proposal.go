@@ -42,33 +42,13 @@ func (s *proposalService) Propose(ctx context.Context, req *registryv1.ProposeRe
 	return resp, nil
 }
 
-// ReadIndex answers an index above which a server may answer reads for the cluster: whatever was
-// acknowledged was published here before.
+// ReadIndex returns the index that a follower's state must have reached to answer reads for the cluster.
 func (s *proposalService) ReadIndex(ctx context.Context, req *registryv1.ReadIndexRequest) (*registryv1.ReadIndexResponse, error) {
-	var (
-		term  uint64
-		lease ReadLease
-	)
-	err := s.Node.CheckLeader()
-	if err == nil && req.GetLease() && !req.GetLinearizable() {
-		lease, err = s.Node.LeaseReads(ctx, req.GetServer())
-	}
-	switch {
-	case err != nil, lease.Lasts > 0:
-	case s.Node.MajorityWith(req.GetServer()):
-		// A server at a term has given no vote in a later one. When the asker finds itself at the leader's term
-		// after the leader has, nobody else can have been elected before either of them looked.
-		term = s.Node.Term()
-		err = s.Node.CheckLeader()
-	case req.GetLinearizable():
-		err = s.Node.VerifyLeader(ctx)
-	default:
-		err = s.Node.EnsureLease(ctx)
-	}
+	term, lease, err := s.Node.ReadIndex(ctx, req.GetServer(), req.GetLinearizable(), req.GetLease())
 	if err != nil {
 		return nil, err
 	}
-	// Nothing is written from the moment a lease is given: what is published now is what stands while it lasts.
+	// The index is read afterwards. Nothing is written while a lease lasts, so it holds for all of it.
 	resp := &registryv1.ReadIndexResponse{Index: s.Hub.Index(), Term: term}
 	if lease.Lasts > 0 {
 		resp.Lease = &registryv1.ReadLease{Term: lease.Term, Number: lease.Number, Lasts: durationpb.New(lease.Lasts)}
@@ -127,7 +107,7 @@ func (s *proposalService) answer(ctx context.Context, req *registryv1.AskRequest
 	}
 }
 
-// RecallReadLease gives back what the leader let this server read under.
+// RecallReadLease gives back the lease under which the leader lets this server answer reads.
 func (s *proposalService) RecallReadLease(_ context.Context, req *registryv1.RecallReadLeaseRequest) (*registryv1.RecallReadLeaseResponse, error) {
 	s.Router.RecallReadLease(req.GetTerm(), req.GetNumber())
 	return &registryv1.RecallReadLeaseResponse{}, nil

@@ -12,6 +12,7 @@ import (
 	"konsul.dev/pkg/rpc"
 	registryv1 "konsul.dev/proto/gen/konsul/registry/v1"
 	"konsul.dev/services/registry/internal/fsm"
+	"konsul.dev/services/registry/internal/readlease"
 )
 
 const (
@@ -205,7 +206,7 @@ func (r *Router) carry(leader string, batch []proposal) {
 	}
 }
 
-// Confirm answers an index at or above that of every write acknowledged before the call, by the leader's
+// Confirm returns an index at or above that of every write acknowledged before the call, by the leader's
 // word; Unavailable when there is no leader now.
 func (r *Router) Confirm(ctx context.Context) (uint64, error) {
 	err := r.Leadership.CheckLeader()
@@ -218,35 +219,42 @@ func (r *Router) Confirm(ctx context.Context) (uint64, error) {
 	if leader := r.Leadership.LeaderID(); leader == "" || leader == r.ServerID {
 		return 0, err
 	}
-	return r.confirmed(ctx, false)
+	return r.readIndex(ctx, false)
 }
 
-// confirmed answers an index at or above that of every write acknowledged before the call. Callers
-// share trips to the leader, and need none while this server holds a read lease.
-func (r *Router) confirmed(ctx context.Context, linearizable bool) (uint64, error) {
+// RecallReadLease gives back the lease of a number that the leader of a term gave, and all before it.
+func (r *Router) RecallReadLease(term, number uint64) { r.reads.Recall(term, number) }
+
+// readIndex returns an index at or above that of every write acknowledged before the call. Callers share
+// questions to the leader, and need none while this server holds a read lease.
+func (r *Router) readIndex(ctx context.Context, linearizable bool) (uint64, error) {
 	rounds := &r.verified
 	if !linearizable {
-		if index, ok := r.reading.index(); ok {
+		if index, ok := r.reads.Index(); ok {
 			return index, nil
 		}
 		rounds = &r.leased
 	}
-	return rounds.Join(ctx, func() (uint64, error) {
-		leader := r.Leadership.LeaderID()
-		if leader == "" || leader == r.ServerID {
-			return 0, errLeaderMoved
-		}
-		asked := time.Now()
-		answer, err := r.ask(leader, &registryv1.AskRequest{Question: &registryv1.AskRequest_ReadIndex{ReadIndex: &registryv1.ReadIndexRequest{
-			Linearizable: linearizable, Server: r.ServerID, Lease: !linearizable,
-		}}})
-		resp := answer.GetReadIndex()
-		if err == nil {
-			r.reading.take(resp.GetLease(), resp.GetIndex(), asked)
-		}
-		if err == nil && resp.GetTerm() != 0 && resp.GetTerm() != r.Leadership.Term() {
-			err = errLeaderMoved
-		}
-		return resp.GetIndex(), err
-	})
+	return rounds.Join(ctx, func() (uint64, error) { return r.askReadIndex(linearizable) })
+}
+
+func (r *Router) askReadIndex(linearizable bool) (uint64, error) {
+	leader := r.Leadership.LeaderID()
+	if leader == "" || leader == r.ServerID {
+		return 0, errLeaderMoved
+	}
+	asked := r.reads.Elapsed()
+	answer, err := r.ask(leader, &registryv1.AskRequest{Question: &registryv1.AskRequest_ReadIndex{ReadIndex: &registryv1.ReadIndexRequest{
+		Linearizable: linearizable, Server: r.ServerID, Lease: !linearizable,
+	}}})
+	if err != nil {
+		return 0, err
+	}
+	resp := answer.GetReadIndex()
+	if resp.GetTerm() != 0 && resp.GetTerm() != r.Leadership.Term() {
+		return 0, errLeaderMoved
+	}
+	lease := resp.GetLease()
+	r.reads.Take(readlease.Lease{Term: lease.GetTerm(), Number: lease.GetNumber(), Lasts: lease.GetLasts().AsDuration()}, resp.GetIndex(), asked)
+	return resp.GetIndex(), nil
 }

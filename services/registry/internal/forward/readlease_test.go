@@ -41,36 +41,3 @@ func TestAServerWithAReadLeaseAsksOnce(t *testing.T) {
 		require.Equal(t, []string{"here"}, read(leased))
 	})
 }
-
-func TestOnlyTheNewestReadLeaseCounts(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		for name, c := range map[string]struct {
-			recalled [2]uint64
-			lease    *registryv1.ReadLease
-			taken    bool
-		}{
-			"none":         {},
-			"first":        {lease: leaseOf(4, 1), taken: true},
-			"taken back":   {recalled: [2]uint64{4, 1}, lease: leaseOf(4, 1)},
-			"older":        {recalled: [2]uint64{4, 2}, lease: leaseOf(4, 1)},
-			"newer":        {recalled: [2]uint64{4, 2}, lease: leaseOf(4, 3), taken: true},
-			"earlier term": {recalled: [2]uint64{4, 2}, lease: leaseOf(3, 9)},
-			"later term":   {recalled: [2]uint64{4, 2}, lease: leaseOf(5, 1), taken: true},
-		} {
-			var l readLeases
-			l.recall(c.recalled[0], c.recalled[1])
-			l.take(c.lease, 7, time.Now())
-			index, ok := l.index()
-			require.Equal(t, c.taken, ok, name)
-			if ok {
-				require.EqualValues(t, 7, index, name)
-				l.recall(c.lease.GetTerm(), c.lease.GetNumber()-1)
-				_, ok = l.index()
-				require.True(t, ok, "%s: it is not what was taken back", name)
-				l.recall(c.lease.GetTerm(), c.lease.GetNumber())
-				_, ok = l.index()
-				require.False(t, ok, name)
-			}
-		}
-	})
-}

@@ -20,6 +20,7 @@ import (
 	"konsul.dev/pkg/requestid"
 	registryv1 "konsul.dev/proto/gen/konsul/registry/v1"
 	"konsul.dev/services/registry/internal/fsm"
+	"konsul.dev/services/registry/internal/readlease"
 )
 
 // Reasons of calls that could not be brought to where they belong.
@@ -101,7 +102,8 @@ type Router struct {
 	away     *away
 	// leased and verified are the questions for a read index, by what the leader must do before it answers.
 	leased, verified coalesce.Rounds[uint64]
-	reading          readLeases
+	// reads holds the lease under which default reads need no question.
+	reads *readlease.Holder
 
 	mu sync.Mutex
 	// queues are the proposals that wait to go to a leader, by server.
@@ -119,7 +121,7 @@ const leaderWait = 5 * time.Second
 
 // New answers a router; its Run must run.
 func New(p Params) *Router {
-	return &Router{Params: p, patience: leaderWait, flights: newFlights(), lines: newLines(), away: newAway(), queues: map[string]*coalesce.Queue[proposal]{}}
+	return &Router{Params: p, patience: leaderWait, flights: newFlights(), lines: newLines(), away: newAway(), reads: readlease.NewHolder(readlease.Monotonic()), queues: map[string]*coalesce.Queue[proposal]{}}
 }
 
 // Unary is the router as an interceptor. It goes behind the one that admits callers. The error of a write whose
@@ -322,7 +324,7 @@ func (r *Router) once(ctx context.Context, c call) (any, error) {
 		return nil, err
 	}
 	if c.route.Kind == Read && !blocks(c.req) {
-		index, err := r.confirmed(ctx, readMode(c.req) == registryv1.ReadMode_READ_MODE_LINEARIZABLE)
+		index, err := r.readIndex(ctx, readMode(c.req) == registryv1.ReadMode_READ_MODE_LINEARIZABLE)
 		if err != nil {
 			return nil, err
 		}

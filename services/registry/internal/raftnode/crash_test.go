@@ -66,7 +66,7 @@ func (l life) raftConfig() Config {
 	return Config{
 		ID: "s1", Listen: l.Address, Advertise: l.Address, Dir: l.path("raft"),
 		Timing:        Timing{Heartbeat: 50 * time.Millisecond, Election: 50 * time.Millisecond, Lease: 50 * time.Millisecond},
-		SnapshotEvery: 1 << 20, TrailingLogs: 4, SnapshotBytes: 1 << 30, TrailingBytes: 1 << 30, SegmentBytes: 1 << 20, ZeroAheadBytes: 64 << 10,
+		SnapshotEvery: 1 << 20, TrailingLogs: 4, SnapshotBytes: 1 << 30, TrailingBytes: 1 << 30, SegmentBytes: 1 << 20,
 		MaxInFlight: 64, MaxInFlightBytes: 1 << 20,
 	}
 }

@@ -20,8 +20,8 @@ type logStore struct {
 	meta    *metadb.BoltMetaDB
 	written written
 	step    steps.Hook
-	// early sends what is written here to the followers.
-	early *early
+	// parallel sends what is written here to the followers.
+	parallel *parallelWriter
 }
 
 func openLog(c Config, hook steps.Hook, log *slog.Logger) (*logStore, error) {
@@ -29,15 +29,15 @@ func openLog(c Config, hook steps.Hook, log *slog.Logger) (*logStore, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("make raft log folder: %w", err)
 	}
-	meta, files := &metadb.BoltMetaDB{}, newFiler(dir, c.ZeroAheadBytes)
-	if err := turnPage(dir, meta, files); err != nil {
+	meta, files := &metadb.BoltMetaDB{}, newFiler(dir)
+	if err := sealTail(dir, meta, files); err != nil {
 		return nil, errors.Join(err, meta.Close())
 	}
 	w, err := wal.Open(dir, wal.WithMetaStore(meta), wal.WithSegmentFiler(files), wal.WithSegmentSize(c.SegmentBytes), wal.WithLogger(newLogger(log)))
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("open raft log in %q: %w", dir, err), meta.Close())
 	}
-	l := &logStore{WAL: w, meta: meta, step: hook, early: newEarly(c)}
+	l := &logStore{WAL: w, meta: meta, step: hook, parallel: newParallelWriter(c)}
 	l.written.grown = make(chan struct{}, 1)
 	return l, nil
 }

@@ -15,7 +15,7 @@ import (
 
 func mustOpenLog(t *testing.T, dir string) *logStore {
 	t.Helper()
-	l, err := openLog(Config{Dir: dir, SegmentBytes: 1 << 20, ZeroAheadBytes: 64 << 10}, nil, slog.New(slog.DiscardHandler))
+	l, err := openLog(Config{Dir: dir, SegmentBytes: 1 << 20}, nil, slog.New(slog.DiscardHandler))
 	require.NoError(t, err)
 	return l
 }
@@ -93,8 +93,9 @@ func (m *deadMeta) CommitState(s types.PersistentState) error {
 	return m.BoltMetaDB.CommitState(s)
 }
 
-func TestALogKilledBetweenTwoSegmentsGoesOn(t *testing.T) {
-	dir := t.TempDir()
+// killBetweenSegments leaves a log with three entries whose segment is full, and not marked so.
+func killBetweenSegments(t *testing.T, dir string) {
+	t.Helper()
 	l := mustOpenLog(t, dir)
 	require.NoError(t, l.StoreLogs(logEntries(1, 2, 1)))
 	require.NoError(t, l.Close())
@@ -107,8 +108,12 @@ func TestALogKilledBetweenTwoSegmentsGoesOn(t *testing.T) {
 	full[0].Data = make([]byte, 1<<20)
 	require.NoError(t, w.StoreLogs(full))
 	require.NoError(t, errors.Join(w.Close(), meta.Close()))
+}
 
-	l = mustOpenLog(t, dir)
+func TestALogKilledBetweenTwoSegmentsGoesOn(t *testing.T) {
+	dir := t.TempDir()
+	killBetweenSegments(t, dir)
+	l := mustOpenLog(t, dir)
 	require.NoError(t, l.StoreLogs(logEntries(4, 5, 1)))
 	require.NoError(t, l.Close())
 	l = mustOpenLog(t, dir)
@@ -119,4 +124,33 @@ func TestALogKilledBetweenTwoSegmentsGoesOn(t *testing.T) {
 		require.NoError(t, l.GetLog(index, &raft.Log{}), "entry %d", index)
 	}
 	require.NoError(t, l.Close())
+}
+
+// When this fails, the log library reads what it could not, and walrepair.go can go.
+func TestTheLogLibraryNeedsRepair(t *testing.T) {
+	open := func(dir string) (*wal.WAL, error) {
+		return wal.Open(filepath.Join(dir, "log"), wal.WithSegmentSize(1<<20), wal.WithLogger(newLogger(slog.New(slog.DiscardHandler))))
+	}
+	t.Run("after its end was cut off", func(t *testing.T) {
+		dir := t.TempDir()
+		l := mustOpenLog(t, dir)
+		require.NoError(t, l.StoreLogs(logEntries(1, 6, 1)))
+		require.NoError(t, l.DeleteRange(4, 6))
+		require.NoError(t, l.StoreLogs(logEntries(4, 5, 2)))
+		require.NoError(t, l.Close())
+		w, err := open(dir)
+		if err == nil {
+			err = w.GetLog(1, &raft.Log{})
+		}
+		require.Error(t, err)
+	})
+	t.Run("killed between two segments", func(t *testing.T) {
+		dir := t.TempDir()
+		killBetweenSegments(t, dir)
+		w, err := open(dir)
+		if err == nil {
+			err = w.StoreLogs(logEntries(4, 4, 1))
+		}
+		require.Error(t, err)
+	})
 }

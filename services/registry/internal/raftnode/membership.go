@@ -19,15 +19,8 @@ const membershipTimeout = 2 * time.Second
 // is silent to its peers until Open.
 func (n *Node) Fresh() bool { return n.fresh && n.raft.LastIndex() == 0 && n.raft.CurrentTerm() == 0 }
 
-// Open answers peers from now on.
-func (n *Node) Open() {
-	n.network.admitting.Store(true)
-	// A leader would have been there already: one that does not show within the timeout is none.
-	select {
-	case n.network.broken <- struct{}{}:
-	default:
-	}
-}
+// Open lets peers in from now on.
+func (n *Node) Open() { n.network.admitting.Store(true) }
 
 // Found bootstraps a new cluster of these servers. It is an error on a server with state.
 func (n *Node) Found(servers []Server) error {
@@ -38,7 +31,11 @@ func (n *Node) Found(servers []Server) error {
 	if err := n.raft.BootstrapCluster(first).Error(); err != nil {
 		return fmt.Errorf("bootstrap raft: %w", err)
 	}
-	n.look() // There is no leader to wait for.
+	// There is no leader to wait for, nor one whose lease this could break.
+	err := n.parallel.TimeoutNow(n.parallel.self.ID, n.parallel.self.Address, &raft.TimeoutNowRequest{RPCHeader: n.parallel.header()}, &raft.TimeoutNowResponse{})
+	if err != nil {
+		n.log.Warn("the first election begins later: this server does not reach itself", "address", n.config.Advertise, "error", err)
+	}
 	return nil
 }
 
@@ -111,8 +108,8 @@ func (n *Node) Transfer(ctx context.Context, id string) error {
 	if n.raft.State() != raft.Leader {
 		return n.noLeader()
 	}
-	n.handingOver.Store(n.raft.CurrentTerm()) // Its successor waits for no lease.
-	defer n.reads.pause()()
+	n.leaderLease.Release(n.raft.CurrentTerm())
+	defer n.lessor.Pause()()
 	begin := func() raft.Future { return n.raft.LeadershipTransfer() }
 	if id != "" {
 		target := Server{}

@@ -6,6 +6,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"konsul.dev/pkg/admission"
+	"konsul.dev/services/registry/internal/readlease"
 )
 
 // Metrics counts what a node does.
@@ -74,6 +75,10 @@ func NewMetrics(registerer prometheus.Registerer) (*Metrics, error) {
 		}
 	}
 	return m, nil
+}
+
+func (m *Metrics) readLease(event readlease.Event) {
+	m.readLeases.WithLabelValues(string(event)).Inc()
 }
 
 func (m *Metrics) refusedPeer(reason admission.Reason) {

@@ -7,7 +7,6 @@ import (
 	"log/slog"
 	"os"
 	"runtime"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -16,6 +15,7 @@ import (
 	"konsul.dev/pkg/coalesce"
 	"konsul.dev/pkg/fault"
 	"konsul.dev/pkg/lifecycle"
+	"konsul.dev/services/registry/internal/readlease"
 	"konsul.dev/services/registry/internal/record"
 )
 
@@ -36,23 +36,19 @@ type Node struct {
 	pilot pilot
 	// patience bounds the wait for the Raft loop's end after its connections have ended.
 	patience time.Duration
-	// reload is held while the library's settings are read and changed.
-	reload sync.Mutex
 
-	early  *early
-	herald *herald
-	reads  *readLeases
+	parallel    *parallelWriter
+	commits     *commits
+	leaderLease *readlease.Leader
+	lessor      *readlease.Lessor
 
 	// readyTerm is the term in which this server leads and has applied all that came before.
 	readyTerm atomic.Uint64
 	verify    coalesce.Rounds[struct{}]
-	granted   atomic.Pointer[grant]
 	refusal   atomic.Pointer[refusal]
-	// handingOver is the last term in which this server tried to make another one the leader.
-	handingOver atomic.Uint64
-	queue       *coalesce.Queue[waiting]
-	stamp       func() (time.Time, uint64)
-	admit       func(version uint32) error
+	queue     *coalesce.Queue[waiting]
+	stamp     func() (time.Time, uint64)
+	admit     func(version uint32) error
 }
 
 const (
@@ -69,9 +65,12 @@ func Start(p Params) (_ *Node, err error) {
 	if err := os.MkdirAll(p.Config.Dir, 0o700); err != nil {
 		return nil, fmt.Errorf("make raft folder: %w", err)
 	}
+	clock := readlease.Monotonic()
 	n := &Node{
 		config: p.Config, log: p.Log, metrics: p.Metrics, lead: p.Lead,
-		stamp: p.Stamp, admit: p.Admit, patience: shutdownLimit, group: lifecycle.NewGroup(p.Log, p.Fatal), herald: newHerald(), reads: newReadLeases(p.Recall, p.Metrics),
+		stamp: p.Stamp, admit: p.Admit, patience: shutdownLimit, group: lifecycle.NewGroup(p.Log, p.Fatal), commits: newCommits(),
+		leaderLease: readlease.NewLeader(clock, p.Config.Timing.Lease, p.Config.Timing.Heartbeat),
+		lessor:      readlease.NewLessor(clock, p.Config.ReadLease, p.Recall, p.Metrics.readLease),
 	}
 	if n.lock, err = lock(p.Config.Dir); err != nil {
 		return nil, err
@@ -89,14 +88,13 @@ func Start(p Params) (_ *Node, err error) {
 	if n.logs, err = openLog(p.Config, p.Step, p.Log); err != nil {
 		return nil, err
 	}
-	n.early = n.logs.early
+	n.parallel = n.logs.parallel
 	n.queue = n.newQueue()
 	notify := make(chan bool, notifyBuffer)
 	if err := n.open(p, notify); err != nil {
 		return nil, err
 	}
 	n.group.Go("raft log size", n.limitSpace)
-	n.group.Go("raft succession", n.succeed)
 	n.group.Go("raft leadership", func(ctx context.Context) error { return n.observe(ctx, notify) })
 	return n, nil
 }
@@ -141,19 +139,19 @@ func (n *Node) open(p Params, notify chan<- bool) error {
 	if err := p.Store.View(p.Machine.Load); err != nil {
 		return err
 	}
-	sm := &machine{store: p.Store, fsm: p.Machine, sink: p.Sink, metrics: p.Metrics, fatal: p.Fatal, step: p.Step, applied: n.herald.applied, first: n.logs.FirstIndex}
+	sm := &machine{store: p.Store, fsm: p.Machine, sink: p.Sink, metrics: p.Metrics, fatal: p.Fatal, step: p.Step, applied: n.commits.note, first: n.logs.FirstIndex}
 	if !restore {
 		if err := sm.catchUp(n.logs, p.Store.Reached()); err != nil {
 			return err
 		}
 	}
 	watched := &snapshotStore{SnapshotStore: snapshots, applied: p.Store.Applied, hangUp: n.network.hangUp, log: p.Log}
-	n.early.network = newTransport(n.network, p.Log)
-	n.raft, err = raft.NewRaft(raftConfig(p.Config, p.Log, notify, restore), sm, cache, n.logs, watched, n.early)
+	n.parallel.network = newTransport(n.network, p.Log)
+	n.raft, err = raft.NewRaft(raftConfig(p.Config, p.Log, notify, restore), sm, cache, n.logs, watched, n.parallel)
 	if err != nil {
 		return fmt.Errorf("start raft: %w", err)
 	}
-	n.early.raft.Store(n.raft)
+	n.parallel.raft.Store(n.raft)
 	return nil
 }
 
@@ -215,7 +213,7 @@ func (n *Node) observe(ctx context.Context, notify <-chan bool) error {
 			}
 			leadCtx, cancel := context.WithCancel(ctx)
 			endLead = cancel
-			n.group.Go("raft herald", func(context.Context) error { return n.proclaim(leadCtx) })
+			n.group.Go("raft commit broadcast", func(context.Context) error { return n.broadcastCommits(leadCtx) })
 			if n.lead != nil {
 				n.group.Go("leader duties", func(context.Context) error {
 					n.lead(leadCtx, n)
@@ -285,7 +283,7 @@ func (n *Node) Stop(ctx context.Context) error {
 				WithRemedy("look for a disk that does not answer; end the process")
 		}
 	}
-	n.early.sends.Wait()
+	n.parallel.sends.Wait()
 	n.readyTerm.Store(0)
 	return errors.Join(append(errs, n.group.Stop(ctx), n.logs.Close(), n.lock.Close())...)
 }

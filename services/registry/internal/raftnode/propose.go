@@ -105,7 +105,7 @@ func (n *Node) commit(batch []waiting) {
 		return
 	}
 	n.metrics.entry.Observe(float64(len(batch)))
-	defer n.reads.pause()()
+	defer n.lessor.Pause()()
 	future := n.raft.Apply(data, enqueueTimeout)
 	if err := future.Error(); err != nil {
 		n.reply(batch, nil, n.judge(future, err))

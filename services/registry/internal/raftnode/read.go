@@ -5,6 +5,8 @@ import (
 	"time"
 
 	"github.com/hashicorp/raft"
+
+	"konsul.dev/services/registry/internal/readlease"
 )
 
 // IsLeader reports whether this server believes that it leads and its state holds everything that was
@@ -31,11 +33,11 @@ func (n *Node) VerifyLeader(ctx context.Context) error {
 		return err
 	}
 	_, err := n.verify.Join(ctx, func() (struct{}, error) {
-		began, term := time.Now(), n.raft.CurrentTerm()
-		if err := n.raft.VerifyLeader().Error(); err != nil {
-			return struct{}{}, n.noLeader().Wrap(err)
+		began, term := n.leaderLease.Elapsed(), n.raft.CurrentTerm()
+		if !n.confirmed(term) {
+			return struct{}{}, n.noLeader()
 		}
-		n.granted.Store(&grant{term: term, until: began.Add(n.config.Timing.Lease)})
+		n.leaderLease.Renew(term, began)
 		return struct{}{}, nil
 	})
 	if err != nil {
@@ -44,33 +46,113 @@ func (n *Node) VerifyLeader(ctx context.Context) error {
 	return n.CheckLeader()
 }
 
-// grant is a term's lease: a majority heard of this leader after it began, and elects nobody else before it ends.
-type grant struct {
-	term  uint64
-	until time.Time
+// confirmed reports whether a majority of the voters answers heartbeats of a term that are sent now. The
+// library's VerifyLeader counts answers to messages sent before the call as well: a leader that was paused may
+// find such an answer when another server leads already.
+func (n *Node) confirmed(term uint64) bool {
+	voters, votes := 0, 0
+	var others []raft.Server
+	for _, s := range n.raft.GetConfiguration().Configuration().Servers {
+		switch {
+		case s.Suffrage != raft.Voter:
+		case string(s.ID) == n.config.ID:
+			voters, votes = voters+1, votes+1
+		default:
+			voters, others = voters+1, append(others, s)
+		}
+	}
+	answers := make(chan bool, len(others))
+	if votes > voters/2 {
+		return true
+	}
+	for _, s := range others {
+		go func() { answers <- n.parallel.heartbeat(s, term) }()
+	}
+	// A leader that hears from no majority for that long steps down.
+	limit := time.NewTimer(n.config.Timing.Heartbeat)
+	defer limit.Stop()
+	for range others {
+		select {
+		case confirms := <-answers:
+			if confirms {
+				votes++
+			}
+		case <-limit.C:
+			return false
+		case <-n.group.Context().Done():
+			return false
+		}
+		if votes > voters/2 {
+			return true
+		}
+	}
+	return false
 }
 
 // EnsureLease returns nil when this server holds the leader lease: no other server can have been elected
-// yet, as long as clocks advance at a like rate (Ongaro, "Consensus: Bridging Theory and Practice", 6.4.1).
-// A lease that is over is renewed by VerifyLeader. The Raft library does not tell a paused leader at once
-// that it was paused, so the lease is counted here. A leader that hands over holds none: its successor does
-// not wait for it.
+// yet, as long as clocks advance at a like rate. A lease that is over is renewed by VerifyLeader. The Raft
+// library does not tell a paused leader at once that it was paused, so the lease is counted here.
 func (n *Node) EnsureLease(ctx context.Context) error {
 	if err := n.CheckLeader(); err != nil {
 		return err
 	}
-	term := n.readyTerm.Load()
-	if g := n.granted.Load(); g != nil && g.term == term && n.handingOver.Load() != term && time.Now().Before(g.until) {
+	if n.leaderLease.Left(n.readyTerm.Load()) > 0 {
 		return nil
 	}
 	return n.VerifyLeader(ctx)
 }
 
+// ReadIndex lets a follower answer reads: with mode linearizable once, else under the lease, if one is
+// returned. Whatever was acknowledged before the call was published here before ReadIndex returns. If the
+// returned term is not zero, the follower must find itself at that term afterwards.
+func (n *Node) ReadIndex(ctx context.Context, follower string, linearizable, wantsLease bool) (term uint64, lease readlease.Lease, err error) {
+	if err := n.CheckLeader(); err != nil {
+		return 0, lease, err
+	}
+	if wantsLease && !linearizable {
+		if lease, err = n.readLease(ctx, follower); err != nil || lease.Lasts > 0 {
+			return 0, lease, err
+		}
+	}
+	switch {
+	case n.majorityWith(follower):
+		// A server at a term has given no vote in a later one. When the follower finds itself at the leader's
+		// term after the leader has, nobody else can have been elected before either of them looked.
+		term = n.raft.CurrentTerm()
+		err = n.CheckLeader()
+	case linearizable:
+		err = n.VerifyLeader(ctx)
+	default:
+		err = n.EnsureLease(ctx)
+	}
+	return term, lease, err
+}
+
+// readLease returns a read lease for a follower, none if it may have none now.
+func (n *Node) readLease(ctx context.Context, follower string) (readlease.Lease, error) {
+	lasts := n.lessor.Lasts()
+	if lasts == 0 {
+		return readlease.Lease{}, nil
+	}
+	if n.leaderLease.Left(n.readyTerm.Load()) < lasts {
+		if err := n.VerifyLeader(ctx); err != nil {
+			return readlease.Lease{}, err
+		}
+	}
+	return n.lessor.Give(follower, func() (uint64, time.Duration) {
+		term := n.readyTerm.Load()
+		if !n.IsLeader() {
+			return 0, 0
+		}
+		return term, n.leaderLease.Left(term)
+	}), nil
+}
+
 // Term is the latest term this server knows of: it has given no vote in a later one.
 func (n *Node) Term() uint64 { return n.raft.CurrentTerm() }
 
-// MajorityWith says whether this server and another are a majority of the voters by themselves.
-func (n *Node) MajorityWith(server string) bool {
+// majorityWith reports whether this server and another are a majority of the voters by themselves.
+func (n *Node) majorityWith(server string) bool {
 	voters, both := 0, 0
 	for _, s := range n.raft.GetConfiguration().Configuration().Servers {
 		if s.Suffrage != raft.Voter {
@@ -90,7 +172,7 @@ func (n *Node) LeaderID() string {
 	return string(id)
 }
 
-// Freshness answers up to when this server's state is known to be that of its leader, and whether it
+// Freshness returns up to when this server's state is known to be that of its leader, and whether it
 // knows a leader.
 func (n *Node) Freshness(now time.Time) (time.Time, bool) {
 	if n.IsLeader() {
@@ -109,7 +191,7 @@ type Status struct {
 	CommitIndex uint64
 }
 
-// Status answers where this server stands.
+// Status returns where this server stands.
 func (n *Node) Status() Status {
 	s := Status{Term: n.raft.CurrentTerm(), LastIndex: n.raft.LastIndex(), CommitIndex: n.raft.CommitIndex(), LastTerm: lastTerm(n.raft)}
 	switch n.raft.State() {
@@ -128,7 +210,7 @@ func (n *Node) Status() Status {
 	return s
 }
 
-// Servers answers the voters and non-voters of the cluster.
+// Servers returns the voters and non-voters of the cluster.
 func (n *Node) Servers() []Server {
 	var out []Server
 	for _, s := range n.raft.GetConfiguration().Configuration().Servers {

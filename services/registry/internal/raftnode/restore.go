@@ -35,7 +35,7 @@ func (n *Node) Install(index uint64, size int64, snapshot io.Reader) error {
 	if term == 0 {
 		return n.noLeader()
 	}
-	defer n.reads.pause()()
+	defer n.lessor.Pause()()
 	// The library takes the index after the one it is told.
 	meta := &raft.SnapshotMeta{Version: raft.SnapshotVersionMax, Index: index - 1, Size: size}
 	err := n.raft.Restore(meta, snapshot, installTimeout)

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"runtime"
 	"sync/atomic"
 
 	"github.com/hashicorp/raft"
@@ -54,14 +53,9 @@ func (l *logStore) StoreLogs(logs []*raft.Log) error {
 		}
 	}
 	l.step.At(steps.Appending)
-	if l.early.send(logs) {
-		// Those that send run before this waits for the disk, which keeps the processor: another one would take 100 us to wake and find them.
-		runtime.Gosched()
-	}
-	if err := l.WAL.StoreLogs(logs); err != nil {
+	if err := l.parallel.write(logs, l.WAL.StoreLogs); err != nil {
 		return err
 	}
-	l.early.wrote(logs)
 	l.step.At(steps.Appended)
 	return nil
 }
@@ -90,12 +84,9 @@ func (n *Node) limitSpace(ctx context.Context) error {
 
 // compact takes a snapshot and keeps as many entries of an average size behind it as are worth the room.
 func (n *Node) compact(average uint64) error {
-	n.reload.Lock()
 	current := n.raft.ReloadableConfig()
 	current.TrailingLogs = trailing(average, n.config)
-	err := n.raft.ReloadConfig(current)
-	n.reload.Unlock()
-	if err != nil {
+	if err := n.raft.ReloadConfig(current); err != nil {
 		return fmt.Errorf("set trailing logs: %w", err)
 	}
 	if err := n.raft.Snapshot().Error(); err != nil && !errors.Is(err, raft.ErrNothingNewToSnapshot) {
@@ -104,7 +95,7 @@ func (n *Node) compact(average uint64) error {
 	return nil
 }
 
-// trailing answers how many entries of an average size stay behind a snapshot.
+// trailing returns how many entries of an average size stay behind a snapshot.
 func trailing(average uint64, c Config) uint64 {
 	return min(c.TrailingLogs, max(leastTrailing, c.TrailingBytes/max(1, average)))
 }

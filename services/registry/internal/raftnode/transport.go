@@ -20,8 +20,9 @@ import (
 
 const (
 	raftProtocol = "konsul-raft"
-	// maxPool bounds idle connections to a peer: one carries heartbeats, one entries, one those that are sent early.
-	maxPool        = 3
+	// maxPool bounds idle connections to a peer: for the library's heartbeats and entries, for the parallel leader
+	// write, and for VerifyLeader.
+	maxPool        = 4
 	networkTimeout = 5 * time.Second
 	// maxInbound bounds connections from peers: a handful of each. maxGreetings bounds those that have not shown a
 	// certificate yet, maxGreetingsOfOne those of one address; one more ends the oldest.
@@ -46,8 +47,6 @@ type streams struct {
 	// admitting is whether peers are answered: a server without state keeps silent until it knows that
 	// its vote can do no harm.
 	admitting atomic.Bool
-	// broken receives when a peer's connection to here ended.
-	broken chan struct{}
 
 	// life ends with the network, and with it what is being dialled.
 	life context.Context
@@ -62,20 +61,6 @@ type streams struct {
 type stream struct {
 	net.Conn
 	network *streams
-	// inbound is a connection that a peer made.
-	inbound bool
-}
-
-// Read tells the network when a peer has gone.
-func (s *stream) Read(p []byte) (int, error) {
-	n, err := s.Conn.Read(p)
-	if err != nil && s.inbound {
-		select {
-		case s.network.broken <- struct{}{}:
-		default:
-		}
-	}
-	return n, err
 }
 
 // Close closes the connection and forgets it.
@@ -86,13 +71,13 @@ func (s *stream) Close() error {
 	return s.Conn.Close()
 }
 
-func (s *streams) track(conn net.Conn, inbound bool) (net.Conn, error) {
+func (s *streams) track(conn net.Conn) (net.Conn, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closed {
 		return nil, errors.Join(net.ErrClosed, conn.Close())
 	}
-	tracked := &stream{Conn: conn, network: s, inbound: inbound}
+	tracked := &stream{Conn: conn, network: s}
 	s.conns[tracked] = struct{}{}
 	return tracked, nil
 }
@@ -144,7 +129,7 @@ func (s *streams) greet(conn net.Conn) {
 	if admitted, ok := conn.(*admission.Conn); ok {
 		admitted.Established()
 	}
-	if tracked, err := s.track(secured, true); err == nil {
+	if tracked, err := s.track(secured); err == nil {
 		s.hand(peerConn{conn: tracked})
 	}
 }
@@ -218,7 +203,7 @@ func listen(c Config, source identity.Source, metrics *Metrics) (*streams, error
 	}, metrics.refusedPeer)
 	return &streams{
 		life: life, end: end, Listener: gate.Listener(listener), advertise: addr(advertise), accept: server, dial: client,
-		arrived: make(chan peerConn), conns: map[*stream]struct{}{}, broken: make(chan struct{}, 1),
+		arrived: make(chan peerConn), conns: map[*stream]struct{}{},
 	}, nil
 }
 
@@ -242,7 +227,7 @@ func (s *streams) Dial(address raft.ServerAddress, timeout time.Duration) (net.C
 	if err != nil {
 		return nil, fmt.Errorf("dial raft peer %s: %w", address, err)
 	}
-	return s.track(conn, false)
+	return s.track(conn)
 }
 
 func newTransport(s *streams, log *slog.Logger) *raft.NetworkTransport {

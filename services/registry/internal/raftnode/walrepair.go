@@ -15,9 +15,7 @@ import (
 // index that full segments have, and cannot read them after a restart (hashicorp/raft-wal#31): these are scanned.
 type filer struct{ *segment.Filer }
 
-func newFiler(dir string, zeroAhead int) filer {
-	return filer{segment.NewFiler(dir, files{walfs.New(), make([]byte, zeroAhead)})}
-}
+func newFiler(dir string) filer { return filer{segment.NewFiler(dir, walfs.New())} }
 
 // Open implements types.SegmentFiler.
 func (f filer) Open(info types.SegmentInfo) (types.SegmentReader, error) {
@@ -27,9 +25,9 @@ func (f filer) Open(info types.SegmentInfo) (types.SegmentReader, error) {
 	return f.RecoverTail(info)
 }
 
-// turnPage finishes what a process began that died between filling a segment and writing down that it is full: the
+// sealTail finishes what a process began that died between filling a segment and writing down that it is full: the
 // library would take no entry any more.
-func turnPage(dir string, meta types.MetaStore, files filer) error {
+func sealTail(dir string, meta types.MetaStore, files filer) error {
 	state, err := meta.Load(dir)
 	if err != nil {
 		return fmt.Errorf("read the log's segments: %w", err)
