@@ -19,7 +19,8 @@ import (
 	"konsul.dev/services/registry/internal/fsm"
 )
 
-// BenchmarkApply applies entries of writes to ten thousand keys, as a follower does all day; an operation is one write.
+// BenchmarkApply applies entries of writes to ten thousand keys, as a follower does all day; an
+// operation is one write.
 func BenchmarkApply(b *testing.B) {
 	for _, together := range []int{1, 64} {
 		b.Run(fmt.Sprint(together), func(b *testing.B) {

@@ -11,7 +11,8 @@ import (
 )
 
 const (
-	// healthInterval is how often the leader asks every server how it is; half of it bounds the asking.
+	// healthInterval is how often the leader asks every server how it is; half of it bounds the
+	// asking.
 	healthInterval = time.Second
 	// reconcileInterval is how often it promotes and removes servers.
 	reconcileInterval = 2 * time.Second
@@ -39,7 +40,7 @@ type Stats struct {
 // Steward is what the autopilot asks of its surroundings.
 type Steward interface {
 	Autopilot() AutopilotConfig
-	// Ask answers what a server says of itself.
+	// Ask returns what a server says of itself.
 	Ask(ctx context.Context, id string) (Stats, error)
 	// Bury removes a dead server. It must not block.
 	Bury(id string)
@@ -100,8 +101,8 @@ func (n *Node) Autopilot(ctx context.Context, steward Steward) {
 	}
 }
 
-// AutopilotState answers what the autopilot made of the cluster; false while it has not looked yet, or
-// this server does not lead.
+// AutopilotState returns what the autopilot made of the cluster; false while it has not looked yet,
+// or this server does not lead.
 func (n *Node) AutopilotState() (AutopilotState, bool) {
 	f := n.pilot.running.Load()
 	if f == nil {
@@ -138,8 +139,8 @@ func (f *flight) AutopilotConfig() *autopilot.Config {
 	}
 }
 
-// KnownServers implements autopilot.ApplicationIntegration. A server is alive until it has not answered
-// for so long that it is dead: whether it is healthy is decided by what it says.
+// KnownServers implements autopilot.ApplicationIntegration. A server is alive until it has not
+// answered for so long that it is dead: whether it is healthy is decided by what it says.
 func (f *flight) KnownServers() map[raft.ServerID]*autopilot.Server {
 	deadAfter := f.steward.Autopilot().DeadServerAfter
 	leader := f.node.LeaderID()
@@ -167,7 +168,7 @@ func (f *flight) KnownServers() map[raft.ServerID]*autopilot.Server {
 }
 
 // FetchServerStats implements autopilot.ApplicationIntegration. What a silent server last said is
-// answered again with a contact that grows older.
+// returned again with a contact that grows older.
 func (f *flight) FetchServerStats(ctx context.Context, servers map[raft.ServerID]*autopilot.Server) map[raft.ServerID]*autopilot.ServerStats {
 	var wg sync.WaitGroup
 	for id := range servers {

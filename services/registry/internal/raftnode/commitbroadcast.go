@@ -8,15 +8,17 @@ import (
 	"github.com/hashicorp/raft"
 )
 
-// quiet is how long no entry has been committed before followers are told of the last commit. Under a stream
-// of writes the next entry tells them.
+// quiet is how long no entry has been committed before followers are told of the last commit. Under
+// a stream of writes the next entry tells them.
 const quiet = 2 * time.Millisecond
 
-// commits tells followers the commit index when no entry follows that would: the commit-index broadcast that
-// etcd's raft has built in. The Raft library leaves it to a message 50 to 100 ms later (CommitTimeout), and
-// until then watchers and readers at a follower do not see a write that its writer knows to be done.
+// commits tells followers the commit index when no entry follows that would: the commit-index
+// broadcast that etcd's raft has built in. The Raft library leaves it to a message 50 to 100 ms
+// later (CommitTimeout), and until then watchers and readers at a follower do not see a write that
+// its writer knows to be done.
 //
-// A broadcast is an AppendEntries without entries, as the library sends itself. One that is lost does no harm.
+// A broadcast is an AppendEntries without entries, as the library sends itself. One that is lost
+// does no harm.
 type commits struct {
 	mu   sync.Mutex
 	last entryID

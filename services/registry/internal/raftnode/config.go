@@ -20,7 +20,7 @@ type Server struct {
 	ID string
 	// Address is where its Raft listener is reached, host:port.
 	Address string
-	// Voter says whether its vote counts.
+	// Voter reports whether its vote counts.
 	Voter bool
 }
 
@@ -34,9 +34,10 @@ type Timing struct {
 	Lease time.Duration
 }
 
-// DefaultTiming replaces a leader whose process died in about nine tenths of a second: the library notices after
-// one to two heartbeat timeouts on each follower, and two of three servers must notice. With 300 ms, two
-// processors that wrote as fast as they could elected a dozen leaders in two minutes.
+// DefaultTiming replaces a leader whose process died in about nine tenths of a second: the library
+// notices after one to two heartbeat timeouts on each follower, and two of three servers must
+// notice. With 300 ms, two processors that wrote as fast as they could elected a dozen leaders in
+// two minutes.
 func DefaultTiming() Timing {
 	return Timing{Heartbeat: 400 * time.Millisecond, Election: 400 * time.Millisecond, Lease: 350 * time.Millisecond}
 }
@@ -63,8 +64,8 @@ type Config struct {
 	MaxInFlight int
 	// MaxInFlightBytes bounds what those writes weigh together.
 	MaxInFlightBytes int
-	// ReadLease is how long another server may answer default reads by itself, and with it how long a write waits for
-	// one that died; zero: never.
+	// ReadLease is how long another server may answer default reads by itself, and with it how long
+	// a write waits for one that died; zero: never.
 	ReadLease time.Duration
 }
 
@@ -92,11 +93,12 @@ type Params struct {
 	Fatal func(error)
 	// Admit refuses commands of a version that a member does not understand.
 	Admit func(version uint32) error
-	// Stamp answers the time and the epoch an entry is proposed in.
+	// Stamp returns the time and the epoch an entry is proposed in.
 	Stamp func() (time.Time, uint64)
 	// Recall takes back read leases; nil: none are given.
 	Recall readlease.Recall
-	// Moved returns where a server is that the Raft configuration has at an address, false when it is there; may be nil.
+	// Moved returns where a server is that the Raft configuration has at an address, false when it
+	// is there; may be nil.
 	Moved func(address string) (now string, moved bool)
 	// Lead is called when this server has become the leader and its state is up to date; ctx ends
 	// when it is the leader no more.
@@ -109,7 +111,8 @@ func raftConfig(c Config, log *slog.Logger, notify chan<- bool, restore bool) *r
 	rc.HeartbeatTimeout = c.Timing.Heartbeat
 	rc.ElectionTimeout = c.Timing.Election
 	rc.LeaderLeaseTimeout = c.Timing.Lease
-	// Followers learn the last commit from the commit-index broadcast; this is for when its message is lost.
+	// Followers learn the last commit from the commit-index broadcast; this is for when its message
+	// is lost.
 	rc.CommitTimeout = 50 * time.Millisecond
 	rc.MaxAppendEntries = 512
 	rc.SnapshotThreshold = c.SnapshotEvery

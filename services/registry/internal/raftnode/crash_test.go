@@ -36,10 +36,12 @@ import (
 	"konsul.dev/services/registry/internal/steps"
 )
 
-// A life is one process of a server of its own, which writes and takes snapshots until it is through or dies.
+// A life is one process of a server of its own, which writes and takes snapshots until it is
+// through or dies.
 type life struct {
 	Dir, Address string
-	// Dies is the step at which the process ends, when it comes there for the Count-th time; empty: it does not.
+	// Dies is the step at which the process ends, when it comes there for the Count-th time; empty:
+	// it does not.
 	Dies  string
 	Count int64
 	// First is the number of its first command, Commands how many there are.
@@ -71,8 +73,8 @@ func (l life) raftConfig() Config {
 	}
 }
 
-// number builds the command of a number: a row of its own that stays, one that others overwrite, one that goes, some of them
-// conditional and some repeated.
+// number builds the command of a number: a row of its own that stays, one that others overwrite,
+// one that goes, some of them conditional and some repeated.
 func numbered(i int) *registryv1.Command {
 	put := func(key string) *registryv1.Operation {
 		return &registryv1.Operation{Op: &registryv1.Operation_Put{Put: &registryv1.Record{
@@ -282,7 +284,8 @@ func (l life) check(t *testing.T) {
 	}
 }
 
-// losePower leaves of the state what was synced, and of the rest of the memtables' logs what chance has written.
+// losePower leaves of the state what was synced, and of the rest of the memtables' logs what chance
+// has written.
 func losePower(t *testing.T, l life, chance *rand.Rand) {
 	t.Helper()
 	const page = 4 << 10
@@ -306,7 +309,8 @@ func losePower(t *testing.T, l life, chance *rand.Rand) {
 	}
 }
 
-// Killed at any step, with the machine or without, a server comes back with the state that its log says.
+// Killed at any step, with the machine or without, a server comes back with the state that its log
+// says.
 func TestAServerKilledAtAnyStepComesBackWithWhatItsLogSays(t *testing.T) {
 	base := life{Dir: t.TempDir(), Address: "127.0.0.1:0", Commands: 30}
 	base.run(t)

@@ -1,12 +1,45 @@
 // Package raftnode runs one server of a datacenter's Raft cluster over the registry's store.
 //
-// It changes the membership, looks after it while it leads (autopilot), and recovers a cluster that lost its
-// quorum, offline. A server without Raft state is silent to peers until Open.
+// It adapts the state machine and the store to hashicorp/raft, proposes commands, and says whether
+// this server may answer reads for the cluster. It changes the membership, looks after it while it
+// leads (autopilot), and recovers a cluster that lost its quorum, offline. A server without Raft
+// state is silent to peers until Open. All methods of a started Node are safe for concurrent use.
 //
-// It adapts the state machine and the store to the Raft library, proposes commands and tells their
-// fate honestly, and says whether this server may answer reads for the cluster. All methods of a
-// started Node are safe for concurrent use.
+// A write that was refused before it entered the log is Unavailable and safe to retry. One whose
+// fate is not known is Unknown with OUTCOME_UNKNOWN: only a retry with the same request id is safe.
 //
-// A write that was refused before it entered the log is Unavailable and safe to retry. One whose fate
-// is not known is Unknown with OUTCOME_UNKNOWN: only a retry with the same request id is safe.
+// # The life of an entry
+//
+//  1. ProposeAll queues proposals. What comes while an entry is in flight shares the next one (group
+//     commit, propose.go), unless it reads or writes what another of them writes.
+//  2. commit takes the read leases of followers back (readlease.Lessor.Pause), stamps the entry with
+//     time and epoch, and gives it to the library's Apply.
+//  3. The library's main loop hands it to logStore.StoreLogs. The parallel leader write sends it to
+//     the followers, then it goes to the own WAL with fsync (parallelwrite.go, space.go).
+//  4. A follower's main loop writes it to its WAL and answers.
+//  5. The library commits it once a majority has it on disk, and calls machine.ApplyBatch.
+//  6. machine runs the commands against a batch of the store, commits the batch, and tells Sink the
+//     rows. From here on readers of this server see the entry, and then its writers get their
+//     outcomes.
+//  7. Followers learn the commit index with the next entry, or 2 ms later from the commit-index
+//     broadcast, and apply the entry likewise.
+//
+// # Who may block whom
+//
+// The apply goroutine, which runs machine, waits for nobody but the store: a flush that is behind
+// makes it wait for the disk. Sink must not block. Nothing that holds a lock that Sink or the store
+// takes may wait for an entry. The library's main loop is blocked by the WAL's fsync and by a
+// snapshot that comes in (incoming.go). Heartbeats bypass the main loop on both sides.
+//
+// # Lock order
+//
+// readlease.Lessor's two locks come first, and are never held while a lock of this package is taken.
+// parallelWriter.mu, commits.mu, machine.mu, streams.mu and flight.mu are leaves: nothing is called
+// under them that takes another lock of this package or waits for a message.
+//
+// # What is assumed of the library
+//
+// library_test.go pins the parallel leader write, the commit-index broadcast and VerifyLeader
+// against the library itself, logstore_test.go the WAL repair: a new version that behaves otherwise
+// fails them. The decision to stay with it is docs/decisions/0013.
 package raftnode

@@ -29,7 +29,7 @@ func openLog(c Config, hook steps.Hook, log *slog.Logger) (*logStore, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("make raft log folder: %w", err)
 	}
-	meta, files := &metadb.BoltMetaDB{}, newFiler(dir)
+	meta, files := &metadb.BoltMetaDB{}, newRepairFiler(dir)
 	if err := sealTail(dir, meta, files); err != nil {
 		return nil, errors.Join(err, meta.Close())
 	}
@@ -42,11 +42,13 @@ func openLog(c Config, hook steps.Hook, log *slog.Logger) (*logStore, error) {
 	return l, nil
 }
 
-// IsMonotonic says that entries need not follow each other. Of a log whose entries must, the Raft library deletes everything when
-// the leader sends a snapshot, and goes on believing in the entries that were beyond it (hashicorp/raft#697).
+// IsMonotonic returns false: entries need not follow each other. Of a log whose entries must, the
+// Raft library deletes everything when the leader sends a snapshot, and goes on believing in the
+// entries that were beyond it (hashicorp/raft#697).
 func (l *logStore) IsMonotonic() bool { return false }
 
-// leap makes room for an entry that does not follow the last one: a snapshot covers what is between.
+// leap makes room for an entry that does not follow the last one: a snapshot covers what is
+// between.
 func (l *logStore) leap(next uint64) error {
 	last, err := l.LastIndex()
 	if err != nil || last == 0 || next <= last+1 {

@@ -15,7 +15,8 @@ import (
 	"konsul.dev/services/registry/internal/steps"
 )
 
-// machine adapts fsm and store to the Raft library. Raft calls it from one goroutine, but for Persist.
+// machine adapts fsm and store to the Raft library. Raft calls it from one goroutine, but for
+// Persist.
 type machine struct {
 	store   *badgerstore.Store
 	fsm     *fsm.Machine
@@ -25,9 +26,10 @@ type machine struct {
 	step    steps.Hook
 	// applied, if set, hears of the last entry of each batch.
 	applied func(index, term uint64)
-	// first, if set, answers the first index of the log.
+	// first, if set, returns the first index of the log.
 	first func() (uint64, error)
-	// snapshots is how many of this server's own snapshots are on their way, which end with the log being shortened.
+	// snapshots is how many of this server's own snapshots are on their way, which end with the log
+	// being shortened.
 	snapshots atomic.Int32
 
 	mu     sync.Mutex
@@ -36,7 +38,8 @@ type machine struct {
 
 var _ raft.BatchingFSM = (*machine)(nil)
 
-// errBroken is what follows the first failure: a state machine that missed a command must not go on.
+// errBroken is what follows the first failure: a state machine that missed a command must not go
+// on.
 var errBroken = errors.New("the state machine has stopped")
 
 func (m *machine) failure() error {
@@ -58,8 +61,8 @@ func (m *machine) fail(err error) error {
 // Apply is ApplyBatch of one.
 func (m *machine) Apply(log *raft.Log) any { return m.ApplyBatch([]*raft.Log{log})[0] }
 
-// ApplyBatch applies committed entries as one write and answers the []*CommandResult of each, or why the
-// machine has stopped.
+// ApplyBatch applies committed entries as one write and returns the []*CommandResult of each, or
+// why the machine has stopped.
 func (m *machine) ApplyBatch(logs []*raft.Log) []any {
 	start := time.Now()
 	responses := make([]any, len(logs))
@@ -116,8 +119,9 @@ func (m *machine) apply(logs []*raft.Log, responses []any) error {
 // catchUpEntries is how many entries are applied as one batch at start.
 const catchUpEntries = 64
 
-// catchUp applies again, before anybody may read, what an earlier run of this server had applied and not put into the store's files: all of it was
-// committed, and readers of this server must not go back in time, even while there is no leader to say so again.
+// catchUp applies again, before anybody may read, what an earlier run of this server had applied
+// and not put into the store's files: all of it was committed, and readers of this server must not
+// go back in time, even while there is no leader to say so again.
 func (m *machine) catchUp(logs raft.LogStore, reached uint64) error {
 	last, err := logs.LastIndex()
 	if err != nil {
@@ -177,9 +181,11 @@ func (m *machine) Restore(r io.ReadCloser) error {
 // errPast refuses a snapshot of the past. It leaves the machine as it is.
 var errPast = errors.New("the snapshot is older than this server's log: it has more than that")
 
-// pass deals with a snapshot of what is here already, such as a leader sends that has not heard how far this server is, or means another one that
-// had this server's address before. Going back to it would show readers the past, so it is left alone. Of one that is not refused the library
-// takes the index all the same, and applies what came since again, which is skipped; it panics when the log does not have that any more.
+// pass deals with a snapshot of what is here already, such as a leader sends that has not heard how
+// far this server is, or means another one that had this server's address before. Going back to it
+// would show readers the past, so it is left alone. Of one that is not refused the library takes
+// the index all the same, and applies what came since again, which is skipped; it panics when the
+// log does not have that any more.
 func (m *machine) pass(index uint64) error {
 	if m.first == nil {
 		return nil

@@ -115,8 +115,9 @@ func TestASnapshotOfThePastChangesNothing(t *testing.T) {
 	require.EqualValues(t, 2, m.store.Applied(), "an operator restores what was, at an index that is new")
 }
 
-// A leader that sends a snapshot to a server which is gone reaches the one that has its address now. Once that one had shortened its log behind the
-// snapshot's index, it went back to that index, and died looking for the next entry.
+// A leader that sends a snapshot to a server which is gone reaches the one that has its address
+// now. Once that one had shortened its log behind the snapshot's index, it went back to that index,
+// and died looking for the next entry.
 func TestASnapshotOlderThanTheLogIsRefused(t *testing.T) {
 	m, _, failures := newMachine(t)
 	first := uint64(1)

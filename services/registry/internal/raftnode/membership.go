@@ -15,8 +15,8 @@ import (
 // membershipTimeout bounds the wait for the Raft loop to take a change of membership.
 const membershipTimeout = 2 * time.Second
 
-// Fresh says whether this server had no Raft state when it started, and has none yet. A fresh server
-// is silent to its peers until Open.
+// Fresh reports whether this server had no Raft state when it started, and has none yet. A fresh
+// server is silent to its peers until Open.
 func (n *Node) Fresh() bool { return n.fresh && n.raft.LastIndex() == 0 && n.raft.CurrentTerm() == 0 }
 
 // Open lets peers in from now on.
@@ -39,7 +39,7 @@ func (n *Node) Found(servers []Server) error {
 	return nil
 }
 
-// Disk answers whose data this server runs on.
+// Disk returns whose data this server runs on.
 func (n *Node) Disk() Disk { return *n.disk.Load() }
 
 // SetGeneration remembers how often the cluster was recovered.
@@ -56,7 +56,8 @@ func (n *Node) SetGeneration(generation uint64) error {
 	return nil
 }
 
-// Add makes a server a member without a vote, or gives a member a new address. Its vote stays as it is.
+// Add makes a server a member without a vote, or gives a member a new address. Its vote stays as it
+// is.
 func (n *Node) Add(ctx context.Context, id, address string) error {
 	for _, s := range n.Servers() {
 		if s.ID == id && s.Voter {
@@ -75,8 +76,8 @@ func (n *Node) Remove(ctx context.Context, id string) error {
 	return n.change(ctx, func() raft.IndexFuture { return n.raft.RemoveServer(raft.ServerID(id), 0, membershipTimeout) })
 }
 
-// change carries out a change of membership. Doing it twice is as good as once, so all that it takes
-// after a failure is to try again.
+// change carries out a change of membership. Doing it twice is as good as once, so all that it
+// takes after a failure is to try again.
 func (n *Node) change(ctx context.Context, begin func() raft.IndexFuture) error {
 	if err := n.CheckLeader(); err != nil {
 		return err
@@ -102,8 +103,8 @@ func (n *Node) change(ctx context.Context, begin func() raft.IndexFuture) error 
 // ReasonNoSuccessor says that no other voter can take the leadership over.
 const ReasonNoSuccessor = "NO_SUCCESSOR"
 
-// Transfer makes another server the leader, the voter that is furthest if id is empty, and answers once
-// this one leads no more.
+// Transfer makes another server the leader, the voter that is furthest if id is empty, and returns
+// once this one leads no more.
 func (n *Node) Transfer(ctx context.Context, id string) error {
 	if n.raft.State() != raft.Leader {
 		return n.noLeader()

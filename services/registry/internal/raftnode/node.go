@@ -58,9 +58,9 @@ const (
 	notifyBuffer = 16
 )
 
-// Start opens the log and binds the listener; it does not wait for a leader. A server with state takes
-// its place in the cluster it was in when Open is called; one without waits for Found, or for a leader
-// that adds it, and is silent to peers until Open.
+// Start opens the log and binds the listener; it does not wait for a leader. A server with state
+// takes its place in the cluster it was in when Open is called; one without waits for Found, or for
+// a leader that adds it, and is silent to peers until Open.
 func Start(p Params) (_ *Node, err error) {
 	if err := os.MkdirAll(p.Config.Dir, 0o700); err != nil {
 		return nil, fmt.Errorf("make raft folder: %w", err)
@@ -155,7 +155,7 @@ func (n *Node) open(p Params, notify chan<- bool) error {
 	return nil
 }
 
-// mustRestore says whether the store lacks commands that only the latest snapshot has.
+// mustRestore reports whether the store lacks commands that only the latest snapshot has.
 func mustRestore(snapshots raft.SnapshotStore, logs *logStore, applied uint64) (bool, error) {
 	list, err := snapshots.List()
 	if err != nil {
@@ -175,7 +175,8 @@ func mustRestore(snapshots raft.SnapshotStore, logs *logStore, applied uint64) (
 	if len(list) == 0 || applied >= list[0].Index {
 		return false, nil
 	}
-	// The snapshot's index may be that of an entry which is no command: those never reach the store.
+	// The snapshot's index may be that of an entry which is no command: those never reach the
+	// store.
 	if first == 0 || first > applied+1 {
 		return true, nil
 	}
@@ -247,21 +248,22 @@ func (n *Node) settle(ctx context.Context) bool {
 	return true
 }
 
-// A Raft loop that waits for a peer in the middle of a message ends when its connections do; one that
-// waits for its disk may never end.
+// A Raft loop that waits for a peer in the middle of a message ends when its connections do; one
+// that waits for its disk may never end.
 const (
 	shutdownGrace = 2 * time.Second
 	shutdownLimit = 10 * time.Second
-	// drainLimit bounds the wait for entries that are on their way: the library never answers those that it
-	// had committed and not applied when it was told to end.
+	// drainLimit bounds the wait for entries that are on their way: the library never answers those
+	// that it had committed and not applied when it was told to end.
 	drainLimit = 500 * time.Millisecond
 )
 
 // ReasonStuck says that a server's Raft loop did not end when it was told to.
 const ReasonStuck = "RAFT_STUCK"
 
-// Stop leaves the network and closes the log. The store stays open. It is bounded whatever ctx is: when
-// the Raft library does not end, the log is left open, and the folder locked, for it still writes there.
+// Stop leaves the network and closes the log. The store stays open. It is bounded whatever ctx is:
+// when the Raft library does not end, the log is left open, and the folder locked, for it still
+// writes there.
 func (n *Node) Stop(ctx context.Context) error {
 	n.drain()
 	down := make(chan error, 1)
@@ -299,8 +301,8 @@ func (n *Node) drain() {
 // handOverLimit bounds the wait for a successor.
 const handOverLimit = 3 * time.Second
 
-// HandOver makes another server the leader if this one is, and waits until it is or ctx ends, but not
-// for long: a cluster that is told does not have to notice.
+// HandOver makes another server the leader if this one is, and waits until it is or ctx ends, but
+// not for long: a cluster that is told does not have to notice.
 func (n *Node) HandOver(ctx context.Context) {
 	voters := 0
 	for _, s := range n.Servers() {

@@ -8,15 +8,16 @@ import (
 	"github.com/hashicorp/raft"
 )
 
-// parallelWriter is the parallel leader write of Ongaro, "Consensus: Bridging Theory and Practice", 10.2.1:
-// followers write entries while the leader writes them. The Raft library sends entries once the leader's
-// disk has them, so that a write waits for two disks, one after the other.
+// parallelWriter is the parallel leader write of Ongaro, "Consensus: Bridging Theory and Practice",
+// 10.2.1: followers write entries while the leader writes them. The Raft library sends entries once
+// the leader's disk has them, so that a write waits for two disks, one after the other.
 //
-// It stands on both sides of the library. The leader's log hands it entries before they are written, and it
-// sends them to followers as an AppendEntries of the library's own form. As the library's transport it
-// returns what the follower answered when the library comes to send the same entries. What a follower did
-// not take the library sends itself. The leader still counts itself only once its disk has the entries. If
-// its disk fails, a later leader commits or overwrites what was sent, and writers get OUTCOME_UNKNOWN.
+// It stands on both sides of the library. The leader's log hands it entries before they are
+// written, and it sends them to followers as an AppendEntries of the library's own form. As the
+// library's transport it returns what the follower answered when the library comes to send the same
+// entries. What a follower did not take the library sends itself. The leader still counts itself
+// only once its disk has the entries. If its disk fails, a later leader commits or overwrites what
+// was sent, and writers get OUTCOME_UNKNOWN.
 //
 // TestParallelWriteHoldsWithTheRaftLibrary pins what it assumes of the library.
 type parallelWriter struct {
@@ -49,7 +50,8 @@ func lastOf(logs []*raft.Log) entryID {
 
 // follower is what the leader knows of a follower's log.
 type follower struct {
-	// match is the last entry the follower said it has, zero if it is not known. It may have lost its disk since.
+	// match is the last entry the follower said it has, zero if it is not known. It may have lost
+	// its disk since.
 	match entryID
 	// unread says that the library has not been told yet that the follower took match.
 	unread bool
@@ -74,7 +76,8 @@ func (p *parallelWriter) header() raft.RPCHeader {
 	}
 }
 
-// heartbeat reports whether a server follows the leader of a term, by its answer to a message sent now.
+// heartbeat reports whether a server follows the leader of a term, by its answer to a message sent
+// now.
 func (p *parallelWriter) heartbeat(s raft.Server, term uint64) bool {
 	response := &raft.AppendEntriesResponse{}
 	err := p.network.AppendEntries(s.ID, s.Address, &raft.AppendEntriesRequest{RPCHeader: p.header(), Term: term}, response)
@@ -84,8 +87,8 @@ func (p *parallelWriter) heartbeat(s raft.Server, term uint64) bool {
 // write sends entries to the followers and writes them to the own log with toDisk.
 func (p *parallelWriter) write(logs []*raft.Log, toDisk func([]*raft.Log) error) error {
 	if p.send(logs) {
-		// The senders run before this goroutine blocks in fsync with its processor: another thread would need
-		// 100 us to take the processor away and find them.
+		// The senders run before this goroutine blocks in fsync with its processor: another thread
+		// would need 100 us to take the processor away and find them.
 		runtime.Gosched()
 	}
 	if err := toDisk(logs); err != nil {
@@ -97,14 +100,14 @@ func (p *parallelWriter) write(logs []*raft.Log, toDisk func([]*raft.Log) error)
 	return nil
 }
 
-// AppendEntriesPipeline implements raft.Transport without a pipeline: one request with entries is in flight
-// to each follower.
+// AppendEntriesPipeline implements raft.Transport without a pipeline: one request with entries is
+// in flight to each follower.
 func (p *parallelWriter) AppendEntriesPipeline(raft.ServerID, raft.ServerAddress) (raft.AppendPipeline, error) {
 	return nil, raft.ErrPipelineReplicationNotSupported
 }
 
-// AppendEntries implements raft.Transport. It succeeds without a message if the follower took these entries
-// already.
+// AppendEntries implements raft.Transport. It succeeds without a message if the follower took these
+// entries already.
 func (p *parallelWriter) AppendEntries(id raft.ServerID, target raft.ServerAddress, args *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) error {
 	if len(args.Entries) == 0 {
 		return p.network.AppendEntries(id, target, args, resp)
@@ -138,8 +141,9 @@ func (f *follower) sent(last entryID, success bool) {
 	}
 }
 
-// took reports whether a follower took entries up to last, after waiting for them if they are in flight. It
-// reports so once: a follower that comes back with an empty disk is asked by the library again.
+// took reports whether a follower took entries up to last, after waiting for them if they are in
+// flight. It reports so once: a follower that comes back with an empty disk is asked by the library
+// again.
 func (p *parallelWriter) took(id raft.ServerID, last entryID) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -154,8 +158,8 @@ func (p *parallelWriter) took(id raft.ServerID, last entryID) bool {
 	return took
 }
 
-// send sends entries that are about to be written to each follower that has all before them. It reports
-// whether there is any.
+// send sends entries that are about to be written to each follower that has all before them. It
+// reports whether there is any.
 func (p *parallelWriter) send(logs []*raft.Log) (sends bool) {
 	r := p.raft.Load()
 	if r == nil || len(logs) == 0 || r.State() != raft.Leader || !p.follows(logs[0]) {
@@ -179,14 +183,15 @@ func (p *parallelWriter) send(logs []*raft.Log) (sends bool) {
 	return sends
 }
 
-// follows reports whether an entry is the next one to what this server wrote last in the same term. What
-// comes before others may be from an earlier leader, or a restore that leaps over indexes within a term.
+// follows reports whether an entry is the next one to what this server wrote last in the same term.
+// What comes before others may be from an earlier leader, or a restore that leaps over indexes
+// within a term.
 func (p *parallelWriter) follows(entry *raft.Log) bool {
 	return p.tail.term == entry.Term && p.tail.index+1 == entry.Index
 }
 
-// begin notes that entries up to last go to a follower. It returns nil if the follower may lack the entry
-// before, or a request to it is in flight.
+// begin notes that entries up to last go to a follower. It returns nil if the follower may lack the
+// entry before, or a request to it is in flight.
 func (p *parallelWriter) begin(id raft.ServerID, before uint64, last entryID) *inFlight {
 	p.mu.Lock()
 	defer p.mu.Unlock()

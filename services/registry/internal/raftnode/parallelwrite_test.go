@@ -88,7 +88,8 @@ func TestAFollowerThatRefusesParallelEntriesIsAskedByTheLibrary(t *testing.T) {
 	}
 }
 
-// A server that comes back under its id with an empty disk is told everything anew, in the same term.
+// A server that comes back under its id with an empty disk is told everything anew, in the same
+// term.
 func TestAParallelAnswerSpeaksOfTheseEntriesOnly(t *testing.T) {
 	p, f := newFake()
 	require.True(t, ask(t, p, entries(3, 1, 8)))
@@ -109,8 +110,8 @@ func TestAnotherTermsAnswerIsNoAnswer(t *testing.T) {
 	require.False(t, give(p, entries(5, 4, 4)))
 }
 
-// After a restore the log goes on behind the snapshot, in the same term: a follower that took such an entry in parallel would
-// lack what the snapshot holds.
+// After a restore the log goes on behind the snapshot, in the same term: a follower that took such
+// an entry in parallel would lack what the snapshot holds.
 func TestOnlyWhatFollowsTheOwnLastEntryIsSentInParallel(t *testing.T) {
 	p, _ := newFake()
 	require.False(t, p.follows(&raft.Log{Index: 1, Term: 1}))

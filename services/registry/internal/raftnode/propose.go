@@ -22,12 +22,12 @@ const (
 )
 
 const (
-	// enqueueTimeout bounds the wait for the Raft loop to take an entry; a loop that is stuck on its disk
-	// refuses rather than hangs.
+	// enqueueTimeout bounds the wait for the Raft loop to take an entry; a loop that is stuck on
+	// its disk refuses rather than hangs.
 	enqueueTimeout = 2 * time.Second
-	// entriesInFlight is how many entries may wait to be committed; what comes meanwhile shares the next one. With
-	// one, entries are as large as they get: measured with three servers on two cores, two cost a fifth more CPU
-	// for each write and won no time.
+	// entriesInFlight is how many entries may wait to be committed; what comes meanwhile shares the
+	// next one. With one, entries are as large as they get: measured with three servers on two
+	// cores, two cost a fifth more CPU for each write and won no time.
 	entriesInFlight = 1
 	// entryBytes bounds the commands of one entry, but for one that is larger by itself.
 	entryBytes = 1 << 20
@@ -50,7 +50,7 @@ func together(queued []waiting) int {
 	return fsm.Together(queued, func(w waiting) fsm.Proposal { return w.proposal }, entryBytes)
 }
 
-// Propose commits a command and answers what it did.
+// Propose commits a command and returns what it did.
 func (n *Node) Propose(ctx context.Context, cmd *registryv1.Command) (*registryv1.CommandResult, error) {
 	proposal, err := fsm.NewProposal(cmd)
 	if err != nil {
@@ -60,8 +60,9 @@ func (n *Node) Propose(ctx context.Context, cmd *registryv1.Command) (*registryv
 	return outcome.Result, outcome.Err
 }
 
-// ProposeAll commits commands, each by itself, and answers the outcome of each. What is proposed while
-// earlier entries are on their way shares the next one. Errors are faults, as the package says.
+// ProposeAll commits commands, each by itself, and returns the outcome of each. What is proposed
+// while earlier entries are in flight shares the next one (group commit). Errors are faults, as the
+// package says.
 func (n *Node) ProposeAll(ctx context.Context, proposals []fsm.Proposal) []fsm.Outcome {
 	start := time.Now()
 	outcomes := make([]fsm.Outcome, len(proposals))
@@ -96,8 +97,8 @@ func (n *Node) ProposeAll(ctx context.Context, proposals []fsm.Proposal) []fsm.O
 	return outcomes
 }
 
-// commit carries an entry through the log. The Raft library answers every future but those it had committed
-// and not applied when it was told to end: Stop waits for them before.
+// commit carries an entry through the log. The Raft library resolves every future but those it had
+// committed and not applied when it was told to end: Stop waits for them before.
 func (n *Node) commit(batch []waiting) {
 	data, err := n.entry(batch)
 	if err != nil {
@@ -172,8 +173,8 @@ func (n *Node) noLeader() *fault.Error {
 	return f
 }
 
-// refusal is what a server says that does not lead, made once for each leader: a follower's default reads ask
-// whether it leads.
+// refusal is what a server says that does not lead, made once for each leader: a follower's default
+// reads ask whether it leads.
 type refusal struct {
 	leader string
 	fault  *fault.Error

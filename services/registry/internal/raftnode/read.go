@@ -9,9 +9,9 @@ import (
 	"konsul.dev/services/registry/internal/readlease"
 )
 
-// IsLeader reports whether this server believes that it leads and its state holds everything that was
-// acknowledged in earlier terms. It asks nobody: another leader may have been elected since, unless this
-// one holds its lease (EnsureLease) or a majority says so (VerifyLeader).
+// IsLeader reports whether this server believes that it leads and its state holds everything that
+// was acknowledged in earlier terms. It asks nobody: another leader may have been elected since,
+// unless this one holds its lease (EnsureLease) or a majority says so (VerifyLeader).
 func (n *Node) IsLeader() bool {
 	term := n.readyTerm.Load()
 	return term != 0 && n.raft.State() == raft.Leader && n.raft.CurrentTerm() == term
@@ -25,9 +25,9 @@ func (n *Node) CheckLeader() error {
 	return n.noLeader()
 }
 
-// VerifyLeader returns nil once a majority has confirmed, after the call, that this server leads. A read of
-// the state is then linearizable whatever the clocks do: every write acknowledged before the call was
-// applied here before it was acknowledged. Concurrent callers share a round.
+// VerifyLeader returns nil once a majority has confirmed, after the call, that this server leads. A
+// read of the state is then linearizable whatever the clocks do: every write acknowledged before
+// the call was applied here before it was acknowledged. Concurrent callers share a round.
 func (n *Node) VerifyLeader(ctx context.Context) error {
 	if err := n.CheckLeader(); err != nil {
 		return err
@@ -46,9 +46,9 @@ func (n *Node) VerifyLeader(ctx context.Context) error {
 	return n.CheckLeader()
 }
 
-// confirmed reports whether a majority of the voters answers heartbeats of a term that are sent now. The
-// library's VerifyLeader counts answers to messages sent before the call as well: a leader that was paused may
-// find such an answer when another server leads already.
+// confirmed reports whether a majority of the voters answers heartbeats of a term that are sent
+// now. The library's VerifyLeader counts answers to messages sent before the call as well: a leader
+// that was paused may find such an answer when another server leads already.
 func (n *Node) confirmed(term uint64) bool {
 	voters, votes := 0, 0
 	var others []raft.Server
@@ -89,9 +89,10 @@ func (n *Node) confirmed(term uint64) bool {
 	return false
 }
 
-// EnsureLease returns nil when this server holds the leader lease: no other server can have been elected
-// yet, as long as clocks advance at a like rate. A lease that is over is renewed by VerifyLeader. The Raft
-// library does not tell a paused leader at once that it was paused, so the lease is counted here.
+// EnsureLease returns nil when this server holds the leader lease: no other server can have been
+// elected yet, as long as clocks advance at a like rate. A lease that is over is renewed by
+// VerifyLeader. The Raft library does not tell a paused leader at once that it was paused, so the
+// lease is counted here.
 func (n *Node) EnsureLease(ctx context.Context) error {
 	if err := n.CheckLeader(); err != nil {
 		return err
@@ -102,9 +103,9 @@ func (n *Node) EnsureLease(ctx context.Context) error {
 	return n.VerifyLeader(ctx)
 }
 
-// ReadIndex lets a follower answer reads: with mode linearizable once, else under the lease, if one is
-// returned. Whatever was acknowledged before the call was published here before ReadIndex returns. If the
-// returned term is not zero, the follower must find itself at that term afterwards.
+// ReadIndex lets a follower answer reads: with mode linearizable once, else under the lease, if one
+// is returned. Whatever was acknowledged before the call was published here before ReadIndex
+// returns. If the returned term is not zero, the follower must find itself at that term afterwards.
 func (n *Node) ReadIndex(ctx context.Context, follower string, linearizable, wantsLease bool) (term uint64, lease readlease.Lease, err error) {
 	if err := n.CheckLeader(); err != nil {
 		return 0, lease, err
@@ -116,8 +117,9 @@ func (n *Node) ReadIndex(ctx context.Context, follower string, linearizable, wan
 	}
 	switch {
 	case n.majorityWith(follower):
-		// A server at a term has given no vote in a later one. When the follower finds itself at the leader's
-		// term after the leader has, nobody else can have been elected before either of them looked.
+		// A server at a term has given no vote in a later one. When the follower finds itself at
+		// the leader's term after the leader has, nobody else can have been elected before either
+		// of them looked.
 		term = n.raft.CurrentTerm()
 		err = n.CheckLeader()
 	case linearizable:
@@ -172,8 +174,8 @@ func (n *Node) LeaderID() string {
 	return string(id)
 }
 
-// Freshness returns up to when this server's state is known to be that of its leader, and whether it
-// knows a leader.
+// Freshness returns up to when this server's state is known to be that of its leader, and whether
+// it knows a leader.
 func (n *Node) Freshness(now time.Time) (time.Time, bool) {
 	if n.IsLeader() {
 		return now, true

@@ -39,15 +39,16 @@ type Recovery struct {
 	Disk Disk
 	// Members are those of the cluster as this server knows it.
 	Members []Server
-	// Applied is how far its state is; Snapshot is the index of its latest snapshot, 0 when it has none.
+	// Applied is how far its state is; Snapshot is the index of its latest snapshot, 0 when it has
+	// none.
 	Applied, Snapshot uint64
-	// Last and LastTerm are those of its log: of several servers the one with the higher term, then the higher
-	// index, has the most.
+	// Last and LastTerm are those of its log: of several servers the one with the higher term, then
+	// the higher index, has the most.
 	Last, LastTerm uint64
 }
 
-// PrepareRecovery opens a server's folders and checks that they are whole, all of it: the snapshot, the
-// log, and every row. It changes nothing there. Close the answer.
+// PrepareRecovery opens a server's folders and checks that they are whole, all of it: the snapshot,
+// the log, and every row. It changes nothing there. The caller closes it.
 func PrepareRecovery(c Config, store *badgerstore.Store, log *slog.Logger) (_ *Recovery, err error) {
 	if _, err := os.Stat(c.Dir); errors.Is(err, fs.ErrNotExist) {
 		return nil, nothing(c.Dir)
@@ -177,8 +178,8 @@ func (r *Recovery) raftConfig() *raft.Config {
 	return raftConfig(r.config, r.log, make(chan bool, notifyBuffer), true)
 }
 
-// Run does it: the log that is here counts as committed, and this server as all of the cluster. It may
-// be run again when it was cut short.
+// Run does it: the log that is here counts as committed, and this server as all of the cluster. It
+// may be run again when it was cut short.
 func (r *Recovery) Run(context.Context) error {
 	// First of all the others must be told apart: they may hold what this server then lacks.
 	disk := r.Disk
@@ -206,8 +207,8 @@ func (r *Recovery) Run(context.Context) error {
 	return nil
 }
 
-// recoverer is the machine as the recovery drives it. A store that needs nothing of the snapshot is left
-// as it is: restoring would throw away what is good for a copy of it.
+// recoverer is the machine as the recovery drives it. A store that needs nothing of the snapshot is
+// left as it is: restoring would throw away what is good for a copy of it.
 type recoverer struct {
 	machine
 	keep bool

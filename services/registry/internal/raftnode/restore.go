@@ -11,7 +11,8 @@ import (
 	"konsul.dev/pkg/fault"
 )
 
-// installTimeout bounds the wait for the Raft loop to begin a restore, and then for a majority to have it.
+// installTimeout bounds the wait for the Raft loop to begin a restore, and then for a majority to
+// have it.
 const installTimeout = 10 * time.Minute
 
 // ReasonIndexTaken says that the log has grown past the index meant for a restored state.
@@ -20,10 +21,10 @@ const ReasonIndexTaken = "INDEX_TAKEN"
 // LastIndex is the highest index this server's log has given out.
 func (n *Node) LastIndex() uint64 { return n.raft.LastIndex() }
 
-// Install replaces the state of the cluster by a snapshot whose header says index, which must lie well
-// above LastIndex, and answers when a majority has it. Leader only. Until then this server answers for
-// nobody: a state that a majority does not have might be lost again. When the outcome is not known it
-// may have happened.
+// Install replaces the state of the cluster by a snapshot whose header says index, which must lie
+// well above LastIndex, and returns when a majority has it. Leader only. Until then this server
+// answers for nobody: a state that a majority does not have might be lost again. When the outcome
+// is not known it may have happened.
 func (n *Node) Install(index uint64, size int64, snapshot io.Reader) error {
 	if err := n.CheckLeader(); err != nil {
 		return err

@@ -11,9 +11,9 @@ import (
 	"konsul.dev/services/registry/internal/steps"
 )
 
-// The Raft library counts entries, and an entry may be a few bytes or a mebibyte. What follows keeps the log's
-// size in bytes within bounds: it takes a snapshot when enough has been written since the last one, and keeps
-// only as many entries behind it as are worth the room.
+// The Raft library counts entries, and an entry may be a few bytes or a mebibyte. What follows
+// keeps the log's size in bytes within bounds: it takes a snapshot when enough has been written
+// since the last one, and keeps only as many entries behind it as are worth the room.
 
 // leastTrailing entries stay behind a snapshot however large they are.
 const leastTrailing = 64
@@ -82,7 +82,8 @@ func (n *Node) limitSpace(ctx context.Context) error {
 	}
 }
 
-// compact takes a snapshot and keeps as many entries of an average size behind it as are worth the room.
+// compact takes a snapshot and keeps as many entries of an average size behind it as are worth the
+// room.
 func (n *Node) compact(average uint64) error {
 	current := n.raft.ReloadableConfig()
 	current.TrailingLogs = trailing(average, n.config)

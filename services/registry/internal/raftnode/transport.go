@@ -20,12 +20,13 @@ import (
 
 const (
 	raftProtocol = "konsul-raft"
-	// maxPool bounds idle connections to a peer: for the library's heartbeats and entries, for the parallel leader
-	// write, and for VerifyLeader.
+	// maxPool bounds idle connections to a peer: for the library's heartbeats and entries, for the
+	// parallel leader write, and for VerifyLeader.
 	maxPool        = 4
 	networkTimeout = 5 * time.Second
-	// maxInbound bounds connections from peers: a handful of each. maxGreetings bounds those that have not shown a
-	// certificate yet, maxGreetingsOfOne those of one address; one more ends the oldest.
+	// maxInbound bounds connections from peers: a handful of each. maxGreetings bounds those that
+	// have not shown a certificate yet, maxGreetingsOfOne those of one address; one more ends the
+	// oldest.
 	maxInbound        = 512
 	maxGreetings      = 64
 	maxGreetingsOfOne = 16
@@ -44,8 +45,8 @@ type streams struct {
 	// moved is Params.Moved.
 	moved func(address string) (now string, moved bool)
 
-	// admitting is whether peers are answered: a server without state keeps silent until it knows that
-	// its vote can do no harm.
+	// admitting is whether peers are answered: a server without state keeps silent until it knows
+	// that its vote can do no harm.
 	admitting atomic.Bool
 
 	// life ends with the network, and with it what is being dialled.
@@ -88,8 +89,8 @@ type peerConn struct {
 	err  error
 }
 
-// Accept answers the next connection of a peer that has shown its certificate: Raft gives a connection all the time it
-// wants, so a stranger's must not get there.
+// Accept returns the next connection of a peer that has shown its certificate: Raft gives a
+// connection all the time it wants, so a stranger's must not get there.
 func (s *streams) Accept() (net.Conn, error) {
 	s.receiving.Do(func() { go s.receive() })
 	select {
@@ -220,7 +221,8 @@ func (s *streams) Dial(address raft.ServerAddress, timeout time.Duration) (net.C
 		}
 	}
 	dialer := tls.Dialer{
-		// A resolver of its own asks anew; a shared one joins a question for a name that is on its way.
+		// A resolver of its own asks anew; a shared one joins a question for a name that is on its
+		// way.
 		NetDialer: &net.Dialer{Resolver: new(net.Resolver)}, Config: s.dial,
 	}
 	conn, err := dialer.DialContext(ctx, "tcp", string(address))

@@ -11,23 +11,24 @@ import (
 	"github.com/hashicorp/raft-wal/types"
 )
 
-// filer opens segments whose end was cut off while they were written. The log library marks them as full without the
-// index that full segments have, and cannot read them after a restart (hashicorp/raft-wal#31): these are scanned.
-type filer struct{ *segment.Filer }
+// repairFiler opens segments whose end was cut off while they were written. The WAL library marks
+// them as full without the index that full segments have, and cannot read them after a restart
+// (hashicorp/raft-wal#31): these are scanned.
+type repairFiler struct{ *segment.Filer }
 
-func newFiler(dir string) filer { return filer{segment.NewFiler(dir, walfs.New())} }
+func newRepairFiler(dir string) repairFiler { return repairFiler{segment.NewFiler(dir, walfs.New())} }
 
 // Open implements types.SegmentFiler.
-func (f filer) Open(info types.SegmentInfo) (types.SegmentReader, error) {
+func (f repairFiler) Open(info types.SegmentInfo) (types.SegmentReader, error) {
 	if info.IndexStart > 0 {
 		return f.Filer.Open(info)
 	}
 	return f.RecoverTail(info)
 }
 
-// sealTail finishes what a process began that died between filling a segment and writing down that it is full: the
-// library would take no entry any more.
-func sealTail(dir string, meta types.MetaStore, files filer) error {
+// sealTail finishes what a process began that died between filling a segment and writing down that
+// it is full: the library would take no entry any more.
+func sealTail(dir string, meta types.MetaStore, files repairFiler) error {
 	state, err := meta.Load(dir)
 	if err != nil {
 		return fmt.Errorf("read the log's segments: %w", err)

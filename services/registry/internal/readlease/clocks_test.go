@@ -16,10 +16,11 @@ const (
 	tick      = time.Millisecond
 )
 
-// simulation is a cluster of three in virtual time, of which the leases are real. The first leader, a follower
-// that reads under leases, and the third voter each have a clock with a rate of its own. Messages are late, and
-// the first leader is cut off from one or both others. Both others elect another leader when neither has heard
-// from the first one for a heartbeat timeout of its own clock. That one writes at once.
+// simulation is a cluster of three in virtual time, of which the leases are real. The first leader,
+// a follower that reads under leases, and the third voter each have a clock with a rate of its own.
+// Messages are late, and the first leader is cut off from one or both others. Both others elect
+// another leader when neither has heard from the first one for a heartbeat timeout of its own
+// clock. That one writes at once.
 type simulation struct {
 	chance *rand.Rand
 	// now is the true time.
@@ -33,11 +34,13 @@ type simulation struct {
 	term uint64
 	// followerCut and thirdCut say that no message passes between the first leader and that server.
 	followerCut, thirdCut bool
-	// heardByFollower and heardByThird are when these last heard from the first leader, by their own clocks.
+	// heardByFollower and heardByThird are when these last heard from the first leader, by their
+	// own clocks.
 	heardByFollower, heardByThird time.Duration
 	// replaced says that the others elected another leader.
 	replaced bool
-	// acknowledged is the last write that a client knows of; leaderHas and followerHas are what these would answer.
+	// acknowledged is the last write that a client knows of; leaderHas and followerHas are what
+	// these would answer.
 	acknowledged, leaderHas, followerHas uint64
 
 	leaderReads, followerReads int

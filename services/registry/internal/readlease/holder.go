@@ -12,7 +12,8 @@ type Holder struct {
 	held atomic.Pointer[held]
 
 	mu sync.Mutex
-	// recalledTerm and recalled name the last lease that was taken back. One that was on its way meanwhile is void.
+	// recalledTerm and recalled name the last lease that was taken back. One that was on its way
+	// meanwhile is void.
 	recalledTerm, recalled uint64
 }
 
@@ -25,8 +26,8 @@ type held struct {
 // NewHolder returns a holder without a lease.
 func NewHolder(clock Clock) *Holder { return &Holder{Clock: clock} }
 
-// Index returns the index that the follower's state must have reached to answer default reads; false without a
-// lease. Every write acknowledged before the call is at or below it.
+// Index returns the index that the follower's state must have reached to answer default reads;
+// false without a lease. Every write acknowledged before the call is at or below it.
 func (h *Holder) Index() (uint64, bool) {
 	l := h.held.Load()
 	if l == nil || h.Elapsed() >= l.until {
@@ -35,8 +36,8 @@ func (h *Holder) Index() (uint64, bool) {
 	return l.index, true
 }
 
-// Take takes a lease that was asked for when the clock showed asked, with the leader's index of that time. A
-// lease that was taken back already, or is none, is ignored.
+// Take takes a lease that was asked for when the clock showed asked, with the leader's index of
+// that time. A lease that was taken back already, or is none, is ignored.
 func (h *Holder) Take(lease Lease, index uint64, asked time.Duration) {
 	h.mu.Lock()
 	defer h.mu.Unlock()

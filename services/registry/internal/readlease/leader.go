@@ -19,8 +19,8 @@ type granted struct {
 	until time.Duration
 }
 
-// NewLeader returns a leader lease. lasts is for how long a leader is to rely on a majority that heard from it,
-// heartbeat how long that majority elects nobody else.
+// NewLeader returns a leader lease. lasts is for how long a leader is to rely on a majority that
+// heard from it, heartbeat how long that majority elects nobody else.
 func NewLeader(clock Clock, lasts, heartbeat time.Duration) *Leader {
 	return &Leader{Clock: clock, lasts: min(lasts, heartbeat-heartbeat/margin)}
 }
@@ -30,8 +30,8 @@ func (l *Leader) Renew(term uint64, began time.Duration) {
 	l.granted.Store(&granted{term: term, until: began + l.lasts})
 }
 
-// Release gives up the lease of a term for good: its leader makes another server the leader, and that one
-// waits for no lease.
+// Release gives up the lease of a term for good: its leader makes another server the leader, and
+// that one waits for no lease.
 func (l *Leader) Release(term uint64) { l.released.Store(term) }
 
 // Left returns how long the lease of a term lasts from now, zero if it is over.

@@ -6,8 +6,8 @@ import (
 	"time"
 )
 
-// rest is how long nothing was written before leases are given. Under a stream of writes, taking them back each
-// time would cost more than the questions they save.
+// rest is how long nothing was written before leases are given. Under a stream of writes, taking
+// them back each time would cost more than the questions they save.
 const rest = 20 * time.Millisecond
 
 // Lease lets a follower answer default reads by itself. The zero value is none.
@@ -19,8 +19,8 @@ type Lease struct {
 	Lasts time.Duration
 }
 
-// Recall takes a lease back from a server. When it returns nil, the server reads under it no more, and does not
-// accept it should it still be on its way.
+// Recall takes a lease back from a server. When it returns nil, the server reads under it no more,
+// and does not accept it should it still be on its way.
 type Recall func(ctx context.Context, server string, lease Lease) error
 
 // Event is what happens to a lease, as metrics count it.
@@ -36,13 +36,15 @@ const (
 	Outlasted Event = "outlasted"
 )
 
-// Lessor gives leases to followers, and takes them back before the state changes. Safe for concurrent use.
+// Lessor gives leases to followers, and takes them back before the state changes. Safe for
+// concurrent use.
 type Lessor struct {
 	clock  Clock
 	lasts  time.Duration
 	recall Recall
 	count  func(Event)
-	// recalling is held while leases are taken back: every writer waits until all are. It is locked before mu.
+	// recalling is held while leases are taken back: every writer waits until all are. It is locked
+	// before mu.
 	recalling sync.Mutex
 
 	mu sync.Mutex
@@ -81,8 +83,8 @@ func (l *Lessor) available() time.Duration {
 	return l.lasts
 }
 
-// Give returns a lease for a server, none if none may be given now. leader returns the term that this server
-// leads and how long no other one can be elected, zero if it cannot tell.
+// Give returns a lease for a server, none if none may be given now. leader returns the term that
+// this server leads and how long no other one can be elected, zero if it cannot tell.
 func (l *Lessor) Give(server string, leader func() (term uint64, left time.Duration)) Lease {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -99,8 +101,8 @@ func (l *Lessor) Give(server string, leader func() (term uint64, left time.Durat
 	return lease
 }
 
-// Pause takes all leases back and lets none be given until resume is called. It waits for a server that does not
-// answer until its lease has ended.
+// Pause takes all leases back and lets none be given until resume is called. It waits for a server
+// that does not answer until its lease has ended.
 func (l *Lessor) Pause() (resume func()) {
 	l.mu.Lock()
 	l.writes++

@@ -9,9 +9,9 @@ import (
 	"github.com/hashicorp/raft"
 )
 
-// snapshotStall is how long a snapshot on its way to this server may bring nothing. Its receiver is the Raft
-// loop itself, which does nothing else meanwhile: a leader that pauses in the middle would take this
-// server's vote along.
+// snapshotStall is how long a snapshot on its way to this server may bring nothing. Its receiver is
+// the Raft loop itself, which does nothing else meanwhile: a leader that pauses in the middle would
+// take this server's vote along.
 const snapshotStall = 5 * time.Second
 
 // snapshotStore watches snapshots that come over the network.
@@ -30,13 +30,13 @@ func (s *snapshotStore) Create(version raft.SnapshotVersion, index, term uint64,
 	if err != nil || index <= s.applied() {
 		return sink, err
 	}
-	a := &arrival{SnapshotSink: sink, done: make(chan struct{})}
+	a := &incoming{SnapshotSink: sink, done: make(chan struct{})}
 	s.log.Info("receiving a snapshot", "index", index)
 	go a.watch(s)
 	return a, nil
 }
 
-// Open implements raft.SnapshotStore. What it answers knows its index.
+// Open implements raft.SnapshotStore. What it returns knows its index.
 func (s *snapshotStore) Open(id string) (*raft.SnapshotMeta, io.ReadCloser, error) {
 	meta, source, err := s.SnapshotStore.Open(id)
 	if err != nil {
@@ -51,7 +51,8 @@ type opened struct {
 	index uint64
 }
 
-// indexOf answers the index of a snapshot as the Raft library hands it over, and whether it is known.
+// indexOf returns the index of a snapshot as the Raft library hands it over, and whether it is
+// known.
 func indexOf(r io.ReadCloser) (uint64, bool) {
 	if wrapper, ok := r.(raft.ReadCloserWrapper); ok {
 		r = wrapper.WrappedReadCloser()
@@ -60,8 +61,8 @@ func indexOf(r io.ReadCloser) (uint64, bool) {
 	return o.index, ok
 }
 
-// arrival is a snapshot on its way here.
-type arrival struct {
+// incoming is an incoming snapshot.
+type incoming struct {
 	raft.SnapshotSink
 	bytes atomic.Uint64
 	ended atomic.Bool
@@ -69,31 +70,31 @@ type arrival struct {
 }
 
 // Write implements raft.SnapshotSink.
-func (a *arrival) Write(p []byte) (int, error) {
+func (a *incoming) Write(p []byte) (int, error) {
 	n, err := a.SnapshotSink.Write(p)
 	a.bytes.Add(uint64(n)) //nolint:gosec // a length
 	return n, err
 }
 
 // Close implements raft.SnapshotSink.
-func (a *arrival) Close() error {
+func (a *incoming) Close() error {
 	a.end()
 	return a.SnapshotSink.Close()
 }
 
 // Cancel implements raft.SnapshotSink.
-func (a *arrival) Cancel() error {
+func (a *incoming) Cancel() error {
 	a.end()
 	return a.SnapshotSink.Cancel()
 }
 
-func (a *arrival) end() {
+func (a *incoming) end() {
 	if a.ended.CompareAndSwap(false, true) {
 		close(a.done)
 	}
 }
 
-func (a *arrival) watch(s *snapshotStore) {
+func (a *incoming) watch(s *snapshotStore) {
 	tick := time.NewTicker(snapshotStall)
 	defer tick.Stop()
 	before := uint64(0)
