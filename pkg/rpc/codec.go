@@ -2,7 +2,6 @@ package rpc
 
 import (
 	"fmt"
-	"sync"
 
 	"google.golang.org/grpc/encoding"
 	protocodec "google.golang.org/grpc/encoding/proto"
@@ -13,33 +12,31 @@ import (
 	"konsul.dev/pkg/fault"
 )
 
-// bigTail is from how many bytes on it is worth while not to copy what is encoded already. gRPC would also
-// clear a pooled buffer of up to a megabyte for it.
+// bigTail is from how many bytes on it is worth while not to copy what is encoded already. gRPC would
+// also clear a pooled buffer of up to a megabyte for it.
 const bigTail = 8 << 10
 
-// codec is gRPC's codec of protobuf with two shortcuts. There is no difference to be seen at the other end.
+// codec is gRPC's codec of protobuf with two shortcuts. There is no difference to be seen at the other
+// end.
 //
-// Responses may carry fields encoded before, where a message keeps those it does not know: they are sent as they stand,
-// without being copied, for encoded messages may be put together. Whoever fills them in must not change them afterwards.
+// Responses may carry fields encoded before, where a message keeps those it does not know: they are
+// sent as they stand, without being copied, for encoded messages may be put together. Whoever fills
+// them in must not change them afterwards.
 //
-// Messages with encoders of their own (tools/dev/gen/fast.yaml) are encoded and decoded by those. They do not check what they
-// decode as protobuf's own decoder does, so the codec does that first.
-type codec struct {
-	encoding.CodecV2
-	// forms has the *form of each type that was decoded, by its name.
-	forms *sync.Map
-}
+// Messages that vtprotobuf has generated code for (tools/dev/gen/fast.yaml) are encoded and decoded by
+// that. Its decoders do not check that strings are UTF-8, so only messages between the datacenter's own
+// servers have them.
+type codec struct{ encoding.CodecV2 }
 
-// fast is a message with encoders of its own.
-type fast interface {
+// generated is a message that vtprotobuf has generated code for.
+type generated interface {
 	proto.Message
 	SizeVT() int
 	MarshalToSizedBufferVT(data []byte) (int, error)
-	UnmarshalVTUnsafe(data []byte) error
-	Reset()
+	UnmarshalVT(data []byte) error
 }
 
-func newCodec() codec { return codec{encoding.GetCodecV2(protocodec.Name), &sync.Map{}} }
+func newCodec() codec { return codec{encoding.GetCodecV2(protocodec.Name)} }
 
 // Marshal implements encoding.CodecV2.
 func (c codec) Marshal(v any) (mem.BufferSlice, error) {
@@ -49,8 +46,8 @@ func (c codec) Marshal(v any) (mem.BufferSlice, error) {
 	}
 	tail := m.ProtoReflect().GetUnknown()
 	if len(tail) < bigTail {
-		if f, ok := v.(fast); ok {
-			return marshalFast(f)
+		if g, ok := v.(generated); ok {
+			return marshalGenerated(g)
 		}
 		return c.CodecV2.Marshal(v)
 	}
@@ -66,7 +63,7 @@ func (c codec) Marshal(v any) (mem.BufferSlice, error) {
 	return mem.BufferSlice{mem.SliceBuffer(head), mem.SliceBuffer(tail)}, nil
 }
 
-func marshalFast(m fast) (mem.BufferSlice, error) {
+func marshalGenerated(m generated) (mem.BufferSlice, error) {
 	size, pool := m.SizeVT(), mem.BufferPool(mem.NopBufferPool{})
 	if !mem.IsBelowBufferPoolingThreshold(size) {
 		pool = mem.DefaultBufferPool()
@@ -86,9 +83,14 @@ func (c codec) Unmarshal(data mem.BufferSlice, v any) error {
 		// gRPC would tell the caller of an internal error.
 		v.bytes, v.err = data.Len(), c.Unmarshal(data, v.message)
 		return nil
-	case fast:
-		// The message refers to its text, so it gets one of its own: one copy instead of one for each field.
-		return c.decodeFast(data.Materialize(), v)
+	case generated:
+		whole := data.MaterializeToBuffer(mem.DefaultBufferPool())
+		defer whole.Free()
+		proto.Reset(v)
+		if err := v.UnmarshalVT(whole.ReadOnlyData()); err != nil {
+			return fmt.Errorf("decode %T: %w", v, err)
+		}
+		return nil
 	default:
 		return c.CodecV2.Unmarshal(data, v)
 	}
@@ -101,26 +103,10 @@ type sized struct {
 	err     error
 }
 
-// undecodable answers the fault of a caller whose request could not be decoded, else nil.
+// undecodable returns the fault of a caller whose request could not be decoded, else nil.
 func (s *sized) undecodable(fullMethod string) error {
 	if s.err == nil {
 		return nil
 	}
-	return malformed(fullMethod, s.err)
-}
-
-func malformed(fullMethod string, err error) error {
-	return fault.Invalid("request", "is not one of %s", fullMethod).Wrap(err).WithRemedy("send what its protobuf definition says")
-}
-
-func (c codec) decodeFast(raw []byte, m fast) error {
-	m.Reset()
-	err := c.formOf(m.ProtoReflect().Descriptor()).check(raw, 0)
-	if err == nil {
-		err = m.UnmarshalVTUnsafe(raw)
-	}
-	if err != nil {
-		return fmt.Errorf("decode %T: %w", m, err)
-	}
-	return nil
+	return fault.Invalid("request", "is not one of %s", fullMethod).Wrap(s.err).WithRemedy("send what its protobuf definition says")
 }

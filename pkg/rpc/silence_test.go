@@ -38,9 +38,13 @@ func TestACallToAServerThatFellSilentEndsSoonAndTheNextOnesGoElsewhere(t *testin
 		_, err := client.GetFederation(ctx, &federationv1.GetFederationRequest{})
 		return err
 	}
-	for range 8 { // until both are connected
-		require.NoError(t, call())
-	}
+	require.Eventually(t, func() bool { // Until both are connected: calls go to one after the other.
+		before := paused.Passed()
+		for range 4 {
+			require.NoError(t, call())
+		}
+		return before > 0 && paused.Passed() > before
+	}, 20*time.Second, time.Millisecond)
 	paused.Pause()
 	var failed error
 	require.Eventually(t, func() bool {

@@ -30,9 +30,7 @@ func (c *Core) planned(ctx context.Context, requestID string, plan func(r record
 // nothing to commit.
 func (c *Core) change(ctx context.Context, requestID string, plan func(now time.Time) (*catalog.Plan, error)) (*registryv1.CommandResult, error) {
 	var last *catalog.Plan
-	defer func() { last.Release() }()
 	result, err := c.replan(ctx, requestID, func() (cmd *registryv1.Command, index uint64, err error) {
-		last.Release()
 		index = c.Catalog.Index()
 		if last, err = plan(c.Clock.Now()); err != nil {
 			return nil, 0, err

@@ -24,10 +24,10 @@ func checkTable(table registryv1.Table) error {
 	return nil
 }
 
-// decodeRow decodes a row. Its text is that of value, which must not change any more.
+// decodeRow decodes a row. It refers to nothing of value.
 func decodeRow(value []byte, keysOnly bool) (*registryv1.Record, error) {
 	r := &registryv1.Record{}
-	if err := r.UnmarshalVTUnsafe(value); err != nil {
+	if err := r.UnmarshalVT(value); err != nil {
 		return nil, fmt.Errorf("decode row: %w", err)
 	}
 	if keysOnly {

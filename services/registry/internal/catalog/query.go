@@ -5,7 +5,7 @@ import (
 	"maps"
 	"slices"
 
-	"google.golang.org/protobuf/encoding/protowire"
+	"google.golang.org/protobuf/proto"
 
 	registryv1 "konsul.dev/proto/gen/konsul/registry/v1"
 )
@@ -61,17 +61,18 @@ func (v *View) Query(name string, selected Selection) ([]*registryv1.ServiceInst
 	if s == nil {
 		return nil, v.changedLocked(s)
 	}
-	return v.selected(s, selected), v.changedLocked(s)
+	return v.selected(s, selected, true), v.changedLocked(s)
 }
 
-func (v *View) selected(s *service, selected Selection) []*registryv1.ServiceInstance {
+// selected returns the instances of a service that are selected. With keep they are decoded once; see answer.
+func (v *View) selected(s *service, selected Selection, keep bool) []*registryv1.ServiceInstance {
 	out := make([]*registryv1.ServiceInstance, 0, len(s.instances))
 	var answer *registryv1.ServiceInstance
 	for _, i := range s.instances {
 		if selected.PassingOnly && i.status != passing {
 			continue
 		}
-		answer = v.answer(i, answer, true)
+		answer = v.answer(i, answer, keep)
 		if selected.matches(answer) {
 			out = append(out, answer)
 		}
@@ -101,19 +102,16 @@ func (v *View) Encoded(name string, passingOnly bool) ([]byte, Answer) {
 		e = &s.encoded[1]
 	}
 	if !e.made {
-		*e = encoding{made: true, bytes: s.encode(v.datacenter, passingOnly)}
+		*e = encoding{made: true, bytes: v.encode(s, passingOnly)}
 	}
 	return e.bytes, v.changedLocked(s)
 }
 
-func (s *service) encode(datacenter string, passingOnly bool) []byte {
-	var scratch []byte
-	for _, i := range s.instances {
-		if !passingOnly || i.status == passing {
-			scratch = appendMessage(scratch, instancesField, func(out []byte) []byte { return i.append(out, datacenter) })
-		}
-	}
-	return slices.Clip(slices.Clone(scratch))
+func (v *View) encode(s *service, passingOnly bool) []byte {
+	instances := v.selected(s, Selection{PassingOnly: passingOnly}, false)
+	data, err := proto.Marshal(&registryv1.QueryServiceResponse{Instances: instances})
+	must(err)
+	return data
 }
 
 // Services answers the names in the catalogue, in order, with counts and the union of the tags of the
@@ -134,7 +132,7 @@ func (v *View) Services(selected Selection) ([]*registryv1.ServiceSummary, Answe
 // summarize counts; the summary of everything is kept until the service changes.
 func (v *View) summarize(s *service, selected Selection) *registryv1.ServiceSummary {
 	if !selected.all() {
-		return summaryOf(s.name, v.selected(s, selected))
+		return summaryOf(s.name, v.selected(s, selected, true))
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -144,7 +142,7 @@ func (v *View) summarize(s *service, selected Selection) *registryv1.ServiceSumm
 	return s.summary
 }
 
-// sum summarizes all instances without decoding them.
+// sum summarizes all instances.
 func (s *service) sum() *registryv1.ServiceSummary {
 	summary := &registryv1.ServiceSummary{Name: s.name, Instances: uint32(len(s.instances))} //nolint:gosec // a count of instances in memory
 	tags := map[string]bool{}
@@ -155,11 +153,11 @@ func (s *service) sum() *registryv1.ServiceSummary {
 		if i.unchecked() {
 			summary.Unchecked++
 		}
-		must(serviceShape().read(i.raw, func(field protowire.Number, _ uint64, content []byte) {
-			if field == tagsOfService && !tags[string(content)] {
-				tags[string(content)] = true
-			}
-		}))
+		own := &registryv1.Service{}
+		decode(i.raw, own)
+		for _, tag := range own.GetTags() {
+			tags[tag] = true
+		}
 	}
 	summary.Tags = slices.Sorted(maps.Keys(tags))
 	return summary

@@ -10,7 +10,7 @@ import (
 	"sync/atomic"
 	"time"
 
-	"google.golang.org/protobuf/encoding/protowire"
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	registryv1 "konsul.dev/proto/gen/konsul/registry/v1"
@@ -192,20 +192,11 @@ func (v *View) takeNode(row *registryv1.Record) error {
 	n.decoded.Store(nil)
 	if !row.GetDeleted() {
 		n.exists, n.raw, n.created, n.modified = true, row.GetValue(), row.GetCreateIndex(), row.GetModifyIndex()
-		err := nodeShape().read(n.raw, func(field protowire.Number, number uint64, content []byte) {
-			switch {
-			case field == addressOfNode && content != nil:
-				n.address = string(content)
-			case field == livenessOfNode && content != nil:
-				n.ttl = &durationpb.Duration{}
-				decode(content, n.ttl)
-			case field == implicitNode && content == nil:
-				n.implicit = number != 0
-			}
-		})
-		if err != nil {
+		value := &registryv1.Node{}
+		if err := proto.Unmarshal(n.raw, value); err != nil {
 			return err
 		}
+		n.address, n.ttl, n.implicit = value.GetAddress(), value.GetLivenessTtl(), value.GetImplicit()
 	}
 	v.touchNode(n, row.GetModifyIndex())
 	v.watchNode(n)
@@ -248,26 +239,15 @@ func (v *View) takeService(row *registryv1.Record) error {
 		v.forget(i)
 		return nil
 	}
-	var name, node []byte
-	inherits := true
-	err := serviceShape().readAfter(i.raw, row.GetValue(), func(field protowire.Number, _ uint64, content []byte) {
-		switch field {
-		case nameOfService:
-			name = content
-		case nodeOfService:
-			node = content
-		case addressOf:
-			inherits = len(content) == 0
-		}
-	})
-	if err != nil {
+	value := &registryv1.Service{}
+	if err := proto.Unmarshal(row.GetValue(), value); err != nil {
 		return err
 	}
-	if i.service == nil || i.service.name != string(name) || i.node.name != string(node) {
+	if i.service == nil || i.service.name != value.GetName() || i.node.name != value.GetNode() {
 		v.detach(i, index)
-		v.attach(i, string(name), string(node))
+		v.attach(i, value.GetName(), value.GetNode())
 	}
-	i.raw, i.created, i.modified, i.inherits = row.GetValue(), row.GetCreateIndex(), index, inherits
+	i.raw, i.created, i.modified, i.inherits = row.GetValue(), row.GetCreateIndex(), index, value.GetAddress() == ""
 	v.touch(i, index)
 	return nil
 }

@@ -8,7 +8,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
 	"time"
 
 	"google.golang.org/protobuf/proto"
@@ -44,8 +43,6 @@ type Writer struct {
 	maxServices int
 	// owners reports whether whoever registered something still exists.
 	owners func(registeredBy string) bool
-	// scratch are those that no plan uses.
-	scratch sync.Pool
 }
 
 // NewWriter answers a writer whose rows originate in a datacenter. A registration may carry at most
@@ -69,84 +66,19 @@ type Plan struct {
 	Renews []string
 	// RemovedChecks lists the checks that a registration removes because it does not name them.
 	RemovedChecks []string
-
-	w       *Writer
-	scratch *scratch
 }
-
-// Release lets the next plan be made of what this one's command is, which nobody may look at from then on. It does nothing for a nil plan,
-// and need not be called.
-func (p *Plan) Release() {
-	if p == nil || p.scratch == nil {
-		return
-	}
-	clear(p.scratch.puts[:p.scratch.used])
-	p.scratch.used, p.scratch.values = 0, p.scratch.values[:0]
-	if cap(p.scratch.values) <= usualValues {
-		p.w.scratch.Put(p.scratch)
-	}
-	p.Command, p.scratch = nil, nil
-}
-
-// scratch is what a usual command is made of: some puts, and the values of rows one after the other. A registration takes five kilobytes of it,
-// a third of what its leader had to allocate for planning it.
-type scratch struct {
-	puts   [usualPuts]put
-	used   int
-	values []byte
-}
-
-// put is an operation with what it is made of.
-type put struct {
-	operation registryv1.Operation
-	kind      registryv1.Operation_Put
-	row       registryv1.Record
-}
-
-const (
-	usualPuts   = 12
-	usualValues = 32 << 10
-)
-
-func (s *scratch) put() *put {
-	if s.used == len(s.puts) {
-		return &put{}
-	}
-	s.used++
-	return &s.puts[s.used-1]
-}
-
-// encode answers what encode appends to the values before it.
-func (s *scratch) encode(encode func(out []byte) []byte) []byte {
-	start := len(s.values)
-	s.values = encode(s.values)
-	return s.values[start:len(s.values):len(s.values)]
-}
-
-// undo gives the last value back.
-func (s *scratch) undo(value []byte) { s.values = s.values[:len(s.values)-len(value)] }
 
 // plan collects a Plan.
 type plan struct {
 	Plan
+	w   *Writer
 	v   *View
 	now time.Time
 	err error
 }
 
 func (w *Writer) plan(v *View, requestID string, now time.Time) *plan {
-	return &plan{v: v, now: now, Plan: Plan{Command: &registryv1.Command{RequestId: requestID}, w: w}}
-}
-
-// pad answers what the plan's puts are made of.
-func (p *plan) pad() *scratch {
-	if p.scratch == nil {
-		var ok bool
-		if p.scratch, ok = p.w.scratch.Get().(*scratch); !ok {
-			p.scratch = &scratch{}
-		}
-	}
-	return p.scratch
+	return &plan{w: w, v: v, now: now, Plan: Plan{Command: &registryv1.Command{RequestId: requestID}}}
 }
 
 func (p *plan) done() (*Plan, error) {
@@ -157,18 +89,22 @@ func (p *plan) done() (*Plan, error) {
 }
 
 func (p *plan) put(table registryv1.Table, key string, m proto.Message) {
-	value, err := proto.MarshalOptions{Deterministic: true}.Marshal(m)
+	p.putValue(table, key, p.encode(m))
+}
+
+// encode returns the value of a row; see the function.
+func (p *plan) encode(m proto.Message) []byte {
+	value, err := encode(m)
 	if err != nil {
-		p.err = errors.Join(p.err, fmt.Errorf("encode %s: %w", table, err))
+		p.err = errors.Join(p.err, fmt.Errorf("encode a row: %w", err))
 	}
-	p.putValue(table, key, value)
+	return value
 }
 
 func (p *plan) putValue(table registryv1.Table, key string, value []byte) {
-	fresh := p.pad().put()
-	fresh.row.Table, fresh.row.Key, fresh.row.Value, fresh.row.OriginDatacenter = table, key, value, p.w.datacenter
-	fresh.kind.Put, fresh.operation.Op = &fresh.row, &fresh.kind
-	p.Command.Operations = append(p.Command.Operations, &fresh.operation)
+	p.Command.Operations = append(p.Command.Operations, &registryv1.Operation{Op: &registryv1.Operation_Put{
+		Put: &registryv1.Record{Table: table, Key: key, Value: value, OriginDatacenter: p.w.datacenter},
+	}})
 }
 
 func (p *plan) delete(table registryv1.Table, key string) {
@@ -326,7 +262,7 @@ func (p *plan) register(r registration) {
 	}
 	if arrives && have.implicit && have.empty {
 		// Who reaps the empty node at the same time must not leave the instance without it.
-		p.putNode(node)
+		p.put(registryv1.Table_TABLE_NODE, node.GetName(), node)
 	}
 	liveness := findCheck(have.checks, CheckLiveness)
 	switch {
@@ -361,10 +297,8 @@ func (p *plan) registerNode(r registration, have stored) (node *registryv1.Node,
 			return nil, false
 		}
 	}
-	value := p.pad().encode(func(out []byte) []byte { return appendNode(out, node) })
-	same := have.says(value)
-	p.pad().undo(value)
-	if !same && have.exists {
+	value := p.encode(node)
+	if !have.says(value) && have.exists {
 		// What is not named stays.
 		was := &registryv1.Node{}
 		decode(have.raw, was)
@@ -377,28 +311,24 @@ func (p *plan) registerNode(r registration, have stored) (node *registryv1.Node,
 		if !named {
 			node.LivenessTtl = was.GetLivenessTtl()
 		}
-		value = p.pad().encode(func(out []byte) []byte { return appendNode(out, node) })
-		same = have.says(value)
-		p.pad().undo(value)
+		value = p.encode(node)
 	}
-	if same {
+	if have.says(value) {
 		// Who deregisters the node at the same time must not leave what is registered here without it.
 		p.unchanged(registryv1.Table_TABLE_NODE, node.Name, have.modified)
 		return node, named
 	}
-	p.putNode(node)
+	p.putValue(registryv1.Table_TABLE_NODE, node.GetName(), value)
 	return node, named
-}
-
-func (p *plan) putNode(node *registryv1.Node) {
-	p.putValue(registryv1.Table_TABLE_NODE, node.GetName(), p.pad().encode(func(out []byte) []byte { return appendNode(out, node) }))
 }
 
 // registerService puts an instance's row unless it stands so, and reports whether the instance is new on its node.
 func (p *plan) registerService(r registration, s serviceRegistration, node *registryv1.Node, on stored) (arrives bool) {
 	id, by := s.service.GetId(), r.by
 	have := p.v.serviceRow(id)
-	value := p.pad().encode(func(out []byte) []byte { return appendService(out, s.service, by) })
+	stored := proto.CloneOf(s.service)
+	stored.RegisteredBy, stored.CreateIndex, stored.ModifyIndex = by, 0, 0
+	value := p.encode(stored)
 	arrives = !have.exists
 	claims := !have.exists || r.replace
 	if have.exists && !have.says(value) {
@@ -411,13 +341,11 @@ func (p *plan) registerService(r registration, s serviceRegistration, node *regi
 			return arrives
 		}
 		if by == "" { // Who registers is not known, so it stays whose it was.
-			p.pad().undo(value)
-			value = p.pad().encode(func(out []byte) []byte { return appendService(out, s.service, was.GetRegisteredBy()) })
+			stored.RegisteredBy = was.GetRegisteredBy()
+			value = p.encode(stored)
 		}
 	}
-	if have.says(value) {
-		p.pad().undo(value)
-	} else {
+	if !have.says(value) {
 		if claims {
 			// Of two who claim an id at the same time, the second must find the first. Those who have it may overtake
 			// themselves.

@@ -1,13 +1,9 @@
 package fsm
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
-	"slices"
-	"strings"
 
-	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
@@ -31,152 +27,16 @@ type Tx interface {
 	Drop(table registryv1.Table, key string) error
 }
 
-// sharedBytes is up to how large a command is that the rows it puts may refer to. Rows live longer than commands: of a larger one the last row
-// would keep the rest.
-const sharedBytes = 1 << 10
-
-// Decode reads a command off the Raft log. What outlives the command does not refer to data, which must not change.
+// Decode reads a command off the Raft log. It refers to nothing of data.
 func Decode(data []byte) (*registryv1.Command, error) {
-	large := len(data) > sharedBytes
-	if !large {
-		data = bytes.Clone(data)
-	}
-	cmd, err := decode(data)
-	if err == nil && large && !writesRowsOnly(cmd) {
-		cmd, err = decode(bytes.Clone(data))
-	}
-	if err == nil {
-		err = errors.Join(known(cmd), checkText(cmd))
-	}
-	if err != nil {
-		return nil, err
-	}
-	if large {
-		cmd.RequestId = strings.Clone(cmd.GetRequestId())
-		detachRows(cmd)
-	}
-	return cmd, nil
-}
-
-// detachRows makes the rows of a command such that refer to nothing but themselves, and perhaps to keys and origins of the others.
-func detachRows(cmd *registryv1.Command) {
-	keys, origin := shareKeys(cmd.GetOperations()), ""
-	for _, operation := range slices.Concat(cmd.GetOperations(), cmd.GetOtherwise()) {
-		for _, row := range [...]*registryv1.Record{operation.GetPut(), operation.GetReplicate()} {
-			if row == nil {
-				continue
-			}
-			key := row.GetKey()
-			if len(key) <= len(keys) {
-				key, keys = keys[:len(key)], keys[len(key):]
-			} else {
-				key = strings.Clone(key)
-			}
-			origin = detach(row, key, origin)
-		}
-	}
-}
-
-// shareKeys answers the keys of rows that are put, one after the other, nothing when they are long.
-func shareKeys(operations []*registryv1.Operation) string {
-	var all strings.Builder
-	for _, operation := range operations {
-		all.WriteString(operation.GetPut().GetKey())
-		all.WriteString(operation.GetReplicate().GetKey())
-	}
-	if all.Len() > sharedBytes {
-		return ""
-	}
-	return all.String()
-}
-
-func decode(data []byte) (*registryv1.Command, error) {
 	cmd := &registryv1.Command{}
-	if err := decodeInto(cmd, data); err != nil {
+	if err := cmd.UnmarshalVT(data); err != nil {
 		return nil, fmt.Errorf("decode command: %w", err)
 	}
+	if err := known(cmd); err != nil {
+		return nil, err
+	}
 	return cmd, nil
-}
-
-// decodeInto decodes as UnmarshalVTUnsafe does, and makes what operations consist of, but for their rows, together: they go as soon as the
-// command is applied. Where data is no message, that is left to UnmarshalVTUnsafe to say.
-func decodeInto(cmd *registryv1.Command, data []byte) error {
-	var spare []decoded
-	done := 0 // Up to where data is decoded.
-	for field, err := range wireFields(data) {
-		if err != nil {
-			break // UnmarshalVTUnsafe says so.
-		}
-		if field.Number != operationsOfCommand || field.Content == nil {
-			continue
-		}
-		if err := cmd.UnmarshalVTUnsafe(data[done:field.start]); err != nil {
-			return err
-		}
-		if spare == nil {
-			spare = make([]decoded, 1) // Most commands have one operation.
-		} else if len(spare) == 0 {
-			spare = make([]decoded, usualOperations)
-			cmd.Operations = slices.Grow(cmd.Operations, usualOperations)
-		}
-		fresh := &spare[0]
-		spare = spare[1:]
-		if len(field.Content) > 0 && field.Content[0] == putOfOperation {
-			fresh.put.Put = &registryv1.Record{}
-			fresh.Op = &fresh.put // What is there is decoded into.
-		}
-		if err := fresh.UnmarshalVTUnsafe(field.Content); err != nil {
-			return err
-		}
-		cmd.Operations = append(cmd.Operations, &fresh.Operation)
-		done = field.end
-	}
-	return cmd.UnmarshalVTUnsafe(data[done:])
-}
-
-// decoded is what an operation consists of but for its row.
-type decoded struct {
-	registryv1.Operation
-	put registryv1.Operation_Put
-}
-
-const (
-	// usualOperations is how many operations are made at once.
-	usualOperations                      = 12
-	operationsOfCommand protowire.Number = 4
-	// putOfOperation is the tag of an operation's field 1, which has a length.
-	putOfOperation = 1<<3 | byte(protowire.BytesType)
-)
-
-// writesRowsOnly says whether rows are all that a command leaves behind.
-func writesRowsOnly(cmd *registryv1.Command) bool {
-	for _, operation := range cmd.GetOperations() {
-		if operation.GetPut() == nil && operation.GetReplicate() == nil {
-			return false
-		}
-	}
-	return len(cmd.GetOtherwise()) == 0
-}
-
-// detach makes a row one that refers to nothing but itself, a key that is its own, and perhaps the origin of the row before. It answers the row's.
-func detach(r *registryv1.Record, key, origin string) string {
-	r.Key, r.Value, r.Lease = key, bytes.Clone(r.GetValue()), strings.Clone(r.GetLease())
-	if r.GetOriginDatacenter() != origin {
-		origin = strings.Clone(r.GetOriginDatacenter())
-	}
-	r.OriginDatacenter = origin
-	if unknown := r.ProtoReflect().GetUnknown(); len(unknown) > 0 {
-		r.ProtoReflect().SetUnknown(bytes.Clone(unknown))
-	}
-	meta := r.GetMeta()
-	if len(meta) == 0 {
-		return origin
-	}
-	r.Meta = make(map[string]string, len(meta))
-	for key, value := range meta {
-		r.Meta[strings.Clone(key)] = strings.Clone(value)
-	}
-	return origin
 }
 
 func known(cmd *registryv1.Command) error {

@@ -5,6 +5,7 @@ import (
 	"flag"
 	"log/slog"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 
@@ -126,15 +127,16 @@ func TestACommandThatIsNotTextDoesNotEnterTheLog(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, err := fsm.NewProposal(cmd)
-			require.ErrorIs(t, err, fsm.ErrNotText)
-			data, err := cmd.MarshalVT()
-			require.NoError(t, err)
-			_, err = fsm.Decode(data)
-			require.ErrorIs(t, err, fsm.ErrNotText)
+			require.ErrorContains(t, err, "UTF-8")
 		})
 	}
 	_, err := fsm.NewProposal(&registryv1.Command{Operations: []*registryv1.Operation{put("local/a", "\xff")}})
 	require.NoError(t, err, "a value may be anything")
+}
+
+func notText(cmd *registryv1.Command) bool {
+	_, err := proto.Marshal(cmd)
+	return err != nil
 }
 
 func FuzzDecode(f *testing.F) {
@@ -149,6 +151,9 @@ func FuzzDecode(f *testing.F) {
 			return
 		}
 		results, err := fsm.New().Apply(recordtest.New(), 1, cmds...)
+		if slices.ContainsFunc(cmds, notText) {
+			return // NewProposal refuses it.
+		}
 		require.NoError(t, err)
 		require.Len(t, results, len(cmds))
 	})

@@ -3,13 +3,11 @@ package fsm
 import (
 	"fmt"
 	"hash/fnv"
-	"iter"
 	"slices"
 	"sync"
 
-	"google.golang.org/protobuf/encoding/protowire"
+	"google.golang.org/protobuf/proto"
 
-	"konsul.dev/pkg/wire"
 	registryv1 "konsul.dev/proto/gen/konsul/registry/v1"
 )
 
@@ -40,12 +38,9 @@ const (
 	sweep = 1
 )
 
-// NewProposal encodes a command. It answers ErrNotText for one that no server could apply.
+// NewProposal encodes a command. It refuses one with a string that is not UTF-8: no server could write down its outcome.
 func NewProposal(cmd *registryv1.Command) (Proposal, error) {
-	if err := checkText(cmd); err != nil {
-		return Proposal{}, err
-	}
-	data, err := cmd.MarshalVT()
+	data, err := proto.Marshal(cmd) // MarshalVT does not check strings.
 	if err != nil {
 		return Proposal{}, fmt.Errorf("encode command: %w", err)
 	}
@@ -171,14 +166,11 @@ func choose(count int, proposal func(i int) Proposal, maxBytes int) []int {
 
 // DecodeEntry reads the commands of a log entry, each with the entry's time and epoch.
 func DecodeEntry(data []byte) ([]*registryv1.Command, error) {
-	batch, own, err := split(data)
+	entry, err := Decode(data)
 	if err != nil {
 		return nil, err
 	}
-	entry, err := Decode(own)
-	if err != nil {
-		return nil, err
-	}
+	batch := entry.GetBatch()
 	if len(batch) == 0 {
 		return []*registryv1.Command{entry}, nil
 	}
@@ -198,46 +190,4 @@ func DecodeEntry(data []byte) ([]*registryv1.Command, error) {
 		cmds[i] = cmd
 	}
 	return cmds, nil
-}
-
-// batchOfCommand is the number of the field of a command that holds others.
-const batchOfCommand protowire.Number = 6
-
-// split answers the encoded commands of a batch, where they lie, and what is left without them. Most of an entry are those: decoding it as a
-// whole would copy them before they are decoded themselves.
-func split(data []byte) (batch [][]byte, own []byte, err error) {
-	for field, err := range wireFields(data) {
-		switch {
-		case err != nil:
-			return nil, nil, fmt.Errorf("decode entry: %w", err)
-		case field.Number == batchOfCommand && field.Content != nil:
-			batch = append(batch, field.Content)
-		default:
-			own = append(own, data[field.start:field.end]...)
-		}
-	}
-	return batch, own, nil
-}
-
-// wireField is a field of an encoded message, and where it lies there.
-type wireField struct {
-	wire.Field
-	start, end int
-}
-
-// wireFields goes over the fields of an encoded message, and ends with an error where none begins.
-func wireFields(data []byte) iter.Seq2[wireField, error] {
-	return func(yield func(wireField, error) bool) {
-		for at := 0; at < len(data); {
-			field, n := wire.Next(data[at:])
-			if n < 0 {
-				yield(wireField{}, protowire.ParseError(n))
-				return
-			}
-			start := at
-			if at += n; !yield(wireField{field, start, at}, nil) {
-				return
-			}
-		}
-	}
 }

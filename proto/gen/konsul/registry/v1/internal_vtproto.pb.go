@@ -17,7 +17,6 @@ import (
 	timestamppb1 "google.golang.org/protobuf/types/known/timestamppb"
 	io "io"
 	v1 "konsul.dev/proto/gen/konsul/federation/v1"
-	unsafe "unsafe"
 )
 
 const (
@@ -4083,7 +4082,7 @@ func (m *SnapshotHeader) SizeVT() (n int) {
 	return n
 }
 
-func (m *PutJoinTokenRequest) UnmarshalVTUnsafe(dAtA []byte) error {
+func (m *PutJoinTokenRequest) UnmarshalVT(dAtA []byte) error {
 	l := len(dAtA)
 	iNdEx := 0
 	for iNdEx < l {
@@ -4144,7 +4143,7 @@ func (m *PutJoinTokenRequest) UnmarshalVTUnsafe(dAtA []byte) error {
 			if m.Token == nil {
 				m.Token = &JoinToken{}
 			}
-			if err := m.Token.UnmarshalVTUnsafe(dAtA[iNdEx:postIndex]); err != nil {
+			if err := m.Token.UnmarshalVT(dAtA[iNdEx:postIndex]); err != nil {
 				return err
 			}
 			iNdEx = postIndex
@@ -4178,11 +4177,7 @@ func (m *PutJoinTokenRequest) UnmarshalVTUnsafe(dAtA []byte) error {
 			if postIndex > l {
 				return io.ErrUnexpectedEOF
 			}
-			var stringValue string
-			if intStringLen > 0 {
-				stringValue = unsafe.String(&dAtA[iNdEx], intStringLen)
-			}
-			m.RequestId = stringValue
+			m.RequestId = string(dAtA[iNdEx:postIndex])
 			iNdEx = postIndex
 		default:
 			iNdEx = preIndex
@@ -4206,7 +4201,7 @@ func (m *PutJoinTokenRequest) UnmarshalVTUnsafe(dAtA []byte) error {
 	}
 	return nil
 }
-func (m *PutJoinTokenResponse) UnmarshalVTUnsafe(dAtA []byte) error {
+func (m *PutJoinTokenResponse) UnmarshalVT(dAtA []byte) error {
 	l := len(dAtA)
 	iNdEx := 0
 	for iNdEx < l {
@@ -4276,7 +4271,7 @@ func (m *PutJoinTokenResponse) UnmarshalVTUnsafe(dAtA []byte) error {
 	}
 	return nil
 }
-func (m *GetJoinTokenRequest) UnmarshalVTUnsafe(dAtA []byte) error {
+func (m *GetJoinTokenRequest) UnmarshalVT(dAtA []byte) error {
 	l := len(dAtA)
 	iNdEx := 0
 	for iNdEx < l {
@@ -4335,11 +4330,7 @@ func (m *GetJoinTokenRequest) UnmarshalVTUnsafe(dAtA []byte) error {
 			if postIndex > l {
 				return io.ErrUnexpectedEOF
 			}
-			var stringValue string
-			if intStringLen > 0 {
-				stringValue = unsafe.String(&dAtA[iNdEx], intStringLen)
-			}
-			m.Id = stringValue
+			m.Id = string(dAtA[iNdEx:postIndex])
 			iNdEx = postIndex
 		default:
 			iNdEx = preIndex
@@ -4363,7 +4354,7 @@ func (m *GetJoinTokenRequest) UnmarshalVTUnsafe(dAtA []byte) error {
 	}
 	return nil
 }
-func (m *GetJoinTokenResponse) UnmarshalVTUnsafe(dAtA []byte) error {
+func (m *GetJoinTokenResponse) UnmarshalVT(dAtA []byte) error {
 	l := len(dAtA)
 	iNdEx := 0
 	for iNdEx < l {
@@ -4424,7 +4415,7 @@ func (m *GetJoinTokenResponse) UnmarshalVTUnsafe(dAtA []byte) error {
 			if m.Token == nil {
 				m.Token = &JoinToken{}
 			}
-			if err := m.Token.UnmarshalVTUnsafe(dAtA[iNdEx:postIndex]); err != nil {
+			if err := m.Token.UnmarshalVT(dAtA[iNdEx:postIndex]); err != nil {
 				return err
 			}
 			iNdEx = postIndex
@@ -4450,7 +4441,7 @@ func (m *GetJoinTokenResponse) UnmarshalVTUnsafe(dAtA []byte) error {
 	}
 	return nil
 }
-func (m *AdmitDatacenterRequest) UnmarshalVTUnsafe(dAtA []byte) error {
+func (m *AdmitDatacenterRequest) UnmarshalVT(dAtA []byte) error {
 	l := len(dAtA)
 	iNdEx := 0
 	for iNdEx < l {
@@ -4509,11 +4500,7 @@ func (m *AdmitDatacenterRequest) UnmarshalVTUnsafe(dAtA []byte) error {
 			if postIndex > l {
 				return io.ErrUnexpectedEOF
 			}
-			var stringValue string
-			if intStringLen > 0 {
-				stringValue = unsafe.String(&dAtA[iNdEx], intStringLen)
-			}
-			m.TokenId = stringValue
+			m.TokenId = string(dAtA[iNdEx:postIndex])
 			iNdEx = postIndex
 		case 2:
 			if wireType != 2 {
@@ -4548,9 +4535,9 @@ func (m *AdmitDatacenterRequest) UnmarshalVTUnsafe(dAtA []byte) error {
 				m.Datacenter = &v1.Datacenter{}
 			}
 			if unmarshal, ok := interface{}(m.Datacenter).(interface {
-				UnmarshalVTUnsafe([]byte) error
+				UnmarshalVT([]byte) error
 			}); ok {
-				if err := unmarshal.UnmarshalVTUnsafe(dAtA[iNdEx:postIndex]); err != nil {
+				if err := unmarshal.UnmarshalVT(dAtA[iNdEx:postIndex]); err != nil {
 					return err
 				}
 			} else {
@@ -4589,11 +4576,7 @@ func (m *AdmitDatacenterRequest) UnmarshalVTUnsafe(dAtA []byte) error {
 			if postIndex > l {
 				return io.ErrUnexpectedEOF
 			}
-			var stringValue string
-			if intStringLen > 0 {
-				stringValue = unsafe.String(&dAtA[iNdEx], intStringLen)
-			}
-			m.RequestId = stringValue
+			m.RequestId = string(dAtA[iNdEx:postIndex])
 			iNdEx = postIndex
 		default:
 			iNdEx = preIndex
@@ -4617,7 +4600,7 @@ func (m *AdmitDatacenterRequest) UnmarshalVTUnsafe(dAtA []byte) error {
 	}
 	return nil
 }
-func (m *AdmitDatacenterResponse) UnmarshalVTUnsafe(dAtA []byte) error {
+func (m *AdmitDatacenterResponse) UnmarshalVT(dAtA []byte) error {
 	l := len(dAtA)
 	iNdEx := 0
 	for iNdEx < l {
@@ -4687,7 +4670,7 @@ func (m *AdmitDatacenterResponse) UnmarshalVTUnsafe(dAtA []byte) error {
 	}
 	return nil
 }
-func (m *PublishRootsRequest) UnmarshalVTUnsafe(dAtA []byte) error {
+func (m *PublishRootsRequest) UnmarshalVT(dAtA []byte) error {
 	l := len(dAtA)
 	iNdEx := 0
 	for iNdEx < l {
@@ -4746,7 +4729,7 @@ func (m *PublishRootsRequest) UnmarshalVTUnsafe(dAtA []byte) error {
 				return io.ErrUnexpectedEOF
 			}
 			m.Roots = append(m.Roots, &CARoot{})
-			if err := m.Roots[len(m.Roots)-1].UnmarshalVTUnsafe(dAtA[iNdEx:postIndex]); err != nil {
+			if err := m.Roots[len(m.Roots)-1].UnmarshalVT(dAtA[iNdEx:postIndex]); err != nil {
 				return err
 			}
 			iNdEx = postIndex
@@ -4780,11 +4763,7 @@ func (m *PublishRootsRequest) UnmarshalVTUnsafe(dAtA []byte) error {
 			if postIndex > l {
 				return io.ErrUnexpectedEOF
 			}
-			var stringValue string
-			if intStringLen > 0 {
-				stringValue = unsafe.String(&dAtA[iNdEx], intStringLen)
-			}
-			m.RequestId = stringValue
+			m.RequestId = string(dAtA[iNdEx:postIndex])
 			iNdEx = postIndex
 		default:
 			iNdEx = preIndex
@@ -4808,7 +4787,7 @@ func (m *PublishRootsRequest) UnmarshalVTUnsafe(dAtA []byte) error {
 	}
 	return nil
 }
-func (m *PublishRootsResponse) UnmarshalVTUnsafe(dAtA []byte) error {
+func (m *PublishRootsResponse) UnmarshalVT(dAtA []byte) error {
 	l := len(dAtA)
 	iNdEx := 0
 	for iNdEx < l {
@@ -4878,7 +4857,7 @@ func (m *PublishRootsResponse) UnmarshalVTUnsafe(dAtA []byte) error {
 	}
 	return nil
 }
-func (m *Proposal) UnmarshalVTUnsafe(dAtA []byte) error {
+func (m *Proposal) UnmarshalVT(dAtA []byte) error {
 	l := len(dAtA)
 	iNdEx := 0
 	for iNdEx < l {
@@ -4936,7 +4915,10 @@ func (m *Proposal) UnmarshalVTUnsafe(dAtA []byte) error {
 			if postIndex > l {
 				return io.ErrUnexpectedEOF
 			}
-			m.Command = dAtA[iNdEx:postIndex]
+			m.Command = append(m.Command[:0], dAtA[iNdEx:postIndex]...)
+			if m.Command == nil {
+				m.Command = []byte{}
+			}
 			iNdEx = postIndex
 		case 2:
 			if wireType == 1 {
@@ -5031,7 +5013,7 @@ func (m *Proposal) UnmarshalVTUnsafe(dAtA []byte) error {
 	}
 	return nil
 }
-func (m *ProposeRequest) UnmarshalVTUnsafe(dAtA []byte) error {
+func (m *ProposeRequest) UnmarshalVT(dAtA []byte) error {
 	l := len(dAtA)
 	iNdEx := 0
 	for iNdEx < l {
@@ -5090,7 +5072,7 @@ func (m *ProposeRequest) UnmarshalVTUnsafe(dAtA []byte) error {
 				return io.ErrUnexpectedEOF
 			}
 			m.Proposals = append(m.Proposals, &Proposal{})
-			if err := m.Proposals[len(m.Proposals)-1].UnmarshalVTUnsafe(dAtA[iNdEx:postIndex]); err != nil {
+			if err := m.Proposals[len(m.Proposals)-1].UnmarshalVT(dAtA[iNdEx:postIndex]); err != nil {
 				return err
 			}
 			iNdEx = postIndex
@@ -5116,7 +5098,7 @@ func (m *ProposeRequest) UnmarshalVTUnsafe(dAtA []byte) error {
 	}
 	return nil
 }
-func (m *ProposeResponse) UnmarshalVTUnsafe(dAtA []byte) error {
+func (m *ProposeResponse) UnmarshalVT(dAtA []byte) error {
 	l := len(dAtA)
 	iNdEx := 0
 	for iNdEx < l {
@@ -5175,7 +5157,7 @@ func (m *ProposeResponse) UnmarshalVTUnsafe(dAtA []byte) error {
 				return io.ErrUnexpectedEOF
 			}
 			m.Outcomes = append(m.Outcomes, &ProposalOutcome{})
-			if err := m.Outcomes[len(m.Outcomes)-1].UnmarshalVTUnsafe(dAtA[iNdEx:postIndex]); err != nil {
+			if err := m.Outcomes[len(m.Outcomes)-1].UnmarshalVT(dAtA[iNdEx:postIndex]); err != nil {
 				return err
 			}
 			iNdEx = postIndex
@@ -5201,7 +5183,7 @@ func (m *ProposeResponse) UnmarshalVTUnsafe(dAtA []byte) error {
 	}
 	return nil
 }
-func (m *ProposalOutcome) UnmarshalVTUnsafe(dAtA []byte) error {
+func (m *ProposalOutcome) UnmarshalVT(dAtA []byte) error {
 	l := len(dAtA)
 	iNdEx := 0
 	for iNdEx < l {
@@ -5260,12 +5242,12 @@ func (m *ProposalOutcome) UnmarshalVTUnsafe(dAtA []byte) error {
 				return io.ErrUnexpectedEOF
 			}
 			if oneof, ok := m.Outcome.(*ProposalOutcome_Result); ok {
-				if err := oneof.Result.UnmarshalVTUnsafe(dAtA[iNdEx:postIndex]); err != nil {
+				if err := oneof.Result.UnmarshalVT(dAtA[iNdEx:postIndex]); err != nil {
 					return err
 				}
 			} else {
 				v := &CommandResult{}
-				if err := v.UnmarshalVTUnsafe(dAtA[iNdEx:postIndex]); err != nil {
+				if err := v.UnmarshalVT(dAtA[iNdEx:postIndex]); err != nil {
 					return err
 				}
 				m.Outcome = &ProposalOutcome_Result{Result: v}
@@ -5302,9 +5284,9 @@ func (m *ProposalOutcome) UnmarshalVTUnsafe(dAtA []byte) error {
 			}
 			if oneof, ok := m.Outcome.(*ProposalOutcome_Status); ok {
 				if unmarshal, ok := interface{}(oneof.Status).(interface {
-					UnmarshalVTUnsafe([]byte) error
+					UnmarshalVT([]byte) error
 				}); ok {
-					if err := unmarshal.UnmarshalVTUnsafe(dAtA[iNdEx:postIndex]); err != nil {
+					if err := unmarshal.UnmarshalVT(dAtA[iNdEx:postIndex]); err != nil {
 						return err
 					}
 				} else {
@@ -5315,9 +5297,9 @@ func (m *ProposalOutcome) UnmarshalVTUnsafe(dAtA []byte) error {
 			} else {
 				v := &status.Status{}
 				if unmarshal, ok := interface{}(v).(interface {
-					UnmarshalVTUnsafe([]byte) error
+					UnmarshalVT([]byte) error
 				}); ok {
-					if err := unmarshal.UnmarshalVTUnsafe(dAtA[iNdEx:postIndex]); err != nil {
+					if err := unmarshal.UnmarshalVT(dAtA[iNdEx:postIndex]); err != nil {
 						return err
 					}
 				} else {
@@ -5350,7 +5332,7 @@ func (m *ProposalOutcome) UnmarshalVTUnsafe(dAtA []byte) error {
 	}
 	return nil
 }
-func (m *ReadIndexRequest) UnmarshalVTUnsafe(dAtA []byte) error {
+func (m *ReadIndexRequest) UnmarshalVT(dAtA []byte) error {
 	l := len(dAtA)
 	iNdEx := 0
 	for iNdEx < l {
@@ -5429,11 +5411,7 @@ func (m *ReadIndexRequest) UnmarshalVTUnsafe(dAtA []byte) error {
 			if postIndex > l {
 				return io.ErrUnexpectedEOF
 			}
-			var stringValue string
-			if intStringLen > 0 {
-				stringValue = unsafe.String(&dAtA[iNdEx], intStringLen)
-			}
-			m.Server = stringValue
+			m.Server = string(dAtA[iNdEx:postIndex])
 			iNdEx = postIndex
 		case 3:
 			if wireType != 0 {
@@ -5477,7 +5455,7 @@ func (m *ReadIndexRequest) UnmarshalVTUnsafe(dAtA []byte) error {
 	}
 	return nil
 }
-func (m *ReadIndexResponse) UnmarshalVTUnsafe(dAtA []byte) error {
+func (m *ReadIndexResponse) UnmarshalVT(dAtA []byte) error {
 	l := len(dAtA)
 	iNdEx := 0
 	for iNdEx < l {
@@ -5576,7 +5554,7 @@ func (m *ReadIndexResponse) UnmarshalVTUnsafe(dAtA []byte) error {
 			if m.Lease == nil {
 				m.Lease = &ReadLease{}
 			}
-			if err := m.Lease.UnmarshalVTUnsafe(dAtA[iNdEx:postIndex]); err != nil {
+			if err := m.Lease.UnmarshalVT(dAtA[iNdEx:postIndex]); err != nil {
 				return err
 			}
 			iNdEx = postIndex
@@ -5602,7 +5580,7 @@ func (m *ReadIndexResponse) UnmarshalVTUnsafe(dAtA []byte) error {
 	}
 	return nil
 }
-func (m *AskRequest) UnmarshalVTUnsafe(dAtA []byte) error {
+func (m *AskRequest) UnmarshalVT(dAtA []byte) error {
 	l := len(dAtA)
 	iNdEx := 0
 	for iNdEx < l {
@@ -5661,12 +5639,12 @@ func (m *AskRequest) UnmarshalVTUnsafe(dAtA []byte) error {
 				return io.ErrUnexpectedEOF
 			}
 			if oneof, ok := m.Question.(*AskRequest_Propose); ok {
-				if err := oneof.Propose.UnmarshalVTUnsafe(dAtA[iNdEx:postIndex]); err != nil {
+				if err := oneof.Propose.UnmarshalVT(dAtA[iNdEx:postIndex]); err != nil {
 					return err
 				}
 			} else {
 				v := &ProposeRequest{}
-				if err := v.UnmarshalVTUnsafe(dAtA[iNdEx:postIndex]); err != nil {
+				if err := v.UnmarshalVT(dAtA[iNdEx:postIndex]); err != nil {
 					return err
 				}
 				m.Question = &AskRequest_Propose{Propose: v}
@@ -5702,12 +5680,12 @@ func (m *AskRequest) UnmarshalVTUnsafe(dAtA []byte) error {
 				return io.ErrUnexpectedEOF
 			}
 			if oneof, ok := m.Question.(*AskRequest_ReadIndex); ok {
-				if err := oneof.ReadIndex.UnmarshalVTUnsafe(dAtA[iNdEx:postIndex]); err != nil {
+				if err := oneof.ReadIndex.UnmarshalVT(dAtA[iNdEx:postIndex]); err != nil {
 					return err
 				}
 			} else {
 				v := &ReadIndexRequest{}
-				if err := v.UnmarshalVTUnsafe(dAtA[iNdEx:postIndex]); err != nil {
+				if err := v.UnmarshalVT(dAtA[iNdEx:postIndex]); err != nil {
 					return err
 				}
 				m.Question = &AskRequest_ReadIndex{ReadIndex: v}
@@ -5743,12 +5721,12 @@ func (m *AskRequest) UnmarshalVTUnsafe(dAtA []byte) error {
 				return io.ErrUnexpectedEOF
 			}
 			if oneof, ok := m.Question.(*AskRequest_Relay); ok {
-				if err := oneof.Relay.UnmarshalVTUnsafe(dAtA[iNdEx:postIndex]); err != nil {
+				if err := oneof.Relay.UnmarshalVT(dAtA[iNdEx:postIndex]); err != nil {
 					return err
 				}
 			} else {
 				v := &RelayRequest{}
-				if err := v.UnmarshalVTUnsafe(dAtA[iNdEx:postIndex]); err != nil {
+				if err := v.UnmarshalVT(dAtA[iNdEx:postIndex]); err != nil {
 					return err
 				}
 				m.Question = &AskRequest_Relay{Relay: v}
@@ -5776,7 +5754,7 @@ func (m *AskRequest) UnmarshalVTUnsafe(dAtA []byte) error {
 	}
 	return nil
 }
-func (m *AskResponse) UnmarshalVTUnsafe(dAtA []byte) error {
+func (m *AskResponse) UnmarshalVT(dAtA []byte) error {
 	l := len(dAtA)
 	iNdEx := 0
 	for iNdEx < l {
@@ -5835,12 +5813,12 @@ func (m *AskResponse) UnmarshalVTUnsafe(dAtA []byte) error {
 				return io.ErrUnexpectedEOF
 			}
 			if oneof, ok := m.Answer.(*AskResponse_Propose); ok {
-				if err := oneof.Propose.UnmarshalVTUnsafe(dAtA[iNdEx:postIndex]); err != nil {
+				if err := oneof.Propose.UnmarshalVT(dAtA[iNdEx:postIndex]); err != nil {
 					return err
 				}
 			} else {
 				v := &ProposeResponse{}
-				if err := v.UnmarshalVTUnsafe(dAtA[iNdEx:postIndex]); err != nil {
+				if err := v.UnmarshalVT(dAtA[iNdEx:postIndex]); err != nil {
 					return err
 				}
 				m.Answer = &AskResponse_Propose{Propose: v}
@@ -5876,12 +5854,12 @@ func (m *AskResponse) UnmarshalVTUnsafe(dAtA []byte) error {
 				return io.ErrUnexpectedEOF
 			}
 			if oneof, ok := m.Answer.(*AskResponse_ReadIndex); ok {
-				if err := oneof.ReadIndex.UnmarshalVTUnsafe(dAtA[iNdEx:postIndex]); err != nil {
+				if err := oneof.ReadIndex.UnmarshalVT(dAtA[iNdEx:postIndex]); err != nil {
 					return err
 				}
 			} else {
 				v := &ReadIndexResponse{}
-				if err := v.UnmarshalVTUnsafe(dAtA[iNdEx:postIndex]); err != nil {
+				if err := v.UnmarshalVT(dAtA[iNdEx:postIndex]); err != nil {
 					return err
 				}
 				m.Answer = &AskResponse_ReadIndex{ReadIndex: v}
@@ -5917,12 +5895,12 @@ func (m *AskResponse) UnmarshalVTUnsafe(dAtA []byte) error {
 				return io.ErrUnexpectedEOF
 			}
 			if oneof, ok := m.Answer.(*AskResponse_Relay); ok {
-				if err := oneof.Relay.UnmarshalVTUnsafe(dAtA[iNdEx:postIndex]); err != nil {
+				if err := oneof.Relay.UnmarshalVT(dAtA[iNdEx:postIndex]); err != nil {
 					return err
 				}
 			} else {
 				v := &RelayResponse{}
-				if err := v.UnmarshalVTUnsafe(dAtA[iNdEx:postIndex]); err != nil {
+				if err := v.UnmarshalVT(dAtA[iNdEx:postIndex]); err != nil {
 					return err
 				}
 				m.Answer = &AskResponse_Relay{Relay: v}
@@ -5950,7 +5928,7 @@ func (m *AskResponse) UnmarshalVTUnsafe(dAtA []byte) error {
 	}
 	return nil
 }
-func (m *RelayRequest) UnmarshalVTUnsafe(dAtA []byte) error {
+func (m *RelayRequest) UnmarshalVT(dAtA []byte) error {
 	l := len(dAtA)
 	iNdEx := 0
 	for iNdEx < l {
@@ -6009,7 +5987,7 @@ func (m *RelayRequest) UnmarshalVTUnsafe(dAtA []byte) error {
 				return io.ErrUnexpectedEOF
 			}
 			m.Calls = append(m.Calls, &RelayedCall{})
-			if err := m.Calls[len(m.Calls)-1].UnmarshalVTUnsafe(dAtA[iNdEx:postIndex]); err != nil {
+			if err := m.Calls[len(m.Calls)-1].UnmarshalVT(dAtA[iNdEx:postIndex]); err != nil {
 				return err
 			}
 			iNdEx = postIndex
@@ -6035,7 +6013,7 @@ func (m *RelayRequest) UnmarshalVTUnsafe(dAtA []byte) error {
 	}
 	return nil
 }
-func (m *RelayedCall) UnmarshalVTUnsafe(dAtA []byte) error {
+func (m *RelayedCall) UnmarshalVT(dAtA []byte) error {
 	l := len(dAtA)
 	iNdEx := 0
 	for iNdEx < l {
@@ -6094,11 +6072,7 @@ func (m *RelayedCall) UnmarshalVTUnsafe(dAtA []byte) error {
 			if postIndex > l {
 				return io.ErrUnexpectedEOF
 			}
-			var stringValue string
-			if intStringLen > 0 {
-				stringValue = unsafe.String(&dAtA[iNdEx], intStringLen)
-			}
-			m.Method = stringValue
+			m.Method = string(dAtA[iNdEx:postIndex])
 			iNdEx = postIndex
 		case 2:
 			if wireType != 2 {
@@ -6129,7 +6103,10 @@ func (m *RelayedCall) UnmarshalVTUnsafe(dAtA []byte) error {
 			if postIndex > l {
 				return io.ErrUnexpectedEOF
 			}
-			m.Request = dAtA[iNdEx:postIndex]
+			m.Request = append(m.Request[:0], dAtA[iNdEx:postIndex]...)
+			if m.Request == nil {
+				m.Request = []byte{}
+			}
 			iNdEx = postIndex
 		case 3:
 			if wireType != 2 {
@@ -6210,11 +6187,7 @@ func (m *RelayedCall) UnmarshalVTUnsafe(dAtA []byte) error {
 					if postStringIndexmapkey > l {
 						return io.ErrUnexpectedEOF
 					}
-					if intStringLenmapkey == 0 {
-						mapkey = ""
-					} else {
-						mapkey = unsafe.String(&dAtA[iNdEx], intStringLenmapkey)
-					}
+					mapkey = string(dAtA[iNdEx:postStringIndexmapkey])
 					iNdEx = postStringIndexmapkey
 				} else if fieldNum == 2 {
 					var stringLenmapvalue uint64
@@ -6243,11 +6216,7 @@ func (m *RelayedCall) UnmarshalVTUnsafe(dAtA []byte) error {
 					if postStringIndexmapvalue > l {
 						return io.ErrUnexpectedEOF
 					}
-					if intStringLenmapvalue == 0 {
-						mapvalue = ""
-					} else {
-						mapvalue = unsafe.String(&dAtA[iNdEx], intStringLenmapvalue)
-					}
+					mapvalue = string(dAtA[iNdEx:postStringIndexmapvalue])
 					iNdEx = postStringIndexmapvalue
 				} else {
 					iNdEx = entryPreIndex
@@ -6307,7 +6276,7 @@ func (m *RelayedCall) UnmarshalVTUnsafe(dAtA []byte) error {
 	}
 	return nil
 }
-func (m *RelayResponse) UnmarshalVTUnsafe(dAtA []byte) error {
+func (m *RelayResponse) UnmarshalVT(dAtA []byte) error {
 	l := len(dAtA)
 	iNdEx := 0
 	for iNdEx < l {
@@ -6366,7 +6335,7 @@ func (m *RelayResponse) UnmarshalVTUnsafe(dAtA []byte) error {
 				return io.ErrUnexpectedEOF
 			}
 			m.Outcomes = append(m.Outcomes, &RelayedOutcome{})
-			if err := m.Outcomes[len(m.Outcomes)-1].UnmarshalVTUnsafe(dAtA[iNdEx:postIndex]); err != nil {
+			if err := m.Outcomes[len(m.Outcomes)-1].UnmarshalVT(dAtA[iNdEx:postIndex]); err != nil {
 				return err
 			}
 			iNdEx = postIndex
@@ -6392,7 +6361,7 @@ func (m *RelayResponse) UnmarshalVTUnsafe(dAtA []byte) error {
 	}
 	return nil
 }
-func (m *RelayedOutcome) UnmarshalVTUnsafe(dAtA []byte) error {
+func (m *RelayedOutcome) UnmarshalVT(dAtA []byte) error {
 	l := len(dAtA)
 	iNdEx := 0
 	for iNdEx < l {
@@ -6450,7 +6419,8 @@ func (m *RelayedOutcome) UnmarshalVTUnsafe(dAtA []byte) error {
 			if postIndex > l {
 				return io.ErrUnexpectedEOF
 			}
-			v := dAtA[iNdEx:postIndex]
+			v := make([]byte, postIndex-iNdEx)
+			copy(v, dAtA[iNdEx:postIndex])
 			m.Outcome = &RelayedOutcome_Response{Response: v}
 			iNdEx = postIndex
 		case 2:
@@ -6484,9 +6454,9 @@ func (m *RelayedOutcome) UnmarshalVTUnsafe(dAtA []byte) error {
 			}
 			if oneof, ok := m.Outcome.(*RelayedOutcome_Status); ok {
 				if unmarshal, ok := interface{}(oneof.Status).(interface {
-					UnmarshalVTUnsafe([]byte) error
+					UnmarshalVT([]byte) error
 				}); ok {
-					if err := unmarshal.UnmarshalVTUnsafe(dAtA[iNdEx:postIndex]); err != nil {
+					if err := unmarshal.UnmarshalVT(dAtA[iNdEx:postIndex]); err != nil {
 						return err
 					}
 				} else {
@@ -6497,9 +6467,9 @@ func (m *RelayedOutcome) UnmarshalVTUnsafe(dAtA []byte) error {
 			} else {
 				v := &status.Status{}
 				if unmarshal, ok := interface{}(v).(interface {
-					UnmarshalVTUnsafe([]byte) error
+					UnmarshalVT([]byte) error
 				}); ok {
-					if err := unmarshal.UnmarshalVTUnsafe(dAtA[iNdEx:postIndex]); err != nil {
+					if err := unmarshal.UnmarshalVT(dAtA[iNdEx:postIndex]); err != nil {
 						return err
 					}
 				} else {
@@ -6532,7 +6502,7 @@ func (m *RelayedOutcome) UnmarshalVTUnsafe(dAtA []byte) error {
 	}
 	return nil
 }
-func (m *ReadLease) UnmarshalVTUnsafe(dAtA []byte) error {
+func (m *ReadLease) UnmarshalVT(dAtA []byte) error {
 	l := len(dAtA)
 	iNdEx := 0
 	for iNdEx < l {
@@ -6631,7 +6601,7 @@ func (m *ReadLease) UnmarshalVTUnsafe(dAtA []byte) error {
 			if m.Lasts == nil {
 				m.Lasts = &durationpb1.Duration{}
 			}
-			if err := (*durationpb.Duration)(m.Lasts).UnmarshalVTUnsafe(dAtA[iNdEx:postIndex]); err != nil {
+			if err := (*durationpb.Duration)(m.Lasts).UnmarshalVT(dAtA[iNdEx:postIndex]); err != nil {
 				return err
 			}
 			iNdEx = postIndex
@@ -6657,7 +6627,7 @@ func (m *ReadLease) UnmarshalVTUnsafe(dAtA []byte) error {
 	}
 	return nil
 }
-func (m *RecallReadLeaseRequest) UnmarshalVTUnsafe(dAtA []byte) error {
+func (m *RecallReadLeaseRequest) UnmarshalVT(dAtA []byte) error {
 	l := len(dAtA)
 	iNdEx := 0
 	for iNdEx < l {
@@ -6746,7 +6716,7 @@ func (m *RecallReadLeaseRequest) UnmarshalVTUnsafe(dAtA []byte) error {
 	}
 	return nil
 }
-func (m *RecallReadLeaseResponse) UnmarshalVTUnsafe(dAtA []byte) error {
+func (m *RecallReadLeaseResponse) UnmarshalVT(dAtA []byte) error {
 	l := len(dAtA)
 	iNdEx := 0
 	for iNdEx < l {
@@ -6797,7 +6767,7 @@ func (m *RecallReadLeaseResponse) UnmarshalVTUnsafe(dAtA []byte) error {
 	}
 	return nil
 }
-func (m *GreetRequest) UnmarshalVTUnsafe(dAtA []byte) error {
+func (m *GreetRequest) UnmarshalVT(dAtA []byte) error {
 	l := len(dAtA)
 	iNdEx := 0
 	for iNdEx < l {
@@ -6858,7 +6828,7 @@ func (m *GreetRequest) UnmarshalVTUnsafe(dAtA []byte) error {
 			if m.Self == nil {
 				m.Self = &Member{}
 			}
-			if err := m.Self.UnmarshalVTUnsafe(dAtA[iNdEx:postIndex]); err != nil {
+			if err := m.Self.UnmarshalVT(dAtA[iNdEx:postIndex]); err != nil {
 				return err
 			}
 			iNdEx = postIndex
@@ -6884,7 +6854,7 @@ func (m *GreetRequest) UnmarshalVTUnsafe(dAtA []byte) error {
 	}
 	return nil
 }
-func (m *GreetResponse) UnmarshalVTUnsafe(dAtA []byte) error {
+func (m *GreetResponse) UnmarshalVT(dAtA []byte) error {
 	l := len(dAtA)
 	iNdEx := 0
 	for iNdEx < l {
@@ -6945,7 +6915,7 @@ func (m *GreetResponse) UnmarshalVTUnsafe(dAtA []byte) error {
 			if m.Self == nil {
 				m.Self = &Member{}
 			}
-			if err := m.Self.UnmarshalVTUnsafe(dAtA[iNdEx:postIndex]); err != nil {
+			if err := m.Self.UnmarshalVT(dAtA[iNdEx:postIndex]); err != nil {
 				return err
 			}
 			iNdEx = postIndex
@@ -7018,7 +6988,7 @@ func (m *GreetResponse) UnmarshalVTUnsafe(dAtA []byte) error {
 				return io.ErrUnexpectedEOF
 			}
 			m.Met = append(m.Met, &Member{})
-			if err := m.Met[len(m.Met)-1].UnmarshalVTUnsafe(dAtA[iNdEx:postIndex]); err != nil {
+			if err := m.Met[len(m.Met)-1].UnmarshalVT(dAtA[iNdEx:postIndex]); err != nil {
 				return err
 			}
 			iNdEx = postIndex
@@ -7071,11 +7041,7 @@ func (m *GreetResponse) UnmarshalVTUnsafe(dAtA []byte) error {
 			if postIndex > l {
 				return io.ErrUnexpectedEOF
 			}
-			var stringValue string
-			if intStringLen > 0 {
-				stringValue = unsafe.String(&dAtA[iNdEx], intStringLen)
-			}
-			m.Members = append(m.Members, stringValue)
+			m.Members = append(m.Members, string(dAtA[iNdEx:postIndex]))
 			iNdEx = postIndex
 		default:
 			iNdEx = preIndex
@@ -7099,7 +7065,7 @@ func (m *GreetResponse) UnmarshalVTUnsafe(dAtA []byte) error {
 	}
 	return nil
 }
-func (m *JoinRequest) UnmarshalVTUnsafe(dAtA []byte) error {
+func (m *JoinRequest) UnmarshalVT(dAtA []byte) error {
 	l := len(dAtA)
 	iNdEx := 0
 	for iNdEx < l {
@@ -7160,7 +7126,7 @@ func (m *JoinRequest) UnmarshalVTUnsafe(dAtA []byte) error {
 			if m.Member == nil {
 				m.Member = &Member{}
 			}
-			if err := m.Member.UnmarshalVTUnsafe(dAtA[iNdEx:postIndex]); err != nil {
+			if err := m.Member.UnmarshalVT(dAtA[iNdEx:postIndex]); err != nil {
 				return err
 			}
 			iNdEx = postIndex
@@ -7233,11 +7199,7 @@ func (m *JoinRequest) UnmarshalVTUnsafe(dAtA []byte) error {
 			if postIndex > l {
 				return io.ErrUnexpectedEOF
 			}
-			var stringValue string
-			if intStringLen > 0 {
-				stringValue = unsafe.String(&dAtA[iNdEx], intStringLen)
-			}
-			m.RequestId = stringValue
+			m.RequestId = string(dAtA[iNdEx:postIndex])
 			iNdEx = postIndex
 		default:
 			iNdEx = preIndex
@@ -7261,7 +7223,7 @@ func (m *JoinRequest) UnmarshalVTUnsafe(dAtA []byte) error {
 	}
 	return nil
 }
-func (m *JoinResponse) UnmarshalVTUnsafe(dAtA []byte) error {
+func (m *JoinResponse) UnmarshalVT(dAtA []byte) error {
 	l := len(dAtA)
 	iNdEx := 0
 	for iNdEx < l {
@@ -7339,7 +7301,7 @@ func (m *JoinResponse) UnmarshalVTUnsafe(dAtA []byte) error {
 				return io.ErrUnexpectedEOF
 			}
 			m.Members = append(m.Members, &Member{})
-			if err := m.Members[len(m.Members)-1].UnmarshalVTUnsafe(dAtA[iNdEx:postIndex]); err != nil {
+			if err := m.Members[len(m.Members)-1].UnmarshalVT(dAtA[iNdEx:postIndex]); err != nil {
 				return err
 			}
 			iNdEx = postIndex
@@ -7365,7 +7327,7 @@ func (m *JoinResponse) UnmarshalVTUnsafe(dAtA []byte) error {
 	}
 	return nil
 }
-func (m *AnnounceRequest) UnmarshalVTUnsafe(dAtA []byte) error {
+func (m *AnnounceRequest) UnmarshalVT(dAtA []byte) error {
 	l := len(dAtA)
 	iNdEx := 0
 	for iNdEx < l {
@@ -7426,7 +7388,7 @@ func (m *AnnounceRequest) UnmarshalVTUnsafe(dAtA []byte) error {
 			if m.Member == nil {
 				m.Member = &Member{}
 			}
-			if err := m.Member.UnmarshalVTUnsafe(dAtA[iNdEx:postIndex]); err != nil {
+			if err := m.Member.UnmarshalVT(dAtA[iNdEx:postIndex]); err != nil {
 				return err
 			}
 			iNdEx = postIndex
@@ -7460,11 +7422,7 @@ func (m *AnnounceRequest) UnmarshalVTUnsafe(dAtA []byte) error {
 			if postIndex > l {
 				return io.ErrUnexpectedEOF
 			}
-			var stringValue string
-			if intStringLen > 0 {
-				stringValue = unsafe.String(&dAtA[iNdEx], intStringLen)
-			}
-			m.RequestId = stringValue
+			m.RequestId = string(dAtA[iNdEx:postIndex])
 			iNdEx = postIndex
 		default:
 			iNdEx = preIndex
@@ -7488,7 +7446,7 @@ func (m *AnnounceRequest) UnmarshalVTUnsafe(dAtA []byte) error {
 	}
 	return nil
 }
-func (m *AnnounceResponse) UnmarshalVTUnsafe(dAtA []byte) error {
+func (m *AnnounceResponse) UnmarshalVT(dAtA []byte) error {
 	l := len(dAtA)
 	iNdEx := 0
 	for iNdEx < l {
@@ -7539,7 +7497,7 @@ func (m *AnnounceResponse) UnmarshalVTUnsafe(dAtA []byte) error {
 	}
 	return nil
 }
-func (m *AdmitRequest) UnmarshalVTUnsafe(dAtA []byte) error {
+func (m *AdmitRequest) UnmarshalVT(dAtA []byte) error {
 	l := len(dAtA)
 	iNdEx := 0
 	for iNdEx < l {
@@ -7617,7 +7575,7 @@ func (m *AdmitRequest) UnmarshalVTUnsafe(dAtA []byte) error {
 				return io.ErrUnexpectedEOF
 			}
 			m.Members = append(m.Members, &Member{})
-			if err := m.Members[len(m.Members)-1].UnmarshalVTUnsafe(dAtA[iNdEx:postIndex]); err != nil {
+			if err := m.Members[len(m.Members)-1].UnmarshalVT(dAtA[iNdEx:postIndex]); err != nil {
 				return err
 			}
 			iNdEx = postIndex
@@ -7643,7 +7601,7 @@ func (m *AdmitRequest) UnmarshalVTUnsafe(dAtA []byte) error {
 	}
 	return nil
 }
-func (m *AdmitResponse) UnmarshalVTUnsafe(dAtA []byte) error {
+func (m *AdmitResponse) UnmarshalVT(dAtA []byte) error {
 	l := len(dAtA)
 	iNdEx := 0
 	for iNdEx < l {
@@ -7694,7 +7652,7 @@ func (m *AdmitResponse) UnmarshalVTUnsafe(dAtA []byte) error {
 	}
 	return nil
 }
-func (m *Command) UnmarshalVTUnsafe(dAtA []byte) error {
+func (m *Command) UnmarshalVT(dAtA []byte) error {
 	l := len(dAtA)
 	iNdEx := 0
 	for iNdEx < l {
@@ -7755,7 +7713,7 @@ func (m *Command) UnmarshalVTUnsafe(dAtA []byte) error {
 			if m.Time == nil {
 				m.Time = &timestamppb1.Timestamp{}
 			}
-			if err := (*timestamppb.Timestamp)(m.Time).UnmarshalVTUnsafe(dAtA[iNdEx:postIndex]); err != nil {
+			if err := (*timestamppb.Timestamp)(m.Time).UnmarshalVT(dAtA[iNdEx:postIndex]); err != nil {
 				return err
 			}
 			iNdEx = postIndex
@@ -7789,11 +7747,7 @@ func (m *Command) UnmarshalVTUnsafe(dAtA []byte) error {
 			if postIndex > l {
 				return io.ErrUnexpectedEOF
 			}
-			var stringValue string
-			if intStringLen > 0 {
-				stringValue = unsafe.String(&dAtA[iNdEx], intStringLen)
-			}
-			m.RequestId = stringValue
+			m.RequestId = string(dAtA[iNdEx:postIndex])
 			iNdEx = postIndex
 		case 3:
 			if wireType != 0 {
@@ -7844,7 +7798,7 @@ func (m *Command) UnmarshalVTUnsafe(dAtA []byte) error {
 				return io.ErrUnexpectedEOF
 			}
 			m.Operations = append(m.Operations, &Operation{})
-			if err := m.Operations[len(m.Operations)-1].UnmarshalVTUnsafe(dAtA[iNdEx:postIndex]); err != nil {
+			if err := m.Operations[len(m.Operations)-1].UnmarshalVT(dAtA[iNdEx:postIndex]); err != nil {
 				return err
 			}
 			iNdEx = postIndex
@@ -7878,7 +7832,7 @@ func (m *Command) UnmarshalVTUnsafe(dAtA []byte) error {
 				return io.ErrUnexpectedEOF
 			}
 			m.Conditions = append(m.Conditions, &Condition{})
-			if err := m.Conditions[len(m.Conditions)-1].UnmarshalVTUnsafe(dAtA[iNdEx:postIndex]); err != nil {
+			if err := m.Conditions[len(m.Conditions)-1].UnmarshalVT(dAtA[iNdEx:postIndex]); err != nil {
 				return err
 			}
 			iNdEx = postIndex
@@ -7911,7 +7865,8 @@ func (m *Command) UnmarshalVTUnsafe(dAtA []byte) error {
 			if postIndex > l {
 				return io.ErrUnexpectedEOF
 			}
-			m.Batch = append(m.Batch, dAtA[iNdEx:postIndex])
+			m.Batch = append(m.Batch, make([]byte, postIndex-iNdEx))
+			copy(m.Batch[len(m.Batch)-1], dAtA[iNdEx:postIndex])
 			iNdEx = postIndex
 		case 7:
 			if wireType != 2 {
@@ -7943,7 +7898,7 @@ func (m *Command) UnmarshalVTUnsafe(dAtA []byte) error {
 				return io.ErrUnexpectedEOF
 			}
 			m.Otherwise = append(m.Otherwise, &Operation{})
-			if err := m.Otherwise[len(m.Otherwise)-1].UnmarshalVTUnsafe(dAtA[iNdEx:postIndex]); err != nil {
+			if err := m.Otherwise[len(m.Otherwise)-1].UnmarshalVT(dAtA[iNdEx:postIndex]); err != nil {
 				return err
 			}
 			iNdEx = postIndex
@@ -8057,7 +8012,7 @@ func (m *Command) UnmarshalVTUnsafe(dAtA []byte) error {
 	}
 	return nil
 }
-func (m *Operation) UnmarshalVTUnsafe(dAtA []byte) error {
+func (m *Operation) UnmarshalVT(dAtA []byte) error {
 	l := len(dAtA)
 	iNdEx := 0
 	for iNdEx < l {
@@ -8116,12 +8071,12 @@ func (m *Operation) UnmarshalVTUnsafe(dAtA []byte) error {
 				return io.ErrUnexpectedEOF
 			}
 			if oneof, ok := m.Op.(*Operation_Put); ok {
-				if err := oneof.Put.UnmarshalVTUnsafe(dAtA[iNdEx:postIndex]); err != nil {
+				if err := oneof.Put.UnmarshalVT(dAtA[iNdEx:postIndex]); err != nil {
 					return err
 				}
 			} else {
 				v := &Record{}
-				if err := v.UnmarshalVTUnsafe(dAtA[iNdEx:postIndex]); err != nil {
+				if err := v.UnmarshalVT(dAtA[iNdEx:postIndex]); err != nil {
 					return err
 				}
 				m.Op = &Operation_Put{Put: v}
@@ -8157,12 +8112,12 @@ func (m *Operation) UnmarshalVTUnsafe(dAtA []byte) error {
 				return io.ErrUnexpectedEOF
 			}
 			if oneof, ok := m.Op.(*Operation_Delete); ok {
-				if err := oneof.Delete.UnmarshalVTUnsafe(dAtA[iNdEx:postIndex]); err != nil {
+				if err := oneof.Delete.UnmarshalVT(dAtA[iNdEx:postIndex]); err != nil {
 					return err
 				}
 			} else {
 				v := &RecordKey{}
-				if err := v.UnmarshalVTUnsafe(dAtA[iNdEx:postIndex]); err != nil {
+				if err := v.UnmarshalVT(dAtA[iNdEx:postIndex]); err != nil {
 					return err
 				}
 				m.Op = &Operation_Delete{Delete: v}
@@ -8198,12 +8153,12 @@ func (m *Operation) UnmarshalVTUnsafe(dAtA []byte) error {
 				return io.ErrUnexpectedEOF
 			}
 			if oneof, ok := m.Op.(*Operation_DeletePrefix); ok {
-				if err := oneof.DeletePrefix.UnmarshalVTUnsafe(dAtA[iNdEx:postIndex]); err != nil {
+				if err := oneof.DeletePrefix.UnmarshalVT(dAtA[iNdEx:postIndex]); err != nil {
 					return err
 				}
 			} else {
 				v := &RecordKey{}
-				if err := v.UnmarshalVTUnsafe(dAtA[iNdEx:postIndex]); err != nil {
+				if err := v.UnmarshalVT(dAtA[iNdEx:postIndex]); err != nil {
 					return err
 				}
 				m.Op = &Operation_DeletePrefix{DeletePrefix: v}
@@ -8239,12 +8194,12 @@ func (m *Operation) UnmarshalVTUnsafe(dAtA []byte) error {
 				return io.ErrUnexpectedEOF
 			}
 			if oneof, ok := m.Op.(*Operation_Replicate); ok {
-				if err := oneof.Replicate.UnmarshalVTUnsafe(dAtA[iNdEx:postIndex]); err != nil {
+				if err := oneof.Replicate.UnmarshalVT(dAtA[iNdEx:postIndex]); err != nil {
 					return err
 				}
 			} else {
 				v := &Record{}
-				if err := v.UnmarshalVTUnsafe(dAtA[iNdEx:postIndex]); err != nil {
+				if err := v.UnmarshalVT(dAtA[iNdEx:postIndex]); err != nil {
 					return err
 				}
 				m.Op = &Operation_Replicate{Replicate: v}
@@ -8280,12 +8235,12 @@ func (m *Operation) UnmarshalVTUnsafe(dAtA []byte) error {
 				return io.ErrUnexpectedEOF
 			}
 			if oneof, ok := m.Op.(*Operation_Get); ok {
-				if err := oneof.Get.UnmarshalVTUnsafe(dAtA[iNdEx:postIndex]); err != nil {
+				if err := oneof.Get.UnmarshalVT(dAtA[iNdEx:postIndex]); err != nil {
 					return err
 				}
 			} else {
 				v := &RecordKey{}
-				if err := v.UnmarshalVTUnsafe(dAtA[iNdEx:postIndex]); err != nil {
+				if err := v.UnmarshalVT(dAtA[iNdEx:postIndex]); err != nil {
 					return err
 				}
 				m.Op = &Operation_Get{Get: v}
@@ -8321,12 +8276,12 @@ func (m *Operation) UnmarshalVTUnsafe(dAtA []byte) error {
 				return io.ErrUnexpectedEOF
 			}
 			if oneof, ok := m.Op.(*Operation_DeleteBelow); ok {
-				if err := oneof.DeleteBelow.UnmarshalVTUnsafe(dAtA[iNdEx:postIndex]); err != nil {
+				if err := oneof.DeleteBelow.UnmarshalVT(dAtA[iNdEx:postIndex]); err != nil {
 					return err
 				}
 			} else {
 				v := &DeleteBelow{}
-				if err := v.UnmarshalVTUnsafe(dAtA[iNdEx:postIndex]); err != nil {
+				if err := v.UnmarshalVT(dAtA[iNdEx:postIndex]); err != nil {
 					return err
 				}
 				m.Op = &Operation_DeleteBelow{DeleteBelow: v}
@@ -8362,12 +8317,12 @@ func (m *Operation) UnmarshalVTUnsafe(dAtA []byte) error {
 				return io.ErrUnexpectedEOF
 			}
 			if oneof, ok := m.Op.(*Operation_EndLease); ok {
-				if err := oneof.EndLease.UnmarshalVTUnsafe(dAtA[iNdEx:postIndex]); err != nil {
+				if err := oneof.EndLease.UnmarshalVT(dAtA[iNdEx:postIndex]); err != nil {
 					return err
 				}
 			} else {
 				v := &EndLease{}
-				if err := v.UnmarshalVTUnsafe(dAtA[iNdEx:postIndex]); err != nil {
+				if err := v.UnmarshalVT(dAtA[iNdEx:postIndex]); err != nil {
 					return err
 				}
 				m.Op = &Operation_EndLease{EndLease: v}
@@ -8403,12 +8358,12 @@ func (m *Operation) UnmarshalVTUnsafe(dAtA []byte) error {
 				return io.ErrUnexpectedEOF
 			}
 			if oneof, ok := m.Op.(*Operation_AcquireLock); ok {
-				if err := oneof.AcquireLock.UnmarshalVTUnsafe(dAtA[iNdEx:postIndex]); err != nil {
+				if err := oneof.AcquireLock.UnmarshalVT(dAtA[iNdEx:postIndex]); err != nil {
 					return err
 				}
 			} else {
 				v := &AcquireLock{}
-				if err := v.UnmarshalVTUnsafe(dAtA[iNdEx:postIndex]); err != nil {
+				if err := v.UnmarshalVT(dAtA[iNdEx:postIndex]); err != nil {
 					return err
 				}
 				m.Op = &Operation_AcquireLock{AcquireLock: v}
@@ -8436,7 +8391,7 @@ func (m *Operation) UnmarshalVTUnsafe(dAtA []byte) error {
 	}
 	return nil
 }
-func (m *DeleteBelow) UnmarshalVTUnsafe(dAtA []byte) error {
+func (m *DeleteBelow) UnmarshalVT(dAtA []byte) error {
 	l := len(dAtA)
 	iNdEx := 0
 	for iNdEx < l {
@@ -8497,7 +8452,7 @@ func (m *DeleteBelow) UnmarshalVTUnsafe(dAtA []byte) error {
 			if m.Prefix == nil {
 				m.Prefix = &RecordKey{}
 			}
-			if err := m.Prefix.UnmarshalVTUnsafe(dAtA[iNdEx:postIndex]); err != nil {
+			if err := m.Prefix.UnmarshalVT(dAtA[iNdEx:postIndex]); err != nil {
 				return err
 			}
 			iNdEx = postIndex
@@ -8562,7 +8517,7 @@ func (m *DeleteBelow) UnmarshalVTUnsafe(dAtA []byte) error {
 	}
 	return nil
 }
-func (m *EndLease) UnmarshalVTUnsafe(dAtA []byte) error {
+func (m *EndLease) UnmarshalVT(dAtA []byte) error {
 	l := len(dAtA)
 	iNdEx := 0
 	for iNdEx < l {
@@ -8621,11 +8576,7 @@ func (m *EndLease) UnmarshalVTUnsafe(dAtA []byte) error {
 			if postIndex > l {
 				return io.ErrUnexpectedEOF
 			}
-			var stringValue string
-			if intStringLen > 0 {
-				stringValue = unsafe.String(&dAtA[iNdEx], intStringLen)
-			}
-			m.Id = stringValue
+			m.Id = string(dAtA[iNdEx:postIndex])
 			iNdEx = postIndex
 		case 2:
 			if wireType != 0 {
@@ -8668,7 +8619,7 @@ func (m *EndLease) UnmarshalVTUnsafe(dAtA []byte) error {
 	}
 	return nil
 }
-func (m *AcquireLock) UnmarshalVTUnsafe(dAtA []byte) error {
+func (m *AcquireLock) UnmarshalVT(dAtA []byte) error {
 	l := len(dAtA)
 	iNdEx := 0
 	for iNdEx < l {
@@ -8727,11 +8678,7 @@ func (m *AcquireLock) UnmarshalVTUnsafe(dAtA []byte) error {
 			if postIndex > l {
 				return io.ErrUnexpectedEOF
 			}
-			var stringValue string
-			if intStringLen > 0 {
-				stringValue = unsafe.String(&dAtA[iNdEx], intStringLen)
-			}
-			m.Name = stringValue
+			m.Name = string(dAtA[iNdEx:postIndex])
 			iNdEx = postIndex
 		case 2:
 			if wireType != 2 {
@@ -8763,11 +8710,7 @@ func (m *AcquireLock) UnmarshalVTUnsafe(dAtA []byte) error {
 			if postIndex > l {
 				return io.ErrUnexpectedEOF
 			}
-			var stringValue string
-			if intStringLen > 0 {
-				stringValue = unsafe.String(&dAtA[iNdEx], intStringLen)
-			}
-			m.Lease = stringValue
+			m.Lease = string(dAtA[iNdEx:postIndex])
 			iNdEx = postIndex
 		case 3:
 			if wireType != 2 {
@@ -8801,7 +8744,7 @@ func (m *AcquireLock) UnmarshalVTUnsafe(dAtA []byte) error {
 			if m.Delay == nil {
 				m.Delay = &durationpb1.Duration{}
 			}
-			if err := (*durationpb.Duration)(m.Delay).UnmarshalVTUnsafe(dAtA[iNdEx:postIndex]); err != nil {
+			if err := (*durationpb.Duration)(m.Delay).UnmarshalVT(dAtA[iNdEx:postIndex]); err != nil {
 				return err
 			}
 			iNdEx = postIndex
@@ -8835,11 +8778,7 @@ func (m *AcquireLock) UnmarshalVTUnsafe(dAtA []byte) error {
 			if postIndex > l {
 				return io.ErrUnexpectedEOF
 			}
-			var stringValue string
-			if intStringLen > 0 {
-				stringValue = unsafe.String(&dAtA[iNdEx], intStringLen)
-			}
-			m.Holder = stringValue
+			m.Holder = string(dAtA[iNdEx:postIndex])
 			iNdEx = postIndex
 		default:
 			iNdEx = preIndex
@@ -8863,7 +8802,7 @@ func (m *AcquireLock) UnmarshalVTUnsafe(dAtA []byte) error {
 	}
 	return nil
 }
-func (m *RecordKey) UnmarshalVTUnsafe(dAtA []byte) error {
+func (m *RecordKey) UnmarshalVT(dAtA []byte) error {
 	l := len(dAtA)
 	iNdEx := 0
 	for iNdEx < l {
@@ -8941,11 +8880,7 @@ func (m *RecordKey) UnmarshalVTUnsafe(dAtA []byte) error {
 			if postIndex > l {
 				return io.ErrUnexpectedEOF
 			}
-			var stringValue string
-			if intStringLen > 0 {
-				stringValue = unsafe.String(&dAtA[iNdEx], intStringLen)
-			}
-			m.Key = stringValue
+			m.Key = string(dAtA[iNdEx:postIndex])
 			iNdEx = postIndex
 		default:
 			iNdEx = preIndex
@@ -8969,7 +8904,7 @@ func (m *RecordKey) UnmarshalVTUnsafe(dAtA []byte) error {
 	}
 	return nil
 }
-func (m *Condition) UnmarshalVTUnsafe(dAtA []byte) error {
+func (m *Condition) UnmarshalVT(dAtA []byte) error {
 	l := len(dAtA)
 	iNdEx := 0
 	for iNdEx < l {
@@ -9030,7 +8965,7 @@ func (m *Condition) UnmarshalVTUnsafe(dAtA []byte) error {
 			if m.Row == nil {
 				m.Row = &RecordKey{}
 			}
-			if err := m.Row.UnmarshalVTUnsafe(dAtA[iNdEx:postIndex]); err != nil {
+			if err := m.Row.UnmarshalVT(dAtA[iNdEx:postIndex]); err != nil {
 				return err
 			}
 			iNdEx = postIndex
@@ -9083,11 +9018,7 @@ func (m *Condition) UnmarshalVTUnsafe(dAtA []byte) error {
 			if postIndex > l {
 				return io.ErrUnexpectedEOF
 			}
-			var stringValue string
-			if intStringLen > 0 {
-				stringValue = unsafe.String(&dAtA[iNdEx], intStringLen)
-			}
-			m.Reason = stringValue
+			m.Reason = string(dAtA[iNdEx:postIndex])
 			iNdEx = postIndex
 		case 4:
 			if wireType != 2 {
@@ -9121,7 +9052,7 @@ func (m *Condition) UnmarshalVTUnsafe(dAtA []byte) error {
 			if m.Comparison == nil {
 				m.Comparison = &Comparison{}
 			}
-			if err := m.Comparison.UnmarshalVTUnsafe(dAtA[iNdEx:postIndex]); err != nil {
+			if err := m.Comparison.UnmarshalVT(dAtA[iNdEx:postIndex]); err != nil {
 				return err
 			}
 			iNdEx = postIndex
@@ -9167,7 +9098,7 @@ func (m *Condition) UnmarshalVTUnsafe(dAtA []byte) error {
 	}
 	return nil
 }
-func (m *Comparison) UnmarshalVTUnsafe(dAtA []byte) error {
+func (m *Comparison) UnmarshalVT(dAtA []byte) error {
 	l := len(dAtA)
 	iNdEx := 0
 	for iNdEx < l {
@@ -9304,7 +9235,8 @@ func (m *Comparison) UnmarshalVTUnsafe(dAtA []byte) error {
 			if postIndex > l {
 				return io.ErrUnexpectedEOF
 			}
-			v := dAtA[iNdEx:postIndex]
+			v := make([]byte, postIndex-iNdEx)
+			copy(v, dAtA[iNdEx:postIndex])
 			m.With = &Comparison_Value{Value: v}
 			iNdEx = postIndex
 		case 6:
@@ -9378,11 +9310,7 @@ func (m *Comparison) UnmarshalVTUnsafe(dAtA []byte) error {
 			if postIndex > l {
 				return io.ErrUnexpectedEOF
 			}
-			var stringValue string
-			if intStringLen > 0 {
-				stringValue = unsafe.String(&dAtA[iNdEx], intStringLen)
-			}
-			m.With = &Comparison_FreeFor{FreeFor: stringValue}
+			m.With = &Comparison_FreeFor{FreeFor: string(dAtA[iNdEx:postIndex])}
 			iNdEx = postIndex
 		default:
 			iNdEx = preIndex
@@ -9406,7 +9334,7 @@ func (m *Comparison) UnmarshalVTUnsafe(dAtA []byte) error {
 	}
 	return nil
 }
-func (m *CommandResult) UnmarshalVTUnsafe(dAtA []byte) error {
+func (m *CommandResult) UnmarshalVT(dAtA []byte) error {
 	l := len(dAtA)
 	iNdEx := 0
 	for iNdEx < l {
@@ -9484,11 +9412,7 @@ func (m *CommandResult) UnmarshalVTUnsafe(dAtA []byte) error {
 			if postIndex > l {
 				return io.ErrUnexpectedEOF
 			}
-			var stringValue string
-			if intStringLen > 0 {
-				stringValue = unsafe.String(&dAtA[iNdEx], intStringLen)
-			}
-			m.FailedReason = stringValue
+			m.FailedReason = string(dAtA[iNdEx:postIndex])
 			iNdEx = postIndex
 		case 3:
 			if wireType != 2 {
@@ -9522,7 +9446,7 @@ func (m *CommandResult) UnmarshalVTUnsafe(dAtA []byte) error {
 			if m.FailedRow == nil {
 				m.FailedRow = &RecordKey{}
 			}
-			if err := m.FailedRow.UnmarshalVTUnsafe(dAtA[iNdEx:postIndex]); err != nil {
+			if err := m.FailedRow.UnmarshalVT(dAtA[iNdEx:postIndex]); err != nil {
 				return err
 			}
 			iNdEx = postIndex
@@ -9575,7 +9499,7 @@ func (m *CommandResult) UnmarshalVTUnsafe(dAtA []byte) error {
 				return io.ErrUnexpectedEOF
 			}
 			m.Written = append(m.Written, &Record{})
-			if err := m.Written[len(m.Written)-1].UnmarshalVTUnsafe(dAtA[iNdEx:postIndex]); err != nil {
+			if err := m.Written[len(m.Written)-1].UnmarshalVT(dAtA[iNdEx:postIndex]); err != nil {
 				return err
 			}
 			iNdEx = postIndex
@@ -9609,7 +9533,7 @@ func (m *CommandResult) UnmarshalVTUnsafe(dAtA []byte) error {
 				return io.ErrUnexpectedEOF
 			}
 			m.Outcomes = append(m.Outcomes, &OperationOutcome{})
-			if err := m.Outcomes[len(m.Outcomes)-1].UnmarshalVTUnsafe(dAtA[iNdEx:postIndex]); err != nil {
+			if err := m.Outcomes[len(m.Outcomes)-1].UnmarshalVT(dAtA[iNdEx:postIndex]); err != nil {
 				return err
 			}
 			iNdEx = postIndex
@@ -9655,7 +9579,7 @@ func (m *CommandResult) UnmarshalVTUnsafe(dAtA []byte) error {
 	}
 	return nil
 }
-func (m *OperationOutcome) UnmarshalVTUnsafe(dAtA []byte) error {
+func (m *OperationOutcome) UnmarshalVT(dAtA []byte) error {
 	l := len(dAtA)
 	iNdEx := 0
 	for iNdEx < l {
@@ -9716,7 +9640,7 @@ func (m *OperationOutcome) UnmarshalVTUnsafe(dAtA []byte) error {
 			if m.Row == nil {
 				m.Row = &Record{}
 			}
-			if err := m.Row.UnmarshalVTUnsafe(dAtA[iNdEx:postIndex]); err != nil {
+			if err := m.Row.UnmarshalVT(dAtA[iNdEx:postIndex]); err != nil {
 				return err
 			}
 			iNdEx = postIndex
@@ -9761,7 +9685,7 @@ func (m *OperationOutcome) UnmarshalVTUnsafe(dAtA []byte) error {
 	}
 	return nil
 }
-func (m *RequestOutcomes) UnmarshalVTUnsafe(dAtA []byte) error {
+func (m *RequestOutcomes) UnmarshalVT(dAtA []byte) error {
 	l := len(dAtA)
 	iNdEx := 0
 	for iNdEx < l {
@@ -9820,7 +9744,7 @@ func (m *RequestOutcomes) UnmarshalVTUnsafe(dAtA []byte) error {
 				return io.ErrUnexpectedEOF
 			}
 			m.Outcomes = append(m.Outcomes, &RequestOutcome{})
-			if err := m.Outcomes[len(m.Outcomes)-1].UnmarshalVTUnsafe(dAtA[iNdEx:postIndex]); err != nil {
+			if err := m.Outcomes[len(m.Outcomes)-1].UnmarshalVT(dAtA[iNdEx:postIndex]); err != nil {
 				return err
 			}
 			iNdEx = postIndex
@@ -9846,7 +9770,7 @@ func (m *RequestOutcomes) UnmarshalVTUnsafe(dAtA []byte) error {
 	}
 	return nil
 }
-func (m *RequestOutcome) UnmarshalVTUnsafe(dAtA []byte) error {
+func (m *RequestOutcome) UnmarshalVT(dAtA []byte) error {
 	l := len(dAtA)
 	iNdEx := 0
 	for iNdEx < l {
@@ -9905,11 +9829,7 @@ func (m *RequestOutcome) UnmarshalVTUnsafe(dAtA []byte) error {
 			if postIndex > l {
 				return io.ErrUnexpectedEOF
 			}
-			var stringValue string
-			if intStringLen > 0 {
-				stringValue = unsafe.String(&dAtA[iNdEx], intStringLen)
-			}
-			m.RequestId = stringValue
+			m.RequestId = string(dAtA[iNdEx:postIndex])
 			iNdEx = postIndex
 		case 2:
 			if wireType != 2 {
@@ -9943,7 +9863,7 @@ func (m *RequestOutcome) UnmarshalVTUnsafe(dAtA []byte) error {
 			if m.Result == nil {
 				m.Result = &CommandResult{}
 			}
-			if err := m.Result.UnmarshalVTUnsafe(dAtA[iNdEx:postIndex]); err != nil {
+			if err := m.Result.UnmarshalVT(dAtA[iNdEx:postIndex]); err != nil {
 				return err
 			}
 			iNdEx = postIndex
@@ -9976,7 +9896,10 @@ func (m *RequestOutcome) UnmarshalVTUnsafe(dAtA []byte) error {
 			if postIndex > l {
 				return io.ErrUnexpectedEOF
 			}
-			m.Uuid = dAtA[iNdEx:postIndex]
+			m.Uuid = append(m.Uuid[:0], dAtA[iNdEx:postIndex]...)
+			if m.Uuid == nil {
+				m.Uuid = []byte{}
+			}
 			iNdEx = postIndex
 		case 4:
 			if wireType == 0 {
@@ -10181,7 +10104,7 @@ func (m *RequestOutcome) UnmarshalVTUnsafe(dAtA []byte) error {
 	}
 	return nil
 }
-func (m *SnapshotHeader) UnmarshalVTUnsafe(dAtA []byte) error {
+func (m *SnapshotHeader) UnmarshalVT(dAtA []byte) error {
 	l := len(dAtA)
 	iNdEx := 0
 	for iNdEx < l {
