@@ -116,7 +116,7 @@ func (b badgerRows) stands() version {
 
 func (b badgerRows) row(keysOnly bool) (r *registryv1.Record, err error) {
 	err = b.Item().Value(func(value []byte) (err error) {
-		r, err = decodeRow(bytes.Clone(value), keysOnly)
+		r, err = decodeRow(value, keysOnly)
 		return err
 	})
 	return r, err

@@ -1,7 +1,6 @@
 package badgerstore
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 
@@ -90,7 +89,7 @@ func (v *view) find(id rowID) (r *registryv1.Record, err error) {
 	}
 	if err == nil {
 		err = item.Value(func(value []byte) (err error) {
-			r, err = decodeRow(bytes.Clone(value), false)
+			r, err = decodeRow(value, false)
 			return err
 		})
 	}

@@ -11,7 +11,9 @@ import (
 // large. A row is decoded once when it comes, so that one that cannot be is refused.
 
 // encode returns the value of a row: the same bytes for the same message.
-func encode(m proto.Message) ([]byte, error) { return proto.MarshalOptions{Deterministic: true}.Marshal(m) }
+func encode(m proto.Message) ([]byte, error) {
+	return proto.MarshalOptions{Deterministic: true}.Marshal(m)
+}
 
 // decode reads what was decoded before.
 func decode(raw []byte, m proto.Message) { must(proto.Unmarshal(raw, m)) }
