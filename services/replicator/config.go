@@ -40,6 +40,8 @@ type Settings struct {
 const (
 	batchBytes = 1 << 20
 	maxBatch   = 10_000
+	// A source refuses streams that are to be spoken on more or less often than this.
+	minHeartbeat, maxHeartbeat = 100 * time.Millisecond, 10 * time.Minute
 )
 
 // DefaultConfig returns the defaults.
@@ -86,6 +88,10 @@ func (c *Config) Validate() error {
 		if d.value <= 0 {
 			errs = append(errs, fault.Invalid(d.field, "%s is not positive", d.value).WithRemedy("write a duration such as 10s"))
 		}
+	}
+	if s.Heartbeat > 0 && (s.Heartbeat < minHeartbeat || s.Heartbeat > maxHeartbeat) {
+		errs = append(errs, fault.Invalid("replicator.heartbeat", "%s is not between %s and %s", s.Heartbeat, minHeartbeat, maxHeartbeat).
+			WithRemedy("leave it out for the default, 1s: a source refuses any other"))
 	}
 	if s.Heartbeat*2 > s.StreamTimeout {
 		errs = append(errs, fault.Invalid("replicator.heartbeat", "%s is more than half of replicator.stream_timeout (%s)", s.Heartbeat, s.StreamTimeout).

@@ -18,6 +18,16 @@ func TestExampleSaysTheDefaults(t *testing.T) {
 	require.Equal(t, want, cfg.Replicator)
 }
 
+func TestAHeartbeatThatSourcesRefuseIsRefused(t *testing.T) {
+	for _, heartbeat := range []time.Duration{99 * time.Millisecond, 11 * time.Minute} {
+		cfg := replicator.DefaultConfig()
+		cfg.Server.Datacenter, cfg.Server.SecretFile = "us-west", "secret"
+		cfg.Replicator.Heartbeat, cfg.Replicator.StreamTimeout = heartbeat, time.Hour
+		cfg.Normalize()
+		require.ErrorContains(t, cfg.Validate(), "replicator.heartbeat: "+heartbeat.String()+" is not between 100ms and 10m0s")
+	}
+}
+
 func TestListenFollowsBindAddr(t *testing.T) {
 	cfg := replicator.DefaultConfig()
 	cfg.Server.BindAddr = "127.83.7.2"
