@@ -66,7 +66,7 @@ func (w *world) replicate(t *testing.T, change ...func(*replicator.Config)) *run
 	cfg.Endpoints.Registry = []string{w.copy.Addr()}
 	cfg.Endpoints.Gateway = []string{w.primary.Addr()}
 	cfg.Replicator.Listen = "127.0.0.1:0"
-	cfg.Replicator.Heartbeat = 20 * time.Millisecond
+	cfg.Replicator.Heartbeat = 100 * time.Millisecond
 	cfg.Replicator.StreamTimeout = 400 * time.Millisecond
 	cfg.Replicator.RetryMin, cfg.Replicator.RetryMax = 5*time.Millisecond, 50*time.Millisecond
 	for _, c := range change {
@@ -268,8 +268,15 @@ func TestRefusedSourcesKeepTheCopies(t *testing.T) {
 		spoil  func(*world)
 		reason string
 	}{
-		"older epoch":      {func(w *world) { w.copy.SetRecord(record(east, 2)) }, "epoch 2 has begun"},
-		"stored epoch":     {func(w *world) { w.copy.SetCursor(east, 1, 7) }, "epoch 7 has begun"},
+		"older epoch": {func(w *world) { w.copy.SetRecord(record(east, 2)) }, "only at epoch 1"},
+		"older epoch, served nevertheless": {func(w *world) {
+			w.primary.Unaware()
+			w.copy.SetRecord(record(east, 2))
+		}, "epoch 2 has begun"},
+		"stored epoch, served nevertheless": {func(w *world) {
+			w.primary.Unaware()
+			w.copy.SetCursor(east, 1, 7)
+		}, "epoch 7 has begun"},
 		"rebuilt source":   {func(w *world) { w.copy.SetCursor(east, 100, 1) }, "only at 1"},
 		"other federation": {func(w *world) { w.copy.SetRecord(&federationv1.Federation{Id: "x", Epoch: 1, PrimaryDatacenter: east}) }, "belongs to federation x"},
 		"no primary":       {func(w *world) { w.primary.SetRecord(record(west, 1)) }, "is no primary"},

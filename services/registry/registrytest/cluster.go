@@ -437,15 +437,26 @@ func (c *Cluster) ClientAs(s *Server, dc, service string) *Client {
 	return NewClient(c.t, c.CA.Source(dc, service), c.DC, s.Address())
 }
 
+// Conn returns a connection to one server with the identity of a service of a datacenter.
+func (c *Cluster) Conn(s *Server, dc, service string) *grpc.ClientConn {
+	c.t.Helper()
+	return dial(c.t, c.CA.Source(dc, service), c.DC, s.Address())
+}
+
 // NewClient dials a registry of a datacenter.
 func NewClient(t testing.TB, source identity.Source, dc, address string) *Client {
+	t.Helper()
+	return clientOn(t, dial(t, source, dc, address))
+}
+
+func dial(t testing.TB, source identity.Source, dc, address string) *grpc.ClientConn {
 	t.Helper()
 	conn, err := rpc.Dial([]string{address}, rpc.ClientParams{
 		Identity: source, Want: identity.Want{Datacenter: dc, Service: registry.Name}, Telemetry: obs.Discard(),
 	})
 	require.NoError(t, err)
 	t.Cleanup(func() { _ = conn.Close() })
-	return clientOn(t, conn)
+	return conn
 }
 
 func clientOn(t testing.TB, conn grpc.ClientConnInterface) *Client {

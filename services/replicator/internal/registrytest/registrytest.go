@@ -37,6 +37,7 @@ type Registry struct {
 	log      []*federationv1.ReplicatedEntry
 	piece    int
 	mute     bool
+	unaware  bool
 	stale    int
 	cut      int // grows when streams must end
 	cursors  map[string]*federationv1.ReplicationCursor
@@ -113,6 +114,10 @@ func (r *Registry) Touch() { r.change(func() { r.index++ }) }
 
 // Mute makes streams silent, or speak again.
 func (r *Registry) Mute(mute bool) { r.change(func() { r.mute = mute }) }
+
+// Unaware makes it serve replicators of a later epoch, which a primary that has not heard of its
+// successor must not.
+func (r *Registry) Unaware() { r.change(func() { r.unaware = true }) }
 
 // Lag makes the next n commits meet a server that has not caught up.
 func (r *Registry) Lag(n int) { r.change(func() { r.stale = n }) }

@@ -82,8 +82,18 @@ func (r *Registry) Replicate(req *federationv1.ReplicationRequest, stream grpc.S
 	}
 }
 
+// How often a stream may be asked to speak.
+const minHeartbeat, maxHeartbeat = 100 * time.Millisecond, 10 * time.Minute
+
 func (r *Registry) refuse(req *federationv1.ReplicationRequest) error {
+	heartbeat := req.GetHeartbeat().AsDuration()
 	switch {
+	case heartbeat < minHeartbeat || heartbeat > maxHeartbeat:
+		return fault.Invalid("heartbeat", "%s is not between %s and %s", heartbeat, minHeartbeat, maxHeartbeat)
+	case req.GetSourceDc() != r.datacenter:
+		return fault.New(fault.FailedPrecondition, "WRONG_SOURCE", "this is %s", r.datacenter)
+	case req.GetEpoch() > r.record.GetEpoch() && !r.unaware:
+		return fault.New(fault.FailedPrecondition, "EPOCH_SUPERSEDED", "only at epoch %d", r.record.GetEpoch())
 	case req.GetFederationId() != r.record.GetId():
 		return fault.New(fault.FailedPrecondition, "OTHER_FEDERATION", "another federation")
 	case uint64(req.GetLastReplicatedIndex()) > r.index:
@@ -97,7 +107,7 @@ func (r *Registry) refuse(req *federationv1.ReplicationRequest) error {
 // since returns what to send after an index: at least one message, of which the last is complete.
 func (r *Registry) since(index uint64) []*federationv1.ReplicationResponse {
 	bare := &federationv1.ReplicationResponse{
-		CurrentIndex: int64(r.index), Epoch: r.record.GetEpoch(), SourceTime: timestamppb.Now(), FullSyncRequired: index == 0,
+		CurrentIndex: int64(r.index), Epoch: r.record.GetEpoch(), SourceTime: timestamppb.Now(),
 	}
 	var entries []*federationv1.ReplicatedEntry
 	for _, e := range r.log {
