@@ -2,6 +2,7 @@ package registry
 
 import (
 	"cmp"
+	"context"
 
 	"google.golang.org/protobuf/proto"
 
@@ -11,7 +12,6 @@ import (
 	"konsul.dev/services/registry/internal/api"
 	"konsul.dev/services/registry/internal/forward"
 	"konsul.dev/services/registry/internal/kv"
-	"konsul.dev/services/registry/internal/record"
 )
 
 // methods derives from the contracts how calls travel and what they take. It fails when the options of a
@@ -23,7 +23,7 @@ func methods(tokens localTokens, services serviceNames) (forward.Routes, api.Rul
 	}
 	routes, err := forward.NewRoutes(served, forward.Functions{
 		Kind:   map[string]func(proto.Message) forward.Kind{"batch": batched},
-		Global: map[string]func(proto.Message) bool{"key": globalKey, "txn": globalTxn, "token": globalToken(tokens)},
+		Global: map[string]func(context.Context, proto.Message) bool{"key": globalKey, "txn": globalTxn, "token": globalToken(tokens)},
 	})
 	if err != nil {
 		return nil, nil, err
@@ -41,17 +41,17 @@ func batched(req proto.Message) forward.Kind {
 }
 
 // globalKey reports whether a KV write is global; a malformed one is refused where it came in.
-func globalKey(req proto.Message) bool {
-	r, ok := req.(api.Keyed)
+func globalKey(ctx context.Context, req proto.Message) bool {
+	r, ok := req.(kv.Request)
 	if !ok {
 		return false
 	}
-	key, err := record.ParseKey(r.GetKey(), r.GetScope())
+	key, err := kv.KeyOf(ctx, r)
 	return err == nil && key.Write() == registryv1.Scope_SCOPE_GLOBAL
 }
 
 // globalTxn reports whether a transaction writes global keys.
-func globalTxn(req proto.Message) bool {
+func globalTxn(_ context.Context, req proto.Message) bool {
 	r, ok := req.(*registryv1.TxnRequest)
 	return ok && kv.TxnGlobal(r)
 }
@@ -63,8 +63,8 @@ type localTokens interface {
 
 // globalToken returns what reports whether a change is of a global token. One that names a datacenter is for a
 // local token there.
-func globalToken(tokens localTokens) func(proto.Message) bool {
-	return func(req proto.Message) bool {
+func globalToken(tokens localTokens) func(context.Context, proto.Message) bool {
+	return func(_ context.Context, req proto.Message) bool {
 		switch r := req.(type) {
 		case *registryv1.CreateTokenRequest:
 			return !r.GetLocal()
@@ -116,8 +116,8 @@ func permissions(services serviceNames) api.Permissions {
 		return out
 	}
 	return api.Permissions{
-		"key": api.Permission(api.NeedsOfKey),
-		"txn": func(req proto.Message, _ acl.Access) ([]acl.Need, error) {
+		"key": api.NeedsOfKey,
+		"txn": func(_ context.Context, req proto.Message, _ acl.Access) ([]acl.Need, error) {
 			r, _ := req.(*registryv1.TxnRequest)
 			return api.NeedsOfTxn(r)
 		},

@@ -104,7 +104,7 @@ func TestNeeds(t *testing.T) {
 		"internal":          {registryv1.ProposalService_Propose_FullMethodName, &registryv1.ProposeRequest{}, []string{"acl:write on internal"}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			needs, err := rules[c.method].Needs(c.req)
+			needs, err := rules[c.method].Needs(t.Context(), c.req)
 			require.NoError(t, err)
 			var got []string
 			for _, n := range needs {
@@ -125,7 +125,7 @@ func TestNoPolicyOpensWhatIsForPrograms(t *testing.T) {
 		if m.GetUsers() == optionsv1.Users_USERS_WITH_TOKEN {
 			continue
 		}
-		needs, err := rules[m.FullName].Needs(m.NewRequest())
+		needs, err := rules[m.FullName].Needs(t.Context(), m.NewRequest())
 		require.NoError(t, err)
 		require.NotEmpty(t, needs, m.FullName)
 		require.Equal(t, acl.ACL, needs[0].Resource, m.FullName)

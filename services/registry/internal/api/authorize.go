@@ -18,16 +18,17 @@ import (
 	"konsul.dev/services/registry/internal/acl"
 	"konsul.dev/services/registry/internal/audit"
 	"konsul.dev/services/registry/internal/fsm"
+	"konsul.dev/services/registry/internal/kv"
 	"konsul.dev/services/registry/internal/quota"
 )
 
 // Permissions are functions that return the permissions that a request takes, for an access, by the names that
 // the contracts use. A malformed request may be refused by one as the handler would.
-type Permissions map[string]func(req proto.Message, access acl.Access) ([]acl.Need, error)
+type Permissions map[string]func(ctx context.Context, req proto.Message, access acl.Access) ([]acl.Need, error)
 
 // Permission makes one of a function of one type of request.
-func Permission[T any](needs func(req T, access acl.Access) []acl.Need) func(proto.Message, acl.Access) ([]acl.Need, error) {
-	return func(req proto.Message, access acl.Access) ([]acl.Need, error) {
+func Permission[T any](needs func(req T, access acl.Access) []acl.Need) func(context.Context, proto.Message, acl.Access) ([]acl.Need, error) {
+	return func(_ context.Context, req proto.Message, access acl.Access) ([]acl.Need, error) {
 		typed, ok := req.(T)
 		if !ok {
 			return closed(), nil // The contract names the wrong function; refuse.
@@ -52,7 +53,7 @@ type Rule struct {
 type need struct {
 	acl.Need
 	field method.Path
-	by    func(proto.Message, acl.Access) ([]acl.Need, error)
+	by    func(context.Context, proto.Message, acl.Access) ([]acl.Need, error)
 }
 
 // Rules maps the full names of all methods. One that is missing is refused to every token.
@@ -109,7 +110,7 @@ func needsOf(m method.Method, by Permissions) ([]need, error) {
 
 // Needs returns the permissions that a request takes; none: the handler asks for them itself, leaves out what
 // the token may not see, or every token will do.
-func (r Rule) Needs(request any) ([]acl.Need, error) {
+func (r Rule) Needs(ctx context.Context, request any) ([]acl.Need, error) {
 	req, ok := request.(proto.Message)
 	if !ok {
 		return closed(), nil
@@ -118,7 +119,7 @@ func (r Rule) Needs(request any) ([]acl.Need, error) {
 	for _, n := range r.needs {
 		switch {
 		case n.by != nil:
-			more, err := n.by(req, n.Access)
+			more, err := n.by(ctx, req, n.Access)
 			if err != nil {
 				return nil, err
 			}
@@ -181,7 +182,7 @@ func (g Guard) check(ctx context.Context, a *acl.Authorizer, rule Rule, fullMeth
 	if len(rule.needs) == 0 || a.Management() {
 		return nil
 	}
-	needs, err := rule.Needs(req)
+	needs, err := rule.Needs(ctx, req)
 	if err != nil {
 		return err
 	}
@@ -206,7 +207,7 @@ func (g Guard) Audited(ctx context.Context, req any, info *grpc.UnaryServerInfo,
 	if rule := g.rules[info.FullMethod]; rule.audited {
 		e := entryOf(ctx, info.FullMethod, err)
 		e.RequestID = fsm.RequestIDOf(req)
-		if needs, bad := rule.Needs(req); bad == nil {
+		if needs, bad := rule.Needs(ctx, req); bad == nil {
 			e.Resource = naming(needs)
 		}
 		g.audit.Changed(ctx, e)
@@ -243,6 +244,7 @@ func (g Guard) Unary(ctx context.Context, req any, info *grpc.UnaryServerInfo, h
 	if err != nil {
 		return nil, err
 	}
+	ctx = kv.WithKey(ctx, req)
 	if err := g.check(ctx, a, rule, info.FullMethod, req); err != nil {
 		return nil, err
 	}

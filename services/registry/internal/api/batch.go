@@ -1,6 +1,7 @@
 package api
 
 import (
+	"cmp"
 	"context"
 	"slices"
 
@@ -94,42 +95,44 @@ func (b *batch) settle(at int, result *registryv1.BatchResult, err error) {
 func (b *batch) plan(ctx context.Context, at int, op *registryv1.BatchOperation) error {
 	switch op := op.GetOperation().(type) {
 	case *registryv1.BatchOperation_Get:
-		if err := b.permit(ctx, registryv1.KVService_Get_FullMethodName, NeedsOfKey(op.Get, acl.Read)); err != nil {
+		key, malformed := kv.KeyOf(ctx, op.Get)
+		needs := needsOfKey(op.Get, key, malformed, acl.Read)
+		if err := cmp.Or(b.permit(ctx, registryv1.KVService_Get_FullMethodName, needs), malformed); err != nil {
 			return err
 		}
-		return b.planGet(ctx, at, op.Get)
+		return b.planGet(ctx, at, key, op.Get)
 	case *registryv1.BatchOperation_Set:
-		if err := b.permit(ctx, registryv1.KVService_Set_FullMethodName, NeedsOfKey(op.Set, acl.Write)); err != nil {
+		key, malformed := kv.KeyOf(ctx, op.Set)
+		needs := needsOfKey(op.Set, key, malformed, acl.Write)
+		if err := cmp.Or(b.permit(ctx, registryv1.KVService_Set_FullMethodName, needs), malformed); err != nil {
 			return err
 		}
-		return b.planSet(at, op.Set)
+		return b.planSet(at, key, op.Set)
 	case *registryv1.BatchOperation_Delete:
-		if err := b.permit(ctx, registryv1.KVService_Delete_FullMethodName, NeedsOfKey(op.Delete, acl.Delete)); err != nil {
+		key, malformed := kv.KeyOf(ctx, op.Delete)
+		needs := needsOfKey(op.Delete, key, malformed, acl.Delete)
+		if err := cmp.Or(b.permit(ctx, registryv1.KVService_Delete_FullMethodName, needs), malformed); err != nil {
 			return err
 		}
-		return b.planDelete(at, op.Delete)
+		return b.planDelete(at, key, op.Delete)
 	}
 	return fault.Invalid("operation", "is none of get, set and delete")
 }
 
-func (b *batch) planGet(ctx context.Context, at int, req *registryv1.GetRequest) error {
+func (b *batch) planGet(ctx context.Context, at int, key record.Key, req *registryv1.GetRequest) error {
 	if req.GetIndex() > 0 {
 		return fault.Invalid("index", "makes a read block, which a batch cannot").WithRemedy("call Get by itself")
 	}
 	if req.GetAtIndex() > 0 {
 		return fault.Invalid("at_index", "is not the state that a batch reads").WithRemedy("call Get by itself")
 	}
-	key, err := record.ParseKey(req.GetKey(), req.GetScope())
-	if err != nil {
-		return err
-	}
 	b.Metrics.kv("get")
 	b.reads = append(b.reads, batchRead{at, narrow(ctx, key), req})
 	return nil
 }
 
-func (b *batch) planSet(at int, req *registryv1.SetRequest) error {
-	cmd, key, err := b.KV.Set(req)
+func (b *batch) planSet(at int, key record.Key, req *registryv1.SetRequest) error {
+	cmd, err := b.KV.Set(key, req)
 	if err == nil {
 		err = checkRequestID(req.GetRequestId())
 	}
@@ -152,11 +155,11 @@ func (b *batch) planSet(at int, req *registryv1.SetRequest) error {
 	return nil
 }
 
-func (b *batch) planDelete(at int, req *registryv1.DeleteRequest) error {
+func (b *batch) planDelete(at int, key record.Key, req *registryv1.DeleteRequest) error {
 	if req.GetRecurse() {
 		return fault.Invalid("recurse", "may take several commits, which a batch cannot").WithRemedy("call Delete by itself")
 	}
-	cmd, key, err := b.KV.Delete(req)
+	cmd, err := b.KV.Delete(key, req)
 	if err == nil {
 		err = checkRequestID(req.GetRequestId())
 	}

@@ -21,7 +21,7 @@ type kvService struct {
 // Get reads one key.
 func (s *kvService) Get(ctx context.Context, req *registryv1.GetRequest) (*registryv1.GetResponse, error) {
 	s.Metrics.kv("get")
-	key, err := record.ParseKey(req.GetKey(), req.GetScope())
+	key, err := kv.KeyOf(ctx, req)
 	if err != nil {
 		return nil, err
 	}
@@ -101,7 +101,11 @@ func (s *kvService) List(ctx context.Context, req *registryv1.ListRequest) (*reg
 // Set writes one key.
 func (s *kvService) Set(ctx context.Context, req *registryv1.SetRequest) (*registryv1.SetResponse, error) {
 	s.Metrics.kv("set")
-	cmd, key, err := s.KV.Set(req)
+	key, err := kv.KeyOf(ctx, req)
+	if err != nil {
+		return nil, err
+	}
+	cmd, err := s.KV.Set(key, req)
 	if err != nil {
 		return nil, err
 	}
@@ -127,7 +131,11 @@ func (s *kvService) setResponse(result *registryv1.CommandResult, key record.Key
 // Delete removes one key, or all below a prefix.
 func (s *kvService) Delete(ctx context.Context, req *registryv1.DeleteRequest) (*registryv1.DeleteResponse, error) {
 	s.Metrics.kv("delete")
-	cmd, key, err := s.KV.Delete(req)
+	key, err := kv.KeyOf(ctx, req)
+	if err != nil {
+		return nil, err
+	}
+	cmd, err := s.KV.Delete(key, req)
 	if err != nil {
 		return nil, err
 	}

@@ -86,7 +86,7 @@ func NeedsOfTxn(r *registryv1.TxnRequest) ([]acl.Need, error) {
 // History answers the versions of a key.
 func (s *kvService) History(ctx context.Context, req *registryv1.HistoryRequest) (resp *registryv1.HistoryResponse, err error) {
 	s.Metrics.kv("history")
-	key, err := record.ParseKey(req.GetKey(), req.GetScope())
+	key, err := kv.KeyOf(ctx, req)
 	if err != nil {
 		return nil, err
 	}

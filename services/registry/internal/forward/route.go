@@ -1,6 +1,7 @@
 package forward
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"strings"
@@ -32,7 +33,7 @@ type Route struct {
 	// Reply makes an empty response.
 	Reply func() proto.Message
 	// Primary reports whether a request belongs to the primary datacenter; nil: none does.
-	Primary func(req proto.Message) bool
+	Primary func(ctx context.Context, req proto.Message) bool
 	// Undigested says that requests with one id are told apart by other means: the id is made of what they are about, or a
 	// secret is made up for each.
 	Undigested bool
@@ -55,7 +56,7 @@ type Functions struct {
 	// Kind has those that choose a route.
 	Kind map[string]func(req proto.Message) Kind
 	// Global has those that report whether a request belongs to the primary.
-	Global map[string]func(req proto.Message) bool
+	Global map[string]func(ctx context.Context, req proto.Message) bool
 }
 
 // NewRoutes derives the routes from what the contracts say of methods. It fails when they name a function that
@@ -89,7 +90,7 @@ func newRoute(m method.Method, by Functions) (Route, error) {
 	case m.GetScopeBy() != "" && route.Primary == nil:
 		return route, fmt.Errorf("there is no function %q", m.GetScopeBy())
 	case m.GetScope() == optionsv1.MethodScope_METHOD_SCOPE_GLOBAL:
-		route.Primary = func(proto.Message) bool { return true }
+		route.Primary = func(context.Context, proto.Message) bool { return true }
 	}
 	if m.Public() {
 		route.Area = strings.ToLower(strings.TrimSuffix(string(service), "Service"))

@@ -154,7 +154,7 @@ func (r *Router) bring(ctx context.Context, req any, info *grpc.UnaryServerInfo,
 		}
 		ensureRequestID(message, r.NewID)
 	}
-	target, err := r.target(c)
+	target, err := r.target(ctx, c)
 	if err != nil {
 		return nil, err
 	}
@@ -201,9 +201,9 @@ type call struct {
 }
 
 // target answers the datacenter a call belongs to.
-func (r *Router) target(c call) (string, error) {
+func (r *Router) target(ctx context.Context, c call) (string, error) {
 	own := r.Directory.Datacenter()
-	if c.route.Primary != nil && c.route.Primary(c.req) {
+	if c.route.Primary != nil && c.route.Primary(ctx, c.req) {
 		primary := r.Directory.Primary()
 		if primary != own && c.hops.datacenter != "" {
 			return "", loop(c.hops.datacenter, own, primary)

@@ -198,7 +198,7 @@ func newRouter(t *testing.T, w *world) *Router {
 		Log: slog.New(slog.DiscardHandler), NewID: func() string { ids++; return fmt.Sprintf("id-%d", ids) },
 		Routes: Routes{
 			"/get": {Kind: Read, Reply: to[registryv1.GetResponse]()},
-			"/set": {Kind: Write, Reply: to[registryv1.SetResponse](), Primary: func(req proto.Message) bool {
+			"/set": {Kind: Write, Reply: to[registryv1.SetResponse](), Primary: func(_ context.Context, req proto.Message) bool {
 				return req.(*registryv1.SetRequest).GetScope() == registryv1.Scope_SCOPE_GLOBAL
 			}},
 			"/propose": {Kind: Proposal},

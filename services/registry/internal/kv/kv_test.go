@@ -1,6 +1,7 @@
 package kv_test
 
 import (
+	"context"
 	"fmt"
 	"strings"
 	"testing"
@@ -39,9 +40,26 @@ func (s store) apply(cmd *registryv1.Command, key record.Key, err error) error {
 	return kv.Outcome(result, key)
 }
 
+func set(req *registryv1.SetRequest) (*registryv1.Command, record.Key, error) {
+	return made(req, writer.Set)
+}
+
+func remove(req *registryv1.DeleteRequest) (*registryv1.Command, record.Key, error) {
+	return made(req, writer.Delete)
+}
+
+func made[R kv.Request](req R, command func(record.Key, R) (*registryv1.Command, error)) (*registryv1.Command, record.Key, error) {
+	key, err := kv.KeyOf(kv.WithKey(context.Background(), req), req)
+	if err != nil {
+		return nil, key, err
+	}
+	cmd, err := command(key, req)
+	return cmd, key, err
+}
+
 func (s store) set(key, value string) {
 	s.t.Helper()
-	cmd, k, err := writer.Set(&registryv1.SetRequest{Key: key, Value: []byte(value)})
+	cmd, k, err := set(&registryv1.SetRequest{Key: key, Value: []byte(value)})
 	require.NoError(s.t, s.apply(cmd, k, err))
 }
 
@@ -73,7 +91,7 @@ func TestChangeIndexCountsDeletions(t *testing.T) {
 	s := newStore(t)
 	s.set("x", "l")
 	s.set("global/x", "g")
-	cmd, k, err := writer.Delete(&registryv1.DeleteRequest{Key: "x"})
+	cmd, k, err := remove(&registryv1.DeleteRequest{Key: "x"})
 	require.NoError(t, s.apply(cmd, k, err))
 	_, changed, err := kv.Get(s, record.Key{Bare: "x"})
 	require.NoError(t, err)
@@ -89,18 +107,18 @@ func TestChangeIndexCountsDeletions(t *testing.T) {
 func TestCASLosesAgainstANewerWrite(t *testing.T) {
 	s := newStore(t)
 	index := uint64(0)
-	set := func() error {
-		cmd, k, err := writer.Set(&registryv1.SetRequest{Key: "x", Cas: &index})
+	again := func() error {
+		cmd, k, err := set(&registryv1.SetRequest{Key: "x", Cas: &index})
 		return s.apply(cmd, k, err)
 	}
-	require.NoError(t, set(), "0 means: only if absent")
-	err := set()
+	require.NoError(t, again(), "0 means: only if absent")
+	err := again()
 	require.Equal(t, fault.Aborted, fault.CodeOf(err))
 	require.Equal(t, kv.ReasonCASMismatch, fault.ReasonOf(err))
 	index = 1
-	require.NoError(t, set())
+	require.NoError(t, again())
 	index = 1
-	cmd, k, err := writer.Delete(&registryv1.DeleteRequest{Key: "x", Cas: &index})
+	cmd, k, err := remove(&registryv1.DeleteRequest{Key: "x", Cas: &index})
 	require.Equal(t, kv.ReasonCASMismatch, fault.ReasonOf(s.apply(cmd, k, err)))
 }
 
@@ -109,7 +127,7 @@ func TestRecursiveDeleteStaysInItsScope(t *testing.T) {
 	for _, key := range []string{"a/1", "a/2", "b", "global/a/1"} {
 		s.set(key, "v")
 	}
-	cmd, k, err := writer.Delete(&registryv1.DeleteRequest{Key: "a/", Recurse: true})
+	cmd, k, err := remove(&registryv1.DeleteRequest{Key: "a/", Recurse: true})
 	require.NoError(t, s.apply(cmd, k, err))
 	require.Equal(t, "-", s.get("a/2", unspecified))
 	require.Equal(t, "a/1=v@global", s.get("a/1", unspecified))
@@ -118,14 +136,14 @@ func TestRecursiveDeleteStaysInItsScope(t *testing.T) {
 
 func TestWritesAreCheckedBeforeTheyAreProposed(t *testing.T) {
 	index := uint64(1)
-	_, _, err := writer.Set(&registryv1.SetRequest{Key: "x", Value: make([]byte, 17)})
+	_, _, err := set(&registryv1.SetRequest{Key: "x", Value: make([]byte, 17)})
 	f, _ := fault.As(err)
 	require.Equal(t, "value", f.Field())
 	require.Equal(t, kv.ReasonValueTooLarge, f.Reason())
-	_, _, err = writer.Delete(&registryv1.DeleteRequest{Key: "x", Recurse: true, Cas: &index})
+	_, _, err = remove(&registryv1.DeleteRequest{Key: "x", Recurse: true, Cas: &index})
 	f, _ = fault.As(err)
 	require.Equal(t, "cas", f.Field())
-	_, _, err = writer.Delete(&registryv1.DeleteRequest{Key: "", Recurse: true})
+	_, _, err = remove(&registryv1.DeleteRequest{Key: "", Recurse: true})
 	f, _ = fault.As(err)
 	require.Equal(t, "key", f.Field())
 }

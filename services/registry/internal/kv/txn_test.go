@@ -68,7 +68,7 @@ func TestMetaIsBounded(t *testing.T) {
 		large[fmt.Sprint(i)] = ""
 	}
 	for _, meta := range []map[string]string{large, {"": "x"}, {"a\nb": "x"}, {strings.Repeat("n", 129): "x"}, {"n": strings.Repeat("v", 513)}} {
-		_, _, err := writer.Set(&registryv1.SetRequest{Key: "x", Meta: meta})
+		_, _, err := set(&registryv1.SetRequest{Key: "x", Meta: meta})
 		f, _ := fault.As(err)
 		require.Equal(t, "meta", f.Field())
 		require.NotEmpty(t, f.Remedy())
@@ -82,7 +82,7 @@ func TestLeasesAndFencesAreOfOneDatacenter(t *testing.T) {
 		"fence.token": {Key: "x", Fence: &registryv1.Fence{Lock: "l"}},
 		"fence.lock":  {Key: "x", Fence: &registryv1.Fence{Lock: "global/l", Token: 1}},
 	} {
-		_, _, err := writer.Set(request)
+		_, _, err := set(request)
 		f, _ := fault.As(err)
 		require.Equal(t, fault.InvalidArgument, f.Code())
 		require.Equal(t, field, f.Field())

@@ -45,21 +45,17 @@ type Writer struct {
 	MaxOperations int
 }
 
-// Set returns the command of a write.
-func (w Writer) Set(req *registryv1.SetRequest) (*registryv1.Command, record.Key, error) {
-	key, err := record.ParseKey(req.GetKey(), req.GetScope())
-	if err != nil {
-		return nil, key, err
-	}
+// Set returns the command of a write to the request's key.
+func (w Writer) Set(key record.Key, req *registryv1.SetRequest) (*registryv1.Command, error) {
 	put, conditions, err := w.put(key, &registryv1.TxnSet{Value: req.GetValue(), Flags: req.GetFlags(), Lease: req.GetLease(), Meta: req.GetMeta()})
 	if err != nil {
-		return nil, key, err
+		return nil, err
 	}
 	cmd := &registryv1.Command{RequestId: req.GetRequestId(), Operations: []*registryv1.Operation{put}, Conditions: conditions}
 	if req.Cas != nil {
 		cmd.Conditions = append(cmd.Conditions, cas(key.In(key.Write()), req.GetCas()))
 	}
-	return cmd, key, fence(cmd, key, req.GetFence())
+	return cmd, fence(cmd, key, req.GetFence())
 }
 
 // put returns the operation of a write, and what it takes.
@@ -147,18 +143,14 @@ func LockName(field, name string) (string, error) {
 	return key.Bare, nil
 }
 
-// Delete returns the command of a deletion. Of many keys it deletes the first ones; Outcome's
-// caller goes on while the result says that there are more.
-func (w Writer) Delete(req *registryv1.DeleteRequest) (*registryv1.Command, record.Key, error) {
-	key, err := record.ParseKey(req.GetKey(), req.GetScope())
-	if err != nil {
-		return nil, key, err
-	}
+// Delete returns the command of a deletion of the request's key. Of many keys it deletes the first
+// ones; Outcome's caller goes on while the result says that there are more.
+func (w Writer) Delete(key record.Key, req *registryv1.DeleteRequest) (*registryv1.Command, error) {
 	row := &registryv1.RecordKey{Table: table, Key: key.In(key.Write())}
 	cmd := &registryv1.Command{RequestId: req.GetRequestId()}
 	switch {
 	case req.GetRecurse() && req.Cas != nil:
-		return nil, key, fault.Invalid("cas", "does not go with recurse").WithRemedy("drop one of the two")
+		return nil, fault.Invalid("cas", "does not go with recurse").WithRemedy("drop one of the two")
 	case req.GetRecurse():
 		cmd.Operations = []*registryv1.Operation{deleteBelow(row, true)}
 	default:
@@ -167,7 +159,7 @@ func (w Writer) Delete(req *registryv1.DeleteRequest) (*registryv1.Command, reco
 			cmd.Conditions = append(cmd.Conditions, cas(row.GetKey(), req.GetCas()))
 		}
 	}
-	return cmd, key, fence(cmd, key, req.GetFence())
+	return cmd, fence(cmd, key, req.GetFence())
 }
 
 func deleteBelow(prefix *registryv1.RecordKey, partial bool) *registryv1.Operation {
