@@ -245,7 +245,7 @@ func TestAServerDoesNotStartWithAMethodOfWhichItsContractSaysNothing(t *testing.
 	federationv1.RegisterFederationServiceServer(server, federation{})
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
-	defer listener.Close()
+	t.Cleanup(func() { _ = listener.Close() })
 	err = server.Serve(listener)
 	require.ErrorContains(t, err, federationv1.FederationService_GetFederation_FullMethodName)
 	require.NotContains(t, err.Error(), "AgentService")

@@ -28,8 +28,6 @@ import (
 
 // example is a contract as a file would hold it: messages, a service, and options. Nothing else in this program
 // knows of it.
-//
-//nolint:gochecknoglobals // descriptors are registered once in a process
 var example = sync.OnceValue(func() protoreflect.ServiceDescriptor {
 	file := &descriptorpb.FileDescriptorProto{}
 	err := prototext.Unmarshal([]byte(`
