@@ -11,6 +11,7 @@ import (
 	"konsul.dev/pkg/rpc"
 	registryv1 "konsul.dev/proto/gen/konsul/registry/v1"
 	"konsul.dev/services/registry/internal/kv"
+	"konsul.dev/services/registry/internal/record"
 	"konsul.dev/services/registry/registrytest"
 )
 
@@ -52,7 +53,7 @@ func TestABatchAnswersEachOperationByItself(t *testing.T) {
 		one, two := results[1].GetSet().GetEntry(), results[2].GetSet().GetEntry()
 		require.NotEqual(t, one.GetModifyIndex(), two.GetModifyIndex(), "one key never has two values at one index")
 		require.EqualValues(t, 3, one.GetVersion()+two.GetVersion())
-		require.Equal(t, kv.ReasonCASMismatch, fault.ReasonOf(failure(results[3])))
+		require.Equal(t, record.ReasonCASMismatch, fault.ReasonOf(failure(results[3])))
 		require.Equal(t, kv.ReasonKeyNotFound, fault.ReasonOf(failure(results[4])))
 		require.Equal(t, fault.InvalidArgument, fault.CodeOf(failure(results[5])))
 		require.Zero(t, results[6].GetDelete().GetDeleted())

@@ -32,8 +32,6 @@ const (
 	ReasonLastManagement = "ACL_LAST_MANAGEMENT_TOKEN"
 	// ReasonMoved says that what a change was planned on changed meanwhile; it is planned again.
 	ReasonMoved = "ACL_MOVED"
-	// ReasonCASMismatch says that what was to be replaced moved on from the given index.
-	ReasonCASMismatch = "CAS_MISMATCH"
 	// ReasonSecretLost says that a repeated request made its token before, with a secret nobody
 	// has.
 	ReasonSecretLost = "ACL_SECRET_LOST"
@@ -277,7 +275,7 @@ func (w Writer) replace(r record.Reader, table registryv1.Table, key string, val
 	}
 	cmd.Conditions = []*registryv1.Condition{when(table, key, row.GetModifyIndex(), ReasonMoved)}
 	if cas != nil {
-		cmd.Conditions = []*registryv1.Condition{when(table, key, *cas, ReasonCASMismatch)}
+		cmd.Conditions = []*registryv1.Condition{when(table, key, *cas, record.ReasonCASMismatch)}
 	}
 	return cmd, nil
 }
@@ -358,8 +356,8 @@ func Outcome(result *registryv1.CommandResult) error {
 		return fault.New(fault.AlreadyExists, ReasonTokenExists, "a token has that secret already").WithField("secret").WithRemedy("use a random secret, or none and one is made up")
 	case ReasonBootstrapped:
 		return bootstrapClosed(0)
-	case ReasonCASMismatch:
-		return fault.New(fault.Aborted, ReasonCASMismatch, "%q has moved on from that index", accessorOf(key)).WithField("cas").WithRemedy("read it again and retry with its modify_index")
+	case record.ReasonCASMismatch:
+		return fault.New(fault.Aborted, record.ReasonCASMismatch, "%q has moved on from that index", accessorOf(key)).WithField("cas").WithRemedy("read it again and retry with its modify_index")
 	default:
 		return fault.New(fault.Aborted, ReasonMoved, "%q changed meanwhile", accessorOf(key)).WithRemedy("try again")
 	}

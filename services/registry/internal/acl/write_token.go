@@ -146,7 +146,7 @@ func (w Writer) UpdateToken(r record.Reader, req *registryv1.UpdateTokenRequest,
 	token.Description, token.Management, token.ExpiresAt = req.GetDescription(), req.GetManagement(), expires
 	condition := when(tokenTable, tokenKey(token.GetAccessorId(), token.GetLocal()), old.Row.GetModifyIndex(), ReasonMoved)
 	if req.Cas != nil {
-		condition.ModifyIndex, condition.Reason = req.GetCas(), ReasonCASMismatch
+		condition.ModifyIndex, condition.Reason = req.GetCas(), record.ReasonCASMismatch
 	}
 	cmd, err := w.putToken(r, token, req.GetPolicies(), req.GetRoles(), condition)
 	if err != nil || req.GetForce() || !keeps(old.Token) || keeps(token) {

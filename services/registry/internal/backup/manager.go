@@ -108,7 +108,7 @@ func (m *Manager) Create(ctx context.Context, base *registryv1.BackupBase) (io.R
 		// A reader that stands still must not keep a restore waiting, nor outlive its call.
 		select {
 		case <-e.Replaced():
-			_ = in.CloseWithError(fault.New(fault.Aborted, ReasonReplaced, "the state was replaced while it was backed up").WithRemedy("make the backup again"))
+			_ = in.CloseWithError(fault.New(fault.Aborted, record.ReasonReplaced, "the state was replaced while it was backed up").WithRemedy("make the backup again"))
 		case <-ctx.Done():
 			_ = in.CloseWithError(context.Cause(ctx))
 		case <-done:
@@ -121,9 +121,6 @@ func (m *Manager) Create(ctx context.Context, base *registryv1.BackupBase) (io.R
 	}()
 	return out, manifest, nil
 }
-
-// ReasonReplaced says that a restore came between.
-const ReasonReplaced = "STATE_REPLACED"
 
 func write(to io.Writer, manifest backupfile.Manifest, e Export) error {
 	out := bufio.NewWriterSize(to, 64<<10)

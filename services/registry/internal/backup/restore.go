@@ -17,6 +17,7 @@ import (
 	"konsul.dev/pkg/backupfile"
 	"konsul.dev/pkg/fault"
 	registryv1 "konsul.dev/proto/gen/konsul/registry/v1"
+	"konsul.dev/services/registry/internal/record"
 )
 
 // Reasons of refused restores.
@@ -32,9 +33,6 @@ const (
 
 // highestIndex is beyond what a cluster reaches, and leaves room above.
 const highestIndex = 1 << 60
-
-// snapshotFormat is that of the state's snapshots.
-const snapshotFormat = 1
 
 // Intake is a restore that receives its files. Close it.
 type Intake struct {
@@ -212,7 +210,7 @@ func (in *Intake) build(s *selection, answer *registryv1.RestoreBackupResponse) 
 		}
 		return nil
 	}
-	if err := put(&registryv1.SnapshotHeader{Index: s.index, Format: snapshotFormat}); err != nil {
+	if err := put(&registryv1.SnapshotHeader{Index: s.index, Format: record.SnapshotFormat}); err != nil {
 		return nil, err
 	}
 	if err := in.keep(s, answer, put); err != nil {

@@ -7,13 +7,11 @@ import (
 
 	"konsul.dev/pkg/fault"
 	registryv1 "konsul.dev/proto/gen/konsul/registry/v1"
+	"konsul.dev/services/registry/internal/record"
 )
 
-// ReasonReplaced says that the state was replaced as a whole while somebody read all of it.
-const ReasonReplaced = "STATE_REPLACED"
-
 // errReplaced ends an export that a restore waits for.
-var errReplaced = fault.New(fault.Aborted, ReasonReplaced, "the state was replaced while it was read").WithRemedy("try again")
+var errReplaced = fault.New(fault.Aborted, record.ReasonReplaced, "the state was replaced while it was read").WithRemedy("try again")
 
 // Export is the state as of one index, in table and key order, for whoever takes its time. It keeps
 // files from being reclaimed until Close, and a restore waiting until the next Next or Close.
@@ -99,6 +97,3 @@ func (s *Store) interrupt() {
 		s.replaced = nil
 	}
 }
-
-// SnapshotFormat is the format of snapshots that this program writes and reads.
-const SnapshotFormat = snapshotFormat

@@ -16,8 +16,6 @@ import (
 	"konsul.dev/services/registry/internal/steps"
 )
 
-const snapshotFormat = 1
-
 // maxRowBytes bounds a row in a snapshot; values are checked far below it before they are proposed.
 const maxRowBytes = 64 << 20
 
@@ -34,7 +32,7 @@ func (s *Store) WriteSnapshot(index uint64, w io.Writer) error {
 	defer s.writing.Add(-1)
 	h := s.hold()
 	keep := s.Watermark()
-	header := &registryv1.SnapshotHeader{Index: index, Format: snapshotFormat, Watermark: keep}
+	header := &registryv1.SnapshotHeader{Index: index, Format: record.SnapshotFormat, Watermark: keep}
 	if _, err := protodelim.MarshalTo(out, header); err != nil {
 		return fmt.Errorf("write snapshot header: %w", err)
 	}
@@ -72,8 +70,8 @@ func (s *Store) Restore(r io.Reader) error {
 	if err := protodelim.UnmarshalFrom(in, header); err != nil {
 		return fmt.Errorf("read snapshot header: %w", err)
 	}
-	if header.GetFormat() != snapshotFormat {
-		return fmt.Errorf("snapshot has format %d, this server reads format %d", header.GetFormat(), snapshotFormat)
+	if header.GetFormat() != record.SnapshotFormat {
+		return fmt.Errorf("snapshot has format %d, this server reads format %d", header.GetFormat(), record.SnapshotFormat)
 	}
 	s.interrupt()
 	s.gate.Lock()

@@ -114,12 +114,12 @@ func TestCASLosesAgainstANewerWrite(t *testing.T) {
 	require.NoError(t, again(), "0 means: only if absent")
 	err := again()
 	require.Equal(t, fault.Aborted, fault.CodeOf(err))
-	require.Equal(t, kv.ReasonCASMismatch, fault.ReasonOf(err))
+	require.Equal(t, record.ReasonCASMismatch, fault.ReasonOf(err))
 	index = 1
 	require.NoError(t, again())
 	index = 1
 	cmd, k, err := remove(&registryv1.DeleteRequest{Key: "x", Cas: &index})
-	require.Equal(t, kv.ReasonCASMismatch, fault.ReasonOf(s.apply(cmd, k, err)))
+	require.Equal(t, record.ReasonCASMismatch, fault.ReasonOf(s.apply(cmd, k, err)))
 }
 
 func TestRecursiveDeleteStaysInItsScope(t *testing.T) {

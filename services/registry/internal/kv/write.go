@@ -13,8 +13,6 @@ import (
 
 // Reasons of refused writes.
 const (
-	// ReasonCASMismatch says that the key moved on from the index the write was made for.
-	ReasonCASMismatch = "CAS_MISMATCH"
 	// ReasonValueTooLarge says that a value is over registry.max_value_bytes.
 	ReasonValueTooLarge = "VALUE_TOO_LARGE"
 	// ReasonLeaseNotFound says that a lease has ended or never was.
@@ -169,7 +167,7 @@ func deleteBelow(prefix *registryv1.RecordKey, partial bool) *registryv1.Operati
 }
 
 func cas(stored string, index uint64) *registryv1.Condition {
-	return &registryv1.Condition{Row: &registryv1.RecordKey{Table: table, Key: stored}, ModifyIndex: index, Reason: ReasonCASMismatch}
+	return &registryv1.Condition{Row: &registryv1.RecordKey{Table: table, Key: stored}, ModifyIndex: index, Reason: record.ReasonCASMismatch}
 }
 
 // Outcome returns the fault of a command that did not hold, nil if it did.
@@ -186,7 +184,7 @@ func Outcome(result *registryv1.CommandResult, key record.Key) error {
 			result.GetFailedRow().GetKey(), deletedAtOnce, maxTxnAnswer).
 			WithRemedy("make several transactions of it, or delete narrower prefixes")
 	default:
-		return fault.New(fault.Aborted, ReasonCASMismatch, "key %q has moved on from that index", key.Bare).
+		return fault.New(fault.Aborted, record.ReasonCASMismatch, "key %q has moved on from that index", key.Bare).
 			WithField("cas").WithRemedy("read the key again and retry with its modify_index")
 	}
 }
