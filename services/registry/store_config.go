@@ -42,13 +42,13 @@ const (
 
 func defaultStore() (Retention, Store) {
 	o := badgerstore.DefaultOptions("", nil)
-	return Retention{Indexes: o.Retention, Bytes: o.RetentionBytes}, Store{MemtableBytes: o.MemTableBytes, RowCacheBytes: o.RowCacheBytes, TailBytes: o.TailBytes}
+	return Retention{Indexes: o.Retention, Bytes: o.RetentionBytes}, Store{MemtableBytes: o.BadgerMemtableBytes, RowCacheBytes: o.RowCacheBytes, TailBytes: o.MemtableBytes}
 }
 
 func (s Settings) storeOptions(dir string, log *slog.Logger) badgerstore.Options {
 	o := badgerstore.DefaultOptions(dir, log)
 	o.Retention, o.RetentionBytes = s.Retention.Indexes, s.Retention.Bytes
-	o.MemTableBytes, o.RowCacheBytes, o.TailBytes = s.Store.MemtableBytes, s.Store.RowCacheBytes, s.Store.TailBytes
+	o.BadgerMemtableBytes, o.RowCacheBytes, o.MemtableBytes = s.Store.MemtableBytes, s.Store.RowCacheBytes, s.Store.TailBytes
 	return o
 }
 

@@ -37,7 +37,8 @@ type change struct {
 	row   *registryv1.Record
 }
 
-// Begin starts a batch on top of what is applied. End it with Discard, after Commit as well. Batches are for one goroutine.
+// Begin starts a batch on top of what is applied. End it with Discard, after Commit as well.
+// Batches are for one goroutine.
 func (s *Store) Begin() *Batch {
 	applied := s.applied.Load()
 	rows := s.spare
@@ -46,17 +47,18 @@ func (s *Store) Begin() *Batch {
 	}
 	return &Batch{
 		s: s, last: applied, batchRows: rows,
-		base: &view{db: s.db, index: applied, held: s.hold(), rows: s.rows, oldest: s.Oldest},
+		base: &view{db: s.db, index: applied, memtable: s.memtable.segments(), rows: s.rows, oldest: s.Oldest},
 	}
 }
 
-// At answers the transaction of the command at a Raft index, which must be above all before.
+// At returns the transaction of the command at a Raft index, which must be above all before.
 func (b *Batch) At(index uint64) *Tx {
 	b.last = index
 	return &Tx{b: b, index: index}
 }
 
-// Changes answers the rows the batch wrote so far, in commit order, without those that were dropped.
+// Changes returns the rows the batch wrote so far, in commit order, without those that were
+// dropped.
 func (b *Batch) Changes() []*registryv1.Record {
 	rows := make([]*registryv1.Record, 0, len(b.order))
 	for _, c := range b.order {
@@ -87,7 +89,7 @@ func (b *Batch) Commit() (err error) {
 	b.base.discard()
 	b.s.window.add(b.last, b.bytes())
 	b.s.opts.Step.At(steps.Applying)
-	if err = b.s.tail.add(b.last, b.order); err == nil {
+	if err = b.s.memtable.add(b.last, b.order); err == nil {
 		err = b.s.reached.note(b.last) // Before anybody sees it.
 	}
 	if err != nil {
@@ -117,7 +119,7 @@ type Tx struct {
 	index uint64
 }
 
-// Get answers a row as the command finds it. The caller must not change it.
+// Get returns a row as the command finds it. The caller must not change it.
 func (t *Tx) Get(table registryv1.Table, key string) (*registryv1.Record, error) {
 	if c, ok := t.b.dirty.get(rowID{table, key}); ok {
 		return c.row, nil
@@ -154,7 +156,7 @@ func (t *Tx) record(id rowID, row *registryv1.Record) {
 	t.b.order = append(t.b.order, c)
 }
 
-// fresh answers a change that is not in use.
+// fresh returns a change that is not in use.
 func (b *Batch) fresh() *change {
 	if len(b.changes) == cap(b.changes) {
 		return &change{}

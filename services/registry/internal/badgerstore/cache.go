@@ -18,21 +18,24 @@ const (
 	rowOverhead = 320
 )
 
-// rowCache keeps decoded rows as last committed, and that there is no row, so that reading or overwriting a row in use costs
-// neither a search nor a decoding. A read of a key that names no scope asks for two rows, of which one is not there as a rule.
-// Cached rows are shared: nobody may change them.
+// rowCache keeps decoded rows as last committed, and that there is no row, so that reading or
+// overwriting a row in use costs neither a search nor a decoding. A read of a key that names no
+// scope asks for two rows, of which one is not there as a rule. Cached rows are shared: nobody may
+// change them.
 type rowCache struct {
 	seed   maphash.Seed
 	shards [cacheShards]cacheShard
 	budget int
-	// committing is the last index whose rows are here or about to be. It moves before the rows do, so that
-	// a reader of an older state never leaves what it found behind for readers of the new one.
+	// committing is the last index whose rows are here or about to be. It moves before the rows do,
+	// so that a reader of an older state never leaves what it found behind for readers of the new
+	// one.
 	committing atomic.Uint64
 }
 
-// cacheShard evicts as SIEVE does (Zhang et al., "SIEVE is Simpler than LRU", NSDI 2024): a hand goes from the oldest cell to the newest,
-// again and again, and takes the first one that nobody asked for since it last came by. Asking for a row moves nothing,
-// and a row in use is two objects for the collector: itself and its cell.
+// cacheShard evicts as SIEVE does (Zhang et al., "SIEVE is Simpler than LRU", NSDI 2024): a hand
+// goes from the oldest cell to the newest, again and again, and takes the first one that nobody
+// asked for since it last came by. Asking for a row moves nothing, and a row in use is two objects
+// for the collector: itself and its cell.
 type cacheShard struct {
 	mu             sync.Mutex
 	cells          byRow[*cell]
@@ -77,7 +80,7 @@ func (c *rowCache) shard(id rowID) *cacheShard {
 	return &c.shards[maphash.String(c.seed, id.key)%cacheShards]
 }
 
-// get answers a row as of an index, nil when there is none, and whether that is known here.
+// get returns a row as of an index, nil when there is none, and whether that is known here.
 func (c *rowCache) get(id rowID, index uint64) (row *registryv1.Record, ok bool) {
 	s := c.shard(id)
 	s.mu.Lock()
@@ -90,7 +93,8 @@ func (c *rowCache) get(id rowID, index uint64) (row *registryv1.Record, ok bool)
 	return known.row, true
 }
 
-// fill keeps a row that was read as of an index, nil when there was none, unless something has been committed since.
+// fill keeps a row that was read as of an index, nil when there was none, unless something has been
+// committed since.
 func (c *rowCache) fill(id rowID, r *registryv1.Record, index uint64) {
 	s := c.shard(id)
 	s.mu.Lock()
@@ -110,7 +114,7 @@ func (c *rowCache) commit(index uint64, changes []*change) {
 	c.committing.Store(index)
 	for _, change := range changes {
 		if change.id.table == registryv1.Table_TABLE_REQUEST {
-			continue // It is never kept.
+			continue // Idempotency records are never kept.
 		}
 		s := c.shard(change.id)
 		s.mu.Lock()
@@ -136,7 +140,7 @@ func (c *rowCache) clear(index uint64) {
 func (s *cacheShard) put(id rowID, now cached, budget int) bool {
 	size := rowBytes(id, now.row)
 	if id.table == registryv1.Table_TABLE_REQUEST || size > cachedRowBytes {
-		return false // Outcomes of requests are hardly ever read.
+		return false // Idempotency records are hardly ever read.
 	}
 	if known, ok := s.cells.get(id); ok {
 		s.bytes -= rowBytes(id, known.row)

@@ -14,8 +14,8 @@ import (
 	"konsul.dev/services/registry/internal/record"
 )
 
-// Every row is written at every index, so a reader as of an index must find just that in each. And one more is there at every other
-// index only.
+// Every row is written at every index, so a reader as of an index must find just that in each. And
+// one more is there at every other index only.
 func TestCachedRowsAreThoseOfTheReadersIndex(t *testing.T) {
 	for name, budget := range map[string]int64{"all fit": 1 << 20, "hardly any fits": 16 * (rowOverhead + 16)} {
 		t.Run(name, func(t *testing.T) {
@@ -142,7 +142,8 @@ func TestTheCacheKeepsWhatIsAskedFor(t *testing.T) {
 	require.Len(t, s.cells.table(kv), fit)
 }
 
-// Whatever is put, asked for and dropped: the chain and the map say the same, and the size is theirs.
+// Whatever is put, asked for and dropped: the chain and the map say the same, and the size is
+// theirs.
 func TestTheCacheKeepsItsAccounts(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		s := cacheShard{}

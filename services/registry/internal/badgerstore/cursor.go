@@ -8,8 +8,8 @@ import (
 	registryv1 "konsul.dev/proto/gen/konsul/registry/v1"
 )
 
-// cursor goes over rows in key order, each in the version that stands as of an index: what the tail says of a row comes before
-// what the files say. It is for one goroutine. Close it.
+// cursor goes over rows in key order, each in the version that stands as of an index: what the
+// memtable says of a row comes before what the files say. It is for one goroutine. Close it.
 type cursor struct {
 	sources []source
 	// now is the source of the row it stands on.
@@ -24,11 +24,11 @@ type cursor struct {
 
 // source goes over rows in key order, each in the version that stands as of an index.
 type source interface {
-	// at answers the key of the row it stands on, nil after the last one. It is good until next.
+	// at returns the key of the row it stands on, nil after the last one. It is good until next.
 	at() []byte
 	next()
 	stands() version
-	// row answers the row, which is the caller's.
+	// row returns the row, which is the caller's.
 	row(keysOnly bool) (*registryv1.Record, error)
 }
 
@@ -39,9 +39,10 @@ type version struct {
 	dropped   bool // without a trace
 }
 
-// newCursor answers a cursor before the first row at or after a key and with a prefix, as of the index of a transaction. What is held
-// must have been held at that index or later, and before the transaction began. Rows last written at or before since are left out.
-func newCursor(txn *badger.Txn, h held, prefix, from []byte, since uint64) *cursor {
+// newCursor returns a cursor before the first row at or after a key and with a prefix, as of the
+// index of a transaction. The memtable's segments must have been read at that index or later, and
+// before the transaction began. Rows last written at or before since are left out.
+func newCursor(txn *badger.Txn, above *segments, prefix, from []byte, since uint64) *cursor {
 	c := &cursor{
 		badger: txn.NewIterator(badger.IteratorOptions{
 			PrefetchValues: false, // Values live in the tree: prefetching only copies them twice.
@@ -52,9 +53,9 @@ func newCursor(txn *badger.Txn, h held, prefix, from []byte, since uint64) *curs
 		since: since,
 	}
 	c.badger.Seek(from)
-	tail := &standing{rows: h.tail.newMerge(from), above: h.tail.above, upTo: txn.ReadTs(), prefix: prefix}
-	tail.settle()
-	c.sources = []source{tail, badgerRows{c.badger}}
+	memtable := &memtableRows{rows: above.newMerge(from), above: above.above, upTo: txn.ReadTs(), prefix: prefix}
+	memtable.settle()
+	c.sources = []source{memtable, badgerRows{c.badger}}
 	return c
 }
 
@@ -72,7 +73,8 @@ func (c *cursor) next() bool {
 	return false
 }
 
-// settle stands it on the first of the rows that its sources stand on, and says whether there is one.
+// settle stands it on the first of the rows that its sources stand on, and reports whether there is
+// one.
 func (c *cursor) settle() bool {
 	c.key = nil
 	for _, s := range c.sources {
@@ -93,7 +95,7 @@ func (c *cursor) leave() {
 	c.now.next() // The key is its own, and good until now.
 }
 
-// row answers the row it stands on; it is the caller's.
+// row returns the row it stands on; it is the caller's.
 func (c *cursor) row(keysOnly bool) (*registryv1.Record, error) { return c.now.row(keysOnly) }
 
 func (c *cursor) close() { c.badger.Close() }
@@ -122,8 +124,8 @@ func (b badgerRows) row(keysOnly bool) (r *registryv1.Record, err error) {
 	return r, err
 }
 
-// standing is a source of the rows in the tail.
-type standing struct {
+// memtableRows is a source of the rows in the memtable.
+type memtableRows struct {
 	rows   *merge
 	prefix []byte
 	// upTo is the index; what is at or below above is in the files.
@@ -133,22 +135,22 @@ type standing struct {
 	place
 }
 
-func (s *standing) at() []byte {
+func (s *memtableRows) at() []byte {
 	if !s.valid {
 		return nil
 	}
 	return s.rows.key
 }
 
-func (s *standing) next() {
+func (s *memtableRows) next() {
 	s.rows.next()
 	s.settle()
 }
 
-func (s *standing) stands() version { return s.version }
+func (s *memtableRows) stands() version { return s.version }
 
 // settle moves on to a row that has such a version, if it does not stand on one.
-func (s *standing) settle() {
+func (s *memtableRows) settle() {
 	for ; bytes.HasPrefix(s.rows.key, s.prefix) && s.rows.key != nil; s.rows.next() {
 		for v := range s.rows.versions(s.upTo) {
 			if s.valid = v.index > s.above; s.valid {

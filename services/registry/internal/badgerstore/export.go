@@ -25,8 +25,8 @@ type Export struct {
 	done  bool
 }
 
-// Export begins to read the state as it is now: all rows, or with since everything that changed after
-// that index, tombstones included. since must not lie below the watermark.
+// Export begins to read the state as it is now: all rows, or with since everything that changed
+// after that index, tombstones included. since must not lie below the watermark.
 func (s *Store) Export(since uint64) (*Export, error) {
 	stop := s.replacement() // Before the gate: a restore that comes between must not wait for an export that nobody told.
 	s.gate.RLock()
@@ -34,11 +34,12 @@ func (s *Store) Export(since uint64) (*Export, error) {
 		s.gate.RUnlock()
 		return nil, errClosed
 	}
-	// The cursor holds on to the files as they are here and now: what is discarded later is still there for it.
+	// The cursor holds on to the files as they are here and now: what is discarded later is still
+	// there for it.
 	index := s.applied.Load()
-	h := s.hold()
+	memtable := s.memtable.segments()
 	txn := s.db.NewTransactionAt(index, false)
-	return &Export{s: s, txn: txn, rows: newCursor(txn, h, nil, nil, since), index: index, since: since, stop: stop}, nil
+	return &Export{s: s, txn: txn, rows: newCursor(txn, memtable, nil, nil, since), index: index, since: since, stop: stop}, nil
 }
 
 // Index is the index whose state it is.
@@ -47,7 +48,7 @@ func (e *Export) Index() uint64 { return e.index }
 // Replaced is closed when a restore waits for the export to end.
 func (e *Export) Replaced() <-chan struct{} { return e.stop }
 
-// Next answers the next row or tombstone, nil after the last one.
+// Next returns the next row or tombstone, nil after the last one.
 func (e *Export) Next() (*registryv1.Record, error) {
 	for e.rows.next() {
 		select {
@@ -78,7 +79,7 @@ func (e *Export) Close() {
 	e.s.gate.RUnlock()
 }
 
-// replacement answers what the next restore closes.
+// replacement returns what the next restore closes.
 func (s *Store) replacement() <-chan struct{} {
 	s.exporting.Lock()
 	defer s.exporting.Unlock()

@@ -11,20 +11,21 @@ import (
 )
 
 const (
-	// tailSegments is how many segments a full tail has.
-	tailSegments = 8
-	// tailLimit is how many times as full it may become until writes wait for the files.
-	tailLimit = 2
+	// memtableSegments is how many segments a full memtable has.
+	memtableSegments = 8
+	// stallFactor is how many times as full it may become until writes wait for a flush.
+	stallFactor = 2
 	// flushBytes is about how much goes into the files at once.
 	flushBytes = 64 << 10
-	// worthFlushing is the part of a full tail that must have fallen out of the window for a flush of no more than that.
+	// worthFlushing is the part of a full memtable that must lie below the GC watermark for a flush
+	// of no more than that.
 	worthFlushing = 8
-	// spread is the part of a full tail by which servers differ in what they call full.
+	// spread is the part of a full memtable by which servers differ in what they call full.
 	spread = 4
 )
 
-// Sync puts everything applied so far into the files, so that it survives a power failure without the log, and answers up to which
-// index.
+// Sync puts everything applied so far into the files, so that it survives a power failure without
+// the log, and returns up to which index.
 func (s *Store) Sync() (uint64, error) {
 	// Not while Restore replaces the files: until its end they must not be trusted.
 	s.gate.RLock()
@@ -36,16 +37,17 @@ func (s *Store) Sync() (uint64, error) {
 	return index, s.flush(index)
 }
 
-// isFull says whether a flush is due.
-func (s *Store) isFull() bool { return s.tail.bytes.Load() >= s.full.Load() }
+// isFull reports whether a flush is due.
+func (s *Store) isFull() bool { return s.memtable.bytes.Load() >= s.full.Load() }
 
-// spill has the tail flushed when it is full, and waits for that when it is more than full.
+// spill has the memtable flushed when it is full, and waits for that when it is more than full. It
+// runs on the goroutine that applies.
 func (s *Store) spill() error {
 	if !s.isFull() {
 		return nil
 	}
-	if s.tail.bytes.Load() >= tailLimit*s.opts.TailBytes {
-		return s.shorten()
+	if s.memtable.bytes.Load() >= stallFactor*s.opts.MemtableBytes {
+		return s.shrink()
 	}
 	select {
 	case s.flushDue <- struct{}{}:
@@ -54,17 +56,18 @@ func (s *Store) spill() error {
 	return nil
 }
 
-// shorten flushes what has fallen out of the window, of which only the latest versions need be written; if that is not much, because the window is
-// larger than the tail, about half of the tail.
-func (s *Store) shorten() error {
+// shrink flushes what lies below the GC watermark, of which only the latest versions need be
+// written; if that is not much, because the retention window is larger than the memtable, about
+// half of the memtable.
+func (s *Store) shrink() error {
 	s.gate.RLock()
 	defer s.gate.RUnlock()
 	if s.closed {
 		return errClosed
 	}
-	size, index := s.tail.below(s.Watermark())
-	if size < s.opts.TailBytes/worthFlushing {
-		index = s.tail.middle()
+	size, index := s.memtable.below(s.Watermark())
+	if size < s.opts.MemtableBytes/worthFlushing {
+		index = s.memtable.middle()
 	}
 	if index == 0 {
 		index = s.applied.Load()
@@ -72,40 +75,42 @@ func (s *Store) shorten() error {
 	return s.flush(index)
 }
 
-// flush makes the files hold the state as of an applied index, and every version since the watermark up to there, on disk for sure.
+// flush makes the files hold the state as of an applied index, and every version since the GC
+// watermark up to there, and syncs them.
 func (s *Store) flush(index uint64) error {
-	// One at a time: what one has said to be in the files, another that began earlier must not take back.
+	// One at a time: what one has said to be in the files, another that began earlier must not take
+	// back.
 	s.flushing.Lock()
 	defer s.flushing.Unlock()
 	index = max(index, s.synced.Load())
-	floor := max(s.kept.Load(), min(index, s.Watermark()))
-	if index == s.synced.Load() && floor == s.kept.Load() {
+	watermark := max(s.flushedWatermark.Load(), min(index, s.Watermark()))
+	if index == s.synced.Load() && watermark == s.flushedWatermark.Load() {
 		return nil
 	}
 	s.opts.Step.At(steps.Flushing)
-	if err := s.write(index, floor); err != nil {
+	if err := s.write(index, watermark); err != nil {
 		return fmt.Errorf("write the state as of index %d: %w", index, err)
 	}
 	s.opts.Step.At(steps.Flushed)
-	if err := s.settle(index, floor); err != nil {
+	if err := s.settle(index, watermark); err != nil {
 		return err
 	}
-	s.tail.release(index)
+	s.memtable.release(index)
 	s.draw()
 	return nil
 }
 
-// draw decides how much makes the tail full next time. Servers of one cluster write the same, and would all be busy with their files at the same
-// moment.
-func (s *Store) draw() { s.full.Store(s.opts.TailBytes + rand.Int64N(s.opts.TailBytes/spread)) }
+// draw decides how much makes the memtable full next time. Servers of one cluster write the same,
+// and would all be busy with their files at the same moment.
+func (s *Store) draw() { s.full.Store(s.opts.MemtableBytes + rand.Int64N(s.opts.MemtableBytes/spread)) }
 
-// write writes the versions up to an index, but of those up to the floor only the last one of each row, in many small transactions: nobody
-// relies on what is there before settle has said so, and Badger's memtables stay of the size that
-// tables are built for.
-func (s *Store) write(index, floor uint64) error {
+// write writes the versions up to an index, but of those up to the GC watermark only the last one
+// of each row, in many small transactions: nobody relies on what is there before settle has said
+// so, and Badger's memtables stay of the size that tables are built for.
+func (s *Store) write(index, watermark uint64) error {
 	out := s.newWriter()
 	defer out.cancel()
-	for rows := s.tail.layer().newMerge(nil); rows.key != nil; rows.next() {
+	for rows := s.memtable.segments().newMerge(nil); rows.key != nil; rows.next() {
 		for v := range rows.versions(index) {
 			if v.index <= s.synced.Load() {
 				break
@@ -117,7 +122,7 @@ func (s *Store) write(index, floor uint64) error {
 			if err := out.put(rows.key, v.version, value); err != nil {
 				return err
 			}
-			if v.index <= floor {
+			if v.index <= watermark {
 				break
 			}
 		}
@@ -166,9 +171,10 @@ func (w *writer) flush() error { return w.batch.Flush() }
 // cancel ends a writer that was not flushed; it does no harm to one that was.
 func (w *writer) cancel() { w.batch.Cancel() }
 
-// settle makes sure that what the files hold is on disk, and says of it that it is the state as of an index. From then on compaction may
-// drop the versions below the floor that a later one up to the floor stands above.
-func (s *Store) settle(index, floor uint64) error {
+// settle syncs the files and says in the manifest that they hold the state as of an index. From
+// then on compaction may drop the versions below the GC watermark that a later one up to the
+// watermark stands above.
+func (s *Store) settle(index, watermark uint64) error {
 	if err := s.db.Sync(); err != nil {
 		return fmt.Errorf("sync badger: %w", err)
 	}
@@ -183,12 +189,12 @@ func (s *Store) settle(index, floor uint64) error {
 		}
 	}
 	s.opts.Step.At(steps.FlushedFiles)
-	if err := writeManifest(s.opts.Dir, manifest{Synced: index, Floor: &floor, Oldest: s.oldest.Load()}); err != nil {
+	if err := writeManifest(s.opts.Dir, manifest{Synced: index, Watermark: &watermark, Oldest: s.oldest.Load()}); err != nil {
 		return err
 	}
 	s.opts.Step.At(steps.FlushedManifest)
 	s.synced.Store(index)
-	s.kept.Store(floor)
-	s.db.SetDiscardTs(floor)
+	s.flushedWatermark.Store(watermark)
+	s.db.SetDiscardTs(watermark)
 	return nil
 }

@@ -6,7 +6,8 @@ import (
 	registryv1 "konsul.dev/proto/gen/konsul/registry/v1"
 )
 
-// metaTable is the first byte of rows that earlier versions kept for themselves. No table has this number.
+// metaTable is the first byte of rows that earlier versions kept for themselves. No table has this
+// number.
 const metaTable = 0xff
 
 func rowKey(table registryv1.Table, key string) []byte {

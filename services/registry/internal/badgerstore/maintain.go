@@ -23,7 +23,7 @@ func (s *Store) Maintain(ctx context.Context) error {
 			return nil
 		case <-s.flushDue:
 			if s.isFull() { // It was told so during the last flush, too.
-				err = s.shorten()
+				err = s.shrink()
 			}
 		case <-ticker.C:
 			err = s.reclaim(ctx)
@@ -37,7 +37,7 @@ func (s *Store) Maintain(ctx context.Context) error {
 	}
 }
 
-// reclaim lets go of what is out of the retention window: old versions, tombstones, value log files.
+// reclaim lets go of what is out of the retention window: tombstones, value log files.
 func (s *Store) reclaim(ctx context.Context) error {
 	// Half a retention between two purges keeps the scan's cost in proportion to the writes.
 	if watermark := s.Watermark(); watermark > s.purged+s.opts.Retention/2 {
@@ -62,7 +62,7 @@ func (s *Store) collect() error {
 	return nil
 }
 
-// Purge removes the tombstones at or below the watermark, and answers how many.
+// Purge removes the tombstones at or below the GC watermark, and returns how many.
 func (s *Store) Purge(ctx context.Context) (int, error) {
 	watermark := s.Watermark()
 	s.gate.RLock()
@@ -70,7 +70,8 @@ func (s *Store) Purge(ctx context.Context) (int, error) {
 	if s.closed || watermark == 0 || s.writing.Load() > 0 {
 		return 0, nil
 	}
-	// Old tombstones go into the files before they are looked for there, and a next run must know that they may be gone.
+	// Old tombstones go into the files before they are looked for there, and a next run must know
+	// that they may be gone.
 	if err := s.flush(watermark); err != nil {
 		return 0, err
 	}

@@ -13,17 +13,19 @@ import (
 
 // manifest says what the store's files hold. It lies beside them, in a file that is replaced whole.
 type manifest struct {
-	// Synced is the index up to which everything is in the files, and survives a power failure. What they hold above it
-	// is left over from a flush that was cut short.
+	// Synced is the index up to which everything is in the files, and survives a power failure.
+	// What they hold above it is left over from a flush that was cut short.
 	Synced uint64 `json:"synced"`
-	// Floor is the GC watermark: the index up to and including which old versions and tombstones may be gone. It is
-	// missing in the manifests of early versions, which kept everything above Synced.
-	Floor *uint64 `json:"floor"`
+	// Watermark is the GC watermark: the index up to and including which old versions and
+	// tombstones may be gone. It is missing in the manifests of early versions, which kept
+	// everything above Synced.
+	Watermark *uint64 `json:"floor"`
 	// Oldest is the index of the last restore.
 	Oldest uint64 `json:"oldest"`
 }
 
-// manifestText is a manifest as it may be written. Store is how versions with a requests file wrote it.
+// manifestText is a manifest as it may be written. Store is how versions with a requests file wrote
+// it.
 type manifestText struct {
 	manifest
 	Store *struct {
@@ -35,7 +37,8 @@ type manifestText struct {
 
 const manifestFile = "konsul-mark.json"
 
-// readManifest returns the manifest in a folder, and the name of the requests file that belongs to it.
+// readManifest returns the manifest in a folder, and the name of the requests file that belongs to
+// it.
 func readManifest(dir string) (m manifest, requestsFile string, err error) {
 	path := filepath.Join(dir, manifestFile)
 	b, err := os.ReadFile(path)

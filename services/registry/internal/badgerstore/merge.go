@@ -5,7 +5,8 @@ import (
 	"iter"
 )
 
-// merge goes over the rows of a layer in key order. What comes to a segment's keys after it began it leaves out. It is for one goroutine.
+// merge goes over the rows of segments in key order. What comes to a segment's keys after it began
+// it leaves out. It is for one goroutine.
 type merge struct {
 	heads []head
 	// key is the key it stands on, nil after the last one.
@@ -19,7 +20,7 @@ type head struct {
 	at    int
 }
 
-// key answers the key it stands on, nil after the last one.
+// key returns the key it stands on, nil after the last one.
 func (h *head) key() []byte {
 	if h.at == len(h.order.numbers) {
 		return nil
@@ -27,10 +28,10 @@ func (h *head) key() []byte {
 	return h.order.key(h.at)
 }
 
-// newMerge answers a merge that stands on the first row at or after a key.
-func (l *layer) newMerge(from []byte) *merge {
-	m := &merge{heads: make([]head, len(l.segments))}
-	for i, s := range l.segments {
+// newMerge returns a merge that stands on the first row at or after a key.
+func (l *segments) newMerge(from []byte) *merge {
+	m := &merge{heads: make([]head, len(l.list))}
+	for i, s := range l.list {
 		m.heads[i] = head{in: s, order: s.inOrder()}
 	}
 	m.seek(from)

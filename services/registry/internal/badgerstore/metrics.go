@@ -22,7 +22,7 @@ func (s *Store) Measure(registerer prometheus.Registerer) error {
 		}, func() float64 { return float64(s.synced.Load()) }),
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name: "konsul_registry_store_tail_bytes", Help: "What was applied and is not in the store's files yet, but in the Raft log.",
-		}, func() float64 { return float64(s.tail.bytes.Load()) }),
+		}, func() float64 { return float64(s.memtable.bytes.Load()) }),
 		prometheus.NewCounterFunc(prometheus.CounterOpts{
 			Name: "konsul_registry_store_tombstones_purged_total", Help: "Tombstones removed after they fell out of the retention window.",
 		}, func() float64 { return float64(s.tombstones.Load()) }),
@@ -40,8 +40,8 @@ func (s *Store) diskGauge() prometheus.Collector {
 	}, func() float64 { return float64(s.bytes.Load()) })
 }
 
-// weigh measures what the store's folder occupies; files that are laid out in advance count as far as they are
-// written.
+// weigh measures what the store's folder occupies; files that are laid out in advance count as far
+// as they are written.
 func (s *Store) weigh() error {
 	total := int64(0)
 	err := filepath.WalkDir(s.opts.Dir, func(_ string, d fs.DirEntry, err error) error {

@@ -23,7 +23,8 @@ const requests = registryv1.Table_TABLE_REQUEST
 
 var modelTables = []registryv1.Table{kv, requests, registryv1.Table_TABLE_LEASE}
 
-// known is what the model knows of a row: what was written last, and when; dropped rows it does not know.
+// known is what the model knows of a row: what was written last, and when; dropped rows it does not
+// know.
 type known struct {
 	value string // empty: a tombstone
 	index uint64
@@ -33,7 +34,8 @@ func knownOf(row *registryv1.Record) known {
 	return known{string(row.GetValue()), row.GetModifyIndex()}
 }
 
-// everything keeps every state there ever was, and the changes that led there, as the Raft log does.
+// everything keeps every state there ever was, and the changes that led there, as the Raft log
+// does.
 type everything struct {
 	states  []map[rowID]known
 	entries []map[rowID]*registryv1.Record // nil: dropped
@@ -89,7 +91,8 @@ func (e *everything) next(t *rapid.T) uint64 {
 	return index
 }
 
-// wanted is what a reader asks for. Tombstones at or below gone may be there or not, so it does not ask for those.
+// wanted is what a reader asks for. Tombstones at or below gone may be there or not, so it does not
+// ask for those.
 type wanted struct {
 	table        registryv1.Table // 0: all
 	since, gone  uint64
@@ -102,7 +105,7 @@ func (w wanted) takes(id rowID, v known) bool {
 		(v.value != "" || w.deleted && v.index > w.gone)
 }
 
-// of answers the rows of a state that are wanted.
+// of returns the rows of a state that are wanted.
 func (w wanted) of(state map[rowID]known) map[rowID]known {
 	out := maps.Clone(state)
 	maps.DeleteFunc(out, func(id rowID, v known) bool { return !w.takes(id, v) })
@@ -116,13 +119,13 @@ func viewOf(t *rapid.T, s *Store, at uint64, fn func(record.Reader) error) error
 		return s.ViewAt(at, fn)
 	case "once it has begun":
 		return s.ViewAt(at, func(r record.Reader) error {
-			require.NoError(t, s.shorten())
+			require.NoError(t, s.shrink())
 			return fn(r)
 		})
 	}
-	v := &view{db: s.db, index: at, rows: s.rows, oldest: s.Oldest, floor: s.Oldest(), held: s.hold()}
+	v := &view{db: s.db, index: at, rows: s.rows, oldest: s.Oldest, watermark: s.Oldest(), memtable: s.memtable.segments()}
 	defer v.discard()
-	require.NoError(t, s.shorten())
+	require.NoError(t, s.shrink())
 	return fn(v)
 }
 
@@ -161,10 +164,10 @@ func (e *everything) check(t *rapid.T, s *Store, at uint64) {
 	}))
 }
 
-// checkHistory compares the versions of a row since the floor, back to where it was dropped.
+// checkHistory compares the versions of a row since the watermark, back to where it was dropped.
 func (e *everything) checkHistory(t require.TestingT, r record.Reader, id rowID, at, gone uint64) {
 	var got, want []uint64
-	floor, err := r.History(id.table, id.key, func(row *registryv1.Record) bool {
+	watermark, err := r.History(id.table, id.key, func(row *registryv1.Record) bool {
 		if !row.GetDeleted() || row.GetModifyIndex() > gone {
 			got = append(got, row.GetModifyIndex())
 		}
@@ -176,17 +179,17 @@ func (e *everything) checkHistory(t require.TestingT, r record.Reader, id rowID,
 		if !changed {
 			continue
 		}
-		if written == nil || index <= floor && !first {
+		if written == nil || index <= watermark && !first {
 			break
 		}
 		if first = false; !written.GetDeleted() || index > gone {
 			want = append(want, index)
 		}
 	}
-	require.Equal(t, want, got, "the history of %v at %d above %d", id, at, floor)
+	require.Equal(t, want, got, "the history of %v at %d above %d", id, at, watermark)
 }
 
-// dir answers a folder that goes with the check.
+// dir returns a folder that goes with the check.
 func dir(t *rapid.T) string {
 	path, err := os.MkdirTemp("", "badgerstore-")
 	require.NoError(t, err)
@@ -194,7 +197,8 @@ func dir(t *rapid.T) string {
 	return path
 }
 
-// imageOf copies the files of a store that is in use, as a process that is killed leaves them. What they end with that was never written is left out.
+// imageOf copies the files of a store that is in use, as a process that is killed leaves them. What
+// they end with that was never written is left out.
 func imageOf(t require.TestingT, from, to string) {
 	require.NoError(t, os.MkdirAll(to, 0o700))
 	files, err := os.ReadDir(from)
@@ -211,15 +215,15 @@ func imageOf(t require.TestingT, from, to string) {
 	}
 }
 
-// Whatever is written, flushed in part or in whole, let go, exported, restored, killed and opened again: every index of the window shows
-// what a model that keeps everything shows.
+// Whatever is written, flushed in part or in whole, let go, exported, restored, killed and opened
+// again: every index of the window shows what a model that keeps everything shows.
 func TestTheStoreAgreesWithAModelOfAllStates(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		o := testOptions(dir(t))
-		o.MemTableBytes = 1 << 20 // It is opened a thousand times.
+		o.BadgerMemtableBytes = 1 << 20 // It is opened a thousand times.
 		o.RowCacheBytes = rapid.SampledFrom([]int64{0, 1 << 20}).Draw(t, "cache")
 		o.Retention = rapid.SampledFrom([]uint64{3, 12, 1000}).Draw(t, "retention")
-		o.TailBytes = rapid.SampledFrom([]int64{2 << 10, 16 << 10, 1 << 20}).Draw(t, "tail")
+		o.MemtableBytes = rapid.SampledFrom([]int64{2 << 10, 16 << 10, 1 << 20}).Draw(t, "memtable")
 		s, err := Open(o)
 		require.NoError(t, err)
 		defer func() { require.NoError(t, s.Close()) }()
@@ -241,7 +245,7 @@ func TestTheStoreAgreesWithAModelOfAllStates(t *testing.T) {
 					e.apply(t, s, e.next(t))
 				}
 			},
-			"flush what is old": func(t *rapid.T) { require.NoError(t, s.shorten()) },
+			"flush what is old": func(t *rapid.T) { require.NoError(t, s.shrink()) },
 			"flush all": func(t *rapid.T) {
 				_, err := s.Sync()
 				require.NoError(t, err)
@@ -258,7 +262,7 @@ func TestTheStoreAgreesWithAModelOfAllStates(t *testing.T) {
 					die(t, s)
 				case "kill in a flush":
 					index := rapid.Uint64Range(s.synced.Load(), s.Applied()).Draw(t, "up to")
-					require.NoError(t, s.write(index, max(s.kept.Load(), min(index, s.Watermark()))))
+					require.NoError(t, s.write(index, max(s.flushedWatermark.Load(), min(index, s.Watermark()))))
 					die(t, s)
 				default:
 					image, at := dir(t), rapid.SampledFrom([]string{steps.Flushing, steps.Flushed, steps.FlushedFiles, steps.FlushedManifest}).Draw(t, "step")
@@ -269,7 +273,7 @@ func TestTheStoreAgreesWithAModelOfAllStates(t *testing.T) {
 							imageOf(t, o.Dir, image)
 						}
 					}
-					require.NoError(t, s.shorten())
+					require.NoError(t, s.shrink())
 					die(t, s)
 					if done {
 						o.Dir = image
@@ -289,7 +293,7 @@ func TestTheStoreAgreesWithAModelOfAllStates(t *testing.T) {
 				export, err := s.Export(want.since)
 				require.NoError(t, err)
 				defer export.Close()
-				require.NoError(t, s.shorten()) // What it reads moves to the files meanwhile.
+				require.NoError(t, s.shrink()) // What it reads moves to the files meanwhile.
 				got := map[rowID]known{}
 				for {
 					row, err := export.Next()

@@ -25,7 +25,7 @@ func compact(t *testing.T, s *Store) {
 	die(t, s)
 	merging, err := badger.OpenManaged(badgerOptions(s.opts).WithCompactL0OnClose(true))
 	require.NoError(t, err)
-	merging.SetDiscardTs(s.kept.Load())
+	merging.SetDiscardTs(s.flushedWatermark.Load())
 	require.NoError(t, merging.Close())
 	reopened, err := Open(s.opts)
 	require.NoError(t, err)

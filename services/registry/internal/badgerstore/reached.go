@@ -9,13 +9,14 @@ import (
 	"path/filepath"
 )
 
-// reached is a file with the index of the last batch that anybody may have seen. It is written before that, and not synced: it outlives
-// the process. After a power failure it may name an index that the log never had on this disk.
+// reached is a file with the index of the last batch that anybody may have seen. It is written
+// before that, and not synced: it outlives the process. After a power failure it may name an index
+// that the log never had on this disk.
 type reached struct{ file *os.File }
 
 const reachedFile = "konsul-reached"
 
-// openReached opens the file and answers the index in it, 0 when there is none.
+// openReached opens the file and returns the index in it, 0 when there is none.
 func openReached(dir string) (reached, uint64, error) {
 	file, err := os.OpenFile(filepath.Join(dir, reachedFile), os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {

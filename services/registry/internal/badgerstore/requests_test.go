@@ -22,7 +22,8 @@ func requestRow(index uint64) *registryv1.Record {
 	}
 }
 
-// slide commits entries as the state machine does: each has a row of its own, and drops that of width entries before.
+// slide commits entries as the state machine does: each has a row of its own, and drops that of
+// width entries before.
 func slide(t require.TestingT, s *Store, first, last, width uint64) {
 	for index := first; index <= last; index++ {
 		b := s.Begin()
@@ -37,7 +38,8 @@ func slide(t require.TestingT, s *Store, first, last, width uint64) {
 	}
 }
 
-// inWindow returns what is wrong with the records that a reader finds, who must find those of the last width entries.
+// inWindow returns what is wrong with the records that a reader finds, who must find those of the
+// last width entries.
 func inWindow(r record.Reader, width uint64) error {
 	next := r.Index() - min(r.Index(), width) + 1
 	err := r.Scan(requests, record.ScanOptions{}, func(row *registryv1.Record) bool {
@@ -53,11 +55,11 @@ func inWindow(r record.Reader, width uint64) error {
 	return err
 }
 
-// Rows that come and go all the time, as idempotency records do: whoever reads while they are flushed sees those of one
-// index, all of them.
+// Rows that come and go all the time, as idempotency records do: whoever reads while they are
+// flushed sees those of one index, all of them.
 func TestAReaderSeesOneIndexWhileRowsAreFlushed(t *testing.T) {
 	o := testOptions(t.TempDir())
-	o.RetentionBytes, o.TailBytes = 32<<10, 64<<10
+	o.RetentionBytes, o.MemtableBytes = 32<<10, 64<<10
 	s := mustOpen(t, o)
 	const width, last = 200, 6000
 	slide(t, s, 1, width, width)

@@ -13,8 +13,9 @@ import (
 	"konsul.dev/services/registry/internal/record"
 )
 
-// Earlier versions kept the rows of TABLE_REQUEST in a sorted file beside Badger's, which every flush wrote anew. What
-// it holds moves into Badger when the store is opened. Numbers without a size are uvarints, the others are big endian.
+// Earlier versions kept the rows of TABLE_REQUEST in a sorted file beside Badger's, which every
+// flush wrote anew. What it holds moves into Badger when the store is opened. Numbers without a
+// size are uvarints, the others are big endian.
 //
 //	block      entries in the order of their keys, of one key the newest first
 //	entry      how many bytes its key shares with the key before it in the block; how many follow, and these; the
@@ -37,8 +38,8 @@ const (
 
 var errDamaged = errors.New("it is damaged: checksums or sizes do not match")
 
-// adoptRequests moves what a requests file holds into Badger. The caller syncs Badger and replaces the manifest, which
-// names the file; cut short before that, it is done again.
+// adoptRequests moves what a requests file holds into Badger. The caller syncs Badger and replaces
+// the manifest, which names the file; cut short before that, it is done again.
 func (s *Store) adoptRequests(name string) error {
 	path := filepath.Join(s.opts.Dir, name)
 	text, err := os.ReadFile(path)
@@ -131,7 +132,8 @@ func castagnoli() *crc32.Table { return crc32.MakeTable(crc32.Castagnoli) }
 
 func checksum(b []byte) uint32 { return crc32.Checksum(b, castagnoli()) }
 
-// parser reads what is in bytes that may be anything. What is not there reads as nothing, and it has failed.
+// parser reads what is in bytes that may be anything. What is not there reads as nothing, and it
+// has failed.
 type parser struct {
 	rest   []byte
 	failed bool

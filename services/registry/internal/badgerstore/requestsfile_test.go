@@ -17,9 +17,9 @@ import (
 	"konsul.dev/services/registry/internal/record"
 )
 
-// withRequestsFile unpacks a folder of the last version that wrote a requests file. Each of its 300 entries wrote the
-// row "local/k<index mod 7>" and a record of its own, and dropped that of 100 entries before; it was flushed at 120, 299
-// and 300.
+// withRequestsFile unpacks a folder of the last version that wrote a requests file. Each of its 300
+// entries wrote the row "local/k<index mod 7>" and a record of its own, and dropped that of 100
+// entries before; it was flushed at 120, 299 and 300.
 func withRequestsFile(t testing.TB) (dir, file string) {
 	t.Helper()
 	dir = t.TempDir()
@@ -85,8 +85,8 @@ func TestARequestsFileIsAdopted(t *testing.T) {
 	check(mustOpen(t, o), 301)
 }
 
-// A server that dies before the manifest says that the file is adopted adopts it again; one that dies right after
-// leaves a file that nobody needs.
+// A server that dies before the manifest says that the file is adopted adopts it again; one that
+// dies right after leaves a file that nobody needs.
 func TestAdoptingARequestsFileCanBeCutShort(t *testing.T) {
 	t.Parallel()
 	dir, file := withRequestsFile(t)

@@ -7,8 +7,9 @@ type rowID struct {
 	key   string
 }
 
-// byRow maps rows to what is known of them, by table, of which there are few, and key: plain strings are hashed and compared far faster than
-// structs that hold one, and every read and every write asks. The zero byRow is empty.
+// byRow maps rows to what is known of them, by table, of which there are few, and key: plain
+// strings are hashed and compared far faster than structs that hold one, and every read and every
+// write asks. The zero byRow is empty.
 type byRow[V any] struct{ tables []map[string]V }
 
 func (m *byRow[V]) get(id rowID) (V, bool) {
@@ -16,7 +17,7 @@ func (m *byRow[V]) get(id rowID) (V, bool) {
 	return v, ok
 }
 
-// table answers the rows of a table by their keys; nobody else may change it.
+// table returns the rows of a table by their keys; nobody else may change it.
 func (m *byRow[V]) table(table registryv1.Table) map[string]V {
 	if table < 0 || int(table) >= len(m.tables) {
 		return nil

@@ -14,10 +14,12 @@ import (
 	registryv1 "konsul.dev/proto/gen/konsul/registry/v1"
 )
 
-// segment holds the versions of a span of indexes: of each of them all versions, or none. Where a version is and what it is a
-// version of lies in memory, a tenth of the whole, without a pointer for the collector to follow; the rows themselves lie in a file.
+// segment is a part of the memtable: the versions of a span of indexes. Keys, and where each
+// version is, lie in memory, a tenth of the whole, without a pointer for the collector to follow;
+// the rows lie in a swap.
 //
-// Rows are found by a hash of their key, and put in order for whoever goes over them: most are never gone over.
+// Rows are found by a hash of their key, and sorted for whoever goes over them: most are never gone
+// over.
 type segment struct {
 	// last is the highest index that is here.
 	last atomic.Uint64
@@ -27,13 +29,16 @@ type segment struct {
 	sealed atomic.Bool
 
 	mu sync.RWMutex
-	// text is all keys, one after the other, keys where each of them is there. Neither changes but at its end.
+	// text is all keys, one after the other, keys where each of them is there. Neither changes but
+	// at its end.
 	text []byte
 	keys []segmentKey
-	// slots finds keys: a table of one more than their numbers, 0 where there is none, by the end of their hashes or in the next free place
-	// (Knuth, "The Art of Computer Programming" 3, 6.4: linear probing).
+	// slots finds keys: a table of one more than their numbers, 0 where there is none, by the end
+	// of their hashes or in the next free place (Knuth, "The Art of Computer Programming" 3, 6.4:
+	// linear probing).
 	slots []uint32
-	// newest has, by the number of a key, one more than the number of its newest version, and versions all of them.
+	// newest has, by the number of a key, one more than the number of its newest version, and
+	// versions all of them.
 	newest   []uint32
 	versions []segmentVersion
 	rows     swap
@@ -48,14 +53,16 @@ type segment struct {
 // segmentKey says where a key's text is, and the beginning of its hash.
 type segmentKey struct{ at, size, hash uint32 }
 
-// segmentVersion is one version of a row as it is kept. after is its index, counted from the segment's first. Its encoded row has size bytes at a
-// place of the swap; older is one more than the number of the row's version before, 0 when there is none here.
+// segmentVersion is one version of a row as it is kept. after is its index, counted from the
+// segment's first. Its encoded row has size bytes at a place of the swap; older is one more than
+// the number of the row's version before, 0 when there is none here.
 type segmentVersion struct{ after, at, size, older uint32 }
 
 const (
 	// versionBytes is what a version takes in memory.
 	versionBytes = 16
-	// tombstones is added to the size of a tombstone's row. A row that was dropped without a trace has no bytes.
+	// tombstones is added to the size of a tombstone's row. A row that was dropped without a trace
+	// has no bytes.
 	tombstones = 1 << 31
 	// mostIndexes is how many indexes a segment spans at the most.
 	mostIndexes = 1 << 31
@@ -70,7 +77,7 @@ type place struct {
 	older uint32
 }
 
-// place answers a version by one more than its number. It runs under mu.
+// place returns a version by one more than its number. It runs under mu.
 func (s *segment) place(number uint32) place {
 	v := s.versions[number-1]
 	size := v.size &^ tombstones
@@ -81,7 +88,8 @@ func (s *segment) place(number uint32) place {
 // segmentSpills is into how many parts a segment is written to its file.
 const segmentSpills = 12
 
-// newSegment answers an empty segment with a swap, whose indexes begin with first. It is about to become like the one before it, if there is one.
+// newSegment returns an empty segment with a swap, whose indexes begin with first. It is about to
+// become like the one before it, if there is one.
 func newSegment(rows swap, first uint64, before *segment) *segment {
 	s, keys := &segment{rows: rows, first: first}, 0
 	if before != nil {
@@ -119,7 +127,7 @@ func (s *segment) add(last uint64, changes []*change, seed maphash.Seed) error {
 	return nil
 }
 
-// number answers the number of a key, which is new if it must be.
+// number returns the number of a key, which is new if it must be.
 func (s *segment) number(id rowID, seed maphash.Seed) uint32 {
 	start := len(s.text)
 	s.text = appendRowKey(s.text, id.table, id.key)
@@ -156,7 +164,8 @@ func (s *segment) widen(keys int) {
 	}
 }
 
-// lookup answers the slot and the number of a key, or else the slot where it belongs. It runs under mu.
+// lookup returns the slot and the number of a key, or else the slot where it belongs. It runs under
+// mu.
 func (s *segment) lookup(hash uint32, key []byte) (slot, number uint32, ok bool) {
 	size := uint32(len(s.slots)) //nolint:gosec // segments have fewer
 	for slot = hash % size; s.slots[slot] != 0; slot = (slot + 1) % size {
@@ -168,12 +177,13 @@ func (s *segment) lookup(hash uint32, key []byte) (slot, number uint32, ok bool)
 	return slot, 0, false
 }
 
-// hashOf answers the hash of a key. The seed is the process's: nobody outside can make keys that collide.
+// hashOf returns the hash of a key. The seed is the process's: nobody outside can make keys that
+// collide.
 func hashOf(seed maphash.Seed, key []byte) uint32 {
 	return uint32(maphash.Bytes(seed, key)) //nolint:gosec // half of it does
 }
 
-// seal says that nothing is going to be added, and answers a buffer for the next segment.
+// seal says that nothing is going to be added, and returns a buffer for the next segment.
 func (s *segment) seal() []byte {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -191,7 +201,7 @@ func (s *segment) reading(fn func()) {
 	fn()
 }
 
-// find answers the version of a row that stands as of an index.
+// find returns the version of a row that stands as of an index.
 func (s *segment) find(hash uint32, key []byte, index uint64) (v place, ok bool) {
 	s.reading(func() {
 		var n uint32
@@ -202,7 +212,7 @@ func (s *segment) find(hash uint32, key []byte, index uint64) (v place, ok bool)
 	return v, ok
 }
 
-// standing answers the version of a key that stands as of an index. It runs under mu.
+// standing returns the version of a key that stands as of an index. It runs under mu.
 func (s *segment) standing(number uint32, index uint64) (place, bool) {
 	for n := s.newest[number]; n > 0; n = s.versions[n-1].older {
 		if v := s.place(n); v.index <= index {
@@ -218,7 +228,8 @@ func (s *segment) at(number uint32, index uint64) (v place, ok bool) {
 	return v, ok
 }
 
-// from goes over a version, if there is one, and those of the same row that came before it, the newest first.
+// from goes over a version, if there is one, and those of the same row that came before it, the
+// newest first.
 func (s *segment) from(v place, ok bool) iter.Seq[place] {
 	return func(yield func(place) bool) {
 		for ok && yield(v) {
@@ -229,7 +240,7 @@ func (s *segment) from(v place, ok bool) iter.Seq[place] {
 	}
 }
 
-// row answers the row of a version, nil for one that was dropped.
+// row returns the row of a version, nil for one that was dropped.
 func (p place) row(keysOnly bool) (*registryv1.Record, error) {
 	if p.dropped {
 		return nil, nil
@@ -241,7 +252,8 @@ func (p place) row(keysOnly bool) (*registryv1.Record, error) {
 	return decodeRow(value, keysOnly)
 }
 
-// value answers the encoded row of a version, in the room given if that is enough. It is the caller's.
+// value returns the encoded row of a version, in the room given if that is enough. It is the
+// caller's.
 func (p place) value(room []byte) ([]byte, error) {
 	var file *os.File
 	value := slices.Grow(room[:0], p.size)[:p.size]
@@ -250,7 +262,7 @@ func (p place) value(room []byte) ([]byte, error) {
 		return value, nil
 	}
 	if _, err := file.ReadAt(value, p.at); err != nil {
-		return nil, fmt.Errorf("read a row of the tail: %w", err)
+		return nil, fmt.Errorf("read a row of the memtable: %w", err)
 	}
 	return value, nil
 }
@@ -262,7 +274,7 @@ type order struct {
 	numbers []uint32
 }
 
-// key answers the key at a place of the order.
+// key returns the key at a place of the order.
 func (o *order) key(at int) []byte { return o.keyOf(o.numbers[at]) }
 
 func (o *order) keyOf(number uint32) []byte {
@@ -270,12 +282,13 @@ func (o *order) keyOf(number uint32) []byte {
 	return o.text[k.at : k.at+k.size]
 }
 
-// seek answers the place of the first key that is not below one.
+// seek returns the place of the first key that is not below one.
 func (o *order) seek(key []byte) int {
 	return sort.Search(len(o.numbers), func(i int) bool { return bytes.Compare(o.key(i), key) >= 0 })
 }
 
-// inOrder answers the keys in their order. Those that came since somebody asked last are sorted, and put where they belong.
+// inOrder returns the keys in their order. Those that came since somebody asked last are sorted,
+// and put where they belong.
 func (s *segment) inOrder() *order {
 	s.sorting.Lock()
 	defer s.sorting.Unlock()

@@ -32,14 +32,14 @@ func TestKeysAreFoundWhateverTheirHashes(t *testing.T) {
 
 // Indexes that are far apart do not fit one segment.
 func TestSegmentsSpanNoMoreIndexesThanTheyCanCount(t *testing.T) {
-	tail := newTail(t.TempDir(), 1<<20)
+	m := newMemtable(t.TempDir(), 1<<20)
 	indexes := []uint64{1, 2, math.MaxUint32, 1 << 40, 1<<40 + 1}
 	for _, index := range indexes {
-		require.NoError(t, tail.add(index, nil))
-		require.NoError(t, tail.add(index, []*change{{id: rowID{kv, "a"}, index: index, row: row("a", "v", index)}}))
+		require.NoError(t, m.add(index, nil))
+		require.NoError(t, m.add(index, []*change{{id: rowID{kv, "a"}, index: index, row: row("a", "v", index)}}))
 	}
 	var got []uint64
-	for v := range tail.layer().versions(rowKey(kv, "a"), math.MaxUint64) {
+	for v := range m.segments().versions(rowKey(kv, "a"), math.MaxUint64) {
 		got = append(got, v.index)
 	}
 	require.Equal(t, []uint64{1<<40 + 1, 1 << 40, math.MaxUint32, 2, 1}, got)

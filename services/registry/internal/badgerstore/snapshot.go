@@ -19,8 +19,8 @@ import (
 // maxRowBytes bounds a row in a snapshot; values are checked far below it before they are proposed.
 const maxRowBytes = 64 << 20
 
-// WriteSnapshot streams the state as of an applied index: a SnapshotHeader, then every row and every
-// tombstone above the watermark, length-delimited, in table and key order.
+// WriteSnapshot streams the state as of an applied index: a SnapshotHeader, then every row and
+// every tombstone above the watermark, length-delimited, in table and key order.
 func (s *Store) WriteSnapshot(index uint64, w io.Writer) error {
 	s.gate.RLock()
 	defer s.gate.RUnlock()
@@ -30,7 +30,7 @@ func (s *Store) WriteSnapshot(index uint64, w io.Writer) error {
 	out := bufio.NewWriterSize(w, 1<<20)
 	s.writing.Add(1) // Tombstones that the header promises must not be purged meanwhile.
 	defer s.writing.Add(-1)
-	h := s.hold()
+	memtable := s.memtable.segments()
 	keep := s.Watermark()
 	header := &registryv1.SnapshotHeader{Index: index, Format: record.SnapshotFormat, Watermark: keep}
 	if _, err := protodelim.MarshalTo(out, header); err != nil {
@@ -38,7 +38,7 @@ func (s *Store) WriteSnapshot(index uint64, w io.Writer) error {
 	}
 	txn := s.db.NewTransactionAt(index, false)
 	defer txn.Discard()
-	c := newCursor(txn, h, nil, nil, 0)
+	c := newCursor(txn, memtable, nil, nil, 0)
 	defer c.close()
 	// From here on the cursor holds on to the files; what was let go before is not in them.
 	if oldest := s.Oldest(); index < oldest {
@@ -87,7 +87,7 @@ func (s *Store) Restore(r io.Reader) error {
 	}
 	s.opts.Step.At(steps.RestoreVoid)
 	s.synced.Store(0)
-	s.kept.Store(0)
+	s.flushedWatermark.Store(0)
 	s.db.SetDiscardTs(0)
 	if err := s.db.DropAll(); err != nil {
 		return fmt.Errorf("empty the store: %w", err)
@@ -99,7 +99,7 @@ func (s *Store) Restore(r io.Reader) error {
 	s.opts.Step.At(steps.RestoreRows)
 	index := header.GetIndex()
 	s.rows.clear(index)
-	s.tail.clear(index)
+	s.memtable.clear(index)
 	s.window.begin(header.GetWatermark())
 	s.oldest.Store(index)
 	s.applied.Store(index)
@@ -147,7 +147,7 @@ func (s *Store) load(in *bufio.Reader) error {
 // mostKeyBytes is what Badger takes for a key.
 const mostKeyBytes = 65000
 
-// Fits answers why a row could not be restored, nil if it can.
+// Fits returns why a row could not be restored, nil if it can.
 func (s *Store) Fits(row *registryv1.Record) error {
 	if err := checkTable(row.GetTable()); err != nil {
 		return err
@@ -179,7 +179,7 @@ func rowEntry(row *registryv1.Record) (*badger.Entry, error) {
 	return entry, nil
 }
 
-// metaOf answers the mark that a row is stored with.
+// metaOf returns the mark that a row is stored with.
 func metaOf(row *registryv1.Record) byte {
 	if row.GetDeleted() {
 		return tombstoneMeta

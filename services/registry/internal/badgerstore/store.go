@@ -22,63 +22,68 @@ type Options struct {
 	Log *slog.Logger
 	// Retention is how many indexes back tombstones and old versions are kept.
 	Retention uint64
-	// RetentionBytes is about how much may be written within that: where indexes are large, fewer are kept.
+	// RetentionBytes is about how much may be written within that: where indexes are large, fewer
+	// are kept.
 	RetentionBytes uint64
-	// MemTableBytes is the size of a memtable. LargestRow follows from it.
-	MemTableBytes int64
+	// BadgerMemtableBytes is the size of a memtable of Badger's. LargestRow follows from it.
+	BadgerMemtableBytes int64
 	// RowCacheBytes is the size of the cache of decoded rows.
 	RowCacheBytes int64
-	// TailBytes is about how much is kept beside the files before it goes into them; writes wait at twice as much.
-	TailBytes int64
+	// MemtableBytes is about how much the memtable holds before it is flushed; writes wait at twice
+	// as much.
+	MemtableBytes int64
 	// Step, if set, is told of what is done to the files.
 	Step steps.Hook
 }
 
 // DefaultOptions suits a registry of up to some millions of rows.
 func DefaultOptions(dir string, log *slog.Logger) Options {
-	return Options{Dir: dir, Log: log, Retention: 1 << 16, RetentionBytes: 8 << 20, MemTableBytes: 15 << 18, RowCacheBytes: 16 << 20, TailBytes: 24 << 20}
+	return Options{Dir: dir, Log: log, Retention: 1 << 16, RetentionBytes: 8 << 20, BadgerMemtableBytes: 15 << 18, RowCacheBytes: 16 << 20, MemtableBytes: 24 << 20}
 }
 
-// Store is the state on disk. Reads are safe for concurrent use; Begin to Commit and Restore belong to one goroutine.
+// Store is the state on disk. Reads are safe for concurrent use; Begin to Commit and Restore belong
+// to one goroutine.
 type Store struct {
-	opts    Options
-	db      *badger.DB
-	rows    *rowCache
-	tail    *tail
-	window  window
-	applied atomic.Uint64
-	// synced is the index of the last flush, kept the watermark that it wrote down: the files hold the state as of the first,
-	// and all versions between.
-	synced, kept atomic.Uint64
+	opts     Options
+	db       *badger.DB
+	rows     *rowCache
+	memtable *memtable
+	window   window
+	applied  atomic.Uint64
+	// synced is the index of the last flush, flushedWatermark the GC watermark that it wrote down:
+	// the files hold the state as of the first, and all versions between.
+	synced, flushedWatermark atomic.Uint64
 	// reached is what a next run of this server is told; before is what the last one told this one.
 	reached reached
 	before  uint64
-	// oldest is the index of the last restore: nothing older is here as of its own index.
+	// oldest is the index of the last restore: no older state is here.
 	oldest atomic.Uint64
 
 	// gate keeps readers out while Restore replaces everything under them.
 	gate   sync.RWMutex
 	closed bool
-	// void says that a restore was cut short: what is here is nothing to keep.
+	// void is set while a restore is incomplete: what is here is worth nothing.
 	void bool
-	// spare is for the next batch to keep its rows in, if it is there.
+	// spare is what the next batch keeps its rows in.
 	spare batchRows
-	// flushDue is told when the tail is full, which it is with so many bytes.
+	// flushDue is signalled when the memtable is full, which it is with full bytes.
 	flushDue chan struct{}
 	full     atomic.Int64
 	// writing counts the snapshots that are being written.
 	writing atomic.Int32
-	// flushing is held by whoever flushes, behind gate.
+	// flushing is held by whoever flushes; gate comes before it.
 	flushing sync.Mutex
 
-	// purged is the watermark of the last purge; for Maintain alone.
+	// purged is the GC watermark of the last purge; for Maintain alone.
 	purged uint64
-	// bytes is what the folder occupied when it was last measured; tombstones, how many were removed.
+	// bytes is what the folder occupied when it was last measured; tombstones, how many were
+	// removed.
 	bytes      atomic.Int64
 	tombstones atomic.Uint64
 
 	exporting sync.Mutex
-	// replaced, guarded by exporting, is closed when a restore waits for exports; nil when nobody exports.
+	// replaced, guarded by exporting, is closed when a restore waits for exports; nil when nobody
+	// exports.
 	replaced chan struct{}
 }
 
@@ -94,7 +99,7 @@ func Open(opts Options) (*Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open badger in %q: %w", opts.Dir, err)
 	}
-	s := &Store{opts: opts, db: db, flushDue: make(chan struct{}, 1), tail: newTail(opts.Dir, opts.TailBytes/tailSegments)}
+	s := &Store{opts: opts, db: db, flushDue: make(chan struct{}, 1), memtable: newMemtable(opts.Dir, opts.MemtableBytes/memtableSegments)}
 	s.window.limit = opts.RetentionBytes
 	s.draw()
 	if err := s.recover(); err != nil {
@@ -104,22 +109,24 @@ func Open(opts Options) (*Store, error) {
 	return s, nil
 }
 
-// tableBytes is the size of a table. Badger builds one in a buffer of twice that, made a power of two, and takes three more mebibytes for the
-// index of each, whatever its size: with tables of half the size those were a fifth of all that applying writes allocates.
+// tableBytes is the size of a table. Badger builds one in a buffer of twice that, made a power of
+// two, and takes three more mebibytes for the index of each, whatever its size: with tables of half
+// the size those were a fifth of all that applying writes allocates.
 const tableBytes = 4<<20 - 1
 
-// topTables is how many tables of level 0 start a compaction; at twice as many, writes wait for it. Most of what is written is overwritten
-// soon, and fewer and larger compactions copy less of the rest: measured under registrations, with a first level of 10 MiB
-// every other second had a third of the rate. Level 0 stays in memory: 12 were no faster.
+// topTables is how many tables of level 0 start a compaction; at twice as many, writes wait for it.
+// Most of what is written is overwritten soon, and fewer and larger compactions copy less of the
+// rest: measured under registrations, with a first level of 10 MiB every other second had a third
+// of the rate. Level 0 stays in memory: 12 were no faster.
 const topTables = 6
 
-// dataBlock is the size of a table's block. The outcomes of a large entry fit one: what does not fit is copied into buffers of twice the size until it
-// does, and Badger keeps them all.
+// dataBlock is the size of a table's block. The idempotency records of a large entry fit one: what
+// does not fit is copied into buffers of twice the size until it does, and Badger keeps them all.
 const dataBlock = 16 << 10
 
-// LargestRow answers how many bytes of a row go into a store with memtables of a size: Badger writes no more than 15 %
-// of one at once.
-func LargestRow(memTableBytes int64) int64 { return min(1<<20, memTableBytes*15/100) }
+// LargestRow returns how many bytes of a row go into a store whose Badger has memtables of a size:
+// Badger writes no more than 15 % of one at once.
+func LargestRow(badgerMemtableBytes int64) int64 { return min(1<<20, badgerMemtableBytes*15/100) }
 
 func badgerOptions(opts Options) badger.Options {
 	o := badger.DefaultOptions(opts.Dir).
@@ -128,12 +135,12 @@ func badgerOptions(opts Options) badger.Options {
 		WithDetectConflicts(false).
 		WithNumVersionsToKeep(1).
 		WithMetricsEnabled(false).
-		WithMemTableSize(opts.MemTableBytes).
+		WithMemTableSize(opts.BadgerMemtableBytes).
 		WithNumMemtables(2).
 		WithBaseTableSize(tableBytes).
 		WithNumCompactors(2).
 		WithNumLevelZeroTables(topTables).WithNumLevelZeroTablesStall(2 * topTables).WithBaseLevelSize(64 << 20).
-		WithValueThreshold(LargestRow(opts.MemTableBytes)). // All rows live in the tree, which compaction keeps bounded.
+		WithValueThreshold(LargestRow(opts.BadgerMemtableBytes)). // All rows live in the tree, which compaction keeps bounded.
 		WithValueLogFileSize(16 << 20).
 		WithCompression(options.None). // A third less memory: tables are built in buffers that Badger keeps, eight of them.
 		WithBlockSize(dataBlock).
@@ -143,7 +150,7 @@ func badgerOptions(opts Options) badger.Options {
 	return o
 }
 
-// recover finds out what the files hold.
+// recover reads what the files hold.
 func (s *Store) recover() error {
 	m, requestsFile, err := readManifest(s.opts.Dir)
 	if err != nil {
@@ -152,40 +159,42 @@ func (s *Store) recover() error {
 	if s.reached, s.before, err = openReached(s.opts.Dir); err != nil {
 		return err
 	}
-	floor := m.Synced
-	if m.Floor != nil {
-		floor = *m.Floor
+	watermark := m.Synced
+	if m.Watermark != nil {
+		watermark = *m.Watermark
 	}
 	s.applied.Store(m.Synced)
 	s.synced.Store(m.Synced)
-	s.kept.Store(floor)
+	s.flushedWatermark.Store(watermark)
 	s.oldest.Store(m.Oldest)
-	s.window.begin(floor)
-	s.tail.clear(m.Synced)
-	s.db.SetDiscardTs(floor)
+	s.window.begin(watermark)
+	s.memtable.clear(m.Synced)
+	s.db.SetDiscardTs(watermark)
 	if requestsFile != "" {
 		if err := s.adoptRequests(requestsFile); err != nil {
 			return err
 		}
-		if err := s.settle(m.Synced, floor); err != nil {
+		if err := s.settle(m.Synced, watermark); err != nil {
 			return err
 		}
 	}
 	return removeRequests(s.opts.Dir)
 }
 
-// Reached answers the highest index that anybody may have seen of this store before it was opened. Whoever has the log must apply it up to
-// there before the store is shown again; where the log ends before that, the machine lost power, and nothing more was certain.
+// Reached returns the highest index that anybody may have seen of this store before it was opened.
+// Whoever has the log must apply it up to there before the store is shown again; where the log ends
+// before that, the machine lost power, and nothing more was certain.
 func (s *Store) Reached() uint64 { return max(s.before, s.synced.Load()) }
 
 // Applied is the index of the last command whose changes are here and visible.
 func (s *Store) Applied() uint64 { return s.applied.Load() }
 
-// Watermark answers the index up to and including which tombstones and old versions may be gone. It never goes back as
-// long as the store is open, and servers of one cluster need not agree on it.
+// Watermark returns the GC watermark: the index up to and including which tombstones and old
+// versions may be gone. It never goes back as long as the store is open, and servers of one cluster
+// need not agree on it.
 func (s *Store) Watermark() uint64 {
 	applied := s.applied.Load()
-	return max(s.window.floor.Load(), applied-min(applied, s.opts.Retention))
+	return max(s.window.watermark.Load(), applied-min(applied, s.opts.Retention))
 }
 
 // View runs fn on the latest applied state.
@@ -198,7 +207,7 @@ func (s *Store) View(fn func(record.Reader) error) error {
 	return s.viewAt(s.applied.Load(), fn)
 }
 
-// Oldest answers the oldest index that ViewAt can show.
+// Oldest returns the oldest index that ViewAt can show.
 func (s *Store) Oldest() uint64 { return max(s.Watermark(), s.oldest.Load()) }
 
 // ViewAt runs fn on the state as of an index inside the retention window.
@@ -217,7 +226,8 @@ func (s *Store) ViewAt(index uint64, fn func(record.Reader) error) error {
 	if err := s.viewAt(index, fn); err != nil {
 		return err
 	}
-	// The window moves while fn reads: what it saw of an index that fell out of it cannot be trusted.
+	// The window moves while fn reads: what it saw of an index that fell out of it cannot be
+	// trusted.
 	if oldest := s.Oldest(); index < oldest {
 		return record.Compacted(index, oldest)
 	}
@@ -225,7 +235,7 @@ func (s *Store) ViewAt(index uint64, fn func(record.Reader) error) error {
 }
 
 func (s *Store) viewAt(index uint64, fn func(record.Reader) error) error {
-	v := &view{db: s.db, index: index, held: s.hold(), rows: s.rows, oldest: s.Oldest, floor: s.Oldest()}
+	v := &view{db: s.db, index: index, memtable: s.memtable.segments(), rows: s.rows, oldest: s.Oldest, watermark: s.Oldest()}
 	defer v.discard()
 	return fn(v)
 }

@@ -21,7 +21,7 @@ const kv = registryv1.Table_TABLE_KV
 
 func testOptions(dir string) Options {
 	o := DefaultOptions(dir, slog.New(slog.DiscardHandler))
-	o.MemTableBytes = 8 << 20
+	o.BadgerMemtableBytes = 8 << 20
 	return o
 }
 
@@ -93,7 +93,8 @@ func TestReplayOverLeftoversOfACutFlushGivesTheSameState(t *testing.T) {
 	require.Empty(t, cmp.Diff(contents(t, want), contents(t, again), protocmp.Transform()))
 }
 
-// halfFlushed opens a store with nine commands, five of which are in the files, and answers what it holds.
+// halfFlushed opens a store with nine commands, five of which are in the files, and returns what it
+// holds.
 func halfFlushed(t *testing.T, o Options) (*Store, []*registryv1.Record) {
 	t.Helper()
 	s := mustOpen(t, o)

@@ -9,8 +9,10 @@ import (
 	registryv1 "konsul.dev/proto/gen/konsul/registry/v1"
 )
 
-// swap is a sequence of encoded rows that only grows. Its beginning lies in a file without a name, which nobody syncs: it is the page cache that holds it, and
-// gives the memory to others when they need it, and in most cases it is gone before the disk has heard of it. The file goes when nobody refers to it any more.
+// swap is an append-only sequence of encoded rows. Its beginning lies in a file without a name,
+// which nobody syncs: the page cache holds it, and gives the memory to others when they need it; in
+// most cases it is gone before its pages are due for the disk. The file is closed when the
+// collector finds that nobody refers to it.
 //
 // One goroutine appends, and nobody reads meanwhile what is in memory.
 type swap struct {
@@ -41,7 +43,8 @@ func (s *swap) append(row *registryv1.Record) (err error) {
 	return err
 }
 
-// flush writes what is in memory to the file. What cannot be written stays where it is: nothing is lost but room.
+// flush writes what is in memory to the file. What cannot be written stays where it is: nothing is
+// lost but room.
 func (s *swap) flush() {
 	if err := s.write(); err != nil {
 		s.due = 2 * len(s.buffer) // A disk that is full will be for a while.
@@ -60,12 +63,13 @@ func (s *swap) write() (err error) {
 		}
 	}
 	if _, err := s.file.WriteAt(s.buffer, s.written); err != nil {
-		return fmt.Errorf("write rows of the tail: %w", err)
+		return fmt.Errorf("write rows of the memtable: %w", err)
 	}
 	return nil
 }
 
-// end writes what is in memory to the file, if that is possible, and answers a buffer for another swap.
+// end writes what is in memory to the file, if that is possible, and returns a buffer for another
+// swap.
 func (s *swap) end() (spare []byte) {
 	if s.flush(); len(s.buffer) == 0 && cap(s.buffer) <= 2*s.spillBytes {
 		spare, s.buffer = s.buffer, nil
@@ -73,7 +77,7 @@ func (s *swap) end() (spare []byte) {
 	return spare
 }
 
-// copy copies what lies at a place if that is in memory, or else answers the file where it lies.
+// copy copies what lies at a place if that is in memory, or else returns the file where it lies.
 func (s *swap) copy(out []byte, at int64) *os.File {
 	if at < s.written {
 		return s.file
@@ -82,11 +86,11 @@ func (s *swap) copy(out []byte, at int64) *os.File {
 	return nil
 }
 
-// swapFile answers an open file without a name.
+// swapFile returns an open file without a name.
 func swapFile(dir string) (*os.File, error) {
 	file, err := os.CreateTemp(dir, swapFiles)
 	if err != nil {
-		return nil, fmt.Errorf("make a file for the tail: %w", err)
+		return nil, fmt.Errorf("make a file for the memtable: %w", err)
 	}
 	if err := os.Remove(file.Name()); err != nil {
 		return nil, errors.Join(err, file.Close())
@@ -94,15 +98,16 @@ func swapFile(dir string) (*os.File, error) {
 	return file, nil
 }
 
-// removeSwapFiles removes files that a process left which was killed before they had lost their names.
+// removeSwapFiles removes files that a process left which was killed before they had lost their
+// names.
 func removeSwapFiles(dir string) error {
 	left, err := filepath.Glob(filepath.Join(dir, swapFiles))
 	if err != nil {
-		return fmt.Errorf("list the tail's files: %w", err)
+		return fmt.Errorf("list the memtable's files: %w", err)
 	}
 	for _, path := range left {
 		if err := os.Remove(path); err != nil {
-			return fmt.Errorf("remove a file of the tail: %w", err)
+			return fmt.Errorf("remove a file of the memtable: %w", err)
 		}
 	}
 	return nil

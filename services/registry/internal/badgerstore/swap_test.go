@@ -22,7 +22,7 @@ type rowPlace struct {
 	size int
 }
 
-// appendRows appends rows of different sizes, and answers where they are.
+// appendRows appends rows of different sizes, and returns where they are.
 func appendRows(t *testing.T, s *swap, n int) []rowPlace {
 	t.Helper()
 	var all []rowPlace
@@ -91,7 +91,7 @@ func TestFilesThatAKilledProcessLeftAreRemoved(t *testing.T) {
 // Whoever reads while segments fill, are written to their files and let go sees rows as they were.
 func TestRowsAreWholeWhileTheyMove(t *testing.T) {
 	options := testOptions(t.TempDir())
-	options.RetentionBytes, options.TailBytes, options.RowCacheBytes = 64<<10, 256<<10, 0
+	options.RetentionBytes, options.MemtableBytes, options.RowCacheBytes = 64<<10, 256<<10, 0
 	s := mustOpen(t, options)
 	stop := make(chan struct{})
 	var readers errgroup.Group

@@ -16,26 +16,18 @@ type view struct {
 	index uint64
 	// reading is the transaction that reads the files; nil as long as the cache knew everything.
 	reading *badger.Txn
-	held
-	rows *rowCache
-	// floor is the index after which every version of every row was known when the view began.
-	floor uint64
-	// oldest answers the oldest index that can be read now.
+	// memtable is what it was when the view began, before the transaction did: what a flush takes
+	// out of it is in the files before that.
+	memtable *segments
+	rows     *rowCache
+	// watermark is the index after which every version of every row was known when the view began.
+	watermark uint64
+	// oldest returns the oldest index that can be read now.
 	oldest func() uint64
 }
 
-// held is what a reader holds on to as it was when the reader began, beside Badger's files, which it holds on to when it first looks there.
-type held struct {
-	// tail is what is not in the files.
-	tail *layer
-}
-
-// hold answers it as it is now. The layer comes first: what a flush takes out of the tail is in the files before that.
-func (s *Store) hold() held {
-	return held{s.tail.layer()}
-}
-
-// lost answers a fault when the view has fallen out of the window: what the store says of its index cannot be trusted.
+// lost returns a fault when the view has fallen out of the window: what the store says of its index
+// cannot be trusted.
 func (v *view) lost() error {
 	if oldest := v.oldest(); v.index < oldest {
 		return record.Compacted(v.index, oldest)
@@ -77,10 +69,10 @@ func (v *view) Get(table registryv1.Table, key string) (*registryv1.Record, erro
 	return r, nil
 }
 
-// find looks a row up in the tail and the files; nil when it is not there.
+// find looks a row up in the memtable and the files; nil when it is not there.
 func (v *view) find(id rowID) (r *registryv1.Record, err error) {
 	key := rowKey(id.table, id.key)
-	if version, ok := v.tail.find(key, v.index); ok {
+	if version, ok := v.memtable.find(key, v.index); ok {
 		return version.row(false)
 	}
 	item, err := v.txn().Get(key)
@@ -103,7 +95,7 @@ func (v *view) find(id rowID) (r *registryv1.Record, err error) {
 const prefetch = 64
 
 func (v *view) Scan(table registryv1.Table, o record.ScanOptions, fn func(*registryv1.Record) bool) error {
-	c := newCursor(v.txn(), v.held, rowKey(table, o.Prefix), rowKey(table, max(o.From, o.Prefix)), o.Since)
+	c := newCursor(v.txn(), v.memtable, rowKey(table, o.Prefix), rowKey(table, max(o.From, o.Prefix)), o.Since)
 	defer c.close()
 	// It holds on to the files from here on.
 	if err := v.lost(); err != nil {
@@ -124,8 +116,8 @@ func (v *view) Scan(table registryv1.Table, o record.ScanOptions, fn func(*regis
 	return nil
 }
 
-// History implements record.Reader. Compaction takes the versions at or below the floor when it comes to
-// it, so they are left out even while they are there: servers answer alike.
+// History implements record.Reader. Compaction takes the versions at or below the watermark when it
+// comes to it, so they are left out even while they are there: all servers return the same.
 func (v *view) History(table registryv1.Table, key string, fn func(*registryv1.Record) bool) (uint64, error) {
 	id := rowKey(table, key)
 	it := v.txn().NewKeyIterator(id, badger.IteratorOptions{AllVersions: true})
@@ -133,27 +125,28 @@ func (v *view) History(table registryv1.Table, key string, fn func(*registryv1.R
 	if err := v.lost(); err != nil {
 		return 0, err
 	}
-	h := historian{floor: v.floor, fn: fn}
-	err := h.tail(v.tail, id, v.index)
+	h := historian{watermark: v.watermark, fn: fn}
+	err := h.memtable(v.memtable, id, v.index)
 	if err == nil {
 		err = h.files(it)
 	}
 	if err != nil {
 		return 0, fmt.Errorf("read the history of a %s row: %w", table, err)
 	}
-	return v.floor, nil
+	return v.watermark, nil
 }
 
 // historian goes through the versions of a row, the newest first.
 type historian struct {
-	floor uint64
-	fn    func(*registryv1.Record) bool
-	// last is the version it came to, 0 before the first one; done says that there are no more to be had.
+	watermark uint64
+	fn        func(*registryv1.Record) bool
+	// last is the version it came to, 0 before the first one; done says that there are no more to
+	// be had.
 	last uint64
 	done bool
 }
 
-func (h *historian) tail(above *layer, key []byte, index uint64) error {
+func (h *historian) memtable(above *segments, key []byte, index uint64) error {
 	for v := range above.versions(key, index) {
 		row, err := v.row(false)
 		if err != nil {
@@ -170,7 +163,7 @@ func (h *historian) files(it *badger.Iterator) error {
 	for it.Rewind(); !h.done && it.Valid(); it.Next() {
 		item := it.Item()
 		if h.last != 0 && item.Version() >= h.last {
-			continue // What was in the tail when it was looked at has been written to the files since.
+			continue // What was in the memtable when it was looked at has been written to the files since.
 		}
 		var row *registryv1.Record
 		if !item.IsDeletedOrExpired() {
@@ -189,7 +182,7 @@ func (h *historian) files(it *badger.Iterator) error {
 
 // take shows one version. What was dropped without a trace, nil, begins anew.
 func (h *historian) take(version uint64, row *registryv1.Record) {
-	if row == nil || version <= h.floor && h.last != 0 {
+	if row == nil || version <= h.watermark && h.last != 0 {
 		h.done = true
 		return
 	}

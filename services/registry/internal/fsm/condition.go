@@ -8,7 +8,7 @@ import (
 	"konsul.dev/services/registry/internal/record"
 )
 
-// holds says whether a condition holds of a row.
+// holds reports whether a condition holds of a row.
 func (a *application) holds(c *registryv1.Condition, row *registryv1.Record) (bool, error) {
 	comparison := c.GetComparison()
 	if comparison == nil {
@@ -39,7 +39,7 @@ func (a *application) holds(c *registryv1.Condition, row *registryv1.Record) (bo
 	return false, ErrUnknownCommand
 }
 
-// relates says whether an order is the one that a comparison asks for.
+// relates reports whether an order is the one that a comparison asks for.
 func relates(c *registryv1.Comparison, order int) bool {
 	switch c.GetOperator() {
 	case registryv1.Comparison_OPERATOR_NOT_EQUAL:

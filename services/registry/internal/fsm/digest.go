@@ -8,8 +8,8 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 )
 
-// DigestOf answers a hash of a request for Command.digest, without the datacenter that it names: the same request may
-// come in by another one. It is 0 for a request that has no id.
+// DigestOf returns a hash of a request for Command.digest, without the datacenter that it names:
+// the same request may come in by another one. It is 0 for a request that has no id.
 func DigestOf(req any) uint64 {
 	message, ok := req.(proto.Message)
 	if !ok || RequestIDOf(req) == "" {
@@ -26,7 +26,7 @@ func DigestOf(req any) uint64 {
 	return max(binary.BigEndian.Uint64(sum[:]), 1)
 }
 
-// placeless answers a request without its datacenter. It shares everything else.
+// placeless returns a request without its datacenter. It shares everything else.
 func placeless(message proto.Message) proto.Message {
 	m := message.ProtoReflect()
 	out := m.New()
@@ -40,7 +40,7 @@ func placeless(message proto.Message) proto.Message {
 	return out.Interface()
 }
 
-// RequestIDOf answers the id that a request came with; empty if it has none.
+// RequestIDOf returns the id that a request came with; empty if it has none.
 func RequestIDOf(req any) string {
 	if r, ok := req.(interface{ GetRequestId() string }); ok {
 		return r.GetRequestId()

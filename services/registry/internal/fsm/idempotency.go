@@ -19,13 +19,15 @@ import (
 	"konsul.dev/services/registry/internal/record"
 )
 
-// How long the record of an idempotency key is kept by the leaders' clocks: NamedRetention if the caller named the key,
-// requestid.Retention if it was minted; and of each kind no more than the last RecordsKept. They are part of the state
-// machine's meaning: servers of one cluster must agree on them.
+// How long the record of an idempotency key is kept by the leaders' clocks: NamedRetention if the
+// caller named the key, requestid.Retention if it was minted; and of each kind no more than the
+// last RecordsKept. They are part of the state machine's meaning: servers of one cluster must agree
+// on them.
 const (
 	NamedRetention = 10 * time.Minute
 	RecordsKept    = 1 << 18
-	// expireRows is how many rows of each kind an entry may drop: more than it adds, so that a backlog shrinks.
+	// expireRows is how many rows of each kind an entry may drop: more than it adds, so that a
+	// backlog shrinks.
 	expireRows = 4
 )
 
@@ -38,13 +40,15 @@ type applied struct {
 	result *registryv1.CommandResult
 }
 
-// records knows which log entry has the record of each idempotency key that is kept. It holds nothing that the rows of
-// TABLE_REQUEST do not say, and exists so that a new request costs no look into the store.
+// records knows which log entry has the record of each idempotency key that is kept. It holds
+// nothing that the rows of TABLE_REQUEST do not say, and exists so that a new request costs no look
+// into the store.
 type records struct {
 	mu            sync.RWMutex
 	named, minted queue
 
-	// one, indexes and encoded are what records are encoded in, one after the other; only remember uses them.
+	// one, indexes and encoded are what records are encoded in, one after the other; only remember
+	// uses them.
 	one     registryv1.RequestOutcome
 	indexes []uint64
 	encoded []byte
@@ -163,7 +167,8 @@ func (r *records) outcome(d *applied) *registryv1.RequestOutcome {
 // outcomesField is that of RequestOutcomes.
 const outcomesField protowire.Number = 1
 
-// encode returns an encoded RequestOutcomes. Records are encoded one by one: the whole would be built only to be dropped.
+// encode returns an encoded RequestOutcomes. Records are encoded one by one: the whole would be
+// built only to be dropped.
 func (r *records) encode(done []applied) ([]byte, error) {
 	r.encoded = r.encoded[:0]
 	for i := range done {
@@ -234,8 +239,8 @@ func idOf(o *registryv1.RequestOutcome) string {
 	return o.GetRequestId()
 }
 
-// remember stores the records of the commands of an entry, named and minted keys apart, and forgets what is too old or
-// too much.
+// remember stores the records of the commands of an entry, named and minted keys apart, and forgets
+// what is too old or too much.
 func (r *records) remember(tx Tx, index uint64, at *timestamppb.Timestamp, done []applied) error {
 	named := slices.DeleteFunc(slices.Clone(done), func(d applied) bool { return d.cmd.GetMinted() })
 	minted := slices.DeleteFunc(done, func(d applied) bool { return !d.cmd.GetMinted() })

@@ -123,7 +123,8 @@ func TestAFailedRequestStaysFailed(t *testing.T) {
 	}
 }
 
-// A record is kept for as long as its kind is, and then forgotten bit by bit, whoever restarts meanwhile.
+// A record is kept for as long as its kind is, and then forgotten bit by bit, whoever restarts
+// meanwhile.
 func TestOldRecordsAreForgotten(t *testing.T) {
 	for name, c := range map[string]struct {
 		minted    bool
@@ -239,7 +240,8 @@ func TestEntriesKeepConflictingCommandsApart(t *testing.T) {
 	require.Equal(t, 1, fsm.Together(same, itself, 1<<20), "one request twice")
 }
 
-// A transaction's answer holds as of its entry's index, so nothing in the entry may write what it read.
+// A transaction's answer holds as of its entry's index, so nothing in the entry may write what it
+// read.
 func TestWhatIsReadIsNotWrittenInTheSameEntry(t *testing.T) {
 	get := func(key string) *registryv1.Operation {
 		return &registryv1.Operation{Op: &registryv1.Operation_Get{Get: &registryv1.RecordKey{Table: kv, Key: key}}}

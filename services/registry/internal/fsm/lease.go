@@ -18,21 +18,21 @@ const (
 	locks  = registryv1.Table_TABLE_LOCK
 )
 
-// Prefixes of the keys of TABLE_LEASE: a lease, what is attached to one, and a lease that has ended while something
-// is attached to it still.
+// Prefixes of the keys of TABLE_LEASE: a lease, what is attached to one, and a lease that has ended
+// while something is attached to it still.
 const (
 	LeasePrefix  = "lease/"
 	EndingPrefix = "ending/"
 	heldPrefix   = "held/"
 )
 
-// LeaseRow answers the row of a lease.
+// LeaseRow returns the row of a lease.
 func LeaseRow(id string) *registryv1.RecordKey {
 	return &registryv1.RecordKey{Table: leases, Key: LeasePrefix + id}
 }
 
-// EndingRow answers the row that says that a lease has ended and something is attached to it still. While it is there
-// no lease of that id may begin: it would lose what is attached to it.
+// EndingRow returns the row that says that a lease has ended and something is attached to it still.
+// While it is there no lease of that id may begin: it would lose what is attached to it.
 func EndingRow(id string) *registryv1.RecordKey {
 	return &registryv1.RecordKey{Table: leases, Key: EndingPrefix + id}
 }
@@ -54,7 +54,8 @@ func Attached(lease, key string) (*registryv1.RecordKey, error) {
 	return &registryv1.RecordKey{Table: registryv1.Table(number), Key: rest}, nil
 }
 
-// attach keeps the rows that say what is attached to which lease in step with a row that is written.
+// attach keeps the rows that say what is attached to which lease in step with a row that is
+// written.
 func (a *application) attach(old, row *registryv1.Record) error {
 	from, to := "", row.GetLease()
 	if record.Live(old) {
@@ -82,8 +83,9 @@ func (a *application) attachment(lease string, row *registryv1.Record, deleted b
 	}
 }
 
-// endLease deletes a lease and the rows attached to it. Locks that it held are lost. With a limit it deletes no more of
-// these rows than that, and leaves a row that says so; a command with a limit goes on where such a row says.
+// endLease deletes a lease and the rows attached to it. Locks that it held are lost. With a limit
+// it deletes no more of these rows than that, and leaves a row that says so; a command with a limit
+// goes on where such a row says.
 func (a *application) endLease(op *registryv1.EndLease) error {
 	lease, err := a.tx.Get(leases, LeasePrefix+op.GetId())
 	if err != nil {
@@ -113,7 +115,8 @@ func (a *application) endLease(op *registryv1.EndLease) error {
 	return a.bury(lease)
 }
 
-// ending answers the row that says how far the end of a lease has come. Nobody reads it at an index, so its versions are not counted.
+// ending returns the row that says how far the end of a lease has come. Nobody reads it at an
+// index, so its versions are not counted.
 func (a *application) ending(id, done string, lease, rest *registryv1.Record, deleted bool) *registryv1.Record {
 	row := &registryv1.Record{
 		Table: leases, Key: EndingPrefix + id, Deleted: deleted, CreateIndex: a.index, ModifyIndex: a.index, Version: 1,
@@ -129,8 +132,9 @@ func (a *application) ending(id, done string, lease, rest *registryv1.Record, de
 	return row
 }
 
-// endAttached deletes what is attached to a lease, behind the last key that was; no more than limit rows, if that is not 0. It
-// answers the last key now, and whether there is more. With a limit locks go first: others wait for them.
+// endAttached deletes what is attached to a lease, behind the last key that was; no more than limit
+// rows, if that is not 0. It returns the last key now, and whether there is more. With a limit
+// locks go first: others wait for them.
 func (a *application) endAttached(id, done string, limit uint64) (last string, more bool, err error) {
 	if limit == 0 {
 		attached, err := a.below(&registryv1.RecordKey{Table: leases, Key: AttachedPrefix(id)}, 0)
@@ -150,7 +154,8 @@ func (a *application) endAttached(id, done string, limit uint64) (last string, m
 		return "", false, err
 	}
 	limit -= uint64(len(held))
-	// What comes before the last key is gone, and passing over so many tombstones each time would take longer than deleting.
+	// What comes before the last key is gone, and passing over so many tombstones each time would
+	// take longer than deleting.
 	rows, err := a.attachedFrom(AttachedPrefix(id), done, limit+1)
 	if err != nil {
 		return "", false, err
@@ -164,7 +169,8 @@ func (a *application) endAttached(id, done string, limit uint64) (last string, m
 	return done, more, a.detachAll(id, rows)
 }
 
-// attachedFrom answers the first rows with a prefix that say what is attached to a lease, from a key on.
+// attachedFrom returns the first rows with a prefix that say what is attached to a lease, from a
+// key on.
 func (a *application) attachedFrom(prefix, from string, limit uint64) ([]*registryv1.Record, error) {
 	var rows []*registryv1.Record
 	err := a.tx.Scan(leases, record.ScanOptions{Prefix: prefix, From: from, KeysOnly: true}, func(r *registryv1.Record) bool {
@@ -209,7 +215,7 @@ func DecodeLock(row *registryv1.Record) (*registryv1.Lock, error) {
 	return lock, nil
 }
 
-// free says whether a lease may have a lock at a time.
+// free reports whether a lease may have a lock at a time.
 func free(lock *registryv1.Lock, lease string, now time.Time) bool {
 	if lock.GetLease() != "" {
 		return lock.GetLease() == lease
@@ -217,8 +223,8 @@ func free(lock *registryv1.Lock, lease string, now time.Time) bool {
 	return !now.Before(lock.GetFreeAt().AsTime())
 }
 
-// acquire gives a lock to a lease, whoever had it: conditions say whether it may. It answers the row of
-// a lock that the lease has already.
+// acquire gives a lock to a lease, whoever had it: conditions say whether it may. It returns the
+// row of a lock that the lease has already.
 func (a *application) acquire(op *registryv1.AcquireLock) (*registryv1.Record, error) {
 	old, err := a.tx.Get(locks, op.GetName())
 	if err != nil {
@@ -232,7 +238,8 @@ func (a *application) acquire(op *registryv1.AcquireLock) (*registryv1.Record, e
 		return old, nil
 	}
 	if record.Live(old) {
-		// What is lost begins anew with its next holder: a token is the index at which the row was made.
+		// What is lost begins anew with its next holder: a token is the index at which the row was
+		// made.
 		if err := a.bury(old); err != nil {
 			return nil, err
 		}

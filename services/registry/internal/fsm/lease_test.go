@@ -48,7 +48,7 @@ func do(operations ...*registryv1.Operation) *registryv1.Command {
 	return &registryv1.Command{Time: at(100), Operations: operations}
 }
 
-// attached answers the rows that a store says are attached to leases.
+// attached returns the rows that a store says are attached to leases.
 func attached(t require.TestingT, s *recordtest.Store) []string {
 	var out []string
 	for _, r := range s.All() {

@@ -73,8 +73,8 @@ func knownOperation(operation *registryv1.Operation) bool {
 	return len(operation.ProtoReflect().GetUnknown()) == 0 && len(inner.ProtoReflect().GetUnknown()) == 0
 }
 
-// Machine applies the entries of the log in order. Apply and Load belong to one goroutine; Seen is safe
-// for concurrent use.
+// Machine applies the entries of the log in order. Apply and Load belong to one goroutine; Seen is
+// safe for concurrent use.
 type Machine struct{ records records }
 
 // New returns a machine over an empty state.
@@ -89,12 +89,13 @@ func (m *Machine) Seen(requestID string) bool {
 	return ok
 }
 
-// Apply does what the commands of one entry say at its Raft index, one after the other and each all or
-// nothing, and answers their outcomes. A command whose request id was seen before changes nothing and
-// answers the first outcome. An error means the state cannot be trusted any more.
+// Apply does what the commands of one entry say at its Raft index, one after the other and each all
+// or nothing, and returns their outcomes. A command whose request id was seen before changes
+// nothing and has the first outcome. An error means the state cannot be trusted any more.
 //
-// It takes the commands, which Decode answered, over: the rows they put become the state's, and outcomes refer to those as they were
-// written, values and all. Nobody may change either; Answer makes what may leave the server.
+// It takes the commands, which Decode returned, over: the rows they put become the state's, and
+// outcomes refer to those as they were written, values and all. Nobody may change either; Answer
+// makes what may leave the server.
 func (m *Machine) Apply(tx Tx, index uint64, cmds ...*registryv1.Command) ([]*registryv1.CommandResult, error) {
 	results := make([]*registryv1.CommandResult, len(cmds))
 	done := make([]applied, 0, len(cmds))
@@ -138,8 +139,9 @@ func (m *Machine) once(tx Tx, index uint64, cmd *registryv1.Command, done *[]app
 	return result, nil
 }
 
-// Apply does what one command says at a Raft index, all of it or nothing, whatever its request id, and
-// answers its outcome. An error means the state cannot be trusted any more. It takes the command over, as the machine's does.
+// Apply does what one command says at a Raft index, all of it or nothing, whatever its request id,
+// and returns its outcome. An error means the state cannot be trusted any more. It takes the
+// command over, as the machine's does.
 func Apply(tx Tx, index uint64, cmd *registryv1.Command) (*registryv1.CommandResult, error) {
 	if err := known(cmd); err != nil {
 		return nil, err
@@ -179,8 +181,8 @@ type application struct {
 	result *registryv1.CommandResult
 }
 
-// check answers the first condition that does not hold; one that fails the command comes before one that
-// chooses what it does.
+// check returns the first condition that does not hold; one that fails the command comes before one
+// that chooses what it does.
 func (a *application) check() (*registryv1.Condition, error) {
 	var chosen *registryv1.Condition
 	for _, c := range a.cmd.GetConditions() {
@@ -222,7 +224,7 @@ func (a *application) operate(operations []*registryv1.Operation) error {
 	return nil
 }
 
-// do carries out one operation and answers the row it read, if it read one.
+// do carries out one operation and returns the row it read, if it read one.
 func (a *application) do(operation *registryv1.Operation) (read *registryv1.Record, err error) {
 	switch op := operation.GetOp().(type) {
 	case *registryv1.Operation_Put:
@@ -292,7 +294,8 @@ func (a *application) deleteBelow(d *registryv1.DeleteBelow) error {
 	return a.buryAll(rows)
 }
 
-// below answers the live rows below a prefix, without their values; at most limit of them, if that is not 0.
+// below returns the live rows below a prefix, without their values; at most limit of them, if that
+// is not 0.
 func (a *application) below(prefix *registryv1.RecordKey, limit uint64) ([]*registryv1.Record, error) {
 	var rows []*registryv1.Record
 	options := record.ScanOptions{Prefix: prefix.GetKey(), KeysOnly: true}
@@ -312,10 +315,11 @@ func (a *application) buryAll(rows []*registryv1.Record) error {
 	return nil
 }
 
-// FailedTooMuch is why a command fails that would delete or answer more than it may.
+// FailedTooMuch is why a command fails that would delete or return more than it may.
 const FailedTooMuch = "TOO_MUCH"
 
-// tooMuch says, before anything is done, whether the operations would delete or answer more than they may.
+// tooMuch says, before anything is done, whether the operations would delete or return more than
+// they may.
 func (a *application) tooMuch(operations []*registryv1.Operation) (bool, error) {
 	fail := func(row *registryv1.RecordKey) (bool, error) {
 		a.result.FailedReason, a.result.FailedRow = FailedTooMuch, row
@@ -359,8 +363,8 @@ func (a *application) bury(old *registryv1.Record) error {
 	})
 }
 
-// replicate copies a row of another datacenter. A copy that is here already costs nothing, so that a
-// full sync of what did not change wakes nobody.
+// replicate copies a row of another datacenter. A copy that is here already costs nothing, so that
+// a full sync of what did not change wakes nobody.
 func (a *application) replicate(r *registryv1.Record) error {
 	old, err := a.tx.Get(r.GetTable(), r.GetKey())
 	if err != nil {

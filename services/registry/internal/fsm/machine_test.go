@@ -247,7 +247,7 @@ func commands() *rapid.Generator[*registryv1.Command] {
 
 func open(t require.TestingT, dir string) *badgerstore.Store {
 	options := badgerstore.DefaultOptions(dir, slog.New(slog.DiscardHandler))
-	options.MemTableBytes = 8 << 20
+	options.BadgerMemtableBytes = 8 << 20
 	s, err := badgerstore.Open(options)
 	require.NoError(t, err)
 	return s
@@ -277,7 +277,7 @@ func grouped(t require.TestingT, cmds []*registryv1.Command) [][]*registryv1.Com
 	return entries
 }
 
-// cloned answers commands that a machine may take over.
+// cloned returns commands that a machine may take over.
 func cloned(cmds []*registryv1.Command) []*registryv1.Command {
 	out := make([]*registryv1.Command, len(cmds))
 	for i, cmd := range cmds {
@@ -343,7 +343,8 @@ func TestSnapshotThenRestoreEqualsReplay(t *testing.T) {
 	})
 }
 
-// TestMain keeps the property test, which opens two stores per case, within the time a person waits.
+// TestMain keeps the property test, which opens two stores per case, within the time a person
+// waits.
 func TestMain(m *testing.M) {
 	flag.Parse()
 	if f := flag.Lookup("rapid.checks"); f != nil && f.Value.String() == f.DefValue {

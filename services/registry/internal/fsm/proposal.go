@@ -11,15 +11,17 @@ import (
 	registryv1 "konsul.dev/proto/gen/konsul/registry/v1"
 )
 
-// Proposal is a command on its way into the log. Several share an entry, and with it an index, unless
-// they claim the same thing.
+// Proposal is a command on its way into the log. Several share an entry, and with it an index,
+// unless they claim the same thing.
 type Proposal struct {
-	// Command is encoded, without time and epoch: those are the leader's to say when it writes the entry.
+	// Command is encoded, without time and epoch: those are the leader's to say when it writes the
+	// entry.
 	Command []byte
-	// Claims are hashes of the rows the command puts or deletes and of its request id, odd, and of the rows it only reads
-	// or compares, even. A row put twice at one index would let a compare-and-set against the first value succeed over the
-	// second; one that is put and deleted at one index would leave whoever waits for a change after that index waiting, and
-	// so would one that is put at the index at which a command before it read it.
+	// Claims are hashes of the rows the command puts or deletes and of its request id, odd, and of
+	// the rows it only reads or compares, even. A row put twice at one index would let a
+	// compare-and-set against the first value succeed over the second; one that is put and deleted
+	// at one index would leave whoever waits for a change after that index waiting, and so would
+	// one that is put at the index at which a command before it read it.
 	Claims []uint64
 	// Version is what every member must understand before the command may enter the log.
 	Version uint32
@@ -34,11 +36,13 @@ type Outcome struct {
 const (
 	// alone is the claim of a command that shares its entry with none.
 	alone = 0
-	// sweep is the claim of a command that only deletes, and does not name all it deletes: it shares its entry with others like it.
+	// sweep is the claim of a command that only deletes, and does not name all it deletes: it
+	// shares its entry with others like it.
 	sweep = 1
 )
 
-// NewProposal encodes a command. It refuses one with a string that is not UTF-8: no server could write down its outcome.
+// NewProposal encodes a command. It refuses one with a string that is not UTF-8: no server could
+// write down its record.
 func NewProposal(cmd *registryv1.Command) (Proposal, error) {
 	data, err := proto.Marshal(cmd) // MarshalVT does not check strings.
 	if err != nil {
@@ -67,7 +71,8 @@ func claims(cmd *registryv1.Command) []uint64 {
 		case *registryv1.Operation_DeletePrefix, *registryv1.Operation_DeleteBelow:
 			sweeps = true
 		case *registryv1.Operation_EndLease:
-			// It deletes keys, and leaves locks that are lost, which nobody compares by their index before they are read.
+			// It deletes keys, and leaves locks that are lost, which nobody compares by their index
+			// before they are read.
 			sweeps = true
 		case *registryv1.Operation_Get:
 			out = append(out, reading(op.Get.GetTable(), op.Get.GetKey()))
@@ -90,7 +95,8 @@ func claims(cmd *registryv1.Command) []uint64 {
 // claim is that of a row which is written.
 func claim(table registryv1.Table, key string) uint64 { return hash(table, key) | 1 }
 
-// reading is the claim of a row which is not: any number of commands that do not write it may share an entry.
+// reading is the claim of a row which is not: any number of commands that do not write it may share
+// an entry.
 func reading(table registryv1.Table, key string) uint64 { return hash(table, key) &^ 1 }
 
 func hash(table registryv1.Table, key string) uint64 {
@@ -100,12 +106,14 @@ func hash(table registryv1.Table, key string) uint64 {
 	return max(h.Sum64(), sweep+1)
 }
 
-// mostSkipped bounds how many proposals are looked at that must wait for another entry: of thousands that
-// write one row only the first can go, and asking all others each time would take longer than writing.
+// mostSkipped bounds how many proposals are looked at that must wait for another entry: of
+// thousands that write one row only the first can go, and asking all others each time would take
+// longer than writing.
 const mostSkipped = 64
 
-// Together moves the proposals that may share an entry of at most so many bytes to the front, the first and those
-// that do not conflict with anything before them, and answers how many they are: at least one. Otherwise the order stays.
+// Together moves the proposals that may share an entry of at most so many bytes to the front, the
+// first and those that do not conflict with anything before them, and returns how many they are: at
+// least one. Otherwise the order stays.
 func Together[T any](waiting []T, proposal func(T) Proposal, maxBytes int) int {
 	chosen := choose(len(waiting), func(i int) Proposal { return proposal(waiting[i]) }, maxBytes)
 	last := chosen[len(chosen)-1]
@@ -125,7 +133,7 @@ func Together[T any](waiting []T, proposal func(T) Proposal, maxBytes int) int {
 // claimed are maps for choose that are empty and not in use.
 var claimed = sync.Pool{New: func() any { return map[uint64]struct{}{} }} //nolint:gochecknoglobals // as pools are
 
-// choose answers the places of the proposals that share an entry, in order.
+// choose returns the places of the proposals that share an entry, in order.
 func choose(count int, proposal func(i int) Proposal, maxBytes int) []int {
 	first := proposal(0)
 	chosen := append(make([]int, 0, count), 0)

@@ -8,8 +8,8 @@ import (
 	"github.com/google/uuid"
 )
 
-// requestKey stands for a request id. Ids are UUIDs as a rule; others are hashed. A row holds the ids themselves, so
-// two that fell on one key would be told apart.
+// requestKey stands for a request id. Ids are UUIDs as a rule; others are hashed. A row holds the
+// ids themselves, so two that fell on one key would be told apart.
 type requestKey [16]byte
 
 func keyOf(id string) requestKey {
@@ -20,13 +20,15 @@ func keyOf(id string) requestKey {
 	return requestKey(sum[:16])
 }
 
-// queue holds the idempotency keys of one kind in the order in which they were applied, oldest first. There are up to
-// RecordsKept, and no pointers that the collector would follow. Not safe for concurrent use.
+// queue holds the idempotency keys of one kind in the order in which they were applied, oldest
+// first. There are up to RecordsKept, and no pointers that the collector would follow. Not safe for
+// concurrent use.
 type queue struct {
 	// prefix begins the keys of the rows with the records of this kind.
 	prefix    string
 	retention time.Duration
-	// index is that of the entry which has the record of a key; of the last one, if two ids fell on it.
+	// index is that of the entry which has the record of a key; of the last one, if two ids fell on
+	// it.
 	index   map[requestKey]uint64
 	entries []entry
 	keys    []requestKey
@@ -55,8 +57,8 @@ func (q *queue) add(index uint64, at time.Time, keys []requestKey) {
 	}
 }
 
-// expire removes the oldest entries, expireRows at most, as long as they are older than the retention or there are too
-// many keys, and returns their indexes.
+// expire removes the oldest entries, expireRows at most, as long as they are older than the
+// retention or there are too many keys, and returns their indexes.
 func (q *queue) expire(now time.Time) (expired []uint64) {
 	horizon := now.Add(-q.retention).UnixNano()
 	for len(expired) < expireRows && len(q.entries) > 0 && (len(q.keys) > RecordsKept || q.entries[0].unixNano < horizon) {

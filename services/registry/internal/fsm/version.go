@@ -6,8 +6,8 @@ import (
 	registryv1 "konsul.dev/proto/gen/konsul/registry/v1"
 )
 
-// Version is the highest command version this program understands. It grows by one when commands get a
-// kind or a field that released programs do not know.
+// Version is the highest command version this program understands. It grows by one when commands
+// get a kind or a field that released programs do not know.
 //
 //	1  put, delete, delete_prefix, replicate, on modify indexes
 //	2  transactions, leases and locks
@@ -19,16 +19,18 @@ const Version = 5
 const (
 	// transactions is the version that brought leases; a row that has one takes another row along.
 	transactions = 2
-	// Digests is the version that brought Command.digest, which a command can do without while a member does not understand it.
+	// Digests is the version that brought Command.digest, which a command can do without while a
+	// member does not understand it.
 	Digests = 3
-	// Bounds is the version that brought Command.max_deleted and EndLease.limit, which a command can do without, too.
+	// Bounds is the version that brought Command.max_deleted and EndLease.limit, which a command
+	// can do without, too.
 	Bounds = 4
 	// Minted is the version that brought Command.minted, which a command can do without, too.
 	Minted = 5
 )
 
-// Admitting answers admit for the commands of one call: it is asked once about a version that it admits, and about those
-// below no more. Not safe for concurrent use.
+// Admitting returns admit for the commands of one call: it is asked once about a version that it
+// admits, and about those below no more. Not safe for concurrent use.
 func Admitting(admit func(version uint32) error) func(version uint32) error {
 	highest := uint32(0)
 	return func(version uint32) error {
@@ -43,7 +45,8 @@ func Admitting(admit func(version uint32) error) func(version uint32) error {
 	}
 }
 
-// Needs answers which version a server must understand to apply a command: the highest of what is in it.
+// Needs returns which version a server must understand to apply a command: the highest of what is
+// in it.
 func Needs(cmd *registryv1.Command) uint32 {
 	needs := uint32(1)
 	switch {
@@ -75,5 +78,5 @@ func Needs(cmd *registryv1.Command) uint32 {
 	return needs
 }
 
-// endsInParts says whether an operation ends a lease in several commands.
+// endsInParts reports whether an operation ends a lease in several commands.
 func endsInParts(operation *registryv1.Operation) bool { return operation.GetEndLease().GetLimit() > 0 }

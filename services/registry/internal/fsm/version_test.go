@@ -62,7 +62,7 @@ func TestACommandNeedsTheVersionOfItsNewestPart(t *testing.T) {
 	}
 }
 
-// fieldsOf answers the last fields of a message in the versions before this one.
+// fieldsOf returns the last fields of a message in the versions before this one.
 func fieldsOf(message protoreflect.Name) []protoreflect.FieldNumber {
 	switch message {
 	case "Command":
@@ -75,7 +75,7 @@ func fieldsOf(message protoreflect.Name) []protoreflect.FieldNumber {
 	return nil
 }
 
-// some answers a value of a field that is not its default.
+// some returns a value of a field that is not its default.
 func some(m protoreflect.Message, field protoreflect.FieldDescriptor) protoreflect.Value {
 	if field.IsList() {
 		list := m.NewField(field)

@@ -60,7 +60,7 @@ func (l life) path(name string) string { return filepath.Join(l.Dir, name) }
 func (l life) storeOptions() badgerstore.Options {
 	o := badgerstore.DefaultOptions(l.path("state"), slog.New(slog.DiscardHandler))
 	// A few batches fill the tail, and fall out of the window.
-	o.MemTableBytes, o.TailBytes, o.RetentionBytes = 8<<20, 4<<10, 2<<10
+	o.BadgerMemtableBytes, o.MemtableBytes, o.RetentionBytes = 8<<20, 4<<10, 2<<10
 	return o
 }
 

@@ -45,17 +45,17 @@ func TestTheWindowIsBoundedByWhatWasWritten(t *testing.T) {
 	require.NoError(t, err)
 	require.GreaterOrEqual(t, s.Watermark(), watermark, "what was let go does not come back with a restart")
 	fill(t, s, 301, 310, 64<<10)
-	watermark = s.kept.Load()
+	watermark = s.flushedWatermark.Load()
 	die(t, s)
 
 	s = mustOpen(t, options)
 	require.GreaterOrEqual(t, s.Watermark(), watermark, "nor with a crash")
 }
 
-// A tail that is full goes into the files, and what was overwritten since goes nowhere.
-func TestAFullTailIsFlushed(t *testing.T) {
+// A memtable that is full goes into the files, and what was overwritten since goes nowhere.
+func TestAFullMemtableIsFlushed(t *testing.T) {
 	options := testOptions(t.TempDir())
-	options.RetentionBytes, options.TailBytes = 1<<20, 2<<20
+	options.RetentionBytes, options.MemtableBytes = 1<<20, 2<<20
 	s := mustOpen(t, options)
 	ctx, cancel := context.WithCancel(t.Context())
 	maintained := make(chan error, 1)
@@ -65,20 +65,21 @@ func TestAFullTailIsFlushed(t *testing.T) {
 	fill(t, s, 31, 41, 64<<10)
 	require.Eventually(t, func() bool { return s.synced.Load() >= 8 }, time.Minute, time.Millisecond)
 	require.LessOrEqual(t, s.synced.Load(), s.Watermark())
-	require.Eventually(t, func() bool { return s.tail.bytes.Load() < options.TailBytes }, time.Minute, time.Millisecond)
+	require.Eventually(t, func() bool { return s.memtable.bytes.Load() < options.MemtableBytes }, time.Minute, time.Millisecond)
 	require.Equal(t, 1, stored(s, "row-1"))
 	cancel()
 	require.NoError(t, <-maintained)
 }
 
-// Whoever writes faster than the files take it waits for them; a window that is larger than the tail is kept in the files.
-func TestTheTailIsBounded(t *testing.T) {
+// Whoever writes faster than the files take it waits for them; a retention window that is larger
+// than the memtable is kept in the files.
+func TestTheMemtableIsBounded(t *testing.T) {
 	options := testOptions(t.TempDir())
-	options.RetentionBytes, options.TailBytes = 64<<20, 1<<20
+	options.RetentionBytes, options.MemtableBytes = 64<<20, 1<<20
 	s := mustOpen(t, options)
 	for last := uint64(40); last <= 400; last += 40 {
 		fill(t, s, last-39, last, 64<<10)
-		require.Less(t, s.tail.bytes.Load(), 2*options.TailBytes)
+		require.Less(t, s.memtable.bytes.Load(), 2*options.MemtableBytes)
 	}
 	require.Zero(t, s.Watermark())
 	for index := uint64(1); index <= 400; index++ {
@@ -92,7 +93,8 @@ func TestTheTailIsBounded(t *testing.T) {
 	require.Len(t, indexes, 100)
 }
 
-// A reader that takes longer than the window lasts hears so, instead of being answered with what compaction left.
+// A reader that takes longer than the window lasts hears so, instead of being answered with what
+// compaction left.
 func TestAReaderThatFellOutOfTheWindowHearsSo(t *testing.T) {
 	options := testOptions(t.TempDir())
 	options.Retention = 100

@@ -5,14 +5,15 @@ import (
 	"sync/atomic"
 )
 
-// windowSpans is how finely the window of old versions moves.
+// windowSpans is how finely the retention window moves.
 const windowSpans = 256
 
-// window keeps what old versions may occupy within bounds: an index may stand for a few bytes or for a
-// mebibyte of rows, so counting indexes does not bound the disk. Its floor never goes back.
+// window is the retention window. It keeps what old versions may occupy within bounds: an index may
+// stand for a few bytes or for a mebibyte of rows, so counting indexes does not bound the disk. Its
+// watermark never goes back.
 type window struct {
-	limit uint64
-	floor atomic.Uint64
+	limit     uint64
+	watermark atomic.Uint64
 
 	mu    sync.Mutex
 	spans []span
@@ -33,16 +34,16 @@ func (w *window) add(last, bytes uint64) {
 		w.spans = append(w.spans, span{last, bytes})
 	}
 	for w.total > w.limit && len(w.spans) > 1 {
-		w.floor.Store(max(w.floor.Load(), w.spans[0].last))
+		w.watermark.Store(max(w.watermark.Load(), w.spans[0].last))
 		w.total -= w.spans[0].bytes
 		w.spans = w.spans[1:]
 	}
 }
 
-// begin starts anew above a floor: what is below it may be gone.
-func (w *window) begin(floor uint64) {
+// begin starts anew above a GC watermark.
+func (w *window) begin(watermark uint64) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.spans, w.total = nil, 0
-	w.floor.Store(floor)
+	w.watermark.Store(watermark)
 }
