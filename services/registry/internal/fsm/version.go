@@ -12,7 +12,7 @@ import (
 //	1  put, delete, delete_prefix, replicate, on modify indexes
 //	2  transactions, leases and locks
 //	3  the digest of what was asked
-//	4  leases that end in several commands, and a bound on what the deletions of one command delete together
+//	4  leases that end in several commands, and a bound on what one command deletes
 //	5  whether the request id was minted
 const Version = 5
 
