@@ -19,14 +19,15 @@ type Method struct {
 	*optionsv1.Method
 	// FullName is gRPC's name of it, such as "/konsul.registry.v1.KVService/Get".
 	FullName string
-	// Server is the program that serves it, Front the one that also serves it to users; empty: none.
+	// Server is the program that serves it, Front the one that also serves it to users; empty:
+	// none.
 	Server, Front string
 	// Descriptor is its place in the contract.
 	Descriptor protoreflect.MethodDescriptor
 }
 
-// Find returns the method of a full name. It fails for one that no linked contract has, and for one whose
-// options are missing or contradict each other.
+// Find returns the method of a full name. It fails for one that no linked contract has, and for one
+// whose options are missing or contradict each other.
 func Find(fullName string) (Method, error) {
 	name := protoreflect.FullName(strings.ReplaceAll(strings.TrimPrefix(fullName, "/"), "/", "."))
 	found, err := protoregistry.GlobalFiles.FindDescriptorByName(name)
@@ -40,7 +41,8 @@ func Find(fullName string) (Method, error) {
 	return Of(d)
 }
 
-// Of returns the method of a descriptor. It fails when the options are missing or contradict each other.
+// Of returns the method of a descriptor. It fails when the options are missing or contradict each
+// other.
 func Of(d protoreflect.MethodDescriptor) (Method, error) {
 	service := d.Parent()
 	m := Method{FullName: fmt.Sprintf("/%s/%s", service.FullName(), d.Name()), Descriptor: d}
@@ -54,8 +56,8 @@ func Of(d protoreflect.MethodDescriptor) (Method, error) {
 	return m, nil
 }
 
-// Served returns the methods that a program serves, by its name. It fails when the options of one are
-// missing or contradict each other.
+// Served returns the methods that a program serves, by its name. It fails when the options of one
+// are missing or contradict each other.
 func Served(server string) ([]Method, error) {
 	var out []Method
 	var errs []error
@@ -84,8 +86,8 @@ func Services() []protoreflect.ServiceDescriptor {
 	return out
 }
 
-// IsIdempotent reports whether a method may be called again, whatever became of the first call. It is false
-// for one that is not known.
+// IsIdempotent reports whether a method may be called again, whatever became of the first call. It
+// is false for one that is not known.
 func IsIdempotent(fullName string) bool {
 	m, err := Find(fullName)
 	return err == nil && m.IsIdempotent()

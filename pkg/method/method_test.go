@@ -82,7 +82,8 @@ func names(methods []method.Method) (out []string) {
 	return out
 }
 
-// contract makes a method with options, of a request that has a text, texts, a number and a message of its own kind.
+// contract makes a method with options, of a request that has a text, texts, a number and a message
+// of its own kind.
 func contract(t *testing.T, server, options string) protoreflect.MethodDescriptor {
 	t.Helper()
 	file := &descriptorpb.FileDescriptorProto{}

@@ -52,8 +52,8 @@ type Rule struct {
 // or "/konsul.registry.v1.KVService/Get"; the method's rule wins. What is not listed is refused.
 type Access map[string]Rule
 
-// AccessOf returns the policy of a program as the contracts state it. A program that checks no tokens takes
-// calls of peers only: the gateway that passes users' calls on to it is one.
+// AccessOf returns the policy of a program as the contracts state it. A program that checks no
+// tokens takes calls of peers only: the gateway that passes users' calls on to it is one.
 func AccessOf(server string, tokens bool) (Access, error) {
 	methods, err := method.Served(server)
 	if err != nil {
@@ -66,7 +66,8 @@ func AccessOf(server string, tokens bool) (Access, error) {
 	return access, nil
 }
 
-// ruleOf returns who may call a method. A server that only fronts for another takes no calls of peers.
+// ruleOf returns who may call a method. A server that only fronts for another takes no calls of
+// peers.
 func ruleOf(m method.Method, own, tokens bool) Rule {
 	// Calls of users come through the gateway, or were passed on by a registry.
 	users := []Peer{{Service: "gateway"}, {Service: "registry", AnyDC: true}}
@@ -89,16 +90,16 @@ func ruleOf(m method.Method, own, tokens bool) Rule {
 	return rule
 }
 
-// TokenChecker decides whose a bearer token is. What it may do is for the service to decide, by what it
-// knows of the request.
+// TokenChecker decides whose a bearer token is. What it may do is for the service to decide, by
+// what it knows of the request.
 type TokenChecker interface {
-	// CheckToken answers the token's accessor id and what it grants, in the service's own terms, or an
-	// Unauthenticated fault. The secret is AnonymousToken for a call that carries none.
+	// CheckToken returns the token's accessor id and what it grants, in the service's own terms, or
+	// an Unauthenticated fault. The secret is AnonymousToken for a call that carries none.
 	CheckToken(ctx context.Context, secret string) (accessor string, grant any, err error)
 }
 
-// AnonymousToken stands for the token of a call on behalf of somebody who has none. It is too short to
-// be anybody's secret, and may be sent: a peer that may also call as itself says so with it.
+// AnonymousToken stands for the token of a call on behalf of somebody who has none. It is too short
+// to be anybody's secret, and may be sent: a peer that may also call as itself says so with it.
 const AnonymousToken = "anonymous"
 
 // Caller is who makes a request: a service, perhaps on behalf of a user.
@@ -112,18 +113,19 @@ type Caller struct {
 
 type callerKey struct{}
 
-// CallerFrom answers who made the request that ctx belongs to; the zero Caller outside one.
+// CallerFrom returns who made the request that ctx belongs to; the zero Caller outside one.
 func CallerFrom(ctx context.Context) Caller {
 	caller, _ := ctx.Value(callerKey{}).(Caller)
 	return caller
 }
 
-// WithCaller marks ctx as belonging to a request by caller. The server's interceptors call it; so may tests.
+// WithCaller marks ctx as belonging to a request by caller. The server's interceptors call it; so
+// may tests.
 func WithCaller(ctx context.Context, caller Caller) context.Context {
 	return context.WithValue(ctx, callerKey{}, caller)
 }
 
-// PeerID answers the verified identity at the other end of the connection ctx belongs to.
+// PeerID returns the verified identity at the other end of the connection ctx belongs to.
 func PeerID(ctx context.Context) (identity.ID, bool) {
 	p, ok := peer.FromContext(ctx)
 	if !ok {
@@ -133,7 +135,7 @@ func PeerID(ctx context.Context) (identity.ID, bool) {
 	return info.id, ok && info.known
 }
 
-// PeerState answers the TLS state of the connection ctx belongs to.
+// PeerState returns the TLS state of the connection ctx belongs to.
 func PeerState(ctx context.Context) (tls.ConnectionState, bool) {
 	p, ok := peer.FromContext(ctx)
 	if !ok {
@@ -156,7 +158,7 @@ const (
 	bearer        = "Bearer "
 )
 
-// Token answers the bearer token that came with a request; empty when none did.
+// Token returns the bearer token that came with a request; empty when none did.
 func Token(ctx context.Context) string {
 	for _, value := range metadata.ValueFromIncomingContext(ctx, authorization) {
 		if len(value) > len(bearer) && strings.EqualFold(value[:len(bearer)], bearer) {

@@ -26,8 +26,8 @@ import (
 	"konsul.dev/services/registry/registrytest"
 )
 
-// example is a contract as a file would hold it: messages, a service, and options. Nothing else in this program
-// knows of it.
+// example is a contract as a file would hold it: messages, a service, and options. Nothing else in
+// this program knows of it.
 var example = sync.OnceValue(func() protoreflect.ServiceDescriptor {
 	file := &descriptorpb.FileDescriptorProto{}
 	err := prototext.Unmarshal([]byte(`
@@ -98,8 +98,8 @@ func setText(m protoreflect.Message, field protoreflect.Name, value string) {
 	m.Set(m.Descriptor().Fields().ByName(field), protoreflect.ValueOfString(value))
 }
 
-// A new RPC takes a contract with options and a handler, nothing else: it is admitted, checked, brought to the
-// leader and audited by what the options say.
+// A new RPC takes a contract with options and a handler, nothing else: it is admitted, checked,
+// brought to the leader and audited by what the options say.
 func TestARPCIsItsContractAndItsHandler(t *testing.T) {
 	t.Parallel()
 	service := example()

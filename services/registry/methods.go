@@ -12,8 +12,9 @@ import (
 	"konsul.dev/services/registry/internal/kv"
 )
 
-// methods derives from the contracts how calls travel and what they take. It fails when the options of a
-// method that this program serves are missing, contradict each other, or name a function that is not here.
+// methods derives from the contracts how calls travel and what they take. It fails when the options
+// of a method that this program serves are missing, contradict each other, or name a function that
+// is not here.
 func methods(tokens localTokens, services serviceNames) (forward.Routes, api.Rules, error) {
 	served, err := method.Served(Name)
 	if err != nil {
@@ -59,8 +60,8 @@ type localTokens interface {
 	Local(accessor string) bool
 }
 
-// globalToken returns what reports whether a change is of a global token. One that names a datacenter is for a
-// local token there.
+// globalToken returns what reports whether a change is of a global token. One that names a
+// datacenter is for a local token there.
 func globalToken(tokens localTokens) func(context.Context, proto.Message) bool {
 	return func(_ context.Context, req proto.Message) bool {
 		switch r := req.(type) {

@@ -20,8 +20,8 @@ import (
 	"konsul.dev/services/registry/internal/watching"
 )
 
-// TestEveryServedMethodSaysWhatItIs fails when a method is served of which the contract says nothing, or has one
-// that nobody serves.
+// TestEveryServedMethodSaysWhatItIs fails when a method is served of which the contract says
+// nothing, or has one that nobody serves.
 func TestEveryServedMethodSaysWhatItIs(t *testing.T) {
 	server := grpc.NewServer()
 	(&api.Core{}).Register(server)

@@ -19,7 +19,8 @@ type serviceNames interface {
 	ServicesOn(node string) []string
 }
 
-// permissions are those that take more than a field of the request, by the names that the contracts use.
+// permissions are those that take more than a field of the request, by the names that the contracts
+// use.
 func permissions(services serviceNames) api.Permissions {
 	c := catalogued{services}
 	return api.Permissions{
@@ -59,8 +60,8 @@ func nobody() []acl.Need { return one(acl.ACL, "internal", acl.Write) }
 // catalogued are permissions that depend on what is registered.
 type catalogued struct{ services serviceNames }
 
-// nameOf returns the service of an instance. One that is not known is taken for one of a service of that name,
-// which is what an instance without an id gets; what is asked of it will not be found.
+// nameOf returns the service of an instance. One that is not known is taken for one of a service of
+// that name, which is what an instance without an id gets; what is asked of it will not be found.
 func (c catalogued) nameOf(id string) string {
 	if name, known := c.services.ServiceName(id); known {
 		return name

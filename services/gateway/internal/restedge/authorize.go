@@ -65,9 +65,9 @@ func (p permission) needed(request proto.Message) []*registryv1.ACLNeed {
 	return out
 }
 
-// authorize asks the registry whether a caller's token has what is needed. A management token has; the
-// registry said so within the time tokens are believed. It is asked all the same about calls that are audited:
-// its log says whose they were.
+// authorize asks the registry whether a caller's token has what is needed. A management token has;
+// the registry said so within the time tokens are believed. It is asked all the same about calls
+// that are audited: its log says whose they were.
 func authorize(ctx context.Context, tokens registryv1.TokenServiceClient, fullMethod string, needs []*registryv1.ACLNeed, audited bool) error {
 	caller := callerFrom(ctx)
 	if len(needs) == 0 || caller.Management && !audited {
@@ -144,8 +144,8 @@ func (p permission) read(m any) (proto.Message, error) {
 	return request, nil
 }
 
-// authorizedStream asks about every request on a stream. One that is refused ends the stream, with the
-// refusal as its error.
+// authorizedStream asks about every request on a stream. One that is refused ends the stream, with
+// the refusal as its error.
 type authorizedStream struct {
 	grpc.ClientStream
 	cancel  context.CancelCauseFunc

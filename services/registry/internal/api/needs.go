@@ -21,8 +21,9 @@ func NeedsOfKey(ctx context.Context, req proto.Message, access acl.Access) ([]ac
 	return needsOfKey(r, key, malformed, access), nil
 }
 
-// needsOfKey returns what a call about a key takes, which is the key as it is stored. To read, a bare key is good in
-// whichever scope it may be read. A malformed one keeps its form: the handler refuses it.
+// needsOfKey returns what a call about a key takes, which is the key as it is stored. To read, a
+// bare key is good in whichever scope it may be read. A malformed one keeps its form: the handler
+// refuses it.
 func needsOfKey(r kv.Request, key record.Key, malformed error, access acl.Access) []acl.Need {
 	need := acl.Need{Resource: acl.KV, Access: access, Name: key.Bare}
 	switch {

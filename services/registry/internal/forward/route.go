@@ -34,16 +34,16 @@ type Route struct {
 	Reply func() proto.Message
 	// Primary reports whether a request belongs to the primary datacenter; nil: none does.
 	Primary func(ctx context.Context, req proto.Message) bool
-	// Undigested says that requests with one id are told apart by other means: the id is made of what they are about, or a
-	// secret is made up for each.
+	// Undigested says that requests with one id are told apart by other means: the id is made of
+	// what they are about, or a secret is made up for each.
 	Undigested bool
-	// Leader leads to what becomes the id of the server that leads as the call sets out; nil: nothing does. Who repeats it
-	// sees that the leadership has moved since.
+	// Leader leads to what becomes the id of the server that leads as the call sets out; nil:
+	// nothing does. Who repeats it sees that the leadership has moved since.
 	Leader method.Path
 	// Area names what is asked for, in metrics.
 	Area string
-	// Subject leads to what is asked for instead of Area, and Found to what is not empty in a response if there is such a
-	// thing. The caller chose it, who may ask for anything.
+	// Subject leads to what is asked for instead of Area, and Found to what is not empty in a
+	// response if there is such a thing. The caller chose it, who may ask for anything.
 	Subject method.Path
 	Found   protoreflect.FieldDescriptor
 }
@@ -59,8 +59,8 @@ type Functions struct {
 	Global map[string]func(ctx context.Context, req proto.Message) bool
 }
 
-// NewRoutes derives the routes from what the contracts say of methods. It fails when they name a function that
-// is not there.
+// NewRoutes derives the routes from what the contracts say of methods. It fails when they name a
+// function that is not there.
 func NewRoutes(methods []method.Method, by Functions) (Routes, error) {
 	routes := Routes{}
 	for _, m := range methods {

@@ -21,8 +21,8 @@ type parsed struct {
 
 type parsedKey struct{}
 
-// WithKey returns a context that has the key of a request: what the request takes, where it belongs and its
-// handler depend on it. A request that is not about a key leaves ctx as it is.
+// WithKey returns a context that has the key of a request: what the request takes, where it belongs
+// and its handler depend on it. A request that is not about a key leaves ctx as it is.
 func WithKey(ctx context.Context, req any) context.Context {
 	r, ok := req.(Request)
 	if !ok {
@@ -33,8 +33,8 @@ func WithKey(ctx context.Context, req any) context.Context {
 	return context.WithValue(ctx, parsedKey{}, p)
 }
 
-// KeyOf returns the key of a request, from its context if it is there: a part of a batch has none. A malformed
-// one is an InvalidArgument fault.
+// KeyOf returns the key of a request, from its context if it is there: a part of a batch has none.
+// A malformed one is an InvalidArgument fault.
 func KeyOf(ctx context.Context, req Request) (record.Key, error) {
 	if p, ok := ctx.Value(parsedKey{}).(*parsed); ok && p.req == req {
 		return p.key, p.err
