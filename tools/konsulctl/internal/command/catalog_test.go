@@ -10,74 +10,11 @@ import (
 
 	registryv1 "konsul.dev/proto/gen/konsul/registry/v1"
 
-	"konsul.dev/pkg/fault"
-	"konsul.dev/pkg/konsul/konsultest"
+	"konsul.dev/tools/konsulctl/internal/command/commandtest"
 )
 
-const critical = registryv1.HealthStatus_HEALTH_STATUS_CRITICAL
-
-// nodes teaches the gateway the node web-1, under maintenance, with the instances of api.
-func nodes(g *konsultest.Gateway) {
-	read := &registryv1.QueryMeta{Datacenter: "us-west", Index: 12, KnownLeader: true}
-	written := &registryv1.WriteMeta{Datacenter: "us-west", Index: 14}
-	node := &registryv1.Node{Name: "web-1", Address: "10.0.0.1", Meta: map[string]string{"rack": "a1", "arch": "arm64"}, LivenessTtl: durationpb.New(30 * time.Second)}
-	maintenance := &registryv1.Check{Id: "_maintenance", Name: "maintenance", Node: "web-1", Status: critical, Output: "new disk", ModifiedAt: at(2)}
-	http := &registryv1.Check{Id: "http", ServiceId: "api-1", Status: passing, Output: "200 OK", Ttl: durationpb.New(15 * time.Second), ModifiedAt: at(3)}
-	missing := fault.New(fault.NotFound, "NODE_NOT_FOUND", "no node %q is registered here", "ghost").WithField("node")
-	konsultest.On(g, func(*registryv1.ListNodesRequest) (*registryv1.ListNodesResponse, error) {
-		return &registryv1.ListNodesResponse{Nodes: []*registryv1.Node{node, {Name: "web-2", Address: "10.0.0.2"}}, Meta: read}, nil
-	})
-	konsultest.On(g, func(r *registryv1.GetNodeRequest) (*registryv1.GetNodeResponse, error) {
-		if r.GetNode() == "ghost" {
-			return nil, missing
-		}
-		return &registryv1.GetNodeResponse{
-			Node: node, Checks: []*registryv1.Check{maintenance}, Status: critical, Instances: []*registryv1.ServiceInstance{instance("us-west", "api-1", critical)}, Meta: read,
-		}, nil
-	})
-	konsultest.On(g, func(*registryv1.GetServiceRequest) (*registryv1.GetServiceResponse, error) {
-		i := instance("us-west", "api-1", critical)
-		i.Checks, i.NodeChecks = []*registryv1.Check{http}, []*registryv1.Check{maintenance}
-		return &registryv1.GetServiceResponse{Instance: i, Meta: read}, nil
-	})
-	konsultest.On(g, func(r *registryv1.ListChecksRequest) (*registryv1.ListChecksResponse, error) {
-		answer := &registryv1.ListChecksResponse{Checks: []*registryv1.CheckSummary{{Check: maintenance, Node: "web-1"}}, Meta: read}
-		if r.GetCheckId() == "" {
-			answer.Checks = append(answer.Checks, &registryv1.CheckSummary{Check: http, Node: "web-1", Service: "api"})
-		}
-		return answer, nil
-	})
-	konsultest.On(g, func(*registryv1.RegisterNodeRequest) (*registryv1.RegisterNodeResponse, error) {
-		return &registryv1.RegisterNodeResponse{Meta: written}, nil
-	})
-	konsultest.On(g, func(r *registryv1.DeregisterNodeRequest) (*registryv1.DeregisterNodeResponse, error) {
-		if r.GetNode() == "ghost" {
-			return nil, missing
-		}
-		return &registryv1.DeregisterNodeResponse{Meta: written, Instances: 2}, nil
-	})
-	konsultest.On(g, func(r *registryv1.HeartbeatRequest) (*registryv1.HeartbeatResponse, error) {
-		answer := &registryv1.HeartbeatResponse{Meta: written}
-		for _, n := range r.GetNodes() {
-			if n == "ghost" {
-				answer.Unknown = append(answer.Unknown, n)
-			}
-		}
-		return answer, nil
-	})
-	konsultest.On(g, func(*registryv1.UpdateChecksRequest) (*registryv1.UpdateChecksResponse, error) {
-		return &registryv1.UpdateChecksResponse{Meta: written}, nil
-	})
-	konsultest.On(g, func(*registryv1.DeregisterCheckRequest) (*registryv1.DeregisterCheckResponse, error) {
-		return &registryv1.DeregisterCheckResponse{Meta: written}, nil
-	})
-	konsultest.On(g, func(*registryv1.SetMaintenanceRequest) (*registryv1.SetMaintenanceResponse, error) {
-		return &registryv1.SetMaintenanceResponse{Meta: written}, nil
-	})
-}
-
 func TestCatalogueCommandsAskTheRightThing(t *testing.T) {
-	statuses := []registryv1.HealthStatus{registryv1.HealthStatus_HEALTH_STATUS_WARNING, critical}
+	statuses := []registryv1.HealthStatus{registryv1.HealthStatus_HEALTH_STATUS_WARNING, commandtest.Critical}
 	update := func(u *registryv1.CheckUpdate) *registryv1.UpdateChecksRequest {
 		return &registryv1.UpdateChecksRequest{Updates: []*registryv1.CheckUpdate{u}}
 	}
@@ -101,26 +38,26 @@ func TestCatalogueCommandsAskTheRightThing(t *testing.T) {
 		"check list --node web-1 --service api --id http --status warning,critical": &registryv1.ListChecksRequest{
 			Node: "web-1", Service: "api", CheckId: "http", Statuses: statuses,
 		},
-		"check update http --instance api-1 --status passing --note fine": update(&registryv1.CheckUpdate{ServiceId: "api-1", CheckId: "http", Status: passing, Output: "fine"}),
-		"check pass http --instance api-1":                                update(&registryv1.CheckUpdate{ServiceId: "api-1", CheckId: "http", Status: passing}),
+		"check update http --instance api-1 --status passing --note fine": update(&registryv1.CheckUpdate{ServiceId: "api-1", CheckId: "http", Status: commandtest.Passing, Output: "fine"}),
+		"check pass http --instance api-1":                                update(&registryv1.CheckUpdate{ServiceId: "api-1", CheckId: "http", Status: commandtest.Passing}),
 		"check warn disk --node web-1":                                    update(&registryv1.CheckUpdate{Node: "web-1", CheckId: "disk", Status: registryv1.HealthStatus_HEALTH_STATUS_WARNING}),
-		"check fail disk --node web-1 --note full":                        update(&registryv1.CheckUpdate{Node: "web-1", CheckId: "disk", Status: critical, Output: "full"}),
+		"check fail disk --node web-1 --note full":                        update(&registryv1.CheckUpdate{Node: "web-1", CheckId: "disk", Status: commandtest.Critical, Output: "full"}),
 		"check deregister disk --node web-1":                              &registryv1.DeregisterCheckRequest{CheckId: "disk", Node: "web-1"},
 		"maintenance enable --node web-1 --reason now":                    &registryv1.SetMaintenanceRequest{Node: "web-1", Enabled: true, Reason: "now"},
 		"maint disable --instance api-1":                                  &registryv1.SetMaintenanceRequest{ServiceId: "api-1"},
 		"maintenance status --service api":                                &registryv1.ListChecksRequest{CheckId: "_maintenance", Service: "api"},
 	} {
 		t.Run(line, func(t *testing.T) {
-			gateway := federation(t)
-			r := ctl(t, gateway, "", asArguments(line)...)
-			require.Zero(t, r.code, r.stderr)
+			gateway := commandtest.Federation(t)
+			r := commandtest.Ctl(t, gateway, "", commandtest.AsArguments(line)...)
+			require.Zero(t, r.Code, r.Stderr)
 			require.Len(t, gateway.Requests(), 1)
-			same(t, want, withoutRequestID(gateway.Requests()[0]))
+			commandtest.Same(t, want, withoutRequestID(gateway.Requests()[0]))
 		})
 	}
 }
 
-// withoutRequestID answers a request as it was before the SDK gave it an id.
+// withoutRequestID returns a request as it was before the SDK gave it an id.
 func withoutRequestID(m proto.Message) proto.Message {
 	m = proto.Clone(m)
 	if field := m.ProtoReflect().Descriptor().Fields().ByName("request_id"); field != nil {
@@ -130,7 +67,7 @@ func withoutRequestID(m proto.Message) proto.Message {
 }
 
 func TestCatalogueCommandsExitCodes(t *testing.T) {
-	gateway := federation(t)
+	gateway := commandtest.Federation(t)
 	for line, code := range map[string]int{
 		"node get ghost":                                3,
 		"node deregister ghost":                         3,
@@ -147,8 +84,8 @@ func TestCatalogueCommandsExitCodes(t *testing.T) {
 		"service get api --status unwell":               2,
 	} {
 		t.Run(line, func(t *testing.T) {
-			r := ctl(t, gateway, "", asArguments(line)...)
-			require.Equal(t, code, r.code, r.stderr)
+			r := commandtest.Ctl(t, gateway, "", commandtest.AsArguments(line)...)
+			require.Equal(t, code, r.Code, r.Stderr)
 		})
 	}
 }

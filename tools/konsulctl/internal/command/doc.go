@@ -1,3 +1,3 @@
-// Package command is konsulctl's command tree: a package below it for each noun, and the root here,
-// with the tests of them all. Run holds no state between calls and may be called concurrently.
+// Package command is konsulctl's command tree: a package below it for each noun, and the root here.
+// Run holds no state between calls and may be called concurrently.
 package command

@@ -4,14 +4,12 @@ import (
 	"encoding/json"
 	"os"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
-	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	registryv1 "konsul.dev/proto/gen/konsul/registry/v1"
@@ -21,24 +19,11 @@ import (
 	"konsul.dev/pkg/konsul/konsultest"
 	"konsul.dev/tools/konsulctl/internal/cli"
 	"konsul.dev/tools/konsulctl/internal/command"
+	"konsul.dev/tools/konsulctl/internal/command/commandtest"
 )
 
-// machineWords are what a library says of our types and its own functions, and nobody can act on.
-var machineWords = regexp.MustCompile(`strconv\.|cannot unmarshal|!!|command\.|cli\.|json:|yaml:|proto:|pflag|grpc:|group \[|%!|0x[0-9a-f]{6}`)
-
-// said is what a refusal must hold: a field, a remedy, and no words of machines.
-func said(t *testing.T, r result, field string) {
-	t.Helper()
-	require.Equal(t, 2, r.code, r.stderr)
-	require.Empty(t, r.stdout)
-	require.Contains(t, r.stderr, "  field: "+field+"\n")
-	require.Contains(t, r.stderr, "  remedy: ")
-	require.Contains(t, r.stderr, "  reason: ")
-	require.NotRegexp(t, machineWords, r.stderr)
-}
-
 func TestABadFlagIsNamedWithWhatIsWanted(t *testing.T) {
-	gateway := federation(t)
+	gateway := commandtest.Federation(t)
 	for name, c := range map[string]struct {
 		args  []string
 		field string
@@ -68,9 +53,9 @@ func TestABadFlagIsNamedWithWhatIsWanted(t *testing.T) {
 		"status":          {[]string{"service", "get", "api", "--status", "fine"}, "--status", "passing, warning or critical"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			r := ctl(t, gateway, "", c.args...)
-			said(t, r, c.field)
-			require.Contains(t, r.stderr, c.text)
+			r := commandtest.Ctl(t, gateway, "", c.args...)
+			commandtest.Said(t, r, c.field)
+			require.Contains(t, r.Stderr, c.text)
 		})
 	}
 }
@@ -85,11 +70,11 @@ func TestFlagsThatAreMissingOrDoNotGoTogetherAreNamed(t *testing.T) {
 		"kv txn --file x --get k":                        "--file and --get do not go together",
 		"service get api --all-datacenters --failover x": "--all-datacenters and --failover do not go together",
 	} {
-		r := ctl(t, federation(t), "", strings.Fields(line)...)
-		require.Equal(t, 2, r.code, r.stderr)
-		require.Contains(t, r.stderr, says)
-		require.NotRegexp(t, machineWords, r.stderr)
-		require.Contains(t, r.stderr, "  remedy: see `konsulctl ")
+		r := commandtest.Ctl(t, commandtest.Federation(t), "", strings.Fields(line)...)
+		require.Equal(t, 2, r.Code, r.Stderr)
+		require.Contains(t, r.Stderr, says)
+		require.NotRegexp(t, commandtest.MachineWords, r.Stderr)
+		require.Contains(t, r.Stderr, "  remedy: see `konsulctl ")
 	}
 }
 
@@ -109,23 +94,23 @@ func TestAValueThatBeginsWithADashIsStoredOrTheRefusalSaysHow(t *testing.T) {
 		"heartbeat": {[]string{"node", "heartbeat", "-n"}, "konsulctl node heartbeat [flags] -- NAME..."},
 	} {
 		t.Run(name, func(t *testing.T) {
-			r := ctl(t, federation(t), "", c.args...)
-			require.Equal(t, 2, r.code)
-			require.Contains(t, r.stderr, c.how)
-			require.NotRegexp(t, machineWords, r.stderr)
-			require.NotContains(t, r.stderr, "c2VjcmV0", "what was pasted is not repeated")
+			r := commandtest.Ctl(t, commandtest.Federation(t), "", c.args...)
+			require.Equal(t, 2, r.Code)
+			require.Contains(t, r.Stderr, c.how)
+			require.NotRegexp(t, commandtest.MachineWords, r.Stderr)
+			require.NotContains(t, r.Stderr, "c2VjcmV0", "what was pasted is not repeated")
 		})
 	}
 	for _, value := range []string{"-5", pem, "--verbose"} {
-		gateway := federation(t)
-		require.Zero(t, ctl(t, gateway, "", "kv", "set", "--local", "--", "k", value).code)
+		gateway := commandtest.Federation(t)
+		require.Zero(t, commandtest.Ctl(t, gateway, "", "kv", "set", "--local", "--", "k", value).Code)
 		require.Equal(t, value, string(konsultest.Last[*registryv1.SetRequest](gateway).GetValue()))
 	}
-	gateway := federation(t)
-	require.Zero(t, ctl(t, gateway, "", "check", "fail", "http", "--instance", "api-1", "--note", "-5 degrees").code)
+	gateway := commandtest.Federation(t)
+	require.Zero(t, commandtest.Ctl(t, gateway, "", "check", "fail", "http", "--instance", "api-1", "--note", "-5 degrees").Code)
 	require.Equal(t, "-5 degrees", konsultest.Last[*registryv1.UpdateChecksRequest](gateway).GetUpdates()[0].GetOutput())
-	require.Contains(t, ctl(t, nil, "", "--help").stdout, "kv set v/neg -- -5")
-	require.Contains(t, ctl(t, nil, "", "kv", "set", "--help").stdout, "kv set v/neg -- -5")
+	require.Contains(t, commandtest.Ctl(t, nil, "", "--help").Stdout, "kv set v/neg -- -5")
+	require.Contains(t, commandtest.Ctl(t, nil, "", "kv", "set", "--help").Stdout, "kv set v/neg -- -5")
 }
 
 func TestBytesThatAreNoTextAreRefusedByTheNameTheyWereTypedUnder(t *testing.T) {
@@ -166,83 +151,19 @@ func TestBytesThatAreNoTextAreRefusedByTheNameTheyWereTypedUnder(t *testing.T) {
 		"deregistered name": {[]string{"service", "deregister", bad}, "id"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			gateway := federation(t)
-			r := ctl(t, gateway, "", c.args...)
-			said(t, r, c.field)
+			gateway := commandtest.Federation(t)
+			r := commandtest.Ctl(t, gateway, "", c.args...)
+			commandtest.Said(t, r, c.field)
 			require.Empty(t, gateway.Requests())
 		})
 	}
-	gateway := federation(t)
-	require.Zero(t, ctl(t, gateway, "", "kv", "set", "k", bad).code, "a value is any bytes")
+	gateway := commandtest.Federation(t)
+	require.Zero(t, commandtest.Ctl(t, gateway, "", "kv", "set", "k", bad).Code, "a value is any bytes")
 	require.Equal(t, bad, string(konsultest.Last[*registryv1.SetRequest](gateway).GetValue()))
 }
 
-func TestAKeyThatCanBeSetCanBeCompared(t *testing.T) {
-	exists := func(key string) *registryv1.Compare {
-		return &registryv1.Compare{Key: key, With: &registryv1.Compare_Exists{Exists: true}}
-	}
-	for text, want := range map[string]*registryv1.Compare{
-		"a exists":                     exists("a"),
-		"a b exists":                   exists("a b"),
-		`"a b" exists`:                 exists("a b"),
-		`"a \"b\" \\" exists`:          exists(`a "b" \`),
-		`"a version = 3" exists`:       exists("a version = 3"),
-		"a b absent":                   {Key: "a b", With: &registryv1.Compare_Exists{}},
-		"a b version = 3":              {Key: "a b", Operator: registryv1.Compare_OPERATOR_EQUAL, With: &registryv1.Compare_Version{Version: 3}},
-		`"a exists" index > 0`:         {Key: "a exists", Operator: registryv1.Compare_OPERATOR_GREATER, With: &registryv1.Compare_ModifyIndex{}},
-		"a  created  <  7":             {Key: "a", Operator: registryv1.Compare_OPERATOR_LESS, With: &registryv1.Compare_CreateIndex{CreateIndex: 7}},
-		"a b value != it exists":       {Key: "a b", Operator: registryv1.Compare_OPERATOR_NOT_EQUAL, With: &registryv1.Compare_Value{Value: []byte("it exists")}},
-		"a value = two\nlines ":        {Key: "a", Operator: registryv1.Compare_OPERATOR_EQUAL, With: &registryv1.Compare_Value{Value: []byte("two\nlines ")}},
-		"a value =":                    {Key: "a", Operator: registryv1.Compare_OPERATOR_EQUAL, With: &registryv1.Compare_Value{}},
-		"價格 表 exists":                  exists("價格 表"),
-		"a value = b version = 3":      {Key: "a", Operator: registryv1.Compare_OPERATOR_EQUAL, With: &registryv1.Compare_Value{Value: []byte("b version = 3")}},
-		`"a value = b" version = 3`:    {Key: "a value = b", Operator: registryv1.Compare_OPERATOR_EQUAL, With: &registryv1.Compare_Version{Version: 3}},
-		"config/app version = 0":       {Key: "config/app", Operator: registryv1.Compare_OPERATOR_EQUAL, With: &registryv1.Compare_Version{}},
-		"global/config/app index != 0": {Key: "global/config/app", Operator: registryv1.Compare_OPERATOR_NOT_EQUAL, With: &registryv1.Compare_ModifyIndex{}},
-	} {
-		t.Run(text, func(t *testing.T) {
-			gateway := federation(t)
-			r := ctl(t, gateway, "", "kv", "txn", "--if", text, "--get", "a b", "--set", `"a=b"=c=d`, "--set", "a b=1")
-			require.Zero(t, r.code, r.stderr)
-			request := konsultest.Last[*registryv1.TxnRequest](gateway)
-			require.True(t, proto.Equal(want, request.GetCompare()[0]), "%v", request.GetCompare()[0])
-			require.Equal(t, "a b", request.GetSuccess()[0].GetGet().GetKey())
-			require.Equal(t, "a=b", request.GetSuccess()[1].GetSet().GetKey())
-			require.Equal(t, "c=d", string(request.GetSuccess()[1].GetSet().GetValue()))
-			require.Equal(t, "a b", request.GetSuccess()[2].GetSet().GetKey())
-		})
-	}
-}
-
-func TestAKeyThatCanBeSetCanBeGranted(t *testing.T) {
-	gateway := federation(t)
-	r := ctl(t, gateway, "", "acl", "policy", "create", "web", "--rule", "kv read a b", "--rule", "kv  read,list  my files/*", "--rule", "kv write exact:a  b: c", "--rule", "node read")
-	require.Zero(t, r.code, r.stderr)
-	rules := konsultest.Last[*registryv1.CreatePolicyRequest](gateway).GetPolicy().GetRules()
-	require.Equal(t, "a b", rules[0].GetExact())
-	require.Equal(t, []string{"read", "list"}, rules[1].GetAccess())
-	require.Equal(t, "my files/*", rules[1].GetGlob())
-	require.Equal(t, "a  b: c", rules[2].GetExact())
-	require.Nil(t, rules[3].GetMatch())
-}
-
-func TestATransactionWithNothingToDoIsRefusedHere(t *testing.T) {
-	gateway := federation(t)
-	for _, args := range [][]string{{}, {"--if", "k exists"}, {"--global"}} {
-		r := ctl(t, gateway, "", append([]string{"kv", "txn"}, args...)...)
-		require.Equal(t, 2, r.code)
-		require.Contains(t, r.stderr, "nothing to carry out")
-		require.Contains(t, r.stderr, "--delete-prefix")
-	}
-	require.Equal(t, 2, ctl(t, gateway, "{}", "kv", "txn", "--file", "-").code)
-	for _, text := range []string{"[]", `{"x": 1}`, `{"compare": [{"version": "x"}]}`, "no json", `{"success": [{"set": {"value": "%"}}]}`} {
-		said(t, ctl(t, gateway, text, "kv", "txn", "--file", "-"), "--file")
-	}
-	require.Empty(t, gateway.Requests())
-}
-
 func TestMetaIsTakenAsItStands(t *testing.T) {
-	gateway := federation(t)
+	gateway := commandtest.Federation(t)
 	want := map[string]string{"note": `"a,b=c"`, "url": "http://h?x=1,2"}
 	for line, sent := range map[string]func() map[string]string{
 		"kv set k v": func() map[string]string { return konsultest.Last[*registryv1.SetRequest](gateway).GetMeta() },
@@ -254,49 +175,14 @@ func TestMetaIsTakenAsItStands(t *testing.T) {
 		},
 	} {
 		args := append(strings.Fields(line), "--meta", `note="a,b=c"`, "--meta", "url=http://h?x=1,2")
-		r := ctl(t, gateway, "", args...)
-		require.Zero(t, r.code, r.stderr)
+		r := commandtest.Ctl(t, gateway, "", args...)
+		require.Zero(t, r.Code, r.Stderr)
 		require.Equal(t, want, sent(), line)
 	}
 }
 
-func TestAPolicyFileThatIsNoneSaysWhatIsWanted(t *testing.T) {
-	gateway := federation(t)
-	for name, c := range map[string]struct{ text, field, says string }{
-		"hcl of Consul":       {"key_prefix \"app/\" {\n  policy = \"read\"\n}\n", "--file", "Consul"},
-		"hcl, one line":       {`key "app/x" { policy = "write" }`, "--file", "Consul"},
-		"hcl, a level":        {`operator = "read"`, "--file", "Consul"},
-		"hcl with a comment":  {"# what web may\nservice_prefix \"\" { policy = \"read\" }", "--file", "Consul"},
-		"JSON of Consul":      {`{"key_prefix": {"app/": {"policy": "read"}}}`, "--file", "Consul"},
-		"JSON of Consul, two": {"{\n  \"operator\": \"read\",\n  \"node_prefix\": {\"\": {\"policy\": \"read\"}}\n}", "--file", "Consul"},
-		"a word":              {"hello", "--file", "is no policy"},
-		"a list":              {"- {resource: kv}", "--file", "is no policy"},
-		"broken":              {"rules: [", "--file", "is no policy"},
-		"two documents":       {"rules: []\n---\nrules: []\n", "--file", "more than one document"},
-		"unknown key":         {"rules: [{resource: kv, acess: read}]", "rules[0].acess", "is no key"},
-		"key given twice":     {"rules: []\nrules: []", "rules", "twice"},
-		"rule that is none":   {"rules: [kv]", "rules[0]", "a mapping of resource, access"},
-		"rules that are none": {"rules: {resource: kv}", "rules", "a list of rules"},
-		"resource":            {"rules: [{resource: [kv]}]", "rules[0].resource", "a text is wanted"},
-		"access":              {"rules: [{access: {read: true}}]", "rules[0].access", "a list of words"},
-		"access in a list":    {"rules: [{access: [[read]]}]", "rules[0].access[0]", "a text is wanted"},
-		"two matches":         {"rules: [{exact: a, glob: b}]", "rules[0]", "more than one"},
-		"another name":        {"name: other", "NAME", "in the file"},
-		"no UTF-8":            {"description: \xff", "--file", "UTF-8"},
-	} {
-		t.Run(name, func(t *testing.T) {
-			r := ctl(t, gateway, c.text, "acl", "policy", "create", "web", "--file", "-")
-			said(t, r, c.field)
-			require.Contains(t, r.stderr, c.says)
-		})
-	}
-	require.Empty(t, gateway.Requests())
-	r := ctl(t, gateway, "description: what service = \"x\" may\nrules: [{resource: service, access: read}]", "acl", "policy", "create", "web", "--file", "-")
-	require.Zero(t, r.code, r.stderr)
-}
-
 func TestWithoutATokenItAsksAsEverybody(t *testing.T) {
-	gateway := federation(t)
+	gateway := commandtest.Federation(t)
 	for name, environ := range map[string]map[string]string{"empty": {"KONSUL_TOKEN": ""}, "blank": {"KONSUL_TOKEN": " \n"}, "none": {}} {
 		t.Run(name, func(t *testing.T) {
 			environ["KONSUL_ADDR"], environ["KONSUL_CA_FILE"] = gateway.Address, gateway.CAFile
@@ -312,7 +198,7 @@ func TestWithoutATokenItAsksAsEverybody(t *testing.T) {
 }
 
 func TestErrorsAreDocumentsWhenAnswersAre(t *testing.T) {
-	gateway := federation(t)
+	gateway := commandtest.Federation(t)
 	type document struct{ Code, Message, Reason, Field, Remedy string }
 	for name, c := range map[string]struct {
 		args []string
@@ -326,18 +212,18 @@ func TestErrorsAreDocumentsWhenAnswersAre(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			for _, format := range []string{"-ojson", "--output=json"} {
-				r := ctl(t, gateway, "", append(c.args, format)...)
-				require.NotZero(t, r.code)
-				require.Empty(t, r.stdout)
+				r := commandtest.Ctl(t, gateway, "", append(c.args, format)...)
+				require.NotZero(t, r.Code)
+				require.Empty(t, r.Stdout)
 				var got document
-				require.NoError(t, json.Unmarshal([]byte(r.stderr), &got), r.stderr)
+				require.NoError(t, json.Unmarshal([]byte(r.Stderr), &got), r.Stderr)
 				require.NotEmpty(t, got.Message)
 				got.Message = ""
 				require.Equal(t, c.want, got)
-				require.Equal(t, 1, strings.Count(r.stderr, "\n"))
+				require.Equal(t, 1, strings.Count(r.Stderr, "\n"))
 			}
-			require.Contains(t, ctl(t, gateway, "", append(c.args, "-o", "yaml")...).stderr, "\nreason: "+c.want.Reason+"\n")
-			require.Contains(t, ctl(t, gateway, "", c.args...).stderr, "\n  reason: "+c.want.Reason+"\n")
+			require.Contains(t, commandtest.Ctl(t, gateway, "", append(c.args, "-o", "yaml")...).Stderr, "\nreason: "+c.want.Reason+"\n")
+			require.Contains(t, commandtest.Ctl(t, gateway, "", c.args...).Stderr, "\n  reason: "+c.want.Reason+"\n")
 		})
 	}
 }
@@ -358,12 +244,12 @@ func TestNothingFromElsewhereControlsTheTerminal(t *testing.T) {
 		require.NotContains(t, text, "\r")
 		require.NotContains(t, text, "\u202e")
 	}
-	clean(ctl(t, gateway, "", "kv", "get", "k").stderr)
-	clean(ctl(t, gateway, "", "kv", "get", evil).stderr)
-	clean(ctl(t, gateway, "", "kv"+evil).stderr)
-	clean(ctl(t, gateway, "", "kv", "get", "k", "--"+evil).stderr)
-	clean(ctl(t, gateway, "", "kv", "get", "k", "--token-file", evil).stderr)
-	text, code := interrupted(t, gateway, 1, "watch", "kv", "a")
+	clean(commandtest.Ctl(t, gateway, "", "kv", "get", "k").Stderr)
+	clean(commandtest.Ctl(t, gateway, "", "kv", "get", evil).Stderr)
+	clean(commandtest.Ctl(t, gateway, "", "kv"+evil).Stderr)
+	clean(commandtest.Ctl(t, gateway, "", "kv", "get", "k", "--"+evil).Stderr)
+	clean(commandtest.Ctl(t, gateway, "", "kv", "get", "k", "--token-file", evil).Stderr)
+	text, code := commandtest.Interrupted(t, gateway, 1, "watch", "kv", "a")
 	require.Zero(t, code)
 	clean(text)
 	require.Equal(t, 1, strings.Count(text, "\n"))
@@ -396,30 +282,30 @@ func TestAShortenedListSaysSo(t *testing.T) {
 		return &registryv1.ListLocksResponse{Meta: meta()}, nil
 	})
 	for _, line := range []string{"kv list", "service list", "node list", "check list", "maintenance status", "lease list", "lock list"} {
-		r := ctl(t, gateway, "", strings.Fields(line)...)
-		require.Zero(t, r.code)
-		require.Contains(t, r.stderr, "rows may be missing", line)
-		r = ctl(t, gateway, "", append(strings.Fields(line), "-o", "json")...)
-		require.Empty(t, r.stderr)
-		require.Contains(t, r.stdout, `"results_filtered": true`, line)
+		r := commandtest.Ctl(t, gateway, "", strings.Fields(line)...)
+		require.Zero(t, r.Code)
+		require.Contains(t, r.Stderr, "rows may be missing", line)
+		r = commandtest.Ctl(t, gateway, "", append(strings.Fields(line), "-o", "json")...)
+		require.Empty(t, r.Stderr)
+		require.Contains(t, r.Stdout, `"results_filtered": true`, line)
 	}
 }
 
 func TestAStaleReadSaysHowOldItIs(t *testing.T) {
-	gateway := federation(t)
+	gateway := commandtest.Federation(t)
 	konsultest.On(gateway, func(*registryv1.GetRequest) (*registryv1.GetResponse, error) {
 		return &registryv1.GetResponse{
 			Entry: &registryv1.Entry{Key: "k", Value: []byte("v")}, Meta: &registryv1.QueryMeta{Datacenter: "us-west", LastContactMs: 1200},
 		}, nil
 	})
-	r := ctl(t, gateway, "", "kv", "get", "k", "--read-mode", "stale")
-	require.Contains(t, r.stdout, "heard from its leader 1.2s ago; it knows none now")
-	r = ctl(t, gateway, "", "kv", "get", "k", "--read-mode", "stale", "--raw")
-	require.Equal(t, "v", r.stdout)
-	require.Contains(t, r.stderr, "1.2s ago")
-	require.NotContains(t, ctl(t, gateway, "", "kv", "get", "k").stdout, "ago")
+	r := commandtest.Ctl(t, gateway, "", "kv", "get", "k", "--read-mode", "stale")
+	require.Contains(t, r.Stdout, "heard from its leader 1.2s ago; it knows none now")
+	r = commandtest.Ctl(t, gateway, "", "kv", "get", "k", "--read-mode", "stale", "--raw")
+	require.Equal(t, "v", r.Stdout)
+	require.Contains(t, r.Stderr, "1.2s ago")
+	require.NotContains(t, commandtest.Ctl(t, gateway, "", "kv", "get", "k").Stdout, "ago")
 	for _, line := range []string{"kv list", "service list", "node list", "check list", "lock list", "service get api", "service instance api-1", "node get web-1"} {
-		require.Contains(t, ctl(t, gateway, "", append(strings.Fields(line), "--read-mode", "stale")...).stdout, "stale read", line)
+		require.Contains(t, commandtest.Ctl(t, gateway, "", append(strings.Fields(line), "--read-mode", "stale")...).Stdout, "stale read", line)
 	}
 }
 
@@ -442,86 +328,35 @@ func TestAReadOfAnOldCopySaysHowOldItIs(t *testing.T) {
 					Entry: &registryv1.Entry{Key: "k", Value: []byte("v")}, Meta: &registryv1.QueryMeta{KnownLeader: true, CopyAge: c.age},
 				}, nil
 			})
-			r := ctl(t, gateway, "", strings.Fields(c.line)...)
-			require.Zero(t, r.code)
+			r := commandtest.Ctl(t, gateway, "", strings.Fields(c.line)...)
+			require.Zero(t, r.Code)
 			if c.says == "" {
-				require.NotContains(t, r.stdout+r.stderr, " old")
+				require.NotContains(t, r.Stdout+r.Stderr, " old")
 				return
 			}
-			require.Contains(t, r.stdout+r.stderr, c.says)
+			require.Contains(t, r.Stdout+r.Stderr, c.says)
 			if strings.HasSuffix(c.line, "--raw") {
-				require.Equal(t, "v", r.stdout)
+				require.Equal(t, "v", r.Stdout)
 			}
 		})
 	}
 }
 
 func TestASecretInAFileLeavesADocumentBehind(t *testing.T) {
-	gateway := federation(t)
+	gateway := commandtest.Federation(t)
 	for _, line := range []string{"secret generate", "acl token create --policy web", "datacenter token create --datacenter asia-pacific"} {
-		r := ctl(t, gateway, "", append(strings.Fields(line), "-o", "json")...)
-		require.Zero(t, r.code, r.stderr)
-		require.True(t, json.Valid([]byte(r.stdout)), "%s: %s", line, r.stdout)
+		r := commandtest.Ctl(t, gateway, "", append(strings.Fields(line), "-o", "json")...)
+		require.Zero(t, r.Code, r.Stderr)
+		require.True(t, json.Valid([]byte(r.Stdout)), "%s: %s", line, r.Stdout)
 	}
 	for _, line := range []string{"acl token create --policy web", "acl bootstrap", "datacenter token create --datacenter asia-pacific"} {
 		path := filepath.Join(t.TempDir(), "secret")
-		r := ctl(t, gateway, "", append(strings.Fields(line), "--out", path, "-o", "json")...)
-		require.Zero(t, r.code, r.stderr)
-		require.True(t, json.Valid([]byte(r.stdout)), "%s: %s", line, r.stdout)
+		r := commandtest.Ctl(t, gateway, "", append(strings.Fields(line), "--out", path, "-o", "json")...)
+		require.Zero(t, r.Code, r.Stderr)
+		require.True(t, json.Valid([]byte(r.Stdout)), "%s: %s", line, r.Stdout)
 		secret, err := os.ReadFile(path)
 		require.NoError(t, err)
-		require.NotContains(t, r.stdout+r.stderr, strings.TrimSpace(string(secret)))
-	}
-}
-
-func TestAClusterIsHealthyOnlyWhenItIs(t *testing.T) {
-	server := func(state string) *registryv1.ServerState {
-		return &registryv1.ServerState{Id: "n", State: state, Voter: true}
-	}
-	whole := []*registryv1.ServerState{server("leader"), server("follower"), server("follower")}
-	short := []*registryv1.ServerState{server("leader"), server("follower"), server("unreachable")}
-	for name, c := range map[string]struct {
-		answer *registryv1.ClusterStatusResponse
-		state  string
-		code   int
-		says   string
-	}{
-		"whole": {&registryv1.ClusterStatusResponse{Healthy: true, Available: true, Leader: "n", Servers: whole}, "healthy", 0, ""},
-		"a warning": {&registryv1.ClusterStatusResponse{Healthy: true, Available: true, Servers: whole, Problems: []*registryv1.HealthProblem{
-			{Reason: "CLOCK_DIFFERENCE", Message: "eu-central's clock is 90s ahead", Remedy: "look at its time source", Warning: true},
-		}}, "healthy", 0, "Warning     eu-central's clock is 90s ahead; look at its time source"},
-		"a server down": {&registryv1.ClusterStatusResponse{Available: true, Servers: short, Problems: []*registryv1.HealthProblem{
-			{Reason: "SERVER_DOWN", Message: "n3 does not answer", Remedy: "start it"},
-		}}, "degraded", 1, "Problem     n3 does not answer; start it"},
-		"a server down, says an older one": {&registryv1.ClusterStatusResponse{Healthy: true, Servers: short}, "degraded", 1, ""},
-		"no leader": {&registryv1.ClusterStatusResponse{Servers: whole, Problems: []*registryv1.HealthProblem{
-			{Reason: "NO_LEADER", Message: "nobody leads"},
-		}}, "unavailable", 5, "Problem     nobody leads\n"},
-		"no majority, says an older one": {&registryv1.ClusterStatusResponse{Servers: short}, "unavailable", 5, ""},
-	} {
-		t.Run(name, func(t *testing.T) {
-			gateway := federation(t)
-			konsultest.On(gateway, func(r *registryv1.ClusterStatusRequest) (*registryv1.ClusterStatusResponse, error) {
-				answer := proto.CloneOf(c.answer)
-				answer.Datacenter = "us-west"
-				return answer, nil
-			})
-			for _, args := range [][]string{{"cluster", "status"}, {"cluster", "status", "--all-datacenters"}} {
-				r := ctl(t, gateway, "", args...)
-				require.Equal(t, c.code, r.code, r.stderr)
-				require.Contains(t, r.stdout, c.state)
-				if len(args) == 2 {
-					require.Contains(t, r.stdout, c.says)
-				}
-				if c.code != 0 {
-					require.Contains(t, r.stderr, "us-west is "+c.state)
-					require.Contains(t, r.stderr, "  reason: UNHEALTHY\n  remedy: ")
-				}
-				r = ctl(t, gateway, "", append(args, "-o", "json")...)
-				require.Equal(t, c.code, r.code)
-				require.True(t, json.Valid([]byte(r.stdout)))
-			}
-		})
+		require.NotContains(t, r.Stdout+r.Stderr, strings.TrimSpace(string(secret)))
 	}
 }
 
@@ -530,9 +365,9 @@ func TestEveryCommandAnswersAWrongLineInJSON(t *testing.T) {
 	lines := 0
 	var walk func(words []string)
 	walk = func(words []string) {
-		r := ctl(t, nil, "", append(words, "--help")...)
-		require.Zero(t, r.code)
-		_, list, grouped := strings.Cut(r.stdout, "Available Commands:\n")
+		r := commandtest.Ctl(t, nil, "", append(words, "--help")...)
+		require.Zero(t, r.Code)
+		_, list, grouped := strings.Cut(r.Stdout, "Available Commands:\n")
 		if list, _, _ = strings.Cut(list, "\n\n"); grouped {
 			for line := range strings.Lines(list) {
 				if name := strings.Fields(line)[0]; name != "help" && name != "completion" {
@@ -540,11 +375,11 @@ func TestEveryCommandAnswersAWrongLineInJSON(t *testing.T) {
 				}
 			}
 		}
-		r = ctl(t, nil, "", append(words, "--nosuchflag", "-o", "json")...)
-		require.Equal(t, 2, r.code, words)
-		require.Empty(t, r.stdout, words)
+		r = commandtest.Ctl(t, nil, "", append(words, "--nosuchflag", "-o", "json")...)
+		require.Equal(t, 2, r.Code, words)
+		require.Empty(t, r.Stdout, words)
 		var refused struct{ Code, Message, Reason, Remedy string }
-		require.NoError(t, json.Unmarshal([]byte(r.stderr), &refused), "%v: %s", words, r.stderr)
+		require.NoError(t, json.Unmarshal([]byte(r.Stderr), &refused), "%v: %s", words, r.Stderr)
 		require.Equal(t, "USAGE", refused.Reason)
 		require.Contains(t, refused.Message, "--nosuchflag")
 		require.NotEmpty(t, refused.Remedy)
@@ -555,7 +390,7 @@ func TestEveryCommandAnswersAWrongLineInJSON(t *testing.T) {
 }
 
 func TestWhoElseClaimsADatacentersNameIsShown(t *testing.T) {
-	gateway := federation(t)
+	gateway := commandtest.Federation(t)
 	konsultest.On(gateway, func(*wangossipv1.ListDatacentersRequest) (*wangossipv1.ListDatacentersResponse, error) {
 		return &wangossipv1.ListDatacentersResponse{Datacenter: "us-west", Datacenters: []*wangossipv1.Datacenter{
 			{Name: "us-east", State: wangossipv1.DatacenterState_DATACENTER_STATE_ALIVE, Primary: true},
@@ -566,12 +401,12 @@ func TestWhoElseClaimsADatacentersNameIsShown(t *testing.T) {
 		}}, nil
 	})
 	rival := "n9.us-west at 10.0.9.9:8302 (alive) claims the name us-west with another datacenter's id"
-	list := ctl(t, gateway, "", "datacenter", "list")
-	require.Contains(t, list.stdout, "Warning: "+rival)
-	require.Contains(t, ctl(t, gateway, "", "datacenter", "list", "-o", "json").stdout, `"address": "10.0.9.9:8302"`)
+	list := commandtest.Ctl(t, gateway, "", "datacenter", "list")
+	require.Contains(t, list.Stdout, "Warning: "+rival)
+	require.Contains(t, commandtest.Ctl(t, gateway, "", "datacenter", "list", "-o", "json").Stdout, `"address": "10.0.9.9:8302"`)
 	for _, args := range [][]string{{"cluster", "status"}, {"cluster", "status", "--all-datacenters"}} {
-		require.Contains(t, ctl(t, gateway, "", args...).stderr, "konsulctl: "+rival)
-		require.Contains(t, ctl(t, gateway, "", append(args, "-o", "json")...).stderr, `{"note":"`+rival)
+		require.Contains(t, commandtest.Ctl(t, gateway, "", args...).Stderr, "konsulctl: "+rival)
+		require.Contains(t, commandtest.Ctl(t, gateway, "", append(args, "-o", "json")...).Stderr, `{"note":"`+rival)
 	}
-	require.NotContains(t, ctl(t, gateway, "", "cluster", "status", "--datacenter", "us-east").stderr, rival)
+	require.NotContains(t, commandtest.Ctl(t, gateway, "", "cluster", "status", "--datacenter", "us-east").Stderr, rival)
 }

@@ -8,9 +8,11 @@ import (
 
 	"github.com/stretchr/testify/require"
 	"google.golang.org/protobuf/proto"
+
+	"konsul.dev/tools/konsulctl/internal/command/commandtest"
 )
 
-// idsOf answers the ids of the writes among requests.
+// idsOf returns the ids of the writes among requests.
 func idsOf(requests []proto.Message) []string {
 	var ids []string
 	for _, r := range requests {
@@ -22,11 +24,11 @@ func idsOf(requests []proto.Message) []string {
 }
 
 func TestADefinitionIsTwoWrites(t *testing.T) {
-	g := federation(t)
+	g := commandtest.Federation(t)
 	path := filepath.Join(t.TempDir(), "service.yaml")
 	require.NoError(t, os.WriteFile(path, []byte("service: {name: payment-api, address: h, failover: [{datacenter: us-west}]}"), 0o600))
-	got := ctl(t, g, "", "service", "register", "--file", path, "--request-id", "mine")
-	require.Zero(t, got.code, got.stderr)
+	got := commandtest.Ctl(t, g, "", "service", "register", "--file", path, "--request-id", "mine")
+	require.Zero(t, got.Code, got.Stderr)
 	require.Equal(t, []string{"mine", "mine/failover"}, idsOf(g.Requests()))
 }
 
@@ -56,14 +58,14 @@ func TestWritesCarryTheIDTheyAreGiven(t *testing.T) {
 		"autopilot set-config": {"operator", "autopilot", "set-config", "--min-quorum", "3"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			g := federation(t)
+			g := commandtest.Federation(t)
 			for _, given := range []string{"mine", ""} {
 				with := slices.Clone(args)
 				if given != "" {
 					with = append(with, "--request-id", given)
 				}
 				before := len(g.Requests())
-				ctl(t, g, "", with...)
+				commandtest.Ctl(t, g, "", with...)
 				ids := idsOf(g.Requests()[before:])
 				require.Len(t, ids, 1, "one write")
 				if given != "" {

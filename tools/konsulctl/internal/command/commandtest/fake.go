@@ -1,4 +1,6 @@
-package command_test
+// Package commandtest runs konsulctl in tests, against the gateway of a federation that is made up,
+// and compares what it says with goldens. Safe for concurrent use.
+package commandtest
 
 import (
 	"bytes"
@@ -23,14 +25,14 @@ import (
 	"konsul.dev/tools/konsulctl/internal/command"
 )
 
-// result is what one run of konsulctl did.
-type result struct {
-	stdout, stderr string
-	code           int
+// Result is what one run of konsulctl did.
+type Result struct {
+	Stdout, Stderr string
+	Code           int
 }
 
-// ctl runs konsulctl against a gateway; nil leaves the environment empty.
-func ctl(t *testing.T, g *konsultest.Gateway, input string, args ...string) result {
+// Ctl runs konsulctl against a gateway; nil leaves the environment empty.
+func Ctl(t *testing.T, g *konsultest.Gateway, input string, args ...string) Result {
 	t.Helper()
 	environ := map[string]string{}
 	if g != nil {
@@ -41,17 +43,15 @@ func ctl(t *testing.T, g *konsultest.Gateway, input string, args ...string) resu
 		In: strings.NewReader(input), Out: &stdout, Err: &stderr,
 		Lookup: func(name string) (string, bool) { value, ok := environ[name]; return value, ok },
 	}, args)
-	if g != nil {
-		note(g.Requests())
-	}
-	return result{stdout.String(), stderr.String(), code}
+	return Result{stdout.String(), stderr.String(), code}
 }
 
 func at(second int) *timestamppb.Timestamp {
 	return timestamppb.New(time.Date(2026, 11, 23, 2, 0, second, 0, time.UTC))
 }
 
-func instance(dc, id string, status registryv1.HealthStatus) *registryv1.ServiceInstance {
+// Instance returns an instance of the service api.
+func Instance(dc, id string, status registryv1.HealthStatus) *registryv1.ServiceInstance {
 	return &registryv1.ServiceInstance{
 		Node: &registryv1.Node{Name: "node-" + dc, Address: "10.0.0.1"}, Datacenter: dc, Status: status,
 		Service: &registryv1.Service{
@@ -61,10 +61,11 @@ func instance(dc, id string, status registryv1.HealthStatus) *registryv1.Service
 	}
 }
 
-const passing = registryv1.HealthStatus_HEALTH_STATUS_PASSING
+// Passing is the status of what is well.
+const Passing = registryv1.HealthStatus_HEALTH_STATUS_PASSING
 
-// federation is the gateway of us-west in a federation of three, of which eu-central is cut off.
-func federation(t *testing.T) *konsultest.Gateway {
+// Federation is the gateway of us-west in a federation of three, of which eu-central is cut off.
+func Federation(t *testing.T) *konsultest.Gateway {
 	t.Helper()
 	g := konsultest.Start(t)
 	catalog(g)
@@ -84,9 +85,9 @@ func catalog(g *konsultest.Gateway) {
 		}
 		answer := &registryv1.QueryServiceResponse{Meta: &registryv1.QueryMeta{Datacenter: dc, Index: 12, KnownLeader: true}}
 		if r.GetService() == "api" {
-			answer.Instances = append(answer.Instances, instance(dc, "api-1", passing))
+			answer.Instances = append(answer.Instances, Instance(dc, "api-1", Passing))
 			if !r.GetPassingOnly() {
-				answer.Instances = append(answer.Instances, instance(dc, "api-2", registryv1.HealthStatus_HEALTH_STATUS_CRITICAL))
+				answer.Instances = append(answer.Instances, Instance(dc, "api-2", registryv1.HealthStatus_HEALTH_STATUS_CRITICAL))
 			}
 		}
 		return answer, nil
@@ -97,8 +98,8 @@ func catalog(g *konsultest.Gateway) {
 		}
 		return &failoverrouterv1.ResolveResponse{
 			Endpoints: []*failoverrouterv1.Endpoint{
-				{Instance: instance("us-west", "api-1", passing), Datacenter: "us-west", RoundTrip: durationpb.New(0), Reason: "local"},
-				{Instance: instance("us-east", "api-9", passing), Datacenter: "us-east", RoundTrip: durationpb.New(31 * time.Millisecond), Reason: "nearest"},
+				{Instance: Instance("us-west", "api-1", Passing), Datacenter: "us-west", RoundTrip: durationpb.New(0), Reason: "local"},
+				{Instance: Instance("us-east", "api-9", Passing), Datacenter: "us-east", RoundTrip: durationpb.New(31 * time.Millisecond), Reason: "nearest"},
 			},
 			Datacenters: []*failoverrouterv1.DatacenterOutcome{
 				{Datacenter: "us-west", Endpoints: 1}, {Datacenter: "us-east", Endpoints: 1}, {Datacenter: "eu-central", Error: "no gateway answered"},
@@ -160,7 +161,8 @@ func keys(g *konsultest.Gateway) {
 		case "denied":
 			return nil, fault.New(fault.PermissionDenied, "TOKEN_DENIED", "the token may not read this")
 		case "leaderless":
-			// The server's pace lies beyond the SDK's patience, so the test does not wait for retries.
+			// The server's pace lies beyond the SDK's patience, so the test does not wait for
+			// retries.
 			return nil, fault.New(fault.Unavailable, fault.ReasonNoLeader, "no leader").WithRetryAfter(time.Minute)
 		case "lost":
 			return nil, fault.New(fault.DataLoss, "CHECKSUM", "checksum failed")

@@ -1,4 +1,4 @@
-package command_test
+package service_test
 
 import (
 	"testing"
@@ -9,31 +9,32 @@ import (
 	registryv1 "konsul.dev/proto/gen/konsul/registry/v1"
 
 	"konsul.dev/pkg/konsul/konsultest"
+	"konsul.dev/tools/konsulctl/internal/command/commandtest"
 )
 
 const tagOfTraefik = "traefik.http.routers.mw.middlewares=auth,gzip"
 
 func TestATagIsOneTagWhateverIsInIt(t *testing.T) {
-	gateway := federation(t)
-	r := ctl(t, gateway, "", "service", "register", "--name", "mw", "--address", "192.0.2.4", "--tag", tagOfTraefik, "--tag", `a"b`, "--meta", "k=v,w")
-	require.Zero(t, r.code, r.stderr)
+	gateway := commandtest.Federation(t)
+	r := commandtest.Ctl(t, gateway, "", "service", "register", "--name", "mw", "--address", "192.0.2.4", "--tag", tagOfTraefik, "--tag", `a"b`, "--meta", "k=v,w")
+	require.Zero(t, r.Code, r.Stderr)
 	service := konsultest.Last[*registryv1.RegisterRequest](gateway).GetService()
 	require.Equal(t, []string{tagOfTraefik, `a"b`}, service.GetTags())
 	require.Equal(t, map[string]string{"k": "v,w"}, service.GetMeta())
-	require.Zero(t, ctl(t, gateway, "", "service", "get", "mw", "--tag", tagOfTraefik).code)
+	require.Zero(t, commandtest.Ctl(t, gateway, "", "service", "get", "mw", "--tag", tagOfTraefik).Code)
 	require.Equal(t, []string{tagOfTraefik}, konsultest.Last[*registryv1.QueryServiceRequest](gateway).GetTags())
-	require.Zero(t, ctl(t, gateway, "", "service", "list", "--tag", tagOfTraefik).code)
+	require.Zero(t, commandtest.Ctl(t, gateway, "", "service", "list", "--tag", tagOfTraefik).Code)
 	require.Equal(t, []string{tagOfTraefik}, konsultest.Last[*registryv1.ListServicesRequest](gateway).GetTags())
 }
 
 func TestTablesShowWhereATagEndsAndWhoWatches(t *testing.T) {
-	gateway := federation(t)
+	gateway := commandtest.Federation(t)
 	konsultest.On(gateway, func(*registryv1.QueryServiceRequest) (*registryv1.QueryServiceResponse, error) {
-		i := instance("us-west", "api-1", passing)
+		i := commandtest.Instance("us-west", "api-1", commandtest.Passing)
 		i.Service.Tags, i.Unchecked = []string{"v1", tagOfTraefik}, true
 		return &registryv1.QueryServiceResponse{Instances: []*registryv1.ServiceInstance{i}}, nil
 	})
-	out := ctl(t, gateway, "", "service", "get", "api").stdout
+	out := commandtest.Ctl(t, gateway, "", "service", "get", "api").Stdout
 	require.Contains(t, out, `v1,"traefik.http.routers.mw.middlewares=auth,gzip"`)
 	require.Contains(t, out, "passing (no checks)")
 }
@@ -53,9 +54,9 @@ func TestAddressesAreTakenAsTheyAreTyped(t *testing.T) {
 		"on a node alone":       {[]string{"--node", "web-1"}, "web-1", "", ""},
 	} {
 		t.Run(name, func(t *testing.T) {
-			gateway := federation(t)
-			r := ctl(t, gateway, "", append([]string{"service", "register", "--name", "six", "--port", "80"}, c.args...)...)
-			require.Zero(t, r.code, r.stderr)
+			gateway := commandtest.Federation(t)
+			r := commandtest.Ctl(t, gateway, "", append([]string{"service", "register", "--name", "six", "--port", "80"}, c.args...)...)
+			require.Zero(t, r.Code, r.Stderr)
 			got := konsultest.Last[*registryv1.RegisterRequest](gateway)
 			require.Equal(t, c.node, got.GetNode().GetName())
 			require.Equal(t, c.nodeAddress, got.GetNode().GetAddress())
@@ -71,49 +72,39 @@ func TestWhatIsNoAddressIsRefusedByItsFlag(t *testing.T) {
 			"--address":      {"service", "register", "--name", "x", "--address", address},
 			"--node-address": {"service", "register", "--name", "x", "--address", "192.0.2.1", "--node-address", address},
 		} {
-			r := ctl(t, federation(t), "", args...)
-			require.Equal(t, 2, r.code)
-			require.Contains(t, r.stderr, flag+": ")
-			require.Contains(t, r.stderr, "remedy: ")
+			r := commandtest.Ctl(t, commandtest.Federation(t), "", args...)
+			require.Equal(t, 2, r.Code)
+			require.Contains(t, r.Stderr, flag+": ")
+			require.Contains(t, r.Stderr, "remedy: ")
 		}
-		r := ctl(t, federation(t), "", "node", "register", "n1", "--address", address)
-		require.Equal(t, 2, r.code)
-		require.Contains(t, r.stderr, "--address: ")
+		r := commandtest.Ctl(t, commandtest.Federation(t), "", "node", "register", "n1", "--address", address)
+		require.Equal(t, 2, r.Code)
+		require.Contains(t, r.Stderr, "--address: ")
 	}
 }
 
 func TestAnIDThatIsTakenNamesTheFlagsThatHelp(t *testing.T) {
-	gateway := federation(t)
+	gateway := commandtest.Federation(t)
 	line := []string{"service", "register", "--name", "api", "--id", "taken", "--address", "192.0.2.1"}
-	r := ctl(t, gateway, "", line...)
-	require.Equal(t, 1, r.code)
-	require.Contains(t, r.stderr, `--id: "taken" is an instance of service web on node web-1, registered by agent`)
-	require.Contains(t, r.stderr, "--replace")
-	r = ctl(t, gateway, "", append(line, "--replace")...)
-	require.Zero(t, r.code, r.stderr)
+	r := commandtest.Ctl(t, gateway, "", line...)
+	require.Equal(t, 1, r.Code)
+	require.Contains(t, r.Stderr, `--id: "taken" is an instance of service web on node web-1, registered by agent`)
+	require.Contains(t, r.Stderr, "--replace")
+	r = commandtest.Ctl(t, gateway, "", append(line, "--replace")...)
+	require.Zero(t, r.Code, r.Stderr)
 	require.True(t, konsultest.Last[*registryv1.RegisterRequest](gateway).GetReplace())
 }
 
 func TestTTLMakesACheckAndSaysWhatKeepsItAlive(t *testing.T) {
-	gateway := federation(t)
-	r := ctl(t, gateway, "", "service", "register", "--name", "api", "--address", "192.0.2.1", "--ttl", "30s")
-	require.Zero(t, r.code, r.stderr)
+	gateway := commandtest.Federation(t)
+	r := commandtest.Ctl(t, gateway, "", "service", "register", "--name", "api", "--address", "192.0.2.1", "--ttl", "30s")
+	require.Zero(t, r.Code, r.Stderr)
 	check := konsultest.Last[*registryv1.RegisterRequest](gateway).GetChecks()[0]
 	require.Equal(t, "ttl", check.GetId())
-	require.Equal(t, passing, check.GetStatus())
+	require.Equal(t, commandtest.Passing, check.GetStatus())
 	require.Equal(t, 30*time.Second, check.GetTtl().AsDuration())
-	require.Contains(t, r.stderr, "konsulctl check pass ttl --instance api")
-	require.Contains(t, ctl(t, gateway, "", "service", "register", "--name", "api", "--address", "192.0.2.1").stderr, "no checks")
-}
-
-func TestANodeKeepsTheExpectationOfHeartbeatsThatIsNotNamed(t *testing.T) {
-	gateway := federation(t)
-	require.Zero(t, ctl(t, gateway, "", "node", "register", "web-1", "--address", "192.0.2.1").code)
-	require.Nil(t, konsultest.Last[*registryv1.RegisterNodeRequest](gateway).GetNode().GetLivenessTtl())
-	require.Zero(t, ctl(t, gateway, "", "node", "register", "web-1", "--address", "192.0.2.1", "--liveness-ttl", "0").code)
-	ttl := konsultest.Last[*registryv1.RegisterNodeRequest](gateway).GetNode().GetLivenessTtl()
-	require.NotNil(t, ttl)
-	require.Zero(t, ttl.AsDuration())
+	require.Contains(t, r.Stderr, "konsulctl check pass ttl --instance api")
+	require.Contains(t, commandtest.Ctl(t, gateway, "", "service", "register", "--name", "api", "--address", "192.0.2.1").Stderr, "no checks")
 }
 
 func TestErrorsNameTheArgumentThatWasTyped(t *testing.T) {
@@ -122,8 +113,8 @@ func TestErrorsNameTheArgumentThatWasTyped(t *testing.T) {
 		"node get ghost":           "name: no node",
 		"node deregister ghost":    "name: no node",
 	} {
-		r := ctl(t, federation(t), "", asArguments(line)...)
-		require.Equal(t, 3, r.code)
-		require.Contains(t, r.stderr, says)
+		r := commandtest.Ctl(t, commandtest.Federation(t), "", commandtest.AsArguments(line)...)
+		require.Equal(t, 3, r.Code)
+		require.Contains(t, r.Stderr, says)
 	}
 }
