@@ -16,8 +16,8 @@ import (
 	"konsul.dev/pkg/identity"
 )
 
-// hungUp is a service that changes its process's configuration file, hangs up on it once it runs, and ends it when it
-// has been reloaded.
+// hungUp is a service that changes its process's configuration file, hangs up on it once it runs,
+// and ends it when it has been reloaded.
 type hungUp struct {
 	t       *testing.T
 	change  func()

@@ -16,15 +16,17 @@ import (
 	"konsul.dev/pkg/obs"
 )
 
-// A peer that neither answers nor closes (paused, cut off) is noticed after keepaliveTime plus keepaliveTimeout.
+// A peer that neither answers nor closes (paused, cut off) is noticed after keepaliveTime plus
+// keepaliveTimeout.
 const (
 	keepaliveTime    = 10 * time.Second
 	keepaliveTimeout = 5 * time.Second
 	connectTimeout   = 5 * time.Second
 )
 
-// Fixed windows, of what servers answer: to guess better ones, the library pings the peer for nearly every message, which costs a tenth of
-// a small call. A stream brings 20 MB/s over a round trip of 100 ms.
+// Fixed windows, of what servers answer: to guess better ones, the library pings the peer for
+// nearly every message, which costs a tenth of a small call. A stream brings 20 MB/s over a round
+// trip of 100 ms.
 const (
 	streamWindow = 2 << 20
 	connWindow   = 8 << 20
@@ -38,15 +40,16 @@ type ClientParams struct {
 	// ServerName is the SNI to send; empty: none.
 	ServerName string
 	Telemetry  *obs.Telemetry
-	// Lookup finds the addresses of names; nil: the system does. It is asked anew for each connection.
+	// Lookup finds the addresses of names; nil: the system does. It is asked anew for each
+	// connection.
 	Lookup  Lookup
 	Options []grpc.DialOption
 }
 
-// Dial answers a connection that spreads its calls over addrs (host:port each) and reconnects by
-// itself. It does not wait: the first call does. Errors of calls are faults. Calls to a server that keeps its
-// connection but has fallen silent end within about two seconds, as if the connection had broken, and the next
-// ones go elsewhere until it is heard again.
+// Dial returns a connection that spreads its calls over addrs (host:port each) and reconnects by
+// itself. It does not wait: the first call does. Errors of calls are faults. Calls to a server that
+// keeps its connection but has fallen silent end within about two seconds, as if the connection had
+// broken, and the next ones go elsewhere until it is heard again.
 func Dial(addrs []string, p ClientParams) (*grpc.ClientConn, error) {
 	listening := newSilence(p.Telemetry.Log, dialer(p.Lookup))
 	servers := make([]resolver.Address, len(addrs))
@@ -68,7 +71,7 @@ func Dial(addrs []string, p ClientParams) (*grpc.ClientConn, error) {
 	return conn, nil
 }
 
-// DialDatacenter answers a connection to a component of another datacenter, through the own
+// DialDatacenter returns a connection to a component of another datacenter, through the own
 // gateways' mutual TLS port. The gateways pass the bytes on; both ends verify each other.
 func DialDatacenter(gatewayAddrs []string, datacenter, component string, p ClientParams) (*grpc.ClientConn, error) {
 	p.Want = identity.Want{Datacenter: datacenter, Service: component}

@@ -12,20 +12,20 @@ import (
 	"konsul.dev/pkg/fault"
 )
 
-// bigTail is from how many bytes on it is worth while not to copy what is encoded already. gRPC would
-// also clear a pooled buffer of up to a megabyte for it.
+// bigTail is from how many bytes on it is worth while not to copy what is encoded already. gRPC
+// would also clear a pooled buffer of up to a megabyte for it.
 const bigTail = 8 << 10
 
-// codec is gRPC's codec of protobuf with two shortcuts. There is no difference to be seen at the other
-// end.
+// codec is gRPC's codec of protobuf with two shortcuts. There is no difference to be seen at the
+// other end.
 //
 // Responses may carry fields encoded before, where a message keeps those it does not know: they are
 // sent as they stand, without being copied, for encoded messages may be put together. Whoever fills
 // them in must not change them afterwards.
 //
-// Messages that vtprotobuf has generated code for (tools/dev/gen/fast.yaml) are encoded and decoded by
-// that. Its decoders do not check that strings are UTF-8, so only messages between the datacenter's own
-// servers have them.
+// Messages that vtprotobuf has generated code for (tools/dev/gen/fast.yaml) are encoded and decoded
+// by that. Its decoders do not check that strings are UTF-8, so only messages between the
+// datacenter's own servers have them.
 type codec struct{ encoding.CodecV2 }
 
 // generated is a message that vtprotobuf has generated code for.

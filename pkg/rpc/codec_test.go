@@ -15,7 +15,7 @@ import (
 	registryv1 "konsul.dev/proto/gen/konsul/registry/v1"
 )
 
-// instances answers n instances and the encoded message that has nothing but them.
+// instances returns n instances and the encoded message that has nothing but them.
 func instances(t require.TestingT, n int) ([]*registryv1.ServiceInstance, []byte) {
 	var out []*registryv1.ServiceInstance
 	for range n {
@@ -55,7 +55,8 @@ func TestWhatIsEncodedIsNotCopied(t *testing.T) {
 	require.Error(t, err)
 }
 
-// What servers send each other is read by those that have no generated code, and the other way round.
+// What servers send each other is read by those that have no generated code, and the other way
+// round.
 func TestGeneratedCodeSpeaksProtobuf(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		sent := &registryv1.ProposeRequest{}
@@ -84,8 +85,8 @@ func TestGeneratedCodeSpeaksProtobuf(t *testing.T) {
 	require.Error(t, newCodec().Unmarshal(mem.BufferSlice{mem.SliceBuffer("\x0a\xff")}, &registryv1.ProposeRequest{}))
 }
 
-// Public messages are decoded by protobuf's own decoder, which refuses strings that are not UTF-8. Only what servers of one
-// datacenter send each other has generated code.
+// Public messages are decoded by protobuf's own decoder, which refuses strings that are not UTF-8.
+// Only what servers of one datacenter send each other has generated code.
 func TestOnlyInternalMessagesHaveGeneratedCode(t *testing.T) {
 	internal := []string{"konsul/registry/v1/internal.proto", "konsul/registry/v1/record.proto"}
 	count := 0

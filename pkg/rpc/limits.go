@@ -36,18 +36,19 @@ const (
 )
 
 const (
-	// smallMessage bounds a request to a server that says no more: names, certificates and settings.
+	// smallMessage bounds a request to a server that says no more: names, certificates and
+	// settings.
 	smallMessage = 256 << 10
-	// callWindow is how much of a request a caller may send before anybody reads it. Whoever reads lets come what the
-	// message's length says, so a large one costs a round trip more.
+	// callWindow is how much of a request a caller may send before anybody reads it. Whoever reads
+	// lets come what the message's length says, so a large one costs a round trip more.
 	callWindow = 64 << 10
 	// headerBytes bounds the headers of a call.
 	headerBytes = 128 << 10
 	// strangerStreams and strangerLifetime are enough to enroll.
 	strangerStreams  = 16
 	strangerLifetime = 30 * time.Second
-	// strangersShare and guestsShare are the parts of connections and bytes that callers may take whom nobody knows, or
-	// whose hosts are not the datacenter's.
+	// strangersShare and guestsShare are the parts of connections and bytes that callers may take
+	// whom nobody knows, or whose hosts are not the datacenter's.
 	strangersShare = 4
 	guestsShare    = 4
 	// connectionShare is the part of the bytes that one connection of those may take.
@@ -82,8 +83,8 @@ func classOf(id identity.ID, known bool) class {
 	}
 }
 
-// bounds is what the callers of one server may take: connections, calls, and bytes of requests that are being read or
-// worked at. Safe for concurrent use.
+// bounds is what the callers of one server may take: connections, calls, and bytes of requests that
+// are being read or worked at. Safe for concurrent use.
 type bounds struct {
 	config.Limits
 	// message is the most that a request may weigh.
@@ -119,7 +120,8 @@ type connection struct {
 	calls atomic.Int32
 	// inflight is this connection's part of the bytes; nil: it has no limit of its own.
 	inflight *semaphore.Weighted
-	// reading counts the calls whose request is being read, by the turn of sweep in which that began.
+	// reading counts the calls whose request is being read, by the turn of sweep in which that
+	// began.
 	reading [2]atomic.Int32
 	turn    atomic.Uint32
 }
@@ -146,7 +148,7 @@ func (b *bounds) leave() {
 	b.strangers--
 }
 
-// admit answers a connection that arrived and whose caller is known now.
+// admit returns a connection that arrived and whose caller is known now.
 func (b *bounds) admit(conn net.Conn, c class) *connection {
 	out := &connection{Conn: conn, bounds: b, class: c, since: time.Now()}
 	if c != component {
@@ -178,9 +180,10 @@ func (c *connection) Close() error {
 	return c.Conn.Close()
 }
 
-// sweep closes, until ctx ends, connections of strangers that stay, and those of strangers and guests on which a request
-// is still being read after its time. gRPC itself waits for ever for the rest of a message. A component's is left alone:
-// it carries other calls, and a slow one is more likely the network.
+// sweep closes, until ctx ends, connections of strangers that stay, and those of strangers and
+// guests on which a request is still being read after its time. gRPC itself waits for ever for the
+// rest of a message. A component's is left alone: it carries other calls, and a slow one is more
+// likely the network.
 func (b *bounds) sweep(ctx context.Context) {
 	tick := time.NewTicker(b.RequestReadTimeout)
 	defer tick.Stop()
@@ -209,7 +212,8 @@ func (b *bounds) closeSlow(now time.Time) {
 	}
 }
 
-// tooSlow ends a turn: it reports whether a request that began to be read before it still is, or a stranger stays.
+// tooSlow ends a turn: it reports whether a request that began to be read before it still is, or a
+// stranger stays.
 func (c *connection) tooSlow(now time.Time) bool {
 	next := c.turn.Add(1) % 2
 	return c.reading[next].Load() > 0 || c.class == stranger && now.Sub(c.since) > strangerLifetime
@@ -224,8 +228,8 @@ type held struct {
 	read  bool
 }
 
-// begin counts a call whose request is about to be read, and waits for room for the largest there may be. Whoever calls
-// it calls end; received tells how large the request was.
+// begin counts a call whose request is about to be read, and waits for room for the largest there
+// may be. Whoever calls it calls end; received tells how large the request was.
 func (b *bounds) begin(ctx context.Context) (held, error) {
 	p, _ := peer.FromContext(ctx)
 	if p == nil {
@@ -262,8 +266,8 @@ func (b *bounds) streams(c class) int {
 	}
 }
 
-// reserve takes room for a request: first of its connection's, so that one that waits for itself keeps nobody else
-// waiting.
+// reserve takes room for a request: first of its connection's, so that one that waits for itself
+// keeps nobody else waiting.
 func (b *bounds) reserve(ctx context.Context, c *connection) error {
 	if c.inflight != nil {
 		if err := b.take(ctx, c.inflight); err != nil {
@@ -343,7 +347,8 @@ func (b *bounds) options() []grpc.ServerOption {
 	}
 }
 
-// peerCredentials read the peer's identity once for each connection, not for each call, and count connections.
+// peerCredentials read the peer's identity once for each connection, not for each call, and count
+// connections.
 type peerCredentials struct {
 	credentials.TransportCredentials
 	bounds *bounds

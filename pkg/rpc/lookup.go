@@ -7,8 +7,9 @@ import (
 	"time"
 )
 
-// lookupTimeout bounds a question for a name. A name server far away that does not know the name may take half a minute,
-// and who asks meanwhile would wait for the same answer: a name that exists by now is found by the next question.
+// lookupTimeout bounds a question for a name. A name server far away that does not know the name
+// may take half a minute, and who asks meanwhile would wait for the same answer: a name that exists
+// by now is found by the next question.
 const lookupTimeout = time.Second
 
 // Lookup returns the addresses of a host.

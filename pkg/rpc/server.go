@@ -28,8 +28,8 @@ import (
 	"konsul.dev/pkg/obs"
 )
 
-// streamWorkers is how many goroutines per processor keep the stack that a call needs. Calls that find all of
-// them busy get one of their own.
+// streamWorkers is how many goroutines per processor keep the stack that a call needs. Calls that
+// find all of them busy get one of their own.
 const streamWorkers = 64
 
 // ServerParams is what a server is made of.
@@ -55,7 +55,8 @@ type ServerParams struct {
 // Server is a gRPC server with its health service. Services are registered before it serves.
 type Server struct {
 	*grpc.Server
-	// Health is what the standard health service answers; "" is the whole server, and starts as NOT_SERVING.
+	// Health is what the standard health service answers; "" is the whole server, and starts as
+	// NOT_SERVING.
 	Health *health.Server
 
 	door  interceptor
@@ -98,7 +99,8 @@ func NewServer(p ServerParams) (*Server, error) {
 	}
 	options := append([]grpc.ServerOption{
 		grpc.Creds(peerCredentials{credentials.NewTLS(p.Identity.ServerTLS(tlsOptions)), chain.bounds}),
-		// Of services that were not registered by RegisterService: those call the interceptors by themselves.
+		// Of services that were not registered by RegisterService: those call the interceptors by
+		// themselves.
 		grpc.ChainUnaryInterceptor(append([]grpc.UnaryServerInterceptor{chain.unary}, p.Unary...)...),
 		grpc.ChainStreamInterceptor(chain.stream),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: keepaliveTime / 2, PermitWithoutStream: true}),
@@ -117,7 +119,8 @@ func NewServer(p ServerParams) (*Server, error) {
 	return s, nil
 }
 
-// RegisterService implements grpc.ServiceRegistrar. Calls are admitted before their request is read.
+// RegisterService implements grpc.ServiceRegistrar. Calls are admitted before their request is
+// read.
 func (s *Server) RegisterService(desc *grpc.ServiceDesc, impl any) {
 	own := *desc
 	own.Methods = slices.Clone(desc.Methods)
@@ -154,8 +157,9 @@ func inRow(interceptors []grpc.UnaryServerInterceptor) grpc.UnaryServerIntercept
 	}
 }
 
-// Serve serves calls on listener until the server is stopped, which is no error, also if that came first. It
-// fails at once when a method is registered of which the contracts do not say who may call it.
+// Serve serves calls on listener until the server is stopped, which is no error, also if that came
+// first. It fails at once when a method is registered of which the contracts do not say who may
+// call it.
 func (s *Server) Serve(listener net.Listener) error {
 	if err := s.door.guard.covers(s.GetServiceInfo()); err != nil {
 		return err
@@ -195,7 +199,8 @@ type interceptor struct {
 	metrics *serverMetrics
 	name    string
 	bounds  *bounds
-	// propagator finds the trace a call belongs to; nil when spans are made of calls, which does so too.
+	// propagator finds the trace a call belongs to; nil when spans are made of calls, which does so
+	// too.
 	propagator propagation.TextMapPropagator
 }
 

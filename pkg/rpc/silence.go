@@ -22,17 +22,20 @@ import (
 	"konsul.dev/pkg/obs"
 )
 
-// A server that is paused keeps its connections open and answers nothing. gRPC's keepalive notices after ten seconds at
-// the least, and then only for the connection: so each connection of ours asks a server that owes an answer whether it is
-// there, and gives up what waits for one that does not say so.
+// A server that is paused keeps its connections open and answers nothing. gRPC's keepalive notices
+// after ten seconds at the least, and then only for the connection: so each connection of ours asks
+// a server that owes an answer whether it is there, and gives up what waits for one that does not
+// say so.
 const (
-	// quietAfter is how long a server that owes an answer may send nothing before it is asked, and quietLong for
-	// servers that owe only what has been waited for long, such as changes that are watched.
+	// quietAfter is how long a server that owes an answer may send nothing before it is asked, and
+	// quietLong for servers that owe only what has been waited for long, such as changes that are
+	// watched.
 	quietAfter = 750 * time.Millisecond
 	quietLong  = 5 * time.Second
 	// pingTimeout is how long the answer may take.
 	pingTimeout = 1500 * time.Millisecond
-	// lookEvery is how often is looked who owes an answer, lookSeldom when nothing was asked lately.
+	// lookEvery is how often is looked who owes an answer, lookSeldom when nothing was asked
+	// lately.
 	lookEvery  = 250 * time.Millisecond
 	lookSeldom = time.Second
 )
@@ -112,7 +115,8 @@ func (s *silence) server(address string) *listened {
 	return l
 }
 
-// listen opens a connection that notes when something came over it: a long answer is none until it is complete.
+// listen opens a connection that notes when something came over it: a long answer is none until it
+// is complete.
 func (s *silence) listen(ctx context.Context, address string) (net.Conn, error) {
 	conn, err := s.dial(ctx, address)
 	if err != nil {
@@ -190,7 +194,8 @@ func (f *flight) end() {
 	f.cancel(nil)
 }
 
-// explain returns the error of a call: one that was given up broke like a connection, which promises nothing.
+// explain returns the error of a call: one that was given up broke like a connection, which
+// promises nothing.
 func (f *flight) explain(ctx context.Context, err error) error {
 	if err != nil && errors.Is(context.Cause(ctx), errSilent) {
 		return status.Error(codes.Unavailable, "the server has fallen silent")

@@ -112,8 +112,8 @@ func TestASilentServerIsHeardAgainThoughWhoAskedItGaveUpFirst(t *testing.T) {
 	}
 	require.NoError(t, call(10*time.Second))
 	paused.Pause()
-	// Longer than it takes until the server is asked, and shorter than it may take to answer: when it is found silent,
-	// nobody waits for it any more.
+	// Longer than it takes until the server is asked, and shorter than it may take to answer: when
+	// it is found silent, nobody waits for it any more.
 	require.Error(t, call(1200*time.Millisecond))
 	require.Contains(t, said.next(t), "answers nothing")
 	paused.Resume()

@@ -12,10 +12,11 @@ import (
 	"konsul.dev/pkg/obs"
 )
 
-// A process that exports traces makes a span of every call. One that does not only passes on the trace a
-// call belongs to: spans nobody sees cost a tenth of a read.
+// A process that exports traces makes a span of every call. One that does not only passes on the
+// trace a call belongs to: spans nobody sees cost a tenth of a read.
 
-// serverTracing makes spans of the calls of a server, if the process exports them; if not, its interceptor calls received.
+// serverTracing makes spans of the calls of a server, if the process exports them; if not, its
+// interceptor calls received.
 func serverTracing(t *obs.Telemetry) []grpc.ServerOption {
 	if !t.Traces() {
 		return nil
@@ -42,7 +43,7 @@ func clientTracing(t *obs.Telemetry) []grpc.DialOption {
 // traceParent is the header of a W3C trace context.
 const traceParent = "traceparent"
 
-// received answers ctx with the trace that came with a call, if one did; nil p: it has it already.
+// received returns ctx with the trace that came with a call, if one did; nil p: it has it already.
 func received(ctx context.Context, p propagation.TextMapPropagator) context.Context {
 	if p == nil || len(metadata.ValueFromIncomingContext(ctx, traceParent)) == 0 {
 		return ctx
@@ -51,7 +52,7 @@ func received(ctx context.Context, p propagation.TextMapPropagator) context.Cont
 	return p.Extract(ctx, carrier(md))
 }
 
-// sent answers ctx with its trace, if it has one, in the metadata of the call to come.
+// sent returns ctx with its trace, if it has one, in the metadata of the call to come.
 func sent(ctx context.Context, p propagation.TextMapPropagator) context.Context {
 	if !trace.SpanContextFromContext(ctx).IsValid() {
 		return ctx

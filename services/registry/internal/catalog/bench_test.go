@@ -13,14 +13,15 @@ import (
 	"konsul.dev/services/registry/internal/catalog"
 )
 
-// row answers a row of a table as it is stored.
+// row returns a row of a table as it is stored.
 func row(t require.TestingT, table registryv1.Table, key string, m proto.Message) *registryv1.Record {
 	value, err := proto.Marshal(m)
 	require.NoError(t, err)
 	return &registryv1.Record{Table: table, Key: key, Value: value, CreateIndex: 1, ModifyIndex: 1}
 }
 
-// fill puts instances into a view: ten to a node, perService of each name, each with a check, tags and meta.
+// fill puts instances into a view: ten to a node, perService of each name, each with a check, tags
+// and meta.
 func fill(t require.TestingT, v *catalog.View, instances, perService int) {
 	for n := range (instances + 9) / 10 {
 		node := fmt.Sprintf("node-%06d", n)
@@ -97,7 +98,8 @@ func BenchmarkPlanRegistration(b *testing.B) {
 	}
 }
 
-// BenchmarkMemory reports the bytes that an instance costs, with a check of its own and a tenth of a node.
+// BenchmarkMemory reports the bytes that an instance costs, with a check of its own and a tenth of
+// a node.
 func BenchmarkMemory(b *testing.B) {
 	for _, size := range []int{10_000, 100_000} {
 		b.Run(fmt.Sprintf("instances=%d", size), func(b *testing.B) {

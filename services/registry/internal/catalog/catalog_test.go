@@ -208,7 +208,8 @@ func TestFailoverPolicyRoundTrip(t *testing.T) {
 	require.Equal(t, "policy.failover[1].datacenter", f.Field())
 }
 
-// A plan made before a registration must not take the node away and leave what was registered on it.
+// A plan made before a registration must not take the node away and leave what was registered on
+// it.
 func TestANodeThatMovedIsDeregisteredAnew(t *testing.T) {
 	w := newWorld(t)
 	register := func(address string) {

@@ -18,7 +18,8 @@ type Deadlines interface {
 type Times struct {
 	// Dead nodes, since they sent no heartbeats.
 	Dead time.Duration
-	// Empty nodes that nobody registered for themselves, since their last instance went; 0: for ever.
+	// Empty nodes that nobody registered for themselves, since their last instance went; 0: for
+	// ever.
 	Empty time.Duration
 }
 
@@ -46,7 +47,8 @@ const (
 	dueEmpty     = DeadlineEmpty + ":"
 )
 
-// watchCheck keeps the deadline of a TTL check; nil when it is gone. One that is critical waits for nothing.
+// watchCheck keeps the deadline of a TTL check; nil when it is gone. One that is critical waits for
+// nothing.
 func (v *View) watchCheck(key string, c *check) {
 	if c != nil && c.ttl != nil && c.status != critical {
 		v.deadlines.Set(dueReport+key, c.ttl.AsDuration())
@@ -89,7 +91,7 @@ func (v *View) watch(key string, ttl time.Duration) {
 	}
 }
 
-// dueOf answers a node's deadlines; 0: none of that kind.
+// dueOf returns a node's deadlines; 0: none of that kind.
 func (v *View) dueOf(n *node) (heartbeat, reap time.Duration) {
 	liveness := n.check(CheckLiveness)
 	switch {
@@ -98,12 +100,14 @@ func (v *View) dueOf(n *node) (heartbeat, reap time.Duration) {
 	case liveness.status != critical:
 		return n.ttl.AsDuration(), 0
 	}
-	// The node has been dead since its check says so, whoever led then; but a new leader hears it out.
+	// The node has been dead since its check says so, whoever led then; but a new leader hears it
+	// out.
 	left := v.times.Dead - v.now().Sub(liveness.value().GetModifiedAt().AsTime())
 	return 0, max(left, n.ttl.AsDuration())
 }
 
-// Grace begins all deadlines anew: a leader that was just elected does not know who reported to the one before.
+// Grace begins all deadlines anew: a leader that was just elected does not know who reported to the
+// one before.
 func (v *View) Grace() {
 	v.mu.Lock()
 	defer v.mu.Unlock()

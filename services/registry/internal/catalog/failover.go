@@ -12,7 +12,7 @@ import (
 	"konsul.dev/services/registry/internal/record"
 )
 
-// SetFailoverPolicy answers the command that creates or replaces a policy.
+// SetFailoverPolicy returns the command that creates or replaces a policy.
 func (w *Writer) SetFailoverPolicy(req *registryv1.SetFailoverPolicyRequest) (*registryv1.Command, error) {
 	policy := proto.CloneOf(req.GetPolicy())
 	if policy == nil {

@@ -22,8 +22,8 @@ const (
 	maxFilterDepth = 64
 )
 
-// Filter decides by an expression over the fields of a T. The language is that of Consul's filters; it is
-// read and checked as a whole, so that deciding cannot fail.
+// Filter decides by an expression over the fields of a T. The language is that of Consul's filters;
+// it is read and checked as a whole, so that deciding cannot fail.
 type Filter[T any] struct{ decide func(T) bool }
 
 // field is something that an expression may name. Exactly one of the functions is there.
@@ -37,8 +37,8 @@ type field[T any] struct {
 // fields maps the names, in lower case, with dots between.
 type fields[T any] map[string]field[T]
 
-// parseFilter reads an expression; nil when it is empty. Faults name the request's field "filter" and the
-// position at fault.
+// parseFilter reads an expression; nil when it is empty. Faults name the request's field "filter"
+// and the position at fault.
 func parseFilter[T any](expression string, known fields[T]) (filter *Filter[T], err error) {
 	if expression == "" {
 		return nil, nil
@@ -168,8 +168,8 @@ func (c compiler[T]) number(e *grammar.MatchExpression, get func(T) uint32) (fun
 	return func(t T) bool { return (uint64(get(t)) == want) == equal }, nil
 }
 
-// text compiles a question about a text: a field, or what a map holds under a key. A key that is not there
-// equals nothing, contains nothing and is empty.
+// text compiles a question about a text: a field, or what a map holds under a key. A key that is
+// not there equals nothing, contains nothing and is empty.
 func (c compiler[T]) text(e *grammar.MatchExpression, get func(T) (string, bool)) (func(T) bool, error) {
 	ask, negative, err := c.question(e)
 	if err != nil {
@@ -178,7 +178,8 @@ func (c compiler[T]) text(e *grammar.MatchExpression, get func(T) (string, bool)
 	return func(t T) bool { return ask(get(t)) != negative }, nil
 }
 
-// question answers what is asked of a text that may be absent, and whether the answer is to be turned round.
+// question returns what is asked of a text that may be absent, and whether the answer is to be
+// turned round.
 func (c compiler[T]) question(e *grammar.MatchExpression) (ask func(value string, there bool) bool, negative bool, err error) {
 	raw := ""
 	if e.Value != nil {

@@ -58,7 +58,7 @@ func statuses(checks []*registryv1.Check) map[string]string {
 	return out
 }
 
-// weights answers an instance's weights, those that hold when it has none included.
+// weights returns an instance's weights, those that hold when it has none included.
 func weights(i *registryv1.ServiceInstance) *registryv1.Weights {
 	if w := i.GetService().GetWeights(); w != nil {
 		return w

@@ -14,7 +14,7 @@ import (
 	registryv1 "konsul.dev/proto/gen/konsul/registry/v1"
 )
 
-// UpdateChecks answers the plan that records check outcomes. A status that did not change needs no
+// UpdateChecks returns the plan that records check outcomes. A status that did not change needs no
 // operation, but it renews the deadline of a TTL check.
 func (w *Writer) UpdateChecks(v *View, req *registryv1.UpdateChecksRequest, now time.Time) (*Plan, error) {
 	if n := len(req.GetUpdates()); n == 0 || n > maxCheckRuns {
@@ -59,7 +59,7 @@ func checkNotFound(o owner) *fault.Error {
 	return fault.New(fault.NotFound, ReasonCheckNotFound, "%s has no check %q", o, o.check).WithRemedy("register it with its checks again")
 }
 
-// validate says whether a caller may mean this check.
+// validate reports whether a caller may mean this check.
 func (o owner) validate(field string) error {
 	if strings.HasPrefix(o.check, reserved) {
 		return fault.Invalid(field+".check_id", "%q is the registry's own", o.check).WithRemedy("switch maintenance on and off, send heartbeats")
@@ -70,7 +70,7 @@ func (o owner) validate(field string) error {
 	return nil
 }
 
-// DeregisterCheck answers the plan that removes one check. It changes nothing when it is not there.
+// DeregisterCheck returns the plan that removes one check. It changes nothing when it is not there.
 func (w *Writer) DeregisterCheck(v *View, req *registryv1.DeregisterCheckRequest) (*Plan, error) {
 	o := owner{service: req.GetServiceId(), node: req.GetNode(), check: req.GetCheckId()}
 	switch {
@@ -96,8 +96,8 @@ func whose() error {
 	return fault.Invalid("service_id", "and node: one of them must be there, the other not").WithRemedy("name the instance or the node")
 }
 
-// SetMaintenance answers the plan that switches the maintenance of an instance or a node. NotFound when it
-// is not there.
+// SetMaintenance returns the plan that switches the maintenance of an instance or a node. NotFound
+// when it is not there.
 func (w *Writer) SetMaintenance(v *View, req *registryv1.SetMaintenanceRequest, now time.Time) (*Plan, error) {
 	o := owner{service: req.GetServiceId(), node: req.GetNode(), check: CheckMaintenance}
 	if (o.service == "") == (o.node == "") {
@@ -133,7 +133,8 @@ func (w *Writer) SetMaintenance(v *View, req *registryv1.SetMaintenanceRequest, 
 	return p.done()
 }
 
-// Heartbeat answers the plan that notes that nodes live, and which of them nobody expects heartbeats of.
+// Heartbeat returns the plan that notes that nodes live, and which of them nobody expects
+// heartbeats of.
 func (w *Writer) Heartbeat(v *View, req *registryv1.HeartbeatRequest, now time.Time) (*Plan, []string, error) {
 	if n := len(req.GetNodes()); n == 0 || n > maxCheckRuns {
 		return nil, nil, fault.Invalid("nodes", "are %d; 1 to %d are allowed", n, maxCheckRuns)
@@ -158,7 +159,7 @@ func (w *Writer) Heartbeat(v *View, req *registryv1.HeartbeatRequest, now time.T
 	return done, unknown, err
 }
 
-// Expire answers the command that a passed deadline asks for, nil when it has been overtaken.
+// Expire returns the command that a passed deadline asks for, nil when it has been overtaken.
 func (w *Writer) Expire(v *View, deadline string, now time.Time) (*registryv1.Command, error) {
 	p := w.plan(v, "", now)
 	switch kind, name := Deadline(deadline); kind {
@@ -186,8 +187,8 @@ func (w *Writer) Expire(v *View, deadline string, now time.Time) (*registryv1.Co
 		if was == nil || was.status != critical {
 			return nil, nil
 		}
-		// A sign of life, or a registration on the node, changes its check. Of very many instances the first ones go: who
-		// finds the node there still lets the deadline pass once more.
+		// A sign of life, or a registration on the node, changes its check. Of very many instances
+		// the first ones go: who finds the node there still lets the deadline pass once more.
 		p.unchanged(registryv1.Table_TABLE_CHECK, owner{node: name, check: CheckLiveness}.key(), was.modified)
 		p.deregisterNode(name)
 	case DeadlineEmpty:
@@ -202,7 +203,7 @@ func (w *Writer) Expire(v *View, deadline string, now time.Time) (*registryv1.Co
 	return p.Command, p.err
 }
 
-// checksOf answers the checks of a check's owner.
+// checksOf returns the checks of a check's owner.
 func (v *View) checksOf(o owner) []*check {
 	if o.node != "" {
 		return v.nodeRow(o.node).checks
@@ -218,12 +219,13 @@ type stored struct {
 	checks   []*check
 	// ttl is a node's, nil unless heartbeats are expected.
 	ttl *durationpb.Duration
-	// address is a node's; implicit and empty say that it was made for instances, and that it has none.
+	// address is a node's; implicit and empty say that it was made for instances, and that it has
+	// none.
 	address         string
 	implicit, empty bool
 }
 
-// says answers whether the row is there and has this value.
+// says reports whether the row is there and has this value.
 func (s stored) says(value []byte) bool { return s.exists && bytes.Equal(s.raw, value) }
 
 func (v *View) nodeRow(name string) stored {
@@ -246,7 +248,7 @@ func (v *View) serviceRow(id string) stored {
 	return stored{exists: i.service != nil, raw: i.raw, modified: i.modified, checks: i.checks}
 }
 
-// instancesOn answers the ids of a node's instances.
+// instancesOn returns the ids of a node's instances.
 func (v *View) instancesOn(node string) []string {
 	v.mu.RLock()
 	defer v.mu.RUnlock()

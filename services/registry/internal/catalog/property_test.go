@@ -17,8 +17,8 @@ import (
 	"konsul.dev/services/registry/internal/record"
 )
 
-// A view that followed every change and one loaded at the end must answer alike, whatever happened; and
-// whoever waits for a service is woken exactly when its answer changed.
+// A view that followed every change and one loaded at the end must answer alike, whatever happened;
+// and whoever waits for a service is woken exactly when its answer changed.
 func TestFollowingEqualsLoading(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		w := newWorld(t)

@@ -18,7 +18,7 @@ type Answer struct {
 	Changed uint64
 }
 
-// Changed answers when a service's answer last changed, whatever is selected of it.
+// Changed returns when a service's answer last changed, whatever is selected of it.
 func (v *View) Changed(name string) Answer {
 	v.mu.RLock()
 	defer v.mu.RUnlock()
@@ -32,14 +32,14 @@ func (v *View) Index() uint64 {
 	return v.index
 }
 
-// ListChanged answers when anything in the catalogue last changed.
+// ListChanged returns when anything in the catalogue last changed.
 func (v *View) ListChanged() Answer {
 	v.mu.RLock()
 	defer v.mu.RUnlock()
 	return Answer{v.index, max(v.floor, v.listAt, v.nodesAt)}
 }
 
-// NodesChanged answers when a node or a node's own check last changed.
+// NodesChanged returns when a node or a node's own check last changed.
 func (v *View) NodesChanged() Answer {
 	v.mu.RLock()
 	defer v.mu.RUnlock()
@@ -53,7 +53,7 @@ func (v *View) changedLocked(s *service) Answer {
 	return Answer{v.index, max(v.floor, s.changed)}
 }
 
-// Query answers the instances of a service that are selected, in the order of their ids.
+// Query returns the instances of a service that are selected, in the order of their ids.
 func (v *View) Query(name string, selected Selection) ([]*registryv1.ServiceInstance, Answer) {
 	v.mu.RLock()
 	defer v.mu.RUnlock()
@@ -64,7 +64,8 @@ func (v *View) Query(name string, selected Selection) ([]*registryv1.ServiceInst
 	return v.selected(s, selected, true), v.changedLocked(s)
 }
 
-// selected returns the instances of a service that are selected. With keep they are decoded once; see answer.
+// selected returns the instances of a service that are selected. With keep they are decoded once;
+// see answer.
 func (v *View) selected(s *service, selected Selection, keep bool) []*registryv1.ServiceInstance {
 	out := make([]*registryv1.ServiceInstance, 0, len(s.instances))
 	var answer *registryv1.ServiceInstance
@@ -86,8 +87,9 @@ type encoding struct {
 	bytes []byte
 }
 
-// Encoded answers what Query answers of all or of the passing instances, as the encoded field
-// QueryServiceResponse.instances. It is encoded once and kept until the answer changes; nobody may change it.
+// Encoded returns what Query returns of all or of the passing instances, as the encoded field
+// QueryServiceResponse.instances. It is encoded once and kept until the answer changes; nobody may
+// change it.
 func (v *View) Encoded(name string, passingOnly bool) ([]byte, Answer) {
 	v.mu.RLock()
 	defer v.mu.RUnlock()
@@ -114,8 +116,8 @@ func (v *View) encode(s *service, passingOnly bool) []byte {
 	return data
 }
 
-// Services answers the names in the catalogue, in order, with counts and the union of the tags of the
-// selected instances. A name without any is left out.
+// Services returns the names in the catalogue, in order, with counts and the union of the tags of
+// the selected instances. A name without any is left out.
 func (v *View) Services(selected Selection) ([]*registryv1.ServiceSummary, Answer) {
 	v.mu.RLock()
 	defer v.mu.RUnlock()
@@ -181,7 +183,7 @@ func summaryOf(name string, instances []*registryv1.ServiceInstance) *registryv1
 	return summary
 }
 
-// Nodes answers the selected nodes, in order.
+// Nodes returns the selected nodes, in order.
 func (v *View) Nodes(selected NodeSelection) ([]*registryv1.Node, Answer) {
 	v.mu.RLock()
 	defer v.mu.RUnlock()
@@ -207,7 +209,7 @@ type NodeAnswer struct {
 	Instances []*registryv1.ServiceInstance
 }
 
-// Node answers a node with its checks and instances.
+// Node returns a node with its checks and instances.
 func (v *View) Node(name string) (NodeAnswer, Answer) {
 	v.mu.RLock()
 	defer v.mu.RUnlock()
@@ -223,7 +225,7 @@ func (v *View) Node(name string) (NodeAnswer, Answer) {
 	return out, Answer{v.index, max(v.floor, n.changed)}
 }
 
-// Instance answers an instance by its id, nil when it is not there.
+// Instance returns an instance by its id, nil when it is not there.
 func (v *View) Instance(id string) (*registryv1.ServiceInstance, Answer) {
 	v.mu.RLock()
 	defer v.mu.RUnlock()
@@ -234,7 +236,7 @@ func (v *View) Instance(id string) (*registryv1.ServiceInstance, Answer) {
 	return v.answer(i, nil, false), v.changedLocked(i.service)
 }
 
-// Indexes answers when an instance was made and last changed, zeros when it is not there.
+// Indexes returns when an instance was made and last changed, zeros when it is not there.
 func (v *View) Indexes(id string) (create, modify uint64) {
 	v.mu.RLock()
 	defer v.mu.RUnlock()
@@ -244,7 +246,7 @@ func (v *View) Indexes(id string) (create, modify uint64) {
 	return create, modify
 }
 
-// ServiceName answers the service an instance belongs to, false when the instance is not there.
+// ServiceName returns the service an instance belongs to, false when the instance is not there.
 func (v *View) ServiceName(id string) (string, bool) {
 	v.mu.RLock()
 	defer v.mu.RUnlock()
@@ -266,7 +268,7 @@ func (v *View) NodeOf(id string) (string, bool) {
 	return i.node.name, true
 }
 
-// ServicesOn answers the names of the services that have an instance on a node.
+// ServicesOn returns the names of the services that have an instance on a node.
 func (v *View) ServicesOn(node string) []string {
 	v.mu.RLock()
 	defer v.mu.RUnlock()
@@ -281,7 +283,8 @@ func (v *View) ServicesOn(node string) []string {
 	return slices.Sorted(maps.Keys(names))
 }
 
-// Checks answers the selected checks: nodes' own by node first, then those of instances by service id.
+// Checks returns the selected checks: nodes' own by node first, then those of instances by service
+// id.
 func (v *View) Checks(selected CheckSelection) ([]*registryv1.CheckSummary, Answer) {
 	v.mu.RLock()
 	defer v.mu.RUnlock()

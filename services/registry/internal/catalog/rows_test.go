@@ -15,7 +15,8 @@ import (
 	"konsul.dev/services/registry/internal/catalog"
 )
 
-// What is encoded from rows as they are stored is what the decoded answer encodes to, fields of newer versions included.
+// What is encoded from rows as they are stored is what the decoded answer encodes to, fields of
+// newer versions included.
 func TestEncodedFromRowsEqualsEncodedFromAnswers(t *testing.T) {
 	later := protowire.AppendString(protowire.AppendTag(nil, 99, protowire.BytesType), "of a later version")
 	node := &registryv1.Node{Name: "n1", Address: "10.0.0.1", Meta: map[string]string{"zone": "a"}, LivenessTtl: durationpb.New(5)}

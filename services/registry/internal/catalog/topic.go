@@ -15,7 +15,7 @@ func NodeRows() []watch.Filter {
 	return []watch.Filter{{Table: registryv1.Table_TABLE_NODE}, {Table: registryv1.Table_TABLE_CHECK, Prefix: nodeChecks}}
 }
 
-// Topics answers the rows to publish when the answers of services changed.
+// Topics returns the rows to publish when the answers of services changed.
 func Topics(changed []string, index uint64) []*registryv1.Record {
 	rows := make([]*registryv1.Record, len(changed))
 	for i, service := range changed {

@@ -42,8 +42,8 @@ func newRules() rules {
 	return rules{label: pattern{inner: "-", most: 63}, id: pattern{upper: true, inner: "._:-", most: 128}}
 }
 
-// MatchString says whether a name has the form. Registrations ask for each name: a regular expression would
-// take longer than the rest of the check.
+// MatchString reports whether a name has the form. Registrations ask for each name: a regular
+// expression would take longer than the rest of the check.
 func (p pattern) MatchString(name string) bool {
 	if name == "" || len(name) > p.most {
 		return false

@@ -82,7 +82,8 @@ type instance struct {
 	status registryv1.HealthStatus
 	// inherits says that the address is the node's.
 	inherits bool
-	// decoded is made for whoever selects, and dropped when anything of it changes; it is never changed.
+	// decoded is made for whoever selects, and dropped when anything of it changes; it is never
+	// changed.
 	decoded atomic.Pointer[registryv1.ServiceInstance]
 }
 
@@ -93,7 +94,8 @@ type service struct {
 	// marked says that it is among the view's changed ones.
 	marked bool
 
-	// mu guards what readers make while they hold the view's lock for reading; writers hold that alone.
+	// mu guards what readers make while they hold the view's lock for reading; writers hold that
+	// alone.
 	mu      sync.Mutex
 	encoded [2]encoding
 	summary *registryv1.ServiceSummary
@@ -102,13 +104,14 @@ type service struct {
 // Option shapes a view.
 type Option func(*View)
 
-// WithDeadlines tells d what deadlines follow from the catalogue, now and as they change: those of TTL
-// checks, of nodes that must send heartbeats, and of dead and of empty nodes, which are reaped after a while.
+// WithDeadlines tells d what deadlines follow from the catalogue, now and as they change: those of
+// TTL checks, of nodes that must send heartbeats, and of dead and of empty nodes, which are reaped
+// after a while.
 func WithDeadlines(d Deadlines, times Times, now func() time.Time) Option {
 	return func(v *View) { v.deadlines, v.times, v.now = d, times, now }
 }
 
-// NewView answers an empty catalogue of a datacenter.
+// NewView returns an empty catalogue of a datacenter.
 func NewView(datacenter string, options ...Option) *View {
 	v := &View{datacenter: datacenter, deadlines: noDeadlines{}, now: func() time.Time { return time.Time{} }}
 	for _, option := range options {
@@ -144,7 +147,7 @@ func (v *View) Load(r record.Reader) error {
 	return nil
 }
 
-// Apply takes in the rows a batch wrote, in commit order, up to and including index. It answers the
+// Apply takes in the rows a batch wrote, in commit order, up to and including index. It returns the
 // names of the services whose answers changed.
 func (v *View) Apply(index uint64, rows []*registryv1.Record) ([]string, error) {
 	v.mu.Lock()
@@ -158,7 +161,7 @@ func (v *View) Apply(index uint64, rows []*registryv1.Record) ([]string, error) 
 	return v.names(), nil
 }
 
-// names answers the services that changed, which begin anew.
+// names returns the services that changed, which begin anew.
 func (v *View) names() []string {
 	var names []string
 	for _, s := range v.changed {
@@ -344,7 +347,8 @@ func (v *View) touch(i *instance, index uint64) {
 	i.decoded.Store(nil)
 }
 
-// value answers a node's row as it is answered, nil when there is none. With keep it is decoded once.
+// value returns a node's row as callers get it, nil when there is none. With keep it is decoded
+// once.
 func (n *node) value(keep bool) *registryv1.Node {
 	if !n.exists {
 		return nil
@@ -361,9 +365,10 @@ func (n *node) value(keep bool) *registryv1.Node {
 	return out
 }
 
-// answer is what queries send, nil while there is no row. With keep it is decoded once: whoever selects among instances
-// does it again and again, whoever asks for one instance may never come back. Its tags and meta are those of another instance when they
-// are equal, as those of one service mostly are: maps are what a decoded instance costs most. Nobody changes what is answered.
+// answer is what queries send, nil while there is no row. With keep it is decoded once: whoever
+// selects among instances does it again and again, whoever asks for one instance may never come
+// back. Its tags and meta are those of another instance when they are equal, as those of one
+// service mostly are: maps are what a decoded instance costs most. Nobody changes what is returned.
 func (v *View) answer(i *instance, like *registryv1.ServiceInstance, keep bool) *registryv1.ServiceInstance {
 	if i.service == nil {
 		return nil
@@ -400,7 +405,7 @@ func (v *View) answer(i *instance, like *registryv1.ServiceInstance, keep bool) 
 // unchecked reports whether nobody watches over the instance.
 func (i *instance) unchecked() bool { return len(i.checks)+len(i.node.checks) == 0 }
 
-// worst answers what checks amount to.
+// worst returns what checks amount to.
 func worst(checks []*check) registryv1.HealthStatus {
 	status := passing
 	for _, c := range checks {
@@ -427,7 +432,7 @@ func remove(list []*instance, id string) []*instance {
 	return list
 }
 
-// replaceCheck answers checks with one put in its place, or taken out. The old list may be in use.
+// replaceCheck returns checks with one put in its place, or taken out. The old list may be in use.
 func replaceCheck(old []*check, id string, fresh *check) []*check {
 	out := make([]*check, 0, len(old)+1)
 	for _, c := range old {

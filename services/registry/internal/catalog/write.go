@@ -21,7 +21,8 @@ import (
 const (
 	// ReasonCheckMoved is a lost race about a check's status or a node: plan again.
 	ReasonCheckMoved = "CHECK_MOVED"
-	// ReasonServiceIDTaken means that somebody else has the id of a service: another node, service or owner.
+	// ReasonServiceIDTaken means that somebody else has the id of a service: another node, service
+	// or owner.
 	ReasonServiceIDTaken = "SERVICE_ID_TAKEN"
 	// ReasonServiceNotFound says that no instance of that id is registered.
 	ReasonServiceNotFound = "SERVICE_NOT_FOUND"
@@ -33,7 +34,8 @@ const (
 	ReasonPolicyNotFound = "FAILOVER_POLICY_NOT_FOUND"
 )
 
-// DefaultMaxServices is how many instances one request may register unless a setting says otherwise.
+// DefaultMaxServices is how many instances one request may register unless a setting says
+// otherwise.
 const DefaultMaxServices = 500
 
 // Writer makes commands for one datacenter.
@@ -45,14 +47,15 @@ type Writer struct {
 	owners func(registeredBy string) bool
 }
 
-// NewWriter answers a writer whose rows originate in a datacenter. A registration may carry at most
+// NewWriter returns a writer whose rows originate in a datacenter. A registration may carry at most
 // maxServices instances.
 func NewWriter(datacenter string, maxServices int) *Writer {
 	return &Writer{datacenter: datacenter, rules: newRules(), maxServices: maxServices, owners: func(string) bool { return true }}
 }
 
-// WithOwners makes the writer ask whether an owner still exists: what belonged to one that does not, such as a
-// token that was deleted, is anybody's who registers it again on its node for its service.
+// WithOwners makes the writer ask whether an owner still exists: what belonged to one that does
+// not, such as a token that was deleted, is anybody's who registers it again on its node for its
+// service.
 func (w *Writer) WithOwners(exist func(registeredBy string) bool) *Writer {
 	w.owners = exist
 	return w
@@ -125,15 +128,17 @@ func (p *plan) unchanged(table registryv1.Table, key string, modifyIndex uint64)
 	})
 }
 
-// putCheck writes a check that must still be as it was planned on: was is its index, 0 when there was none.
+// putCheck writes a check that must still be as it was planned on: was is its index, 0 when there
+// was none.
 func (p *plan) putCheck(o owner, was uint64, fresh *registryv1.Check) {
 	fresh.ModifyIndex, fresh.ModifiedAt = 0, timestamppb.New(p.now)
 	p.unchanged(registryv1.Table_TABLE_CHECK, o.key(), was)
 	p.put(registryv1.Table_TABLE_CHECK, o.key(), fresh)
 }
 
-// Register answers the plan of a registration by somebody (empty: not known) against the catalogue in v, and the
-// service as it will be stored (nil for a node alone). AlreadyExists when the instance is somebody else's.
+// Register returns the plan of a registration by somebody (empty: not known) against the catalogue
+// in v, and the service as it will be stored (nil for a node alone). AlreadyExists when the
+// instance is somebody else's.
 func (w *Writer) Register(v *View, req *registryv1.RegisterRequest, by string, now time.Time) (*Plan, *registryv1.Service, error) {
 	batch := &registryv1.RegisterNodeRequest{Node: req.GetNode(), RequestId: req.GetRequestId()}
 	if req.GetService() != nil {
@@ -152,12 +157,10 @@ func (w *Writer) Register(v *View, req *registryv1.RegisterRequest, by string, n
 	if err != nil || len(r.services) == 0 {
 		return done, nil, err
 	}
-	service := proto.CloneOf(r.services[0].service)
-	service.RegisteredBy = by
-	return done, service, nil
+	return done, r.services[0].service, nil
 }
 
-// RegisterNode answers the plan of a registration of many instances by somebody; see Register.
+// RegisterNode returns the plan of a registration of many instances by somebody; see Register.
 func (w *Writer) RegisterNode(v *View, req *registryv1.RegisterNodeRequest, by string, now time.Time) (*Plan, error) {
 	r, err := w.complete(req, func(i int) string { return fmt.Sprintf("services[%d].", i) })
 	if err != nil {
@@ -183,16 +186,18 @@ type registration struct {
 }
 
 type serviceRegistration struct {
+	// service is the plan's own, and becomes what is stored.
 	service *registryv1.Service
 	checks  []*registryv1.Check
-	// field stands in front of the service's fields in errors; unnamed says that the id is the default.
+	// field stands in front of the service's fields in errors; unnamed says that the id is the
+	// default.
 	field   string
 	unnamed bool
 }
 
-// complete fills defaults and checks everything, so that the caller hears of all that is wrong at once. The request stays as it is: whoever carries
-// it to another leader must ask for the same there.
-// prefix stands in front of the fields of a service in what is said about them.
+// complete fills defaults and checks everything, so that the caller hears of all that is wrong at
+// once. The request stays as it is: whoever carries it to another leader must ask for the same
+// there. prefix stands in front of the fields of a service in what is said about them.
 func (w *Writer) complete(req *registryv1.RegisterNodeRequest, prefix func(i int) string) (registration, error) {
 	if n := len(req.GetServices()); n > w.maxServices {
 		return registration{}, fault.Invalid("services", "are %d; at most %d are allowed", n, w.maxServices).
@@ -206,11 +211,8 @@ func (w *Writer) complete(req *registryv1.RegisterNodeRequest, prefix func(i int
 			errs = append(errs, fault.Invalid(prefix(i)+"service", "is missing"))
 			continue
 		}
-		service := s.GetService()
-		if service.GetId() == "" || service.GetNode() == "" {
-			service = proto.CloneOf(service)
-			service.Id, service.Node = cmp.Or(service.GetId(), service.GetName()), cmp.Or(service.GetNode(), r.node.GetName())
-		}
+		service := proto.CloneOf(s.GetService())
+		service.Id, service.Node = cmp.Or(service.GetId(), service.GetName()), cmp.Or(service.GetNode(), r.node.GetName())
 		faulty := func(field, list string) error {
 			return errors.Join(w.rules.service(field, service, r.node.GetName()), w.rules.checks(list, s.GetChecks(), owner{service: service.GetId()}))
 		}
@@ -227,8 +229,8 @@ func (w *Writer) complete(req *registryv1.RegisterNodeRequest, prefix func(i int
 	return r, errors.Join(errs...)
 }
 
-// repeats answers a function that says whether it was asked about the same text before, of about so many. A few are compared with each other: a
-// map of ten costs more.
+// repeats returns a function that says whether it was asked about the same text before, of about so
+// many. A few are compared with each other: a map of ten costs more.
 func repeats(count int) func(text string) bool {
 	const few = 16
 	if count > few {
@@ -275,8 +277,8 @@ func (p *plan) register(r registration) {
 	}
 }
 
-// registerNode puts the node's row unless it stands so. It returns the node as it will be, nil when it cannot be made, and
-// whether the registration says how often the node must send heartbeats.
+// registerNode puts the node's row unless it stands so. It returns the node as it will be, nil when
+// it cannot be made, and whether the registration says how often the node must send heartbeats.
 func (p *plan) registerNode(r registration, have stored) (node *registryv1.Node, named bool) {
 	node = &registryv1.Node{
 		Name: r.node.GetName(), Address: r.node.GetAddress(), Meta: r.node.GetMeta(), LivenessTtl: r.node.GetLivenessTtl(),
@@ -314,7 +316,8 @@ func (p *plan) registerNode(r registration, have stored) (node *registryv1.Node,
 		value = p.encode(node)
 	}
 	if have.says(value) {
-		// Who deregisters the node at the same time must not leave what is registered here without it.
+		// Who deregisters the node at the same time must not leave what is registered here without
+		// it.
 		p.unchanged(registryv1.Table_TABLE_NODE, node.Name, have.modified)
 		return node, named
 	}
@@ -322,13 +325,13 @@ func (p *plan) registerNode(r registration, have stored) (node *registryv1.Node,
 	return node, named
 }
 
-// registerService puts an instance's row unless it stands so, and reports whether the instance is new on its node.
+// registerService puts an instance's row unless it stands so, and reports whether the instance is
+// new on its node.
 func (p *plan) registerService(r registration, s serviceRegistration, node *registryv1.Node, on stored) (arrives bool) {
 	id, by := s.service.GetId(), r.by
 	have := p.v.serviceRow(id)
-	stored := proto.CloneOf(s.service)
-	stored.RegisteredBy, stored.CreateIndex, stored.ModifyIndex = by, 0, 0
-	value := p.encode(stored)
+	s.service.RegisteredBy, s.service.CreateIndex, s.service.ModifyIndex = by, 0, 0
+	value := p.encode(s.service)
 	arrives = !have.exists
 	claims := !have.exists || r.replace
 	if have.exists && !have.says(value) {
@@ -341,14 +344,14 @@ func (p *plan) registerService(r registration, s serviceRegistration, node *regi
 			return arrives
 		}
 		if by == "" { // Who registers is not known, so it stays whose it was.
-			stored.RegisteredBy = was.GetRegisteredBy()
-			value = p.encode(stored)
+			s.service.RegisteredBy = was.GetRegisteredBy()
+			value = p.encode(s.service)
 		}
 	}
 	if !have.says(value) {
 		if claims {
-			// Of two who claim an id at the same time, the second must find the first. Those who have it may overtake
-			// themselves.
+			// Of two who claim an id at the same time, the second must find the first. Those who
+			// have it may overtake themselves.
 			p.unchanged(registryv1.Table_TABLE_SERVICE, id, have.modified)
 		}
 		p.putValue(registryv1.Table_TABLE_SERVICE, id, value)
@@ -357,7 +360,8 @@ func (p *plan) registerService(r registration, s serviceRegistration, node *regi
 	return arrives
 }
 
-// taken returns AlreadyExists when the instance that is there is not the one that is registered, or not theirs who register.
+// taken returns AlreadyExists when the instance that is there is not the one that is registered, or
+// not theirs who register.
 func (w *Writer) taken(r registration, s serviceRegistration, was *registryv1.Service, node *registryv1.Node, on stored) error {
 	if r.replace {
 		return nil
@@ -380,8 +384,8 @@ func (w *Writer) taken(r registration, s serviceRegistration, was *registryv1.Se
 		WithField(s.field + ".id").WithRemedy("give this instance an id of its own, or say that it replaces the other one")
 }
 
-// registerChecks puts the checks that changed. Unless they are kept, checks that are not named go, but for
-// the registry's own.
+// registerChecks puts the checks that changed. Unless they are kept, checks that are not named go,
+// but for the registry's own.
 func (p *plan) registerChecks(o owner, have []*check, checks []*registryv1.Check, keep bool) {
 	if len(have) == 0 && len(checks) == 0 {
 		return
@@ -422,8 +426,8 @@ func (p *plan) registerChecks(o owner, have []*check, checks []*registryv1.Check
 	}
 }
 
-// expectHeartbeats keeps the check that says whether a node lives. Whoever registers it with its TTL is a sign of
-// life; who does not name that leaves the check as it is.
+// expectHeartbeats keeps the check that says whether a node lives. Whoever registers it with its
+// TTL is a sign of life; who does not name that leaves the check as it is.
 func (p *plan) expectHeartbeats(n *registryv1.Node, named bool, checks []*check) {
 	o := owner{node: n.GetName(), check: CheckLiveness}
 	was := findCheck(checks, CheckLiveness)
@@ -443,8 +447,8 @@ func livenessCheck(node string, status registryv1.HealthStatus, output string) *
 	return &registryv1.Check{Id: CheckLiveness, Name: "heartbeats", Node: node, Status: status, Output: output}
 }
 
-// Deregister answers the plan that removes an instance with its checks. It changes nothing when the instance
-// is not there.
+// Deregister returns the plan that removes an instance with its checks. It changes nothing when the
+// instance is not there.
 func (w *Writer) Deregister(v *View, req *registryv1.DeregisterRequest) (*Plan, error) {
 	if err := w.rules.identifier("service_id", req.GetServiceId()); err != nil {
 		return nil, err
@@ -459,8 +463,9 @@ func (p *plan) deregister(id string) {
 	p.deletePrefix(registryv1.Table_TABLE_CHECK, id+"/")
 }
 
-// DeregisterNode returns the plan that removes a node with its instances and all their checks, or the first part of these, and
-// how many instances it removes. It changes nothing when nothing of the node is there.
+// DeregisterNode returns the plan that removes a node with its instances and all their checks, or
+// the first part of these, and how many instances it removes. It changes nothing when nothing of
+// the node is there.
 func (w *Writer) DeregisterNode(v *View, req *registryv1.DeregisterNodeRequest) (*Plan, int, error) {
 	if err := w.rules.identifier("node", req.GetNode()); err != nil {
 		return nil, 0, err
@@ -473,10 +478,12 @@ func (w *Writer) DeregisterNode(v *View, req *registryv1.DeregisterNodeRequest) 
 	return done, instances, err
 }
 
-// rowsAtOnce is how many rows of a node's instances and their checks one commit deletes, but for the checks of the last one.
+// rowsAtOnce is how many rows of a node's instances and their checks one commit deletes, but for
+// the checks of the last one.
 const rowsAtOnce = 5000
 
-// deregisterNode removes a node, or so many of its instances as one commit may, and returns how many instances those are.
+// deregisterNode removes a node, or so many of its instances as one commit may, and returns how
+// many instances those are.
 func (p *plan) deregisterNode(name string) int {
 	rows := 0
 	instances := p.v.instancesOn(name)
@@ -509,5 +516,5 @@ func Moved() error {
 	return fault.New(fault.Aborted, ReasonCheckMoved, "the checks changed while they were written").WithRemedy("try again")
 }
 
-// CheckServiceName answers an InvalidArgument fault unless name can name a service.
+// CheckServiceName returns an InvalidArgument fault unless name can name a service.
 func (w *Writer) CheckServiceName(name string) error { return w.rules.serviceName("service", name) }

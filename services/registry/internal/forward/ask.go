@@ -13,8 +13,9 @@ import (
 	registryv1 "konsul.dev/proto/gen/konsul/registry/v1"
 )
 
-// lines are streams to leaders that are open and not in use. What a server brings to its leader goes over one that is kept
-// for the next time: a call's headers, contexts and checks cost more than a small proposal does.
+// lines are streams to leaders that are open and not in use. What a server brings to its leader
+// goes over one that is kept for the next time: a call's headers, contexts and checks cost more
+// than a small proposal does.
 type lines struct {
 	mu   sync.Mutex
 	idle map[string][]*line
@@ -35,7 +36,7 @@ func newLines() *lines {
 	return &lines{idle: map[string][]*line{}, without: map[string]bool{}}
 }
 
-// take answers an open line to a server, nil if there is none.
+// take returns an open line to a server, nil if there is none.
 func (l *lines) take(server string) *line {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -72,7 +73,8 @@ func (l *lines) missing(server string) bool {
 	return l.without[server]
 }
 
-// forget gives up what is open, since somebody else leads now, and who is old may have been upgraded.
+// forget gives up what is open, since somebody else leads now, and who is old may have been
+// upgraded.
 func (l *lines) forget() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -122,7 +124,8 @@ func (r *Router) open(leader string, client registryv1.ProposalServiceClient) (*
 	return &line{stream: stream, ctx: ctx, end: end}, nil
 }
 
-// exchange sends a question and waits for the answer, then keeps the line or gives it up. Unless it was sent, nothing was done.
+// exchange sends a question and waits for the answer, then keeps the line or gives it up. Unless it
+// was sent, nothing was done.
 func (r *Router) exchange(leader string, l *line, req *registryv1.AskRequest) (resp *registryv1.AskResponse, sent bool, err error) {
 	limit := time.AfterFunc(tripTimeout, l.end)
 	err = l.stream.Send(req)
@@ -147,7 +150,7 @@ func (r *Router) exchange(leader string, l *line, req *registryv1.AskRequest) (r
 	return resp, sent, err
 }
 
-// moved answers the error of a question whose leader leads no more.
+// moved returns the error of a question whose leader leads no more.
 func moved(ctx context.Context, err error) error {
 	if err != nil && errors.Is(context.Cause(ctx), errLeaderMoved) {
 		return errLeaderMoved

@@ -22,9 +22,9 @@ func asking(ctx context.Context, requestID string, req any) context.Context {
 	return context.WithValue(ctx, askedKey{}, asked{requestID, fsm.DigestOf(req)})
 }
 
-// sign notes on a command what the caller asked, if it is one of those that the call's request id stands for. Members
-// that do not know of it would refuse the command, so it is left out then, and so are the bound on deletions and that the
-// id was minted.
+// sign notes on a command what the caller asked, if it is one of those that the call's request id
+// stands for. Members that do not know of it would refuse the command, so it is left out then, and
+// so are the bound on deletions and that the id was minted.
 func sign(ctx context.Context, cmd *registryv1.Command, admit func(version uint32) error) {
 	a, ok := ctx.Value(askedKey{}).(asked)
 	if ok && (cmd.GetRequestId() == a.requestID || strings.HasPrefix(cmd.GetRequestId(), a.requestID+"#")) {

@@ -35,12 +35,12 @@ type Pool struct {
 	closed bool
 }
 
-// NewPool answers a pool. gateways are the own datacenter's.
+// NewPool returns a pool. gateways are the own datacenter's.
 func NewPool(source identity.Source, telemetry *obs.Telemetry, servers Addresses, gateways []string) *Pool {
 	return &Pool{identity: source, telemetry: telemetry, servers: servers, gateways: gateways, conns: map[string]*grpc.ClientConn{}}
 }
 
-// Server answers the connection to a server of the own datacenter, at the address it has now.
+// Server returns the connection to a server of the own datacenter, at the address it has now.
 func (p *Pool) Server(id string) (grpc.ClientConnInterface, error) {
 	address, ok := p.servers.Address(id)
 	if !ok {
@@ -62,8 +62,8 @@ func (p *Pool) dialer(address string) func() (*grpc.ClientConn, error) {
 			Options: []grpc.DialOption{
 				// The outcomes of many transactions may come back in one answer.
 				grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxAnswer)),
-				// A server that starts is met, and a new leader found, as soon as it is there. To reset a longer backoff
-				// races with the connection's own goroutines (grpc 1.85).
+				// A server that starts is met, and a new leader found, as soon as it is there. To
+				// reset a longer backoff races with the connection's own goroutines (grpc 1.85).
 				grpc.WithConnectParams(grpc.ConnectParams{Backoff: nearby(), MinConnectTimeout: connectTimeout}),
 			},
 		})
@@ -81,7 +81,8 @@ const connectTimeout = 5 * time.Second
 // maxAnswer bounds what another server of the datacenter may answer at once.
 const maxAnswer = 256 << 20
 
-// Datacenter answers the connection to the registry of another datacenter, through the own gateways.
+// Datacenter returns the connection to the registry of another datacenter, through the own
+// gateways.
 func (p *Pool) Datacenter(name string) (grpc.ClientConnInterface, error) {
 	return p.get("datacenter/"+name, func() (*grpc.ClientConn, error) {
 		return rpc.DialDatacenter(p.gateways, name, Service, rpc.ClientParams{Identity: p.identity, Telemetry: p.telemetry})

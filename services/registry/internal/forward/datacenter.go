@@ -19,7 +19,8 @@ const (
 	crossTimeout = 5 * time.Second
 	crossTries   = 3
 	maxWait      = 11 * time.Minute
-	// crossPatience is how long a datacenter may be away before nobody waits for it any more, and awayRetry when to ask again then.
+	// crossPatience is how long a datacenter may be away before nobody waits for it any more, and
+	// awayRetry when to ask again then.
 	crossPatience = 2 * time.Second
 	awayRetry     = 5 * time.Second
 )
@@ -44,7 +45,8 @@ func (r *Router) toDatacenter(ctx context.Context, c call, target string) (any, 
 		tries = 1 // It has been tried; this try finds out whether it is back.
 	}
 	for try := 1; ; try++ {
-		// gRPC names the peer once a call has a connection to go out on; before that nothing has left.
+		// gRPC names the peer once a call has a connection to go out on; before that nothing has
+		// left.
 		var reached peer.Peer
 		err = conn.Invoke(outgoing(ctx, hops{datacenter: own, named: c.hops.named, lineage: r.Directory.LineageOf(target)}), c.method, c.req, reply, grpc.Peer(&reached))
 		bare := fault.CodeOf(err) == fault.Unavailable && fault.ReasonOf(err) == ""
@@ -61,8 +63,8 @@ func (r *Router) toDatacenter(ctx context.Context, c call, target string) (any, 
 	return reply, nil
 }
 
-// honestFrom answers the error of a call to another datacenter: of a write that may have left, no refusal can say that
-// nothing was done.
+// honestFrom returns the error of a call to another datacenter: of a write that may have left, no
+// refusal can say that nothing was done.
 func (c call) honestFrom(target string, err error, sent bool) error {
 	if !sent || c.route.Kind != Write && c.route.Kind != Proposal {
 		return err
@@ -75,7 +77,7 @@ func (c call) honestFrom(target string, err error, sent bool) error {
 	return err
 }
 
-// late says whether a call ended because another datacenter took too long.
+// late reports whether a call ended because another datacenter took too long.
 func late(ctx context.Context) bool { return errors.Is(context.Cause(ctx), errCrossTimeout) }
 
 // farError names the datacenter when the way to it failed; what it answered itself passes through.
@@ -93,7 +95,7 @@ func (r *Router) farError(ctx context.Context, target string, err error) error {
 		WithRemedy("look at `konsulctl datacenter list`; gateways must reach each other on port 8443").Wrap(err)
 }
 
-// Stream answers a connection to another datacenter and the context for a stream over it.
+// Stream returns a connection to another datacenter and the context for a stream over it.
 func (r *Router) Stream(ctx context.Context, target string) (grpc.ClientConnInterface, context.Context, error) {
 	if from := hopsOf(ctx).datacenter; from != "" {
 		return nil, nil, loop(from, r.Directory.Datacenter(), target)
@@ -105,8 +107,8 @@ func (r *Router) Stream(ctx context.Context, target string) (grpc.ClientConnInte
 	return conn, outgoing(ctx, hops{datacenter: r.Directory.Datacenter(), lineage: r.Directory.LineageOf(target)}), nil
 }
 
-// Leading answers the connection for a stream that only the leader answers and the context for it, and a
-// nil connection when this server leads. It waits through an election.
+// Leading returns the connection for a stream that only the leader answers and the context for it,
+// and a nil connection when this server leads. It waits through an election.
 func (r *Router) Leading(ctx context.Context) (grpc.ClientConnInterface, context.Context, error) {
 	deadline := time.Now().Add(r.patience)
 	pause := backoff.New(10*time.Millisecond, 100*time.Millisecond)

@@ -12,11 +12,13 @@ import (
 const (
 	hopDatacenter = "konsul-from-datacenter"
 	hopServer     = "konsul-from-server"
-	// hopNamed says that the request id was not the caller's: nobody else can use it for something else.
+	// hopNamed says that the request id was not the caller's: nobody else can use it for something
+	// else.
 	hopNamed = "konsul-request-named"
 	// hopAgentNode is the node whose agent made the call.
 	hopAgentNode = "konsul-agent-node"
-	// hopLineage is the history of the registry that is meant: another one of the datacenter's name must not answer.
+	// hopLineage is the history of the registry that is meant: another one of the datacenter's name
+	// must not answer.
 	hopLineage = "konsul-lineage"
 )
 
@@ -43,8 +45,8 @@ func hopsOf(ctx context.Context) hops {
 	return hops{datacenter: first(hopDatacenter), server: first(hopServer), named: first(hopNamed) != "", lineage: first(hopLineage)}
 }
 
-// AgentNode returns the node whose agent made a call, wherever it came in first; empty when it was somebody else,
-// or an agent whose certificate names no node.
+// AgentNode returns the node whose agent made a call, wherever it came in first; empty when it was
+// somebody else, or an agent whose certificate names no node.
 func AgentNode(ctx context.Context) string {
 	caller := rpc.CallerFrom(ctx)
 	if caller.Peer.Service != passesOn {
@@ -56,7 +58,7 @@ func AgentNode(ctx context.Context) string {
 	return ""
 }
 
-// outgoing answers a context for passing a call on: the user's token and the marks travel along.
+// outgoing returns a context for passing a call on: the user's token and the marks travel along.
 func outgoing(ctx context.Context, h hops) context.Context {
 	out := ctx
 	token := rpc.Token(ctx)

@@ -20,7 +20,8 @@ type Metrics struct {
 }
 
 const (
-	// mostServices bounds the series: whoever registers services by the thousand makes no more of them.
+	// mostServices bounds the series: whoever registers services by the thousand makes no more of
+	// them.
 	mostServices = 1000
 	// unknownService labels what nobody has, or is one too many.
 	unknownService = "unknown"
@@ -49,7 +50,8 @@ func NewMetrics(registerer prometheus.Registerer) (*Metrics, error) {
 	return m, nil
 }
 
-// known returns the label of a service that a caller asked for: its name once an answer has shown that there is one.
+// known returns the label of a service that a caller asked for: its name once an answer has shown
+// that there is one.
 func (m *Metrics) known(service string, found bool) string {
 	m.mu.Lock()
 	defer m.mu.Unlock()

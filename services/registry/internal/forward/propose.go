@@ -16,13 +16,15 @@ import (
 )
 
 const (
-	// tripTimeout bounds a question to the leader that carries other calls. Callers have deadlines of their own.
+	// tripTimeout bounds a question to the leader that carries other calls. Callers have deadlines
+	// of their own.
 	tripTimeout = 10 * time.Second
 	// tripsToLeader is how many batches of proposals may be on their way to the leader at once.
 	tripsToLeader = 1
 	tripItems     = 1024
 	tripBytes     = 2 << 20
-	// mostOperations and mostBytes bound one command. What requests have limits of their own for stays below.
+	// mostOperations and mostBytes bound one command. What requests have limits of their own for
+	// stays below.
 	mostOperations = 20_000
 	mostBytes      = 8 << 20
 )
@@ -33,8 +35,9 @@ type proposal struct {
 	reply chan fsm.Outcome
 }
 
-// Propose commits commands wherever the leader is, each by itself, and answers the outcome of each. It
-// waits through an election. A command without a request id gets one, so that repeating it is safe.
+// Propose commits commands wherever the leader is, each by itself, and returns the outcome of each.
+// It waits through an election. A command without a request id gets one, so that repeating it is
+// safe.
 func (r *Router) Propose(ctx context.Context, cmds ...*registryv1.Command) []fsm.Outcome {
 	outcomes := make([]fsm.Outcome, len(cmds))
 	proposals := make([]fsm.Proposal, len(cmds))
@@ -91,7 +94,7 @@ func bounded(operations, bytes int) error {
 		operations, bytes, mostOperations, mostBytes).WithRemedy("make several requests of it")
 }
 
-// failed answers which of the outcomes may come out otherwise.
+// failed returns which of the outcomes may come out otherwise.
 func failed(outcomes []fsm.Outcome, open []int) []int {
 	var again []int
 	for _, i := range open {
@@ -206,8 +209,8 @@ func (r *Router) carry(leader string, batch []proposal) {
 	}
 }
 
-// Confirm returns an index at or above that of every write acknowledged before the call, by the leader's
-// word; Unavailable when there is no leader now.
+// Confirm returns an index at or above that of every write acknowledged before the call, by the
+// leader's word; Unavailable when there is no leader now.
 func (r *Router) Confirm(ctx context.Context) (uint64, error) {
 	err := r.Leadership.CheckLeader()
 	if err == nil {
@@ -222,11 +225,12 @@ func (r *Router) Confirm(ctx context.Context) (uint64, error) {
 	return r.readIndex(ctx, false)
 }
 
-// RecallReadLease gives back the lease of a number that the leader of a term gave, and all before it.
+// RecallReadLease gives back the lease of a number that the leader of a term gave, and all before
+// it.
 func (r *Router) RecallReadLease(term, number uint64) { r.reads.Recall(term, number) }
 
-// readIndex returns an index at or above that of every write acknowledged before the call. Callers share
-// questions to the leader, and need none while this server holds a read lease.
+// readIndex returns an index at or above that of every write acknowledged before the call. Callers
+// share questions to the leader, and need none while this server holds a read lease.
 func (r *Router) readIndex(ctx context.Context, linearizable bool) (uint64, error) {
 	rounds := &r.verified
 	if !linearizable {

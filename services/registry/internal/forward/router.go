@@ -33,7 +33,8 @@ const (
 	ReasonForwardingLoop = "FORWARDING_LOOP"
 	// ReasonQueueFull says that too many writes wait for the leader.
 	ReasonQueueFull = "LEADER_QUEUE_FULL"
-	// ReasonCommandTooLarge says that a request would change more, or weigh more, than one commit may.
+	// ReasonCommandTooLarge says that a request would change more, or weigh more, than one commit
+	// may.
 	ReasonCommandTooLarge = "COMMAND_TOO_LARGE"
 )
 
@@ -42,8 +43,8 @@ const Own = "local"
 
 // Leadership is what the router asks of its own server.
 type Leadership interface {
-	// CheckLeader reports whether this server believes that it leads, and asks nobody. EnsureLease returns
-	// nil while it holds the leader lease, VerifyLeader once a majority confirmed it.
+	// CheckLeader reports whether this server believes that it leads, and asks nobody. EnsureLease
+	// returns nil while it holds the leader lease, VerifyLeader once a majority confirmed it.
 	CheckLeader() error
 	EnsureLease(ctx context.Context) error
 	VerifyLeader(ctx context.Context) error
@@ -81,10 +82,10 @@ type Params struct {
 	Metrics     *Metrics
 	Log         *slog.Logger
 	NewID       func() string
-	// Admit refuses commands of a version that a member does not understand; so does the leader, unless it is
-	// the one.
+	// Admit refuses commands of a version that a member does not understand; so does the leader,
+	// unless it is the one.
 	Admit func(version uint32) error
-	// Published answers the index up to which this server's state is there for readers.
+	// Published returns the index up to which this server's state is there for readers.
 	Published func() uint64
 	// MaxInFlight bounds the writes that wait for a leader elsewhere.
 	MaxInFlight int
@@ -100,7 +101,8 @@ type Router struct {
 	flights  flights
 	lines    *lines
 	away     *away
-	// leased and verified are the questions for a read index, by what the leader must do before it answers.
+	// leased and verified are the questions for a read index, by what the leader must do before it
+	// answers.
 	leased, verified coalesce.Rounds[uint64]
 	// reads holds the lease under which default reads need no question.
 	reads *readlease.Holder
@@ -116,16 +118,17 @@ type Router struct {
 // tellEvery is how often the log says what every call of another datacenter runs into.
 const tellEvery = time.Minute
 
-// leaderWait is how long a call waits for a leader: longer than an election, shorter than a caller's patience.
+// leaderWait is how long a call waits for a leader: longer than an election, shorter than a
+// caller's patience.
 const leaderWait = 5 * time.Second
 
-// New answers a router; its Run must run.
+// New returns a router; its Run must run.
 func New(p Params) *Router {
 	return &Router{Params: p, patience: leaderWait, flights: newFlights(), lines: newLines(), away: newAway(), reads: readlease.NewHolder(readlease.Monotonic()), queues: map[string]*coalesce.Queue[proposal]{}}
 }
 
-// Unary is the router as an interceptor. It goes behind the one that admits callers. The error of a write whose
-// outcome is not known has the request id.
+// Unary is the router as an interceptor. It goes behind the one that admits callers. The error of a
+// write whose outcome is not known has the request id.
 func (r *Router) Unary(ctx context.Context, req any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
 	resp, err := r.bring(ctx, req, info, handler)
 	return resp, requestid.Explain(err, fsm.RequestIDOf(req))
@@ -167,8 +170,8 @@ func (r *Router) bring(ctx context.Context, req any, info *grpc.UnaryServerInfo,
 	return r.onLeader(ctx, c)
 }
 
-// Streamed is what Unary is to calls, as far as it goes: a stream that is meant for another registry of
-// this datacenter's name is refused.
+// Streamed is what Unary is to calls, as far as it goes: a stream that is meant for another
+// registry of this datacenter's name is refused.
 func (r *Router) Streamed(srv any, stream grpc.ServerStream, _ *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
 	if err := r.meant(hopsOf(stream.Context())); err != nil {
 		return err
@@ -200,7 +203,7 @@ type call struct {
 	handler grpc.UnaryHandler
 }
 
-// target answers the datacenter a call belongs to.
+// target returns the datacenter a call belongs to.
 func (r *Router) target(ctx context.Context, c call) (string, error) {
 	own := r.Directory.Datacenter()
 	if c.route.Primary != nil && c.route.Primary(ctx, c.req) {
@@ -225,7 +228,7 @@ func loop(from, own, next string) error {
 		WithRemedy("the datacenters disagree who is primary; look at `konsulctl cluster status --all-datacenters`")
 }
 
-// Resolve answers which datacenter a request means, or a fault that names the known ones.
+// Resolve returns which datacenter a request means, or a fault that names the known ones.
 func (r *Router) Resolve(name string) (string, error) {
 	own := r.Directory.Datacenter()
 	if name == "" || name == Own || name == own {
@@ -265,7 +268,8 @@ func (r *Router) onLeader(ctx context.Context, c call) (any, error) {
 	}
 }
 
-// leaderless returns the error of a call that has waited for a leader in vain: of the datacenter, since no other server can help.
+// leaderless returns the error of a call that has waited for a leader in vain: of the datacenter,
+// since no other server can help.
 func (r *Router) leaderless(err error) error {
 	if fault.ReasonOf(err) != fault.ReasonNoLeader {
 		return err
@@ -282,14 +286,14 @@ func (c call) honest(err error, sent bool) error {
 	return honest(err, sent)
 }
 
-// unsure says whether a write that failed so may have been done all the same.
+// unsure reports whether a write that failed so may have been done all the same.
 func unsure(err error) bool {
 	return fault.CodeOf(err) == fault.Unknown || errors.Is(err, errLeaderMoved) ||
 		fault.CodeOf(err) == fault.Unavailable && fault.ReasonOf(err) == ""
 }
 
-// honest answers the error of a write: a refusal says that nothing was done, which a refused repetition cannot say of
-// the tries before it.
+// honest returns the error of a write: a refusal says that nothing was done, which a refused
+// repetition cannot say of the tries before it.
 func honest(err error, sent bool) error {
 	if err == nil || !sent {
 		return err
@@ -301,7 +305,7 @@ func honest(err error, sent bool) error {
 	return err
 }
 
-// unknown answers the error of a write that may or may not have been done.
+// unknown returns the error of a write that may or may not have been done.
 func unknown(cause error) error {
 	return fault.New(fault.Unknown, fault.ReasonOutcomeUnknown, "the write was proposed, its outcome is not known").
 		WithRemedy("repeat it with the same request id (--request-id), or look whether it was done").Wrap(cause)
@@ -328,7 +332,8 @@ func (r *Router) once(ctx context.Context, c call) (any, error) {
 		if err != nil {
 			return nil, err
 		}
-		// What is not here yet is faster at the leader's than waited for: commits reach followers with the next entry.
+		// What is not here yet is faster at the leader's than waited for: commits reach followers
+		// with the next entry.
 		if r.Published() >= index {
 			return c.handler(ctx, c.req)
 		}
@@ -336,14 +341,14 @@ func (r *Router) once(ctx context.Context, c call) (any, error) {
 	return r.toLeader(ctx, c, leader)
 }
 
-// blocks says whether a read waits for a change.
+// blocks reports whether a read waits for a change.
 func blocks(req any) bool {
 	blocking, ok := req.(interface{ GetIndex() uint64 })
 	return ok && blocking.GetIndex() > 0
 }
 
-// repeatable says whether trying again can help and cannot harm: nothing was done, or the request id
-// sees to it that it is done once. A bare Unavailable comes from the network.
+// repeatable reports whether trying again can help and cannot harm: nothing was done, or the
+// request id sees to it that it is done once. A bare Unavailable comes from the network.
 func repeatable(err error) bool {
 	switch fault.CodeOf(err) {
 	case fault.Unavailable:

@@ -41,7 +41,8 @@ type world struct {
 	// lease is what the leader gives to who asks for one.
 	lease    *registryv1.ReadLease
 	proposed []int
-	// streams counts those that were opened. A broken one carries nothing more, and an old server has none.
+	// streams counts those that were opened. A broken one carries nothing more, and an old server
+	// has none.
 	streams     int
 	broken, old bool
 }
@@ -221,7 +222,7 @@ func (w *world) do(ctx context.Context, t *testing.T, r *Router, method string, 
 	return err
 }
 
-// calledBy answers the context of a call by a service.
+// calledBy returns the context of a call by a service.
 func calledBy(ctx context.Context, service string, md metadata.MD) context.Context {
 	ctx = metadata.NewIncomingContext(ctx, md)
 	return rpc.WithCaller(ctx, rpc.Caller{Peer: identity.ID{Kind: identity.KindService, Service: service}})
@@ -358,7 +359,8 @@ func TestWritesGetAnIDAndAreRepeatedWhenThatIsSafe(t *testing.T) {
 	require.Len(t, w.calls, 1)
 }
 
-// The digest guards ids of callers. One that a server made up is nobody else's, however many servers the call passes.
+// The digest guards ids of callers. One that a server made up is nobody else's, however many
+// servers the call passes.
 func TestOnlyIDsOfCallersAreSigned(t *testing.T) {
 	digest := func(ctx context.Context, requestID string) (digest uint64) {
 		r := newRouter(t, &world{leader: "s1"})
