@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -14,6 +15,7 @@ import (
 	"github.com/hashicorp/raft"
 	"github.com/stretchr/testify/require"
 
+	"konsul.dev/pkg/coalesce"
 	"konsul.dev/pkg/fault"
 	"konsul.dev/pkg/lifecycle"
 	"konsul.dev/services/registry/internal/readlease"
@@ -39,22 +41,33 @@ func (d *slowDisk) StoreLogs(logs []*raft.Log) error {
 	})
 }
 
+// late keeps the answers of some servers until it is over.
+type late struct {
+	from string
+	over chan struct{}
+}
+
 // wire counts the messages with entries, and holds back answers to those without if it is told to.
 type wire struct {
 	network
 	entries atomic.Int32
-	// late, if set, keeps answers to what was asked while it is set until it is closed.
-	late atomic.Pointer[chan struct{}]
+	// asked counts messages to s3.
+	asked atomic.Int32
+	// late, if set, keeps answers to what was asked while it is set.
+	late atomic.Pointer[late]
 }
 
 func (w *wire) AppendEntries(id raft.ServerID, target raft.ServerAddress, args *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) error {
 	late := w.late.Load()
+	if id == "s3" {
+		w.asked.Add(1)
+	}
 	err := w.network.AppendEntries(id, target, args, resp)
 	if len(args.Entries) > 0 {
 		w.entries.Add(1)
 	}
-	if late != nil {
-		<-*late
+	if late != nil && strings.Contains(late.from, string(id)) {
+		<-late.over
 	}
 	return err
 }
@@ -88,6 +101,7 @@ func (s *libraryServer) node(t *testing.T, timing Timing) *Node {
 	t.Helper()
 	n := &Node{
 		config: Config{ID: string(s.disk.parallel.self.ID), Timing: timing}, raft: s.Raft, parallel: s.disk.parallel, commits: s.fsm.commits,
+		heartbeats:  map[string]*coalesce.Rounds[uint64]{},
 		leaderLease: readlease.NewLeader(readlease.Monotonic(), timing.Lease, timing.Heartbeat),
 		group:       lifecycle.NewGroup(slog.New(slog.DiscardHandler), func(error) {}),
 	}
@@ -201,8 +215,8 @@ func TestAnAnswerFromBeforeTheCallDoesNotVerifyTheLeader(t *testing.T) {
 	require.NoError(t, n.VerifyLeader(t.Context()))
 	require.NoError(t, n.EnsureLease(t.Context()))
 
-	late := make(chan struct{})
-	old.wire.late.Store(&late)
+	answers := &late{from: "s2 s3", over: make(chan struct{})}
+	old.wire.late.Store(answers)
 	old.Apply([]byte("x"), 0)
 	for _, f := range servers[1:] {
 		require.Eventually(t, func() bool { return f.LastIndex() == old.LastIndex() }, 5*time.Second, time.Millisecond)
@@ -214,6 +228,23 @@ func TestAnAnswerFromBeforeTheCallDoesNotVerifyTheLeader(t *testing.T) {
 
 	verified := make(chan error, 1)
 	go func() { verified <- n.VerifyLeader(t.Context()) }()
-	close(late)
+	close(answers.over)
 	require.Equal(t, fault.ReasonNoLeader, fault.ReasonOf(<-verified))
+}
+
+// A follower that is paused holds up one heartbeat, however many reads ask for confirmation.
+func TestAPausedFollowerHoldsUpOneHeartbeat(t *testing.T) {
+	t.Parallel()
+	timing := Timing{Heartbeat: 5 * time.Second, Election: 5 * time.Second, Lease: 5 * time.Second}
+	leader := startLibrary(t, timing, timing)[0]
+	n := leader.node(t, timing)
+	require.NoError(t, n.VerifyLeader(t.Context()))
+	paused := &late{from: "s3", over: make(chan struct{})}
+	leader.wire.late.Store(paused)
+	defer close(paused.over)
+	before := leader.wire.asked.Load()
+	for range 200 {
+		require.NoError(t, n.VerifyLeader(t.Context()))
+	}
+	require.Less(t, leader.wire.asked.Load()-before, int32(10), "the library sends a few, too")
 }

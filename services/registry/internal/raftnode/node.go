@@ -45,10 +45,12 @@ type Node struct {
 	// readyTerm is the term in which this server leads and has applied all that came before.
 	readyTerm atomic.Uint64
 	verify    coalesce.Rounds[struct{}]
-	refusal   atomic.Pointer[refusal]
-	queue     *coalesce.Queue[waiting]
-	stamp     func() (time.Time, uint64)
-	admit     func(version uint32) error
+	// heartbeats are those by which verify asks, by server. Only a round of verify uses it.
+	heartbeats map[string]*coalesce.Rounds[uint64]
+	refusal    atomic.Pointer[refusal]
+	queue      *coalesce.Queue[waiting]
+	stamp      func() (time.Time, uint64)
+	admit      func(version uint32) error
 }
 
 const (
@@ -68,7 +70,7 @@ func Start(p Params) (_ *Node, err error) {
 	clock := readlease.Monotonic()
 	n := &Node{
 		config: p.Config, log: p.Log, metrics: p.Metrics, lead: p.Lead,
-		stamp: p.Stamp, admit: p.Admit, patience: shutdownLimit, group: lifecycle.NewGroup(p.Log, p.Fatal), commits: newCommits(),
+		stamp: p.Stamp, admit: p.Admit, patience: shutdownLimit, group: lifecycle.NewGroup(p.Log, p.Fatal), commits: newCommits(), heartbeats: map[string]*coalesce.Rounds[uint64]{},
 		leaderLease: readlease.NewLeader(clock, p.Config.Timing.Lease, p.Config.Timing.Heartbeat),
 		lessor:      readlease.NewLessor(clock, p.Config.ReadLease, p.Recall, p.Metrics.readLease),
 	}

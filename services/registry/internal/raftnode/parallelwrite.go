@@ -76,14 +76,6 @@ func (p *parallelWriter) header() raft.RPCHeader {
 	}
 }
 
-// heartbeat reports whether a server follows the leader of a term, by its answer to a message sent
-// now.
-func (p *parallelWriter) heartbeat(s raft.Server, term uint64) bool {
-	response := &raft.AppendEntriesResponse{}
-	err := p.network.AppendEntries(s.ID, s.Address, &raft.AppendEntriesRequest{RPCHeader: p.header(), Term: term}, response)
-	return err == nil && response.Success && response.Term == term
-}
-
 // write sends entries to the followers and writes them to the own log with toDisk.
 func (p *parallelWriter) write(logs []*raft.Log, toDisk func([]*raft.Log) error) error {
 	if p.send(logs) {

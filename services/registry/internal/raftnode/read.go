@@ -6,6 +6,7 @@ import (
 
 	"github.com/hashicorp/raft"
 
+	"konsul.dev/pkg/coalesce"
 	"konsul.dev/services/registry/internal/readlease"
 )
 
@@ -46,47 +47,67 @@ func (n *Node) VerifyLeader(ctx context.Context) error {
 	return n.CheckLeader()
 }
 
-// confirmed reports whether a majority of the voters answers heartbeats of a term that are sent
-// now. The library's VerifyLeader counts answers to messages sent before the call as well: a leader
-// that was paused may find such an answer when another server leads already.
+// confirmed reports whether a majority of the voters answers heartbeats of a term that are sent now.
+// The library's VerifyLeader counts answers to messages sent before the call as well: a leader that
+// was paused may find such an answer when another server leads already.
+//
+// It runs once at a time, as a round of n.verify.
 func (n *Node) confirmed(term uint64) bool {
-	voters, votes := 0, 0
-	var others []raft.Server
-	for _, s := range n.raft.GetConfiguration().Configuration().Servers {
-		switch {
-		case s.Suffrage != raft.Voter:
-		case string(s.ID) == n.config.ID:
-			voters, votes = voters+1, votes+1
-		default:
-			voters, others = voters+1, append(others, s)
-		}
-	}
-	answers := make(chan bool, len(others))
-	if votes > voters/2 {
-		return true
-	}
-	for _, s := range others {
-		go func() { answers <- n.parallel.heartbeat(s, term) }()
-	}
 	// A leader that hears from no majority for that long steps down.
-	limit := time.NewTimer(n.config.Timing.Heartbeat)
-	defer limit.Stop()
-	for range others {
-		select {
-		case confirms := <-answers:
-			if confirms {
-				votes++
-			}
-		case <-limit.C:
-			return false
-		case <-n.group.Context().Done():
-			return false
+	ctx, cancel := context.WithTimeout(n.group.Context(), n.config.Timing.Heartbeat)
+	defer cancel()
+	voters, votes, asked := 0, 0, 0
+	servers := n.Servers()
+	answers := make(chan bool, len(servers))
+	for _, s := range servers {
+		switch {
+		case !s.Voter:
+			continue
+		case s.ID == n.config.ID:
+			votes++
+		default:
+			asked++
+			round := n.heartbeatsTo(s.ID)
+			go func() {
+				confirmed, err := round.Join(ctx, func() (uint64, error) { return n.heartbeat(s.ID) })
+				answers <- err == nil && confirmed == term
+			}()
 		}
-		if votes > voters/2 {
-			return true
+		voters++
+	}
+	for ; asked > 0 && votes <= voters/2; asked-- {
+		if <-answers {
+			votes++
 		}
 	}
-	return false
+	return votes > voters/2
+}
+
+// heartbeatsTo returns the heartbeats to a server: one is in flight at a time, so that a server that
+// does not answer holds up one connection and not one for each round.
+func (n *Node) heartbeatsTo(id string) *coalesce.Rounds[uint64] {
+	if n.heartbeats[id] == nil {
+		n.heartbeats[id] = &coalesce.Rounds[uint64]{}
+	}
+	return n.heartbeats[id]
+}
+
+// heartbeat returns the term in which a server follows this one, by its answer to a message that is
+// sent now; zero if it does not.
+func (n *Node) heartbeat(id string) (uint64, error) {
+	for _, s := range n.Servers() {
+		if s.ID != id {
+			continue
+		}
+		term, response := n.raft.CurrentTerm(), &raft.AppendEntriesResponse{}
+		err := n.parallel.AppendEntries(raft.ServerID(id), raft.ServerAddress(s.Address),
+			&raft.AppendEntriesRequest{RPCHeader: n.parallel.header(), Term: term}, response)
+		if err != nil || !response.Success || response.Term != term {
+			return 0, err
+		}
+		return term, nil
+	}
+	return 0, nil
 }
 
 // EnsureLease returns nil when this server holds the leader lease: no other server can have been
