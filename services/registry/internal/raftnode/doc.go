@@ -41,5 +41,5 @@
 //
 // library_test.go pins the parallel leader write, the commit-index broadcast and VerifyLeader
 // against the library itself, logstore_test.go the WAL repair: a new version that behaves otherwise
-// fails them. The decision to stay with it is docs/decisions/0013.
+// fails them. The decision to stay with it is docs/decisions/0015.
 package raftnode

@@ -46,6 +46,7 @@ func (n *Node) newQueue() *coalesce.Queue[waiting] {
 	})
 }
 
+// together returns how many of the queued proposals share the next entry (group commit).
 func together(queued []waiting) int {
 	return fsm.Together(queued, func(w waiting) fsm.Proposal { return w.proposal }, entryBytes)
 }
