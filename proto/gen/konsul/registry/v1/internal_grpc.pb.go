@@ -266,8 +266,8 @@ type ProposalServiceClient interface {
 	// ReadIndex answers an index at or above that of every write acknowledged before the call: a server that has applied
 	// it may answer reads for the cluster. NO_LEADER when the asked server does not lead.
 	ReadIndex(ctx context.Context, in *ReadIndexRequest, opts ...grpc.CallOption) (*ReadIndexResponse, error)
-	// Ask is Propose and ReadIndex, and calls of users that are passed on, on one stream, one question after the other: what a
-	// call costs beside its messages is paid once. The first error ends the stream.
+	// Ask is Propose and ReadIndex on one stream, one question after the other: what a call costs beside its messages is paid
+	// once. The first error ends the stream.
 	Ask(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[AskRequest, AskResponse], error)
 	// RecallReadLease takes a read lease back, which the leader does before it writes. Once it is answered, the asked server
 	// reads no more under the lease, or an earlier one.
@@ -336,8 +336,8 @@ type ProposalServiceServer interface {
 	// ReadIndex answers an index at or above that of every write acknowledged before the call: a server that has applied
 	// it may answer reads for the cluster. NO_LEADER when the asked server does not lead.
 	ReadIndex(context.Context, *ReadIndexRequest) (*ReadIndexResponse, error)
-	// Ask is Propose and ReadIndex, and calls of users that are passed on, on one stream, one question after the other: what a
-	// call costs beside its messages is paid once. The first error ends the stream.
+	// Ask is Propose and ReadIndex on one stream, one question after the other: what a call costs beside its messages is paid
+	// once. The first error ends the stream.
 	Ask(grpc.BidiStreamingServer[AskRequest, AskResponse]) error
 	// RecallReadLease takes a read lease back, which the leader does before it writes. Once it is answered, the asked server
 	// reads no more under the lease, or an earlier one.
