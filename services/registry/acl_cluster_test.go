@@ -287,8 +287,8 @@ func TestAccessControlAcrossTwoDatacenters(t *testing.T) {
 	p.admit()
 	p.replicate()
 
-	// Written by a secondary, they are the primary's, and come back as copies, in an order that never
-	// shows a token before what it has.
+	// Written by a secondary, they are the primary's, and come back as copies, in an order that
+	// never shows a token before what it has.
 	makePolicy(t, secondary, "app", "kv app/ write", "kv global/app/ write", "service app read")
 	p.replicate()
 	_, err := secondary.ACL.CreateRole(secondary.Ctx(), &registryv1.CreateRoleRequest{Role: &registryv1.ACLRole{Name: "dev", Policies: []string{"app"}}})

@@ -177,7 +177,8 @@ func TestRequestsWithoutATokenHaveWhatTheAnonymousTokenHas(t *testing.T) {
 	_, err = cl.ACL.DeleteToken(cl.Ctx(), &registryv1.DeleteTokenRequest{AccessorId: anonymous})
 	require.Equal(t, "ACL_ANONYMOUS_TOKEN", fault.ReasonOf(err))
 
-	// The gateway may query for itself; for somebody without a token it says so, and is held to their rights.
+	// The gateway may query for itself; for somebody without a token it says so, and is held to
+	// their rights.
 	register(t, cl, "n1", "web-1", "web")
 	_, err = cl.Catalog.QueryService(cl.As(rpc.AnonymousToken), &registryv1.QueryServiceRequest{Service: "web"})
 	require.NoError(t, err)

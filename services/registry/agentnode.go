@@ -8,11 +8,12 @@ import (
 
 	"konsul.dev/pkg/fault"
 	registryv1 "konsul.dev/proto/gen/konsul/registry/v1"
-	"konsul.dev/services/registry/internal/api"
 	"konsul.dev/services/registry/internal/forward"
+	"konsul.dev/services/registry/internal/guard"
 )
 
-// ReasonNodeDenied is the reason of a call by which an agent would act for another node than its own.
+// ReasonNodeDenied is the reason of a call by which an agent would act for another node than its
+// own.
 const ReasonNodeDenied = "NODE_DENIED"
 
 // instanceNodes knows where instances are.
@@ -21,9 +22,9 @@ type instanceNodes interface {
 	NodeOf(id string) (node string, known bool)
 }
 
-// ownNode is an interceptor behind the guard: it holds an agent to the node that its certificate names. One of
-// an earlier version names none, and is not held.
-func ownNode(instances instanceNodes, guard api.Guard) grpc.UnaryServerInterceptor {
+// ownNode is an interceptor behind the guard: it holds an agent to the node that its certificate
+// names. One of an earlier version names none, and is not held.
+func ownNode(instances instanceNodes, guard guard.Guard) grpc.UnaryServerInterceptor {
 	return func(ctx context.Context, req any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
 		own := forward.AgentNode(ctx)
 		if own == "" {

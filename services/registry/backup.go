@@ -16,7 +16,8 @@ import (
 type Backup struct {
 	// Every is the time between two scheduled backups, which the leader makes; 0: none.
 	Every time.Duration `koanf:"every"`
-	// Directory is where they go; default: the folder backups in the registry's data. Another one must exist.
+	// Directory is where they go; default: the folder backups in the registry's data. Another one
+	// must exist.
 	Directory string `koanf:"directory"`
 	// FullEvery makes every so manieth one full, and those between increments on the one before.
 	FullEvery int `koanf:"full_every"`
@@ -24,7 +25,8 @@ type Backup struct {
 	Keep int `koanf:"keep"`
 	// KeepFor is how long they are kept; 0: no limit.
 	KeepFor time.Duration `koanf:"keep_for"`
-	// Recipients are age public keys that the files are encrypted for; empty: they are not encrypted.
+	// Recipients are age public keys that the files are encrypted for; empty: they are not
+	// encrypted.
 	Recipients []string `koanf:"recipients"`
 	// MaxRestoreBytes bounds the files that one restore may lay down on the leader's disk.
 	MaxRestoreBytes int64 `koanf:"max_restore_bytes"`

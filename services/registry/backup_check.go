@@ -17,8 +17,8 @@ import (
 	"konsul.dev/services/registry/internal/record"
 )
 
-// holds returns why this program could not live with a row of a backup, nil if it can: a row that the store
-// refuses or a view cannot decode would stop every server, after the old state is gone.
+// holds returns why this program could not live with a row of a backup, nil if it can: a row that
+// the store refuses or a view cannot decode would stop every server, after the old state is gone.
 func (s *Service) holds(row *registryv1.Record) error {
 	if _, known := registryv1.Table_name[int32(row.GetTable())]; !known {
 		return fault.New(fault.FailedPrecondition, backupfile.ReasonNewerFormat, "the backup has rows of table %d, which this program does not know", row.GetTable()).

@@ -79,7 +79,8 @@ func mustRestore(t *testing.T, c *registrytest.Client, start *registryv1.Restore
 	t.Helper()
 	var answer *registryv1.RestoreBackupResponse
 	registrytest.Eventually(t, func() (err error) {
-		// Where two cores starve a leader another one is elected: refused with NO_LEADER, nothing has changed.
+		// Where two cores starve a leader another one is elected: refused with NO_LEADER, nothing
+		// has changed.
 		if answer, err = restore(t, c, start, files...); fault.ReasonOf(err) != fault.ReasonNoLeader {
 			require.NoError(t, err)
 		}
@@ -401,7 +402,8 @@ func TestABackupIsRestoredIntoAnotherDatacenter(t *testing.T) {
 	require.Equal(t, "us-east", answer.GetSourceDatacenter())
 	for _, s := range fresh.Servers {
 		client := fresh.Client(s)
-		// A majority has the restored state when the answer comes. The last server waits for it rather than refuse a token.
+		// A majority has the restored state when the answer comes. The last server waits for it
+		// rather than refuse a token.
 		_, err := client.KV.Get(client.As(made.GetSecret()), &registryv1.GetRequest{Key: "config/a"})
 		require.NoError(t, err)
 		got, err := client.KV.Get(client.Ctx(), &registryv1.GetRequest{Key: "global/g"})

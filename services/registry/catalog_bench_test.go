@@ -51,8 +51,8 @@ func dialRaw(b *testing.B, c *registrytest.Cluster, s *registrytest.Server) *grp
 	return conn
 }
 
-// BenchmarkHealthQuery asks one server over gRPC and TLS. A filter that lets everything through shows what an
-// answer costs that is not kept encoded.
+// BenchmarkHealthQuery asks one server over gRPC and TLS. A filter that lets everything through
+// shows what an answer costs that is not kept encoded.
 func BenchmarkHealthQuery(b *testing.B) {
 	c := registrytest.Start(b, 1, registrytest.Options{})
 	conn := dialRaw(b, c, c.Servers[0])
@@ -87,7 +87,8 @@ func BenchmarkHealthQuery(b *testing.B) {
 	}
 }
 
-// BenchmarkRegisterNode registers a node with ten services as one request, at three servers with disks.
+// BenchmarkRegisterNode registers a node with ten services as one request, at three servers with
+// disks.
 func BenchmarkRegisterNode(b *testing.B) {
 	c := registrytest.Start(b, 3, registrytest.Options{})
 	cl := c.Client(c.Leader())

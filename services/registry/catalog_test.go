@@ -22,7 +22,8 @@ const (
 	critical = registryv1.HealthStatus_HEALTH_STATUS_CRITICAL
 )
 
-// fleet is a node with services called name-0, name-1, ... that all have a check "c" of a TTL; 0: none.
+// fleet is a node with services called name-0, name-1, ... that all have a check "c" of a TTL; 0:
+// none.
 func fleet(node, name string, count int, ttl time.Duration) *registryv1.RegisterNodeRequest {
 	req := &registryv1.RegisterNodeRequest{Node: &registryv1.Node{Name: node, Address: "10.0.0.1", Meta: map[string]string{"rack": node}}}
 	for i := range count {
@@ -207,7 +208,8 @@ func TestATTLCheckThatIsNotReportedBecomesCritical(t *testing.T) {
 	require.Equal(t, passing, instance(t, cl, "api-0").GetStatus())
 	require.Equal(t, before, instance(t, cl, "api-0").GetChecks()[0].GetModifyIndex(), "reports that change nothing cost no commit")
 
-	// The next leader does not know of reports to the last one: it waits for the whole TTL, then goes by what it hears.
+	// The next leader does not know of reports to the last one: it waits for the whole TTL, then
+	// goes by what it hears.
 	c.Leader().Kill()
 	require.NoError(t, report("api-1"))
 	require.Equal(t, passing, instance(t, cl, "api-0").GetStatus())

@@ -9,7 +9,8 @@ import (
 	"konsul.dev/services/registry/internal/skew"
 )
 
-// newClocks makes what compares the clocks of the datacenter's other servers and of the other datacenters.
+// newClocks makes what compares the clocks of the datacenter's other servers and of the other
+// datacenters.
 func (s *Service) newClocks() (*skew.Meter, error) {
 	own := s.cfg.Server.Datacenter
 	return skew.New(skew.Params{
@@ -32,7 +33,8 @@ func (s *Service) newClocks() (*skew.Meter, error) {
 	})
 }
 
-// timeOf returns the time of a server, or of whichever server of another datacenter answers; zero when it does not say.
+// timeOf returns the time of a server, or of whichever server of another datacenter answers; zero
+// when it does not say.
 func (s *Service) timeOf(ctx context.Context, peer skew.Peer) (time.Time, error) {
 	if peer.Server != "" {
 		conn, err := s.pool.Server(peer.Server)

@@ -67,7 +67,8 @@ func TestItKeepsWhatReplicatorsRelyOn(t *testing.T) {
 	})
 }
 
-// copyTokens copies what dc1 has made by itself to dc2, its token among it, and leaves the cursor at 0.
+// copyTokens copies what dc1 has made by itself to dc2, its token among it, and leaves the cursor
+// at 0.
 func copyTokens(t *testing.T, p *pair) {
 	t.Helper()
 	source := p.one.ClientAs(p.one.Servers[0], "dc2", "replicator")

@@ -10,7 +10,8 @@ import (
 	"konsul.dev/services/registry/registrytest"
 )
 
-// TestALostLeaderIsReplacedSoon kills leader after leader. `go test -run TestALostLeader -count 4 -v` is a measurement of twenty.
+// TestALostLeaderIsReplacedSoon kills leader after leader. `go test -run TestALostLeader -count 4
+// -v` is a measurement of twenty.
 func TestALostLeaderIsReplacedSoon(t *testing.T) {
 	c := registrytest.StartCluster(t, 3)
 	awaitVoters(t, c, c.Servers...)
@@ -28,6 +29,7 @@ func TestALostLeaderIsReplacedSoon(t *testing.T) {
 	}
 	slices.Sort(took)
 	t.Logf("leader killed to next acknowledged write: %v", took)
-	// On a machine of its own the median is half a second. The limit leaves room for one that has other things to do.
+	// On a machine of its own the median is half a second. The limit leaves room for one that has
+	// other things to do.
 	require.Less(t, took[len(took)/2], 2*time.Second)
 }

@@ -58,7 +58,8 @@ func BenchmarkFanout(b *testing.B) {
 	}
 }
 
-// watchFanout opens the watchers over four connections to each server. What it answers receives when one got a record.
+// watchFanout opens the watchers over four connections to each server. What it answers receives
+// when one got a record.
 func watchFanout(b *testing.B, c *registrytest.Cluster, servers []*registrytest.Server) <-chan time.Time {
 	var clients []*registrytest.Client
 	for _, s := range servers {
@@ -89,7 +90,8 @@ func watchFanout(b *testing.B, c *registrytest.Cluster, servers []*registrytest.
 	return arrived
 }
 
-// BenchmarkIdleWatchers measures what a watcher costs that nothing happens to, client and server together.
+// BenchmarkIdleWatchers measures what a watcher costs that nothing happens to, client and server
+// together.
 func BenchmarkIdleWatchers(b *testing.B) {
 	c := registrytest.Start(b, 1, within(registry.Limits{}))
 	client := c.Client(c.Servers[0])

@@ -41,7 +41,8 @@ func startPair(t *testing.T) *pair {
 	return &pair{t: t, fed: fed, one: one, two: two}
 }
 
-// replicate copies what changed in dc1 to dc2, as dc2's replicator does, and answers what went over the wire.
+// replicate copies what changed in dc1 to dc2, as dc2's replicator does, and returns what went over
+// the wire.
 func (p *pair) replicate() []*federationv1.ReplicatedEntry {
 	p.t.Helper()
 	source := p.one.ClientAs(p.one.Servers[0], "dc2", "replicator")
@@ -206,8 +207,8 @@ func TestReplicationIsRefusedWhenItWouldHarm(t *testing.T) {
 	require.Equal(t, "CURSOR_MOVED", apply(0))
 }
 
-// A copy refuses a source that stands before it, and looks at every message: the pieces of a full sync
-// said index 0, so that one of more than a thousand rows stopped replication for good.
+// A copy refuses a source that stands before it, and looks at every message: the pieces of a full
+// sync said index 0, so that one of more than a thousand rows stopped replication for good.
 func TestEveryPieceOfAFullSyncSaysWhereItEnds(t *testing.T) {
 	t.Parallel()
 	const rows = 2100

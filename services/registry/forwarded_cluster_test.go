@@ -100,7 +100,8 @@ func TestARegistrationThatIsRepeatedElsewhereIsDoneOnce(t *testing.T) {
 	require.Equal(t, "REQUEST_ID_REUSED", fault.ReasonOf(err))
 }
 
-// Servers of earlier versions passed on calls undecoded, and go over to ordinary calls when their leader does not know that.
+// Servers of earlier versions passed on calls undecoded, and go over to ordinary calls when their
+// leader does not know that.
 func TestALeaderKnowsNoRelayedCalls(t *testing.T) {
 	t.Parallel()
 	c := registrytest.StartCluster(t, 1)

@@ -16,7 +16,8 @@ import (
 	"konsul.dev/services/registry/registrytest"
 )
 
-// smallDisk mounts a file system of so many bytes. It takes root: without it the test is skipped, but in CI.
+// smallDisk mounts a file system of so many bytes. It takes root: without it the test is skipped,
+// but in CI.
 func smallDisk(t *testing.T, size string) string {
 	t.Helper()
 	dir := t.TempDir()

@@ -27,7 +27,7 @@ func grant(t *testing.T, cl *registrytest.Client, ttl time.Duration) string {
 	return resp.GetLease().GetId()
 }
 
-// gone answers nil when a key has no value.
+// gone returns nil when a key has no value.
 func gone(cl *registrytest.Client, key string) error {
 	_, err := cl.KV.Get(cl.Ctx(), &registryv1.GetRequest{Key: key})
 	if fault.ReasonOf(err) == kv.ReasonKeyNotFound {
@@ -197,8 +197,8 @@ func TestTheRowOfALostLockGoesWithItsDelay(t *testing.T) {
 	})
 }
 
-// TestWaitersGetALockOneAfterTheOther has many ask for a lock at all servers: each has it alone, with a
-// token above all before.
+// TestWaitersGetALockOneAfterTheOther has many ask for a lock at all servers: each has it alone,
+// with a token above all before.
 func TestWaitersGetALockOneAfterTheOther(t *testing.T) {
 	t.Parallel()
 	c := registrytest.StartCluster(t, 3)
@@ -238,8 +238,8 @@ func TestWaitersGetALockOneAfterTheOther(t *testing.T) {
 	}
 }
 
-// TestAnElectionTakesNobodysLock kills the leader under a lease: it has its whole time once more, its lock
-// stays, and once it has ended nobody gets its token again.
+// TestAnElectionTakesNobodysLock kills the leader under a lease: it has its whole time once more,
+// its lock stays, and once it has ended nobody gets its token again.
 func TestAnElectionTakesNobodysLock(t *testing.T) {
 	t.Parallel()
 	c := registrytest.StartCluster(t, 3)

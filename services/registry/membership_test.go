@@ -163,7 +163,8 @@ func TestServersComeAndGo(t *testing.T) {
 	awaitVoters(t, c, c.Servers...)
 	require.Equal(t, "v", get(t, c.Client(fifth), "k", registryv1.ReadMode_READ_MODE_LINEARIZABLE))
 
-	// Every server finds the newcomers' gRPC faces: a new one leads and the others bring writes there.
+	// Every server finds the newcomers' gRPC faces: a new one leads and the others bring writes
+	// there.
 	cl := c.Client(c.Servers[0])
 	moved, err := cl.Operator.TransferLeadership(cl.Ctx(), &registryv1.TransferLeadershipRequest{Id: fifth.ID()})
 	require.NoError(t, err)
@@ -371,8 +372,8 @@ func TestACommandWaitsUntilEveryServerUnderstandsIt(t *testing.T) {
 	require.Equal(t, "SERVERS_TOO_OLD", fault.ReasonOf(err))
 	require.ErrorContains(t, err, old.ID())
 
-	// What a caller asked under a request id, and that an id was minted, are not noted while a server does not know of it, and
-	// are no reason to refuse a write.
+	// What a caller asked under a request id, and that an id was minted, are not noted while a
+	// server does not know of it, and are no reason to refuse a write.
 	cl := c.Client(c.Leader())
 	again := &registryv1.SetRequest{Key: "again", Value: []byte("1"), RequestId: "r"}
 	_, err = cl.KV.Set(cl.Ctx(), again)
@@ -386,7 +387,8 @@ func TestACommandWaitsUntilEveryServerUnderstandsIt(t *testing.T) {
 	c.WaitReady()
 	c.Eventually(func() error { return propose(2) })
 
-	// From here on commands of the newest version may be in the log: a new server must understand them.
+	// From here on commands of the newest version may be in the log: a new server must understand
+	// them.
 	newest := fmt.Sprintf("understands commands up to version 1, the members up to %d", fsm.Version)
 	late := c.Prepare()
 	late.Understands = 1
@@ -399,8 +401,8 @@ func TestACommandWaitsUntilEveryServerUnderstandsIt(t *testing.T) {
 	})
 }
 
-// TestATransferSaysWhoLedAndWhoLeads whichever server is asked: one that does not lead sees the leader move while it waits
-// for the answer, and must not begin another transfer.
+// TestATransferSaysWhoLedAndWhoLeads whichever server is asked: one that does not lead sees the
+// leader move while it waits for the answer, and must not begin another transfer.
 func TestATransferSaysWhoLedAndWhoLeads(t *testing.T) {
 	t.Parallel()
 	c := registrytest.StartCluster(t, 3)

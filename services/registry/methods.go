@@ -7,15 +7,16 @@ import (
 
 	"konsul.dev/pkg/method"
 	registryv1 "konsul.dev/proto/gen/konsul/registry/v1"
-	"konsul.dev/services/registry/internal/api"
+	"konsul.dev/services/registry/internal/api/keys"
 	"konsul.dev/services/registry/internal/forward"
+	"konsul.dev/services/registry/internal/guard"
 	"konsul.dev/services/registry/internal/kv"
 )
 
 // methods derives from the contracts how calls travel and what they take. It fails when the options
 // of a method that this program serves are missing, contradict each other, or name a function that
 // is not here.
-func methods(tokens localTokens, services serviceNames) (forward.Routes, api.Rules, error) {
+func methods(tokens localTokens, services serviceNames) (forward.Routes, guard.Rules, error) {
 	served, err := method.Served(Name)
 	if err != nil {
 		return nil, nil, err
@@ -27,13 +28,13 @@ func methods(tokens localTokens, services serviceNames) (forward.Routes, api.Rul
 	if err != nil {
 		return nil, nil, err
 	}
-	rules, err := api.NewRules(served, permissions(services))
+	rules, err := guard.NewRules(served, permissions(services))
 	return routes, rules, err
 }
 
 // batched returns how a batch of key-value calls travels.
 func batched(req proto.Message) forward.Kind {
-	if r, ok := req.(*registryv1.BatchRequest); ok && api.ReadsOnly(r) {
+	if r, ok := req.(*registryv1.BatchRequest); ok && keys.ReadsOnly(r) {
 		return forward.Read
 	}
 	return forward.Proposal

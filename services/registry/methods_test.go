@@ -9,12 +9,12 @@ import (
 
 	"konsul.dev/pkg/clock"
 	"konsul.dev/pkg/method"
+	"konsul.dev/pkg/obs"
 	"konsul.dev/pkg/rpc"
 	federationv1 "konsul.dev/proto/gen/konsul/federation/v1"
 	optionsv1 "konsul.dev/proto/gen/konsul/options/v1"
 	registryv1 "konsul.dev/proto/gen/konsul/registry/v1"
 	"konsul.dev/services/registry/internal/acl"
-	"konsul.dev/services/registry/internal/api"
 	"konsul.dev/services/registry/internal/catalog"
 	"konsul.dev/services/registry/internal/replication"
 	"konsul.dev/services/registry/internal/watching"
@@ -24,7 +24,7 @@ import (
 // nothing, or has one that nobody serves.
 func TestEveryServedMethodSaysWhatItIs(t *testing.T) {
 	server := grpc.NewServer()
-	(&api.Core{}).Register(server)
+	require.NoError(t, (&Service{state: &state{}, deps: Deps{Telemetry: obs.Discard()}}).register(server, nil))
 	(&watching.Service{}).Register(server)
 	(&replication.Service{}).Register(server)
 	access, err := rpc.AccessOf(Name, true)

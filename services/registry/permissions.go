@@ -8,7 +8,9 @@ import (
 
 	registryv1 "konsul.dev/proto/gen/konsul/registry/v1"
 	"konsul.dev/services/registry/internal/acl"
-	"konsul.dev/services/registry/internal/api"
+	"konsul.dev/services/registry/internal/api/keys"
+	"konsul.dev/services/registry/internal/api/locks"
+	"konsul.dev/services/registry/internal/guard"
 )
 
 // serviceNames knows the catalogue's names.
@@ -21,27 +23,27 @@ type serviceNames interface {
 
 // permissions are those that take more than a field of the request, by the names that the contracts
 // use.
-func permissions(services serviceNames) api.Permissions {
+func permissions(services serviceNames) guard.Permissions {
 	c := catalogued{services}
-	return api.Permissions{
-		"key": api.NeedsOfKey,
+	return guard.Permissions{
+		"key": keys.NeedsOfKey,
 		"txn": func(_ context.Context, req proto.Message, _ acl.Access) ([]acl.Need, error) {
 			r, ok := req.(*registryv1.TxnRequest)
 			if !ok {
 				return nobody(), nil
 			}
-			return api.NeedsOfTxn(r)
+			return keys.NeedsOfTxn(r)
 		},
-		"lock": api.Permission(func(r interface{ GetName() string }, access acl.Access) []acl.Need {
-			return api.NeedsOfLock(r.GetName(), access)
+		"lock": guard.Permission(func(r interface{ GetName() string }, access acl.Access) []acl.Need {
+			return locks.NeedsOfLock(r.GetName(), access)
 		}),
-		"instance": api.Permission(func(r interface{ GetServiceId() string }, access acl.Access) []acl.Need {
+		"instance": guard.Permission(func(r interface{ GetServiceId() string }, access acl.Access) []acl.Need {
 			return one(acl.Service, c.nameOf(r.GetServiceId()), access)
 		}),
-		"instances": api.Permission(c.registered),
-		"on_node":   api.Permission(c.onNode),
-		"check":     api.Permission(c.check),
-		"checks": api.Permission(func(r *registryv1.UpdateChecksRequest, access acl.Access) (out []acl.Need) {
+		"instances": guard.Permission(c.registered),
+		"on_node":   guard.Permission(c.onNode),
+		"check":     guard.Permission(c.check),
+		"checks": guard.Permission(func(r *registryv1.UpdateChecksRequest, access acl.Access) (out []acl.Need) {
 			for _, update := range r.GetUpdates() {
 				out = append(out, c.check(update, access)...)
 			}

@@ -11,7 +11,7 @@ import (
 	"konsul.dev/services/registry/registrytest"
 )
 
-// readLeases answers how many leases to read a server gave, or took back.
+// readLeases returns how many leases to read a server gave, or took back.
 func readLeases(t *testing.T, s *registrytest.Server, event string) int {
 	t.Helper()
 	return int(metric(t, s, "konsul_registry_read_leases_total", event))

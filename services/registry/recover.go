@@ -13,7 +13,8 @@ import (
 	"konsul.dev/services/registry/internal/raftnode"
 )
 
-// RecoverCommand is `konsul-registry recover`: it makes one stopped server the only voter of its cluster.
+// RecoverCommand is `konsul-registry recover`: it makes one stopped server the only voter of its
+// cluster.
 func RecoverCommand() konsulfx.Command[Config] {
 	dryRun := false
 	return konsulfx.Command[Config]{
@@ -25,8 +26,8 @@ func RecoverCommand() konsulfx.Command[Config] {
 	}
 }
 
-// Recover makes the stopped server that cfg describes the only voter of its cluster, and says so on out
-// before. It refuses data that is damaged. With dryRun it says what it would do.
+// Recover makes the stopped server that cfg describes the only voter of its cluster, and says so on
+// out before. It refuses data that is damaged. With dryRun it says what it would do.
 func Recover(ctx context.Context, cfg Config, dryRun bool, out io.Writer) (err error) {
 	s, err := New(cfg, Deps{})
 	if err != nil {

@@ -14,7 +14,7 @@ import (
 	"konsul.dev/services/registry/registrytest"
 )
 
-// rows answers everything a server shows of the key-value store.
+// rows returns everything a server shows of the key-value store.
 func rows(t *testing.T, c *registrytest.Client) map[string]string {
 	t.Helper()
 	out, after := map[string]string{}, ""
@@ -123,7 +123,8 @@ func TestRecoveryRefusesWhatIsDamaged(t *testing.T) {
 	require.Equal(t, "STATE_DAMAGED", fault.ReasonOf(err), "%v", err)
 	require.NoError(t, os.WriteFile(files[0], whole, 0o600))
 
-	// The state is gone and the log no longer reaches back: the snapshot alone is enough, nothing at all is not.
+	// The state is gone and the log no longer reaches back: the snapshot alone is enough, nothing
+	// at all is not.
 	require.NoError(t, os.RemoveAll(s.Dir("state")))
 	said, err := s.Recover(true)
 	require.NoError(t, err)

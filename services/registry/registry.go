@@ -1,6 +1,7 @@
 // Package registry is the front door of the registry service: the only service that keeps state. It
-// runs one server of a datacenter's Raft cluster, serves the catalogue, the key-value store, watches
-// and the federation record over gRPC, and passes calls on to its leader and to other datacenters.
+// runs one server of a datacenter's Raft cluster, serves the catalogue, the key-value store,
+// watches and the federation record over gRPC, and passes calls on to its leader and to other
+// datacenters.
 //
 // New, Start and Stop are the service in plain Go; Module is the same for fx.
 package registry
@@ -41,10 +42,12 @@ type Settings struct {
 	Advertise string `koanf:"advertise"`
 	// Servers is the cluster at its first start, the same on every server.
 	Servers []Server `koanf:"servers"`
-	// BootstrapExpect is how many servers found the cluster at its first start, this one included; default: as many as servers
-	// has, or with join 0, which means that this server only joins a cluster that exists.
+	// BootstrapExpect is how many servers found the cluster at its first start, this one included;
+	// default: as many as servers has, or with join 0, which means that this server only joins a
+	// cluster that exists.
 	BootstrapExpect int `koanf:"bootstrap_expect"`
-	// Join is gRPC addresses of other servers to ask for the cluster. Without servers and join this server is a cluster of its own.
+	// Join is gRPC addresses of other servers to ask for the cluster. Without servers and join this
+	// server is a cluster of its own.
 	Join []string `koanf:"join"`
 	// MaxValueBytes bounds a KV value.
 	MaxValueBytes int `koanf:"max_value_bytes"`
@@ -54,7 +57,8 @@ type Settings struct {
 	MaxTxnBytes int `koanf:"max_txn_bytes"`
 	// InitialManagementTokenFile holds a token that may do everything; used in the primary.
 	InitialManagementTokenFile string `koanf:"initial_management_token_file"`
-	// GatewayAddresses is where other datacenters reach this one's gateways; default: server.bind_addr with port 8443.
+	// GatewayAddresses is where other datacenters reach this one's gateways; default:
+	// server.bind_addr with port 8443.
 	GatewayAddresses []string  `koanf:"gateway_addresses"`
 	Raft             Raft      `koanf:"raft"`
 	Catalog          Catalog   `koanf:"catalog"`
@@ -64,10 +68,12 @@ type Settings struct {
 	Retention        Retention `koanf:"retention"`
 	Store            Store     `koanf:"store"`
 	Backup           Backup    `koanf:"backup"`
-	// HeapBytes is taken from older files and has no effect: set GOGC and GOMEMLIMIT in the environment instead.
+	// HeapBytes is taken from older files and has no effect: set GOGC and GOMEMLIMIT in the
+	// environment instead.
 	HeapBytes int64 `koanf:"heap_bytes"`
-	// MinFreeBytes is how much room the data folder's file system must have: with less the server stops in order, and one that
-	// starts waits for a quarter more. Leave room for twice store.tail_bytes and two Raft segments. 0: it is not looked after.
+	// MinFreeBytes is how much room the data folder's file system must have: with less the server
+	// stops in order, and one that starts waits for a quarter more. Leave room for twice
+	// store.tail_bytes and two Raft segments. 0: it is not looked after.
 	MinFreeBytes uint64 `koanf:"min_free_bytes"`
 }
 
@@ -76,17 +82,19 @@ type Lease struct {
 	// MinTTL and MaxTTL bound how long a lease may go without being kept alive.
 	MinTTL time.Duration `koanf:"min_ttl"`
 	MaxTTL time.Duration `koanf:"max_ttl"`
-	// LockDelay is how long a lock that was lost with its lease is kept from everybody, unless its holder said otherwise.
+	// LockDelay is how long a lock that was lost with its lease is kept from everybody, unless its
+	// holder said otherwise.
 	LockDelay time.Duration `koanf:"lock_delay"`
 }
 
 // Catalog is the `registry.catalog` section.
 type Catalog struct {
-	// ReapAfter is how long a node may be dead before it is deregistered with its services and checks.
+	// ReapAfter is how long a node may be dead before it is deregistered with its services and
+	// checks.
 	ReapAfter time.Duration `koanf:"reap_after"`
-	// EmptyNodeReapAfter is how long a node that only registrations of instances made may go without any before it is
-	// deregistered, from the last one's end or the leader's election on. Nodes that somebody registered for themselves
-	// stay. 0: for ever.
+	// EmptyNodeReapAfter is how long a node that only registrations of instances made may go
+	// without any before it is deregistered, from the last one's end or the leader's election on.
+	// Nodes that somebody registered for themselves stay. 0: for ever.
 	EmptyNodeReapAfter time.Duration `koanf:"empty_node_reap_after"`
 	// MaxServicesPerRequest bounds the instances that one request registers.
 	MaxServicesPerRequest int `koanf:"max_services_per_request"`
@@ -94,14 +102,14 @@ type Catalog struct {
 
 // Audit is the `registry.audit` section.
 type Audit struct {
-	// Path is the file to which administrative changes are written; "-" is the service's log; default: audit.log in the
-	// registry's folder of server.data_dir.
+	// Path is the file to which administrative changes are written; "-" is the service's log;
+	// default: audit.log in the registry's folder of server.data_dir.
 	Path string `koanf:"path"`
-	// DeniedPath is the file to which refusals are written; "-" is the service's log; default: beside path, with -denied behind
-	// its name, such as audit-denied.log.
+	// DeniedPath is the file to which refusals are written; "-" is the service's log; default:
+	// beside path, with -denied behind its name, such as audit-denied.log.
 	DeniedPath string `koanf:"denied_path"`
-	// DeniedPerMinute is how many refusals of the same caller, method and outcome are written in a minute; one line counts the
-	// rest. 0: all are written.
+	// DeniedPerMinute is how many refusals of the same caller, method and outcome are written in a
+	// minute; one line counts the rest. 0: all are written.
 	DeniedPerMinute int `koanf:"denied_per_minute"`
 	// MaxBytes is the size at which a file is put aside as PATH.1.
 	MaxBytes int64 `koanf:"max_bytes"`
@@ -121,14 +129,16 @@ type Server struct {
 
 // Raft is the `registry.raft` section.
 type Raft struct {
-	// HeartbeatTimeout is how long a follower goes without its leader before it asks for an election.
+	// HeartbeatTimeout is how long a follower goes without its leader before it asks for an
+	// election.
 	HeartbeatTimeout time.Duration `koanf:"heartbeat_timeout"`
 	// ElectionTimeout is how long a candidate waits for votes.
 	ElectionTimeout time.Duration `koanf:"election_timeout"`
 	// LeaderLease is how long a leader goes without a majority before it steps down.
 	LeaderLease time.Duration `koanf:"leader_lease"`
-	// ReadLease is how long a follower may answer default reads without asking the leader, no more than half of LeaderLease. It
-	// is also how long a write waits, once, for a follower that died. Zero: followers always ask.
+	// ReadLease is how long a follower may answer default reads without asking the leader, no more
+	// than half of LeaderLease. It is also how long a write waits, once, for a follower that died.
+	// Zero: followers always ask.
 	ReadLease time.Duration `koanf:"read_lease"`
 	// SnapshotThreshold is how many log entries make a snapshot worth while.
 	SnapshotThreshold uint64 `koanf:"snapshot_threshold"`

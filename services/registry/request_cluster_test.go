@@ -12,7 +12,8 @@ import (
 	"konsul.dev/services/registry/registrytest"
 )
 
-// repeated are writes of every kind that can be made again: with changed, they ask for something else.
+// repeated are writes of every kind that can be made again: with changed, they ask for something
+// else.
 func repeated(changed bool) map[string]func(context.Context, *registrytest.Client) (*registryv1.WriteMeta, error) {
 	word := "first"
 	if changed {

@@ -19,7 +19,8 @@ import (
 	"konsul.dev/services/registry/registrytest"
 )
 
-// writer writes key after key, each until it is acknowledged, asking the next server after a failure.
+// writer writes key after key, each until it is acknowledged, asking the next server after a
+// failure.
 type writer struct {
 	name    string
 	clients []*registrytest.Client
@@ -107,8 +108,8 @@ func TestServersRestartOneByOneUnderWrites(t *testing.T) {
 	}
 }
 
-// lag makes a follower miss more than the log keeps, and answers it: the old keys are deleted, there are
-// new ones, and the catalogue is another one.
+// lag makes a follower miss more than the log keeps, and returns it: the old keys are deleted,
+// there are new ones, and the catalogue is another one.
 func lag(t *testing.T, c *registrytest.Cluster, leave, back func(*registrytest.Server)) *registrytest.Server {
 	t.Helper()
 	lagging, leader := c.Follower(), c.Client(c.Leader())
@@ -168,13 +169,14 @@ func sameAsTheLeader(t *testing.T, c *registrytest.Cluster, lagging *registrytes
 	require.True(t, who.GetManagement())
 }
 
-// restores answers how many snapshots a server has restored.
+// restores returns how many snapshots a server has restored.
 func restores(t *testing.T, s *registrytest.Server) uint64 {
 	t.Helper()
 	return uint64(metric(t, s, "konsul_registry_restore_duration_seconds"))
 }
 
-// metric answers what a server measures, of the series whose labels have these values: a histogram's count.
+// metric returns what a server measures, of the series whose labels have these values: a
+// histogram's count.
 func metric(t *testing.T, s *registrytest.Server, name string, labels ...string) float64 {
 	t.Helper()
 	families, err := s.Telemetry.Metrics.Gather()
@@ -228,8 +230,8 @@ func TestAFollowerThatWasCutOffGetsTheSnapshotAndTellsItsWatchers(t *testing.T) 
 	sameAsTheLeader(t, c, lagging)
 }
 
-// TestAPausedSnapshotIsGivenUp lets a snapshot stop half-way with its connection open: the follower must not
-// wait for ever, for meanwhile it has no vote.
+// TestAPausedSnapshotIsGivenUp lets a snapshot stop half-way with its connection open: the follower
+// must not wait for ever, for meanwhile it has no vote.
 func TestAPausedSnapshotIsGivenUp(t *testing.T) {
 	t.Parallel()
 	c := registrytest.Start(t, 3, registrytest.Options{Wired: true, Adjust: shortLog})

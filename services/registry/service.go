@@ -26,6 +26,8 @@ import (
 	wangossipv1 "konsul.dev/proto/gen/konsul/wangossip/v1"
 	"konsul.dev/services/registry/internal/acl"
 	"konsul.dev/services/registry/internal/api"
+	"konsul.dev/services/registry/internal/api/access"
+	"konsul.dev/services/registry/internal/api/services"
 	"konsul.dev/services/registry/internal/audit"
 	"konsul.dev/services/registry/internal/backup"
 	"konsul.dev/services/registry/internal/badgerstore"
@@ -35,11 +37,10 @@ import (
 	"konsul.dev/services/registry/internal/forward"
 	"konsul.dev/services/registry/internal/freespace"
 	"konsul.dev/services/registry/internal/fsm"
-	"konsul.dev/services/registry/internal/kv"
+	"konsul.dev/services/registry/internal/guard"
 	"konsul.dev/services/registry/internal/leading"
 	"konsul.dev/services/registry/internal/lease"
 	"konsul.dev/services/registry/internal/lineage"
-	"konsul.dev/services/registry/internal/lock"
 	"konsul.dev/services/registry/internal/member"
 	"konsul.dev/services/registry/internal/quota"
 	"konsul.dev/services/registry/internal/raftnode"
@@ -61,9 +62,11 @@ type Deps struct {
 	Version string
 	// Fail is called, once, when the service cannot go on.
 	Fail func(error)
-	// CommandVersion is the highest command version that this server says it understands; 0: what it does. For tests.
+	// CommandVersion is the highest command version that this server says it understands; 0: what
+	// it does. For tests.
 	CommandVersion uint32
-	// Step is called at each place where the disk changes, with the names of package steps; for tests.
+	// Step is called at each place where the disk changes, with the names of package steps; for
+	// tests.
 	Step func(step string)
 	// Identity replaces the enrolment with the ca; for tests.
 	Identity identity.Source
@@ -89,6 +92,7 @@ type Service struct {
 	server    *rpc.Server
 	audit     *audit.Log
 	core      *api.Core
+	bearer    *access.Bearer
 	watching  *watching.Service
 	// replication copies global rows to other datacenters, and from them.
 	replication *replication.Service
@@ -100,7 +104,6 @@ type Service struct {
 	// deadlines are those of the catalogue.
 	deadlines *lease.Expirer
 	services  *catalog.Writer
-	metrics   *api.Metrics
 	draining  chan struct{}
 	drain     sync.Once
 	// wired is closed when everything a leader needs is there.
@@ -109,7 +112,7 @@ type Service struct {
 	replicator, gossip *grpc.ClientConn
 }
 
-// New checks the configuration and answers a service that has not started.
+// New checks the configuration and returns a service that has not started.
 func New(cfg Config, deps Deps) (*Service, error) {
 	cfg.Normalize()
 	if err := cfg.Validate(); err != nil {
@@ -289,13 +292,17 @@ func (s *Service) lead(ctx context.Context, n *raftnode.Node) {
 	}
 }
 
-func (s *Service) newDuties() *leading.Duties {
+func (s *Service) newDuties() (*leading.Duties, error) {
+	expired, err := leading.NewExpired(s.deps.Telemetry.Metrics)
+	if err != nil {
+		return nil, fmt.Errorf("register metrics of deadlines: %w", err)
+	}
 	return leading.New(leading.Params{
 		Datacenter: s.cfg.Server.Datacenter, InitialToken: s.initial, Founding: s.cluster.Founding,
 		Loops: []func(context.Context){s.cluster.Lead, s.backups.Run, s.lineage.Keep},
 		Store: s.store, Federation: s.state.federation, Tokens: s.state.tokens, Catalog: s.state.catalog, Services: s.services,
-		Deadlines: s.deadlines, Leases: s.state.leases, Expired: s.metrics.Expired, Clock: s.deps.Clock, Log: s.deps.Telemetry.Log,
-	})
+		Deadlines: s.deadlines, Leases: s.state.leases, Expired: expired, Clock: s.deps.Clock, Log: s.deps.Telemetry.Log,
+	}), nil
 }
 
 func (s *Service) newLineage() *lineage.Guard {
@@ -307,8 +314,9 @@ func (s *Service) newLineage() *lineage.Guard {
 	})
 }
 
-// datacenterID returns the id of this datacenter: derived from its secret, so that every service that
-// needs it before the record is founded comes to the same, and a new one where there is no secret.
+// datacenterID returns the id of this datacenter: derived from its secret, so that every service
+// that needs it before the record is founded comes to the same, and a new one where there is no
+// secret.
 func (s *Service) datacenterID() string {
 	id, err := identity.DatacenterID(s.secret, s.cfg.Server.Datacenter)
 	if len(s.secret) == 0 || err != nil {
@@ -327,7 +335,7 @@ func (s *Service) recall(ctx context.Context, server string, lease readlease.Lea
 	return err
 }
 
-// stamp answers what the leader writes on a log entry.
+// stamp returns what the leader writes on a log entry.
 func (s *Service) stamp() (time.Time, uint64) { return s.deps.Clock.Now(), s.state.federation.Epoch() }
 
 // mostMessage is above the largest transaction, and what the servers ask each other at once.
@@ -336,10 +344,6 @@ const mostMessage = 8 << 20
 // serve opens the gRPC face.
 func (s *Service) serve(context.Context) error {
 	source := s.Identity()
-	metrics, err := api.NewMetrics(s.deps.Telemetry.Metrics)
-	if err != nil {
-		return fmt.Errorf("register api metrics: %w", err)
-	}
 	crossing, err := forward.NewMetrics(s.deps.Telemetry.Metrics)
 	if err != nil {
 		return fmt.Errorf("register forwarding metrics: %w", err)
@@ -356,7 +360,7 @@ func (s *Service) serve(context.Context) error {
 		Admit: s.admit, Published: s.state.hub.Index, MaxInFlight: r.Raft.MaxInFlight, MaxInFlightBytes: r.Raft.MaxInFlightBytes,
 	})
 	s.host.Go("leader watch", router.Run)
-	s.services, s.metrics = catalog.NewWriter(s.cfg.Server.Datacenter, r.Catalog.MaxServicesPerRequest).WithOwners(api.OwnerExists(s.state.tokens)), metrics
+	s.services = catalog.NewWriter(s.cfg.Server.Datacenter, r.Catalog.MaxServicesPerRequest).WithOwners(services.OwnerExists(s.state.tokens))
 	if s.gossip, err = s.host.Dial("wan-gossip", s.cfg.Endpoints.WANGossip); err != nil {
 		return err
 	}
@@ -375,23 +379,29 @@ func (s *Service) serve(context.Context) error {
 	if s.replicator, err = s.host.Dial("replicator", s.cfg.Endpoints.Replicator); err != nil {
 		return err
 	}
-	s.core = s.newCore(router, metrics, quotas)
+	if err := s.newCore(router, quotas); err != nil {
+		return err
+	}
 	if err := s.newStreams(router, quotas); err != nil {
 		return err
 	}
-	s.duties = s.newDuties()
+	if s.duties, err = s.newDuties(); err != nil {
+		return err
+	}
 	close(s.wired)
-	guard := api.NewGuard(rules, s.audit, quotas)
+	door := guard.New(rules, s.audit, quotas)
 	s.server, err = rpc.NewServer(rpc.ServerParams{
-		Name: Name, Identity: source, Tokens: s.core, Refused: guard.Refused, Telemetry: s.deps.Telemetry,
-		Unary:  []grpc.UnaryServerInterceptor{guard.Unary, ownNode(s.state.catalog, guard), router.Unary, guard.Audited},
+		Name: Name, Identity: source, Tokens: s.bearer, Refused: door.Refused, Telemetry: s.deps.Telemetry,
+		Unary:  []grpc.UnaryServerInterceptor{door.Unary, ownNode(s.state.catalog, door), router.Unary, door.Audited},
 		Limits: s.cfg.Server.Limits, MaxMessageBytes: mostMessage,
-		Options: []grpc.ServerOption{grpc.ChainStreamInterceptor(guard.Stream, router.Streamed)},
+		Options: []grpc.ServerOption{grpc.ChainStreamInterceptor(door.Stream, router.Streamed)},
 	})
 	if err != nil {
 		return err
 	}
-	s.core.Register(s.server)
+	if err := s.register(s.server, router); err != nil {
+		return err
+	}
 	s.watching.Register(s.server)
 	s.replication.Register(s.server)
 	if s.deps.Register != nil {
@@ -445,23 +455,7 @@ func (s *Service) newCluster(router *forward.Router) *cluster.Cluster {
 	})
 }
 
-func (s *Service) newCore(router *forward.Router, metrics *api.Metrics, quotas *quota.Quotas) *api.Core {
-	dc, r := s.cfg.Server.Datacenter, s.cfg.Registry
-	return &api.Core{
-		ServerID: s.cfg.Registry.ID, Version: s.deps.Version, Node: raftMember{s.node}, Store: s.store, Hub: s.state.hub,
-		Catalog: s.state.catalog, Tokens: s.state.tokens, Federation: s.state.federation,
-		KV:          kv.Writer{Datacenter: dc, MaxValueBytes: r.MaxValueBytes, MaxOperations: r.MaxTxnOperations},
-		MaxTxnBytes: r.MaxTxnBytes, Seen: s.state.machine.Seen, Keeper: s.state.leases, Turns: lock.NewTurns(),
-		Leases: lease.Writer{Datacenter: dc, MinTTL: r.Lease.MinTTL, MaxTTL: r.Lease.MaxTTL}, Locks: lock.Writer{Delay: r.Lease.LockDelay},
-		Services: s.services, Deadlines: s.deadlines, Joiner: federation.NewJoiner(dc, s.state.machine.Seen), Router: router, Peers: s.pool, Cluster: s.cluster, Members: s.state.members,
-		Backups: s.backups, Clocks: s.clocks,
-		ACL: acl.Writer{Datacenter: dc}, Audit: s.audit, ResetFile: s.dir(acl.ResetFile),
-		Clock: s.deps.Clock, Metrics: metrics, Log: s.deps.Telemetry.Log, Draining: s.draining,
-		Quotas: quotas, Sweeping: make(chan struct{}, 1),
-	}
-}
-
-// Ready answers nil when this server is up and knows a leader.
+// Ready returns nil when this server is up and knows a leader.
 func (s *Service) Ready(context.Context) error {
 	if s.node == nil || s.node.LeaderID() == "" {
 		why := ""
@@ -473,7 +467,7 @@ func (s *Service) Ready(context.Context) error {
 	return nil
 }
 
-// Identity answers who the service is; nil before Start.
+// Identity returns who the service is; nil before Start.
 func (s *Service) Identity() identity.Source {
 	if s.host == nil {
 		return nil
@@ -518,19 +512,6 @@ func (s *Service) Stop(ctx context.Context) error {
 		errs = append(errs, s.store.Close())
 	}
 	return errors.Join(errs...)
-}
-
-// raftMember is the Raft node as the api sees it.
-type raftMember struct{ *raftnode.Node }
-
-func (m raftMember) Status() api.Status { return api.Status(m.Node.Status()) }
-
-func (m raftMember) Servers() []api.Server {
-	var out []api.Server
-	for _, s := range m.Node.Servers() {
-		out = append(out, api.Server(s))
-	}
-	return out
 }
 
 func readToken(path string) (string, error) {

@@ -42,7 +42,8 @@ func TestTheLogStaysBoundedWhateverTheSizeOfItsEntries(t *testing.T) {
 				}
 				return err
 			})
-			// A snapshot's worth of log, 64 large entries behind it, and a segment each that is begun or not yet dropped.
+			// A snapshot's worth of log, 64 large entries behind it, and a segment each that is
+			// begun or not yet dropped.
 			if behind := int64(64 * len(value)); err == nil && size > 8<<20+behind {
 				err = fmt.Errorf("%d bytes of log after %d bytes of values", size, writes*len(value))
 			}

@@ -10,20 +10,24 @@ import (
 
 // Retention is the `registry.retention` section.
 type Retention struct {
-	// Indexes is how far back, in indexes, the state can be read and watches and replication be resumed; the same on every server.
+	// Indexes is how far back, in indexes, the state can be read and watches and replication be
+	// resumed; the same on every server.
 	Indexes uint64 `koanf:"indexes"`
-	// Bytes is about how much may be written within that: where writes are large or share their indexes, it reaches back less far.
+	// Bytes is about how much may be written within that: where writes are large or share their
+	// indexes, it reaches back less far.
 	Bytes uint64 `koanf:"bytes"`
 }
 
 // Store is the `registry.store` section.
 type Store struct {
-	// MemtableBytes is how much is collected in memory before it is written as a table; up to three of them.
+	// MemtableBytes is how much is collected in memory before it is written as a table; up to three
+	// of them.
 	MemtableBytes int64 `koanf:"memtable_bytes"`
 	// RowCacheBytes is the size of the cache of decoded rows.
 	RowCacheBytes int64 `koanf:"row_cache_bytes"`
-	// TailBytes is about how much of what was applied is kept beside the files before it goes into them, at most twice as much: a sixth of it in memory, the rest in the page
-	// cache. A process that was killed applies it again at its next start.
+	// TailBytes is about how much of what was applied is kept beside the files before it goes into
+	// them, at most twice as much: a sixth of it in memory, the rest in the page cache. A process
+	// that was killed applies it again at its next start.
 	TailBytes int64 `koanf:"tail_bytes"`
 }
 

@@ -11,7 +11,7 @@ import (
 
 	"konsul.dev/pkg/fault"
 	registryv1 "konsul.dev/proto/gen/konsul/registry/v1"
-	"konsul.dev/services/registry/internal/api"
+	"konsul.dev/services/registry/internal/api/keys"
 	"konsul.dev/services/registry/internal/kv"
 	"konsul.dev/services/registry/registrytest"
 )
@@ -92,7 +92,7 @@ func TestTransactionsAreRefusedForWhatTheyCannotBe(t *testing.T) {
 		"no operation":    {&registryv1.TxnRequest{Success: []*registryv1.TxnOperation{{}}}, "success[0]", fault.ReasonInvalidArgument},
 		"bad key":         {&registryv1.TxnRequest{Failure: []*registryv1.TxnOperation{txnGet("/x")}}, "failure[0].get.key", fault.ReasonInvalidArgument},
 		"large value":     {&registryv1.TxnRequest{Success: []*registryv1.TxnOperation{txnSet("x", half+"y")}}, "success[0].set.value", kv.ReasonValueTooLarge},
-		"too large":       {&registryv1.TxnRequest{Success: []*registryv1.TxnOperation{txnSet("x", half), txnSet("y", half), txnSet("z", half), txnSet("zz", half)}}, "success", api.ReasonTxnTooLarge},
+		"too large":       {&registryv1.TxnRequest{Success: []*registryv1.TxnOperation{txnSet("x", half), txnSet("y", half), txnSet("z", half), txnSet("zz", half)}}, "success", keys.ReasonTxnTooLarge},
 		"two datacenters": {&registryv1.TxnRequest{Success: []*registryv1.TxnOperation{txnSet("global/x", "1"), txnSet("y", "1")}}, "success[1].set.key", kv.ReasonMixedScopes},
 		"compare elsewhere": {
 			&registryv1.TxnRequest{Compare: []*registryv1.Compare{exists("x", true)}, Success: []*registryv1.TxnOperation{txnSet("global/x", "1")}},

@@ -152,8 +152,8 @@ func TestWatchInstancesSendsWholeAnswersAndOnlyNews(t *testing.T) {
 	require.Equal(t, fault.InvalidArgument, fault.CodeOf(err), "%v", err)
 }
 
-// A watcher that comes with an index of what the datacenter was before it was rebuilt heard nothing but
-// heartbeats until the new registry's index had passed it.
+// A watcher that comes with an index of what the datacenter was before it was rebuilt heard nothing
+// but heartbeats until the new registry's index had passed it.
 func TestWatchInstancesFromAnIndexThatIsNoneOfTheDatacentersBeginsAnew(t *testing.T) {
 	t.Parallel()
 	c := registrytest.StartCluster(t, 1)
@@ -188,8 +188,8 @@ func TestWatchInstancesEndsWhenThePermissionGoes(t *testing.T) {
 	require.Equal(t, fault.PermissionDenied, fault.CodeOf(err), "%v", err)
 }
 
-// A watcher goes on over a change of the leader, and one whose server's state is replaced by a snapshot is told
-// to start again.
+// A watcher goes on over a change of the leader, and one whose server's state is replaced by a
+// snapshot is told to start again.
 func TestWatchersOverALeaderChangeAndASnapshot(t *testing.T) {
 	t.Parallel()
 	c := registrytest.Start(t, 3, registrytest.Options{Adjust: func(cfg *registry.Config) {
@@ -255,7 +255,8 @@ func TestWatchersOverALeaderChangeAndASnapshot(t *testing.T) {
 	}
 }
 
-// The Raft library tells followers of a commit with its next message, twenty milliseconds later at the least.
+// The Raft library tells followers of a commit with its next message, twenty milliseconds later at
+// the least.
 func TestAFollowersWatchersHearOfAWriteAtOnce(t *testing.T) {
 	t.Parallel()
 	c := registrytest.StartCluster(t, 3)

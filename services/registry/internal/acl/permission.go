@@ -135,3 +135,12 @@ func (n Need) String() string {
 	}
 	return text
 }
+
+// Names returns permissions in words, for the audit log.
+func Names(needs []Need) string {
+	names := make([]string, len(needs))
+	for i, n := range needs {
+		names[i] = n.String()
+	}
+	return strings.Join(names, ", ")
+}

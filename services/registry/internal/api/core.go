@@ -2,182 +2,125 @@ package api
 
 import (
 	"context"
-	"log/slog"
+	"strconv"
 	"time"
 
-	"google.golang.org/grpc"
+	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"konsul.dev/pkg/clock"
 	"konsul.dev/pkg/fault"
-	federationv1 "konsul.dev/proto/gen/konsul/federation/v1"
 	registryv1 "konsul.dev/proto/gen/konsul/registry/v1"
 	"konsul.dev/services/registry/internal/acl"
 	"konsul.dev/services/registry/internal/audit"
-	"konsul.dev/services/registry/internal/backup"
-	"konsul.dev/services/registry/internal/catalog"
 	"konsul.dev/services/registry/internal/changes"
 	"konsul.dev/services/registry/internal/federation"
 	"konsul.dev/services/registry/internal/fsm"
-	"konsul.dev/services/registry/internal/kv"
-	"konsul.dev/services/registry/internal/lease"
-	"konsul.dev/services/registry/internal/lock"
-	"konsul.dev/services/registry/internal/member"
 	"konsul.dev/services/registry/internal/quota"
-	"konsul.dev/services/registry/internal/readlease"
 	"konsul.dev/services/registry/internal/record"
-	"konsul.dev/services/registry/internal/skew"
 	"konsul.dev/services/registry/internal/watch"
 )
 
 // Node is what the handlers ask of this server's Raft node.
 type Node interface {
-	ProposeAll(ctx context.Context, proposals []fsm.Proposal) []fsm.Outcome
-	// CheckLeader returns a NO_LEADER fault unless this server believes that it leads. It asks nobody.
+	// CheckLeader returns a NO_LEADER fault unless this server believes that it leads. It asks
+	// nobody.
 	CheckLeader() error
 	// EnsureLease returns nil while this server holds the leader lease, which it renews if need be.
 	EnsureLease(ctx context.Context) error
-	// VerifyLeader returns nil once a majority has confirmed, after the call, that this server leads.
-	VerifyLeader(ctx context.Context) error
-	// ReadIndex lets a follower answer reads; see raftnode.
-	ReadIndex(ctx context.Context, follower string, linearizable, wantsLease bool) (term uint64, lease readlease.Lease, err error)
+	// Freshness returns up to when this server has the leader's state, and whether it knows a
+	// leader.
 	Freshness(now time.Time) (time.Time, bool)
-	Status() Status
-	Servers() []Server
-	LeaderID() string
 }
 
-// Status is where this server stands.
-type Status struct {
-	// State is "leader", "follower" or "candidate".
-	State       string
-	Voter       bool
-	Term        uint64
-	LastIndex   uint64
-	LastTerm    uint64
-	CommitIndex uint64
-}
-
-// Server is a member of the cluster.
-type Server struct {
-	ID string
-	// Address is its Raft listener.
-	Address string
-	Voter   bool
-}
-
-// Router is what the handlers ask of the forwarding.
-type Router interface {
-	Resolve(name string) (string, error)
-	Stream(ctx context.Context, target string) (grpc.ClientConnInterface, context.Context, error)
-	FarError(ctx context.Context, target string, err error) error
-	// Leading answers the way to the leader for a stream; a nil connection when it is this server.
-	Leading(ctx context.Context) (grpc.ClientConnInterface, context.Context, error)
-	// Unary brings a call to where it is answered.
-	Unary(ctx context.Context, req any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error)
-	// Confirm answers an index at or above that of every write acknowledged before the call.
-	Confirm(ctx context.Context) (uint64, error)
-	// RecallReadLease gives back a read lease, and all before it.
-	RecallReadLease(term, number uint64)
-	// Propose commits commands wherever the leader is.
+// Proposer commits commands wherever the leader is.
+type Proposer interface {
 	Propose(ctx context.Context, cmds ...*registryv1.Command) []fsm.Outcome
 }
 
-// Peers are ways to the datacenter's other servers.
-type Peers interface {
-	Server(id string) (grpc.ClientConnInterface, error)
-}
-
-// Deadlines are those of the catalogue, kept by the leader.
-type Deadlines interface {
-	// Renew begins a deadline anew; false when there is none of that key.
-	Renew(key string) bool
-}
-
-// Clocks are those of other servers and datacenters, compared with this server's.
-type Clocks interface {
-	// Of returns the latest difference of a peer; false when there is none.
-	Of(peer skew.Peer) (skew.Difference, bool)
-	// Notable returns the differences that are more than they should be, the largest first.
-	Notable() []skew.Difference
-}
-
-// Core is what the handlers share.
+// Core is what the handlers of all nouns share. Safe for concurrent use once its fields are set.
 type Core struct {
-	ServerID   string
-	Version    string
 	Node       Node
+	Proposer   Proposer
 	Store      record.Store
 	Hub        *watch.Hub
-	Catalog    *catalog.View
 	Tokens     *acl.View
 	Federation *federation.View
-	KV         kv.Writer
-	// MaxTxnBytes bounds a transaction.
-	MaxTxnBytes int
-	Leases      lease.Writer
-	Keeper      *lease.Keeper
-	Locks       lock.Writer
-	Turns       *lock.Turns
-	// Seen says whether a request was carried out.
-	Seen      func(requestID string) bool
-	Services  *catalog.Writer
-	Deadlines Deadlines
-	Joiner    *federation.Joiner
-	ACL       acl.Writer
-	Audit     *audit.Log
-	Router    Router
-	Peers     Peers
-	Cluster   Cluster
-	Members   *member.View
-	Backups   *backup.Manager
-	Clocks    Clocks
-	Clock     clock.Clock
-	Metrics   *Metrics
-	Log       *slog.Logger
-	// ResetFile opens the bootstrap of access control once more; see acl.ResetFile.
-	ResetFile string
+	Audit      *audit.Log
+	Clock      clock.Clock
+	// Blocked counts the reads that wait for a change.
+	Blocked prometheus.Gauge
 	// Quotas bound what the holder of one token has this server do at a time.
 	Quotas *quota.Quotas
-	// Sweeping is taken by whoever deletes many rows: one commit of the kind at a time from each server, so that others'
-	// writes come in between.
+	// Sweeping is taken by whoever deletes many rows: one commit of the kind at a time from each
+	// server, so that others' writes come in between.
 	Sweeping chan struct{}
 	// Draining is closed when streams and blocked reads should end.
 	Draining <-chan struct{}
 }
 
-// Register adds every service to a server.
-func (c *Core) Register(s grpc.ServiceRegistrar) {
-	registryv1.RegisterKVServiceServer(s, &kvService{Core: c})
-	registryv1.RegisterLeaseServiceServer(s, &leaseService{Core: c})
-	registryv1.RegisterLockServiceServer(s, &lockService{Core: c})
-	registryv1.RegisterCatalogServiceServer(s, &catalogService{Core: c, nodes: newTurns()})
-	registryv1.RegisterProposalServiceServer(s, &proposalService{Core: c})
-	registryv1.RegisterOperatorServiceServer(s, &operatorService{Core: c})
-	registryv1.RegisterBackupServiceServer(s, &backupService{Core: c})
-	registryv1.RegisterMemberServiceServer(s, &memberService{Core: c})
-	registryv1.RegisterTrustServiceServer(s, &trustService{Core: c})
-	registryv1.RegisterTokenServiceServer(s, &tokenService{Core: c})
-	registryv1.RegisterACLServiceServer(s, &aclService{Core: c})
-	federationv1.RegisterFederationServiceServer(s, &federationService{Core: c})
+// Permit asks the call's token for permissions that its method's contract leaves to the handler.
+func (c *Core) Permit(ctx context.Context, fullMethod string, needs []acl.Need) error {
+	a := acl.From(ctx)
+	err := a.Check(needs...)
+	if err != nil {
+		e := audit.EntryOf(ctx, fullMethod, err)
+		e.Accessor, e.Resource = a.Accessor(), acl.Names(needs)
+		c.Audit.Denied(ctx, e)
+	}
+	return err
 }
 
 // Denied writes down that a call was denied.
 func (c *Core) Denied(ctx context.Context, method string, err error) {
-	c.Audit.Denied(ctx, entryOf(ctx, method, err))
+	c.Audit.Denied(ctx, audit.EntryOf(ctx, method, err))
 }
 
 // Propose commits a command.
 func (c *Core) Propose(ctx context.Context, cmd *registryv1.Command) (*registryv1.CommandResult, error) {
-	outcome := c.Router.Propose(ctx, cmd)[0]
+	outcome := c.Proposer.Propose(ctx, cmd)[0]
 	return outcome.Result, outcome.Err
+}
+
+// Commit is Propose for commands that carry a caller's request id.
+func (c *Core) Commit(ctx context.Context, cmd *registryv1.Command) (*registryv1.CommandResult, error) {
+	if err := CheckRequestID(cmd.GetRequestId()); err != nil {
+		return nil, err
+	}
+	return c.Propose(ctx, cmd)
+}
+
+// ManyRows is how many rows make a deletion one of many, which takes turns with others of the kind.
+const ManyRows = 100
+
+// Sweep is Commit for commands that delete about so many rows.
+func (c *Core) Sweep(ctx context.Context, rows int, cmd *registryv1.Command) (*registryv1.CommandResult, error) {
+	if rows >= ManyRows {
+		select {
+		case c.Sweeping <- struct{}{}:
+			defer func() { <-c.Sweeping }()
+		case <-c.Draining:
+			return nil, changes.Draining()
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		}
+	}
+	return c.Commit(ctx, cmd)
+}
+
+// WithIndex lets a caller block on what is not there.
+func WithIndex(err error, index uint64) error {
+	if f, ok := fault.As(err); ok {
+		return f.WithMeta("index", strconv.FormatUint(index, 10))
+	}
+	return err
 }
 
 const maxRequestID = 128
 
-// checkRequestID keeps ids printable: rows that are not requests have keys that are not.
-func checkRequestID(id string) error {
+// CheckRequestID keeps ids printable: rows that are not requests have keys that are not.
+func CheckRequestID(id string) error {
 	if len(id) > maxRequestID {
 		return fault.Invalid("request_id", "is %d bytes long; at most %d are allowed", len(id), maxRequestID)
 	}
@@ -189,11 +132,13 @@ func checkRequestID(id string) error {
 	return nil
 }
 
-func (c *Core) writeMeta(index uint64) *registryv1.WriteMeta {
+// WriteMeta is what the answer to a write says of itself.
+func (c *Core) WriteMeta(index uint64) *registryv1.WriteMeta {
 	return &registryv1.WriteMeta{Datacenter: c.Federation.Datacenter(), Index: index}
 }
 
-func (c *Core) queryMeta(index uint64) *registryv1.QueryMeta {
+// QueryMeta is what the answer to a read as of an index says of itself.
+func (c *Core) QueryMeta(index uint64) *registryv1.QueryMeta {
 	now := c.Clock.Now()
 	fresh, known := c.Node.Freshness(now)
 	meta := &registryv1.QueryMeta{Datacenter: c.Federation.Datacenter(), Index: index, KnownLeader: known}
@@ -203,21 +148,22 @@ func (c *Core) queryMeta(index uint64) *registryv1.QueryMeta {
 	return meta
 }
 
-// globalMeta is queryMeta of an answer made of global records: in a secondary they are copies of an age.
-func (c *Core) globalMeta(index uint64) *registryv1.QueryMeta {
-	meta := c.queryMeta(index)
+// GlobalMeta is QueryMeta of an answer made of global records: in a secondary they are copies of an
+// age.
+func (c *Core) GlobalMeta(index uint64) *registryv1.QueryMeta {
+	meta := c.QueryMeta(index)
 	if copies, ok := c.Federation.Copies(c.Clock.Now()); ok {
 		meta.CopyAge = durationpb.New(copies.Age)
 	}
 	return meta
 }
 
-// MetaOf is globalMeta or queryMeta, as the records of an answer are.
+// MetaOf is GlobalMeta or QueryMeta, as the records of an answer are.
 func (c *Core) MetaOf(global bool, index uint64) *registryv1.QueryMeta {
 	if global {
-		return c.globalMeta(index)
+		return c.GlobalMeta(index)
 	}
-	return c.queryMeta(index)
+	return c.QueryMeta(index)
 }
 
 // StateTime returns up to when what this server shows is known to be the leader's state.
@@ -229,5 +175,3 @@ func (c *Core) StateTime() *timestamppb.Timestamp {
 	}
 	return timestamppb.New(fresh)
 }
-
-func (c *Core) draining() error { return changes.Draining() }

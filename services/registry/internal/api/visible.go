@@ -5,31 +5,11 @@ import (
 
 	registryv1 "konsul.dev/proto/gen/konsul/registry/v1"
 	"konsul.dev/services/registry/internal/acl"
-	"konsul.dev/services/registry/internal/record"
 )
 
-// narrow returns the scopes of a key that the call's token may read: a bare key means whichever it may.
-func narrow(ctx context.Context, key record.Key) record.Key {
-	a := acl.From(ctx)
-	if key.Scope != registryv1.Scope_SCOPE_UNSPECIFIED || a.Management() {
-		return key
-	}
-	may := func(scope registryv1.Scope) bool {
-		return a.Allows(acl.Need{Resource: acl.KV, Name: key.In(scope), Access: acl.Read})
-	}
-	local, global := may(registryv1.Scope_SCOPE_LOCAL), may(registryv1.Scope_SCOPE_GLOBAL)
-	switch {
-	case local && !global:
-		key.Scope = registryv1.Scope_SCOPE_LOCAL
-	case global && !local:
-		key.Scope = registryv1.Scope_SCOPE_GLOBAL
-	}
-	return key
-}
-
-// sees returns which stored names of a resource the call's token may use, nil when it may use all, and
-// whether anything was left out.
-func sees(ctx context.Context, resource acl.Resource, access acl.Access, filtered *bool) func(name string) bool {
+// Sees returns which stored names of a resource the call's token may use, nil when it may use all,
+// and whether anything was left out.
+func Sees(ctx context.Context, resource acl.Resource, access acl.Access, filtered *bool) func(name string) bool {
 	a := acl.From(ctx)
 	if a.Management() {
 		return nil
@@ -43,10 +23,11 @@ func sees(ctx context.Context, resource acl.Resource, access acl.Access, filtere
 	}
 }
 
-// visible leaves out what the call's token may not list, and says so in meta. The list itself stays as it is.
-func visible[T any](ctx context.Context, resource acl.Resource, list []T, name func(T) string, meta *registryv1.QueryMeta) []T {
+// Visible leaves out what the call's token may not list, and says so in meta. The list itself stays
+// as it is.
+func Visible[T any](ctx context.Context, resource acl.Resource, list []T, name func(T) string, meta *registryv1.QueryMeta) []T {
 	filtered := false
-	may := sees(ctx, resource, acl.List, &filtered)
+	may := Sees(ctx, resource, acl.List, &filtered)
 	if may == nil {
 		return list
 	}

@@ -12,10 +12,11 @@ import (
 )
 
 const (
-	// expireTogether bounds how many passed deadlines are proposed at once, so that a mass death leaves room for the writes of
-	// those who live.
+	// expireTogether bounds how many passed deadlines are proposed at once, so that a mass death
+	// leaves room for the writes of those who live.
 	expireTogether = 256
-	// expireOperations bounds what those proposals do together, but for the last: nodes that die with very many instances.
+	// expireOperations bounds what those proposals do together, but for the last: nodes that die
+	// with very many instances.
 	expireOperations = 5000
 )
 
@@ -36,7 +37,8 @@ func (d *Duties) keepDeadlines(ctx context.Context, n Node) {
 	})
 }
 
-// expire commits what passed deadlines mean, each by itself: one that was overtaken must not keep the others.
+// expire commits what passed deadlines mean, each by itself: one that was overtaken must not keep
+// the others.
 func (d *Duties) expire(ctx context.Context, n Node, keys []string) error {
 	now := d.Clock.Now()
 	var errs []error
@@ -92,7 +94,7 @@ func (d *Duties) commitExpired(ctx context.Context, n Node, proposals []fsm.Prop
 // expired says what happened.
 func (d *Duties) expired(ctx context.Context, key string) {
 	kind, name := catalog.Deadline(key)
-	d.Expired(kind)
+	d.Expired.WithLabelValues(kind).Inc()
 	switch kind {
 	case catalog.DeadlineHeartbeat:
 		d.Log.WarnContext(ctx, "a node sends no heartbeats; its instances are critical", "node", name)

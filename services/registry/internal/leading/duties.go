@@ -6,6 +6,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"konsul.dev/pkg/backoff"
 	"konsul.dev/pkg/clock"
 	"konsul.dev/pkg/obs"
@@ -27,7 +29,8 @@ type Node interface {
 // Params are what the duties are done with.
 type Params struct {
 	Datacenter string
-	// InitialToken is the secret of a management token that the primary has from its start; empty: none.
+	// InitialToken is the secret of a management token that the primary has from its start; empty:
+	// none.
 	InitialToken string
 	// Founding returns the command that founds the cluster, nil when it is founded.
 	Founding func() (*registryv1.Command, error)
@@ -41,8 +44,8 @@ type Params struct {
 	Services   *catalog.Writer
 	Deadlines  *lease.Expirer
 	Leases     *lease.Keeper
-	// Expired is told of each deadline of the catalogue that passed, by its kind.
-	Expired func(kind string)
+	// Expired counts the deadlines of the catalogue that passed, by kind.
+	Expired *prometheus.CounterVec
 	Clock   clock.Clock
 	Log     *slog.Logger
 }

@@ -11,18 +11,13 @@ import (
 	registryv1 "konsul.dev/proto/gen/konsul/registry/v1"
 	"konsul.dev/services/registry/internal/badgerstore"
 	"konsul.dev/services/registry/internal/fsm"
+	"konsul.dev/services/registry/internal/member"
 	"konsul.dev/services/registry/internal/readlease"
 	"konsul.dev/services/registry/internal/steps"
 )
 
 // Server is a member of the cluster.
-type Server struct {
-	ID string
-	// Address is where its Raft listener is reached, host:port.
-	Address string
-	// Voter reports whether its vote counts.
-	Voter bool
-}
+type Server = member.Server
 
 // Timing decides how fast a lost leader is noticed.
 type Timing struct {

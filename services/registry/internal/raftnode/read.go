@@ -7,6 +7,7 @@ import (
 	"github.com/hashicorp/raft"
 
 	"konsul.dev/pkg/coalesce"
+	"konsul.dev/services/registry/internal/member"
 	"konsul.dev/services/registry/internal/readlease"
 )
 
@@ -205,14 +206,7 @@ func (n *Node) Freshness(now time.Time) (time.Time, bool) {
 }
 
 // Status is where this server stands.
-type Status struct {
-	State       string
-	Voter       bool
-	Term        uint64
-	LastIndex   uint64
-	LastTerm    uint64
-	CommitIndex uint64
-}
+type Status = member.Status
 
 // Status returns where this server stands.
 func (n *Node) Status() Status {

@@ -1,4 +1,4 @@
-package api
+package operator
 
 import (
 	"context"
@@ -20,28 +20,29 @@ type Cluster interface {
 	Health() *registryv1.GetAutopilotStateResponse
 }
 
-type memberService struct {
+// Members is the MemberService, by which the datacenter's servers find each other.
+type Members struct {
 	registryv1.UnimplementedMemberServiceServer
-	*Core
+	Cluster Cluster
 }
 
 // Greet returns who this server is, and learns where the caller is.
-func (s *memberService) Greet(_ context.Context, req *registryv1.GreetRequest) (*registryv1.GreetResponse, error) {
+func (s *Members) Greet(_ context.Context, req *registryv1.GreetRequest) (*registryv1.GreetResponse, error) {
 	s.Cluster.Greeted(req.GetSelf())
 	return s.Cluster.Greeting(), nil
 }
 
 // Join makes the caller a member without a vote.
-func (s *memberService) Join(ctx context.Context, req *registryv1.JoinRequest) (*registryv1.JoinResponse, error) {
+func (s *Members) Join(ctx context.Context, req *registryv1.JoinRequest) (*registryv1.JoinResponse, error) {
 	return s.Cluster.Join(ctx, req)
 }
 
 // Announce records the caller's row.
-func (s *memberService) Announce(ctx context.Context, req *registryv1.AnnounceRequest) (*registryv1.AnnounceResponse, error) {
+func (s *Members) Announce(ctx context.Context, req *registryv1.AnnounceRequest) (*registryv1.AnnounceResponse, error) {
 	return &registryv1.AnnounceResponse{}, s.Cluster.Announce(ctx, req.GetMember())
 }
 
 // Admit is told by the leader.
-func (s *memberService) Admit(_ context.Context, req *registryv1.AdmitRequest) (*registryv1.AdmitResponse, error) {
+func (s *Members) Admit(_ context.Context, req *registryv1.AdmitRequest) (*registryv1.AdmitResponse, error) {
 	return &registryv1.AdmitResponse{}, s.Cluster.Admit(req.GetGeneration(), req.GetMembers())
 }

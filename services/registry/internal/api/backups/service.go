@@ -1,11 +1,13 @@
-package api
+package backups
 
 import (
 	"bytes"
 	"context"
 	"errors"
 	"io"
+	"log/slog"
 	"sync"
+	"time"
 
 	"google.golang.org/grpc"
 
@@ -13,20 +15,46 @@ import (
 	"konsul.dev/pkg/rpc"
 	registryv1 "konsul.dev/proto/gen/konsul/registry/v1"
 	"konsul.dev/services/registry/internal/acl"
+	"konsul.dev/services/registry/internal/api"
+	"konsul.dev/services/registry/internal/audit"
 	"konsul.dev/services/registry/internal/backup"
+	"konsul.dev/services/registry/internal/changes"
+	"konsul.dev/services/registry/internal/member"
 )
+
+// listTimeout bounds the wait for each server.
+const listTimeout = time.Second
 
 // backupMessage is how many bytes of a backup travel together.
 const backupMessage = 256 << 10
 
-type backupService struct {
-	registryv1.UnimplementedBackupServiceServer
-	*Core
+// Router finds who answers for a datacenter.
+type Router interface {
+	Resolve(name string) (string, error)
+	Stream(ctx context.Context, target string) (grpc.ClientConnInterface, context.Context, error)
+	FarError(ctx context.Context, target string, err error) error
+	// Leading returns the way to the leader for a stream; a nil connection when it is this server.
+	Leading(ctx context.Context) (grpc.ClientConnInterface, context.Context, error)
 }
 
-// away answers a client of who is to answer for a datacenter, nil when it is this server, and the context
-// for calling it.
-func (s *backupService) away(ctx context.Context, datacenter string) (registryv1.BackupServiceClient, context.Context, string, error) {
+// Service is the BackupService.
+type Service struct {
+	registryv1.UnimplementedBackupServiceServer
+	*api.Core
+	ServerID string
+	Router   Router
+	Backups  *backup.Manager
+	Peers    interface {
+		Server(id string) (grpc.ClientConnInterface, error)
+	}
+	// Servers returns the members of the cluster.
+	Servers func() []member.Server
+	Log     *slog.Logger
+}
+
+// away returns a client of who is to answer for a datacenter, nil when it is this server, and the
+// context for calling it.
+func (s *Service) away(ctx context.Context, datacenter string) (registryv1.BackupServiceClient, context.Context, string, error) {
 	target, err := s.Router.Resolve(datacenter)
 	if err != nil {
 		return nil, nil, "", err
@@ -44,7 +72,7 @@ func (s *backupService) away(ctx context.Context, datacenter string) (registryv1
 }
 
 // CreateBackup streams a backup.
-func (s *backupService) CreateBackup(req *registryv1.CreateBackupRequest, stream grpc.ServerStreamingServer[registryv1.CreateBackupResponse]) error {
+func (s *Service) CreateBackup(req *registryv1.CreateBackupRequest, stream grpc.ServerStreamingServer[registryv1.CreateBackupResponse]) error {
 	far, ctx, target, err := s.away(stream.Context(), req.GetDatacenter())
 	if err != nil {
 		return err
@@ -62,13 +90,13 @@ func (s *backupService) CreateBackup(req *registryv1.CreateBackupRequest, stream
 }
 
 // carriedOut notes in the audit log what came of a call that was carried out here.
-func (s *backupService) carriedOut(ctx context.Context, method string, access acl.Access, err error) {
-	e := entryOf(ctx, method, err)
-	e.Resource = naming([]acl.Need{{Resource: acl.Backup, Access: access}})
+func (s *Service) carriedOut(ctx context.Context, method string, access acl.Access, err error) {
+	e := audit.EntryOf(ctx, method, err)
+	e.Resource = acl.Names([]acl.Need{{Resource: acl.Backup, Access: access}})
 	s.Audit.Changed(ctx, e)
 }
 
-func (s *backupService) create(ctx context.Context, req *registryv1.CreateBackupRequest, stream grpc.ServerStreamingServer[registryv1.CreateBackupResponse]) error {
+func (s *Service) create(ctx context.Context, req *registryv1.CreateBackupRequest, stream grpc.ServerStreamingServer[registryv1.CreateBackupResponse]) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	file, _, err := s.Backups.Create(ctx, req.GetBase())
@@ -93,13 +121,13 @@ func (s *backupService) create(ctx context.Context, req *registryv1.CreateBackup
 		}
 		select {
 		case <-s.Draining:
-			return s.draining()
+			return changes.Draining()
 		default:
 		}
 	}
 }
 
-func (s *backupService) pass(ctx context.Context, target string, from grpc.ServerStreamingClient[registryv1.CreateBackupResponse], to grpc.ServerStreamingServer[registryv1.CreateBackupResponse]) error {
+func (s *Service) pass(ctx context.Context, target string, from grpc.ServerStreamingClient[registryv1.CreateBackupResponse], to grpc.ServerStreamingServer[registryv1.CreateBackupResponse]) error {
 	for {
 		message, err := from.Recv()
 		if errors.Is(err, io.EOF) {
@@ -115,7 +143,7 @@ func (s *backupService) pass(ctx context.Context, target string, from grpc.Serve
 }
 
 // RestoreBackup takes the files in, checks them and replaces the state.
-func (s *backupService) RestoreBackup(stream grpc.ClientStreamingServer[registryv1.RestoreBackupRequest, registryv1.RestoreBackupResponse]) error {
+func (s *Service) RestoreBackup(stream grpc.ClientStreamingServer[registryv1.RestoreBackupRequest, registryv1.RestoreBackupResponse]) error {
 	first, err := stream.Recv()
 	if err != nil {
 		return err
@@ -139,7 +167,7 @@ func (s *backupService) RestoreBackup(stream grpc.ClientStreamingServer[registry
 	return stream.SendAndClose(answer)
 }
 
-func (s *backupService) restore(ctx context.Context, start *registryv1.RestoreStart, stream grpc.ClientStreamingServer[registryv1.RestoreBackupRequest, registryv1.RestoreBackupResponse]) (*registryv1.RestoreBackupResponse, error) {
+func (s *Service) restore(ctx context.Context, start *registryv1.RestoreStart, stream grpc.ClientStreamingServer[registryv1.RestoreBackupRequest, registryv1.RestoreBackupResponse]) (*registryv1.RestoreBackupResponse, error) {
 	intake, err := s.Backups.Receive()
 	if err != nil {
 		return nil, err
@@ -173,7 +201,7 @@ func (s *backupService) restore(ctx context.Context, start *registryv1.RestoreSt
 }
 
 // handOn passes a restore on to who is to do it.
-func (s *backupService) handOn(ctx context.Context, target string, far registryv1.BackupServiceClient, first *registryv1.RestoreBackupRequest, from grpc.ClientStreamingServer[registryv1.RestoreBackupRequest, registryv1.RestoreBackupResponse]) error {
+func (s *Service) handOn(ctx context.Context, target string, far registryv1.BackupServiceClient, first *registryv1.RestoreBackupRequest, from grpc.ClientStreamingServer[registryv1.RestoreBackupRequest, registryv1.RestoreBackupResponse]) error {
 	to, err := far.RestoreBackup(ctx)
 	if err != nil {
 		return s.Router.FarError(ctx, target, err)
@@ -197,8 +225,8 @@ func (s *backupService) handOn(ctx context.Context, target string, far registryv
 	return from.SendAndClose(answer)
 }
 
-// ListBackups answers what the servers have kept.
-func (s *backupService) ListBackups(ctx context.Context, req *registryv1.ListBackupsRequest) (*registryv1.ListBackupsResponse, error) {
+// ListBackups returns what the servers have kept.
+func (s *Service) ListBackups(ctx context.Context, req *registryv1.ListBackupsRequest) (*registryv1.ListBackupsResponse, error) {
 	kept, err := s.Backups.Kept()
 	if err != nil {
 		return nil, err
@@ -209,9 +237,9 @@ func (s *backupService) ListBackups(ctx context.Context, req *registryv1.ListBac
 	if req.GetOwn() {
 		return &registryv1.ListBackupsResponse{Backups: kept}, nil
 	}
-	ctx, cancel := context.WithTimeout(ctx, statusTimeout)
+	ctx, cancel := context.WithTimeout(ctx, listTimeout)
 	defer cancel()
-	servers := s.Node.Servers()
+	servers := s.Servers()
 	answers := make([]*registryv1.ListBackupsResponse, len(servers))
 	var wg sync.WaitGroup
 	for i, server := range servers {

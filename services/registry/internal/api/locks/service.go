@@ -1,4 +1,4 @@
-package api
+package locks
 
 import (
 	"cmp"
@@ -9,15 +9,20 @@ import (
 	"konsul.dev/pkg/rpc"
 	registryv1 "konsul.dev/proto/gen/konsul/registry/v1"
 	"konsul.dev/services/registry/internal/acl"
+	"konsul.dev/services/registry/internal/api"
+	"konsul.dev/services/registry/internal/changes"
 	"konsul.dev/services/registry/internal/kv"
 	"konsul.dev/services/registry/internal/lock"
 	"konsul.dev/services/registry/internal/record"
 	"konsul.dev/services/registry/internal/watch"
 )
 
-type lockService struct {
+// Service is the LockService.
+type Service struct {
 	registryv1.UnimplementedLockServiceServer
-	*Core
+	*api.Core
+	Writer lock.Writer
+	Turns  *lock.Turns
 }
 
 // NeedsOfLock returns what a call about a lock takes: as much as the local key of that name does.
@@ -29,15 +34,15 @@ func NeedsOfLock(name string, access acl.Access) []acl.Need {
 }
 
 // Acquire gives a lock to a lease, at once or when it is free.
-func (s *lockService) Acquire(ctx context.Context, req *registryv1.AcquireLockRequest) (*registryv1.AcquireLockResponse, error) {
-	_, name, err := s.Locks.Acquire(req)
+func (s *Service) Acquire(ctx context.Context, req *registryv1.AcquireLockRequest) (*registryv1.AcquireLockResponse, error) {
+	_, name, err := s.Writer.Acquire(req)
 	if err != nil {
 		return nil, err
 	}
 	if req.GetWait() == nil || req.GetWait().AsDuration() == 0 {
 		return s.attempt(ctx, req, name)
 	}
-	wait, err := waitOf(req.GetWait())
+	wait, err := api.WaitOf(req.GetWait())
 	if err != nil {
 		return nil, err
 	}
@@ -46,7 +51,7 @@ func (s *lockService) Acquire(ctx context.Context, req *registryv1.AcquireLockRe
 		return nil, err
 	}
 	defer release()
-	w := lockWait{lockService: s, req: req, name: name, end: s.Clock.After(wait)}
+	w := lockWait{Service: s, req: req, name: name, end: s.Clock.After(wait)}
 	called, leave := s.Turns.Join(name)
 	defer leave()
 	if err := w.until(ctx, called, nil); err != nil {
@@ -56,8 +61,8 @@ func (s *lockService) Acquire(ctx context.Context, req *registryv1.AcquireLockRe
 }
 
 // attempt asks for the lock once.
-func (s *lockService) attempt(ctx context.Context, req *registryv1.AcquireLockRequest, name string) (*registryv1.AcquireLockResponse, error) {
-	cmd, _, err := s.Locks.Acquire(req)
+func (s *Service) attempt(ctx context.Context, req *registryv1.AcquireLockRequest, name string) (*registryv1.AcquireLockResponse, error) {
+	cmd, _, err := s.Writer.Acquire(req)
 	if err != nil {
 		return nil, err
 	}
@@ -69,12 +74,12 @@ func (s *lockService) attempt(ctx context.Context, req *registryv1.AcquireLockRe
 	if err != nil {
 		return nil, err
 	}
-	return &registryv1.AcquireLockResponse{Lock: held, Meta: s.writeMeta(result.GetIndex())}, nil
+	return &registryv1.AcquireLockResponse{Lock: held, Meta: s.WriteMeta(result.GetIndex())}, nil
 }
 
 // lockWait is a caller whose turn it is, or who waits for it.
 type lockWait struct {
-	*lockService
+	*Service
 	req  *registryv1.AcquireLockRequest
 	name string
 	end  <-chan time.Time
@@ -109,7 +114,7 @@ const (
 	heldFor = time.Hour
 )
 
-// look answers how long the lock is not to be had.
+// look returns how long the lock is not to be had.
 func (w *lockWait) look() (time.Duration, error) {
 	var held *registryv1.Lock
 	err := w.Store.View(func(r record.Reader) (err error) {
@@ -127,7 +132,7 @@ func (w *lockWait) look() (time.Duration, error) {
 
 // until waits for one of two signals, unless the wait is over for another reason.
 func (w *lockWait) until(ctx context.Context, signal <-chan struct{}, timer <-chan time.Time) error {
-	check := time.NewTicker(leaseCheck)
+	check := time.NewTicker(api.LeaderCheck)
 	defer check.Stop()
 	for {
 		select {
@@ -138,11 +143,11 @@ func (w *lockWait) until(ctx context.Context, signal <-chan struct{}, timer <-ch
 		case <-w.end:
 			return cmp.Or(w.Node.CheckLeader(), lock.Held(w.name))
 		case <-check.C:
-			if err := cmp.Or(w.Node.CheckLeader(), w.stillKnown(ctx)); err != nil {
+			if err := cmp.Or(w.Node.CheckLeader(), w.StillKnown(ctx)); err != nil {
 				return err
 			}
 		case <-w.Draining:
-			return w.draining()
+			return changes.Draining()
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		}
@@ -150,7 +155,7 @@ func (w *lockWait) until(ctx context.Context, signal <-chan struct{}, timer <-ch
 }
 
 // Release gives a lock back.
-func (s *lockService) Release(ctx context.Context, req *registryv1.ReleaseLockRequest) (*registryv1.ReleaseLockResponse, error) {
+func (s *Service) Release(ctx context.Context, req *registryv1.ReleaseLockRequest) (*registryv1.ReleaseLockResponse, error) {
 	cmd, name, err := lock.Release(req)
 	if err != nil {
 		return nil, err
@@ -162,11 +167,11 @@ func (s *lockService) Release(ctx context.Context, req *registryv1.ReleaseLockRe
 	if result.GetFailedReason() != "" {
 		return nil, kv.LockNotHeld("token", name)
 	}
-	return &registryv1.ReleaseLockResponse{Meta: s.writeMeta(result.GetIndex())}, nil
+	return &registryv1.ReleaseLockResponse{Meta: s.WriteMeta(result.GetIndex())}, nil
 }
 
 // Get reads one lock.
-func (s *lockService) Get(_ context.Context, req *registryv1.GetLockRequest) (*registryv1.GetLockResponse, error) {
+func (s *Service) Get(_ context.Context, req *registryv1.GetLockRequest) (*registryv1.GetLockResponse, error) {
 	name, err := kv.LockName("name", req.GetName())
 	if err != nil {
 		return nil, err
@@ -174,9 +179,9 @@ func (s *lockService) Get(_ context.Context, req *registryv1.GetLockRequest) (*r
 	resp := &registryv1.GetLockResponse{}
 	err = s.Store.View(func(r record.Reader) (err error) {
 		if resp.Lock, err = lock.Get(r, name); err == nil && resp.GetLock() == nil {
-			err = withIndex(lock.NotFound(name), r.Index())
+			err = api.WithIndex(lock.NotFound(name), r.Index())
 		}
-		resp.Meta = s.queryMeta(r.Index())
+		resp.Meta = s.QueryMeta(r.Index())
 		return err
 	})
 	if err != nil {
@@ -185,13 +190,13 @@ func (s *lockService) Get(_ context.Context, req *registryv1.GetLockRequest) (*r
 	return resp, nil
 }
 
-// List answers the locks that the call's token may see.
-func (s *lockService) List(ctx context.Context, req *registryv1.ListLocksRequest) (*registryv1.ListLocksResponse, error) {
+// List returns the locks that the call's token may see.
+func (s *Service) List(ctx context.Context, req *registryv1.ListLocksRequest) (*registryv1.ListLocksResponse, error) {
 	resp := &registryv1.ListLocksResponse{}
 	filtered := false
-	may := sees(ctx, acl.KV, acl.Read, &filtered)
+	may := api.Sees(ctx, acl.KV, acl.Read, &filtered)
 	err := s.Store.View(func(r record.Reader) (err error) {
-		resp.Meta = s.queryMeta(r.Index())
+		resp.Meta = s.QueryMeta(r.Index())
 		resp.Locks, err = lock.List(r, req, may)
 		return err
 	})

@@ -1,8 +1,7 @@
-package api
+package guard
 
 import (
 	"context"
-	"strings"
 
 	"google.golang.org/grpc"
 
@@ -25,9 +24,9 @@ type Guard struct {
 	quotas *quota.Quotas
 }
 
-// NewGuard returns a guard that writes what it refuses to the audit log, and refuses who asks too
+// New returns a guard that writes what it refuses to the audit log, and refuses who asks too
 // fast.
-func NewGuard(rules Rules, log *audit.Log, quotas *quota.Quotas) Guard {
+func New(rules Rules, log *audit.Log, quotas *quota.Quotas) Guard {
 	return Guard{rules: rules, peers: acl.Everything(), audit: log, quotas: quotas}
 }
 
@@ -54,8 +53,8 @@ func (g Guard) check(ctx context.Context, a *acl.Authorizer, rule Rule, fullMeth
 		return err
 	}
 	if err := a.Check(needs...); err != nil {
-		e := entryOf(ctx, fullMethod, err)
-		e.Resource, e.RequestID = naming(needs), fsm.RequestIDOf(req)
+		e := audit.EntryOf(ctx, fullMethod, err)
+		e.Resource, e.RequestID = acl.Names(needs), fsm.RequestIDOf(req)
 		g.audit.Denied(ctx, e)
 		return err
 	}
@@ -64,7 +63,7 @@ func (g Guard) check(ctx context.Context, a *acl.Authorizer, rule Rule, fullMeth
 
 // Refused notes a call that was turned away at the door.
 func (g Guard) Refused(ctx context.Context, fullMethod string, err error) {
-	g.audit.Denied(ctx, entryOf(ctx, fullMethod, err))
+	g.audit.Denied(ctx, audit.EntryOf(ctx, fullMethod, err))
 }
 
 // Audited is an interceptor behind the one that passes calls on: it notes audited calls where
@@ -72,37 +71,14 @@ func (g Guard) Refused(ctx context.Context, fullMethod string, err error) {
 func (g Guard) Audited(ctx context.Context, req any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
 	resp, err := handler(ctx, req)
 	if rule := g.rules[info.FullMethod]; rule.audited {
-		e := entryOf(ctx, info.FullMethod, err)
+		e := audit.EntryOf(ctx, info.FullMethod, err)
 		e.RequestID = fsm.RequestIDOf(req)
 		if needs, bad := rule.Needs(ctx, req); bad == nil {
-			e.Resource = naming(needs)
+			e.Resource = acl.Names(needs)
 		}
 		g.audit.Changed(ctx, e)
 	}
 	return resp, err
-}
-
-func entryOf(ctx context.Context, fullMethod string, err error) audit.Entry {
-	caller := rpc.CallerFrom(ctx)
-	e := audit.Entry{Accessor: caller.Accessor, Peer: caller.Peer.String(), Method: fullMethod, Outcome: "OK"}
-	if id, ok := rpc.PeerID(ctx); ok {
-		e.Peer = id.String()
-	}
-	if err != nil {
-		e.Outcome = strings.TrimSpace(rpc.ToStatus(err).Code().String() + " " + fault.ReasonOf(err))
-	}
-	if f, ok := fault.As(err); ok && e.Accessor == "" {
-		e.Accessor = f.Meta()["accessor"]
-	}
-	return e
-}
-
-func naming(needs []acl.Need) string {
-	names := make([]string, len(needs))
-	for i, n := range needs {
-		names[i] = n.String()
-	}
-	return strings.Join(names, ", ")
 }
 
 // Unary is the guard as an interceptor.
@@ -144,16 +120,4 @@ func (s *guardedStream) RecvMsg(m any) error {
 		return err
 	}
 	return s.check(m)
-}
-
-// permit asks the call's token for permissions that its method's rule leaves to the handler.
-func (c *Core) permit(ctx context.Context, fullMethod string, needs []acl.Need) error {
-	a := acl.From(ctx)
-	err := a.Check(needs...)
-	if err != nil {
-		e := entryOf(ctx, fullMethod, err)
-		e.Accessor, e.Resource = a.Accessor(), naming(needs)
-		c.Audit.Denied(ctx, e)
-	}
-	return err
 }

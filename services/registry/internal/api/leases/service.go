@@ -1,4 +1,4 @@
-package api
+package leases
 
 import (
 	"context"
@@ -9,27 +9,34 @@ import (
 	"konsul.dev/pkg/rpc"
 	registryv1 "konsul.dev/proto/gen/konsul/registry/v1"
 	"konsul.dev/services/registry/internal/acl"
+	"konsul.dev/services/registry/internal/api"
+	"konsul.dev/services/registry/internal/changes"
 	"konsul.dev/services/registry/internal/fsm"
 	"konsul.dev/services/registry/internal/lease"
 	"konsul.dev/services/registry/internal/record"
 	"konsul.dev/services/registry/internal/watch"
 )
 
-// leaseService answers where the leader is: it alone knows how long a lease has to go.
-type leaseService struct {
+// Service returns where the leader is: it alone knows how long a lease has to go.
+type Service struct {
 	registryv1.UnimplementedLeaseServiceServer
-	*Core
+	*api.Core
+	Writer lease.Writer
+	Keeper *lease.Keeper
+	// Seen reports whether a request was carried out.
+	Seen func(requestID string) bool
 }
 
-// needsOfLease returns what using a lease of a name takes: as much as the local key of that name does.
+// needsOfLease returns what using a lease of a name takes: as much as the local key of that name
+// does.
 func needsOfLease(name string, access acl.Access) []acl.Need {
 	return []acl.Need{{Resource: acl.KV, Name: record.LocalPrefix + name, Access: access}}
 }
 
 // Grant makes a lease.
-func (s *leaseService) Grant(ctx context.Context, req *registryv1.GrantLeaseRequest) (*registryv1.GrantLeaseResponse, error) {
+func (s *Service) Grant(ctx context.Context, req *registryv1.GrantLeaseRequest) (*registryv1.GrantLeaseResponse, error) {
 	holder := rpc.CallerFrom(ctx).Accessor
-	cmd, granted, err := s.Leases.Grant(req, holder)
+	cmd, granted, err := s.Writer.Grant(req, holder)
 	if err != nil {
 		return nil, err
 	}
@@ -50,11 +57,11 @@ func (s *leaseService) Grant(ctx context.Context, req *registryv1.GrantLeaseRequ
 		granted.GrantedAt, granted.CreateIndex = row.GetOriginTime(), row.GetCreateIndex()
 	}
 	granted.Remaining = granted.GetTtl()
-	return &registryv1.GrantLeaseResponse{Lease: granted, Meta: s.writeMeta(result.GetIndex())}, nil
+	return &registryv1.GrantLeaseResponse{Lease: granted, Meta: s.WriteMeta(result.GetIndex())}, nil
 }
 
 // permitted reads a lease that the call's token may use.
-func (s *leaseService) permitted(ctx context.Context, method string, r record.Reader, id string, access acl.Access) (*registryv1.Record, *registryv1.Lease, error) {
+func (s *Service) permitted(ctx context.Context, method string, r record.Reader, id string, access acl.Access) (*registryv1.Record, *registryv1.Lease, error) {
 	row, err := lease.Row(r, id)
 	if err != nil {
 		return nil, nil, err
@@ -63,11 +70,11 @@ func (s *leaseService) permitted(ctx context.Context, method string, r record.Re
 	if err != nil {
 		return nil, nil, err
 	}
-	return row, found, s.permit(ctx, method, needsOfLease(found.GetName(), access))
+	return row, found, s.Permit(ctx, method, needsOfLease(found.GetName(), access))
 }
 
 // KeepAlive begins a lease's time anew, in this leader's memory alone.
-func (s *leaseService) KeepAlive(ctx context.Context, req *registryv1.KeepLeaseAliveRequest) (*registryv1.KeepLeaseAliveResponse, error) {
+func (s *Service) KeepAlive(ctx context.Context, req *registryv1.KeepLeaseAliveRequest) (*registryv1.KeepLeaseAliveResponse, error) {
 	var found *registryv1.Lease
 	err := s.Store.View(func(r record.Reader) (err error) {
 		_, found, err = s.permitted(ctx, registryv1.LeaseService_KeepAlive_FullMethodName, r, req.GetId(), acl.Write)
@@ -79,7 +86,8 @@ func (s *leaseService) KeepAlive(ctx context.Context, req *registryv1.KeepLeaseA
 	if err := s.Keeper.KeepAlive(req.GetId(), found.GetTtl().AsDuration()); err != nil {
 		return nil, err
 	}
-	// Whoever leads after this one gives every lease its whole time, so a promise made while it leads holds.
+	// Whoever leads after this one gives every lease its whole time, so a promise made while it
+	// leads holds.
 	if err := s.Node.CheckLeader(); err != nil {
 		return nil, err
 	}
@@ -87,7 +95,7 @@ func (s *leaseService) KeepAlive(ctx context.Context, req *registryv1.KeepLeaseA
 }
 
 // Revoke ends a lease. It is over with the first commit; what is attached to it may take several.
-func (s *leaseService) Revoke(ctx context.Context, req *registryv1.RevokeLeaseRequest) (*registryv1.RevokeLeaseResponse, error) {
+func (s *Service) Revoke(ctx context.Context, req *registryv1.RevokeLeaseRequest) (*registryv1.RevokeLeaseResponse, error) {
 	// A request made again finds the lease gone, and hears of its first outcome by its id.
 	id := req.GetRequestId()
 	var row *registryv1.Record
@@ -105,7 +113,7 @@ func (s *leaseService) Revoke(ctx context.Context, req *registryv1.RevokeLeaseRe
 	if row == nil {
 		row = &registryv1.Record{Key: lease.Key(req.GetId())}
 	}
-	result, err := s.sweep(ctx, attached, s.Keeper.End(id, row))
+	result, err := s.Sweep(ctx, attached, s.Keeper.End(id, row))
 	if err != nil {
 		return nil, err
 	}
@@ -118,14 +126,15 @@ func (s *leaseService) Revoke(ctx context.Context, req *registryv1.RevokeLeaseRe
 			return nil, err
 		}
 	}
-	return &registryv1.RevokeLeaseResponse{Meta: s.writeMeta(index)}, nil
+	return &registryv1.RevokeLeaseResponse{Meta: s.WriteMeta(index)}, nil
 }
 
-// gone waits until nothing is left of what was attached to a lease that has ended, and returns an index as of which that is so.
-func (s *leaseService) gone(ctx context.Context, id string) (index uint64, err error) {
+// gone waits until nothing is left of what was attached to a lease that has ended, and returns an
+// index as of which that is so.
+func (s *Service) gone(ctx context.Context, id string) (index uint64, err error) {
 	sub := s.Hub.Listen(watch.Filter{Table: registryv1.Table_TABLE_LEASE, Prefix: fsm.EndingRow(id).GetKey(), Exact: true})
 	defer sub.Close()
-	check := time.NewTicker(leaseCheck)
+	check := time.NewTicker(api.LeaderCheck)
 	defer check.Stop()
 	for {
 		gone := false
@@ -144,7 +153,7 @@ func (s *leaseService) gone(ctx context.Context, id string) (index uint64, err e
 				return 0, err
 			}
 		case <-s.Draining:
-			return 0, s.draining()
+			return 0, changes.Draining()
 		case <-ctx.Done():
 			return 0, context.Cause(ctx)
 		}
@@ -152,14 +161,14 @@ func (s *leaseService) gone(ctx context.Context, id string) (index uint64, err e
 }
 
 // Get reads one lease.
-func (s *leaseService) Get(ctx context.Context, req *registryv1.GetLeaseRequest) (*registryv1.GetLeaseResponse, error) {
+func (s *Service) Get(ctx context.Context, req *registryv1.GetLeaseRequest) (*registryv1.GetLeaseResponse, error) {
 	resp := &registryv1.GetLeaseResponse{}
 	err := s.Store.View(func(r record.Reader) (err error) {
 		if _, resp.Lease, err = s.permitted(ctx, registryv1.LeaseService_Get_FullMethodName, r, req.GetId(), acl.Read); err != nil {
 			return err
 		}
 		resp.Keys, resp.Locks, err = lease.Attached(r, req.GetId())
-		resp.Meta = s.queryMeta(r.Index())
+		resp.Meta = s.QueryMeta(r.Index())
 		return err
 	})
 	if err != nil {
@@ -169,13 +178,13 @@ func (s *leaseService) Get(ctx context.Context, req *registryv1.GetLeaseRequest)
 	return resp, nil
 }
 
-// List answers all leases that the call's token may see.
-func (s *leaseService) List(ctx context.Context, _ *registryv1.ListLeasesRequest) (*registryv1.ListLeasesResponse, error) {
+// List returns all leases that the call's token may see.
+func (s *Service) List(ctx context.Context, _ *registryv1.ListLeasesRequest) (*registryv1.ListLeasesResponse, error) {
 	resp := &registryv1.ListLeasesResponse{}
 	filtered := false
-	may := sees(ctx, acl.KV, acl.List, &filtered)
+	may := api.Sees(ctx, acl.KV, acl.List, &filtered)
 	err := s.Store.View(func(r record.Reader) error {
-		resp.Meta = s.queryMeta(r.Index())
+		resp.Meta = s.QueryMeta(r.Index())
 		return lease.Each(r, func(_ *registryv1.Record, l *registryv1.Lease) error {
 			if may == nil || may(record.LocalPrefix+l.GetName()) {
 				s.fillRemaining(l)
@@ -191,8 +200,9 @@ func (s *leaseService) List(ctx context.Context, _ *registryv1.ListLeasesRequest
 	return resp, nil
 }
 
-// fillRemaining says how long a lease has to go: its whole time while a new leader has not begun to count.
-func (s *leaseService) fillRemaining(l *registryv1.Lease) {
+// fillRemaining says how long a lease has to go: its whole time while a new leader has not begun to
+// count.
+func (s *Service) fillRemaining(l *registryv1.Lease) {
 	l.Remaining = l.GetTtl()
 	if left, known := s.Keeper.Left(l.GetId()); known {
 		l.Remaining = durationpb.New(left)

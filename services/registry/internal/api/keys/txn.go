@@ -1,4 +1,4 @@
-package api
+package keys
 
 import (
 	"context"
@@ -9,14 +9,15 @@ import (
 	"konsul.dev/pkg/fault"
 	registryv1 "konsul.dev/proto/gen/konsul/registry/v1"
 	"konsul.dev/services/registry/internal/acl"
+	"konsul.dev/services/registry/internal/api"
 	"konsul.dev/services/registry/internal/kv"
 	"konsul.dev/services/registry/internal/record"
 )
 
 // Txn carries out all operations of one branch, or none.
-func (s *kvService) Txn(ctx context.Context, req *registryv1.TxnRequest) (*registryv1.TxnResponse, error) {
-	s.Metrics.kv("txn")
-	cmd, err := s.KV.Txn(req)
+func (s *Service) Txn(ctx context.Context, req *registryv1.TxnRequest) (*registryv1.TxnResponse, error) {
+	s.Operations.WithLabelValues("txn").Inc()
+	cmd, err := s.Writer.Txn(req)
 	if err != nil {
 		return nil, err
 	}
@@ -26,9 +27,9 @@ func (s *kvService) Txn(ctx context.Context, req *registryv1.TxnRequest) (*regis
 	}
 	rows := 0
 	if cmd.GetMaxDeleted() > 0 {
-		rows = manyRows // It may be as many.
+		rows = api.ManyRows // It may be as many.
 	}
-	result, err := s.sweep(ctx, rows, cmd)
+	result, err := s.Sweep(ctx, rows, cmd)
 	if err != nil {
 		return nil, err
 	}
@@ -36,15 +37,15 @@ func (s *kvService) Txn(ctx context.Context, req *registryv1.TxnRequest) (*regis
 	if err != nil {
 		return nil, err
 	}
-	resp.Meta = s.writeMeta(result.GetIndex())
+	resp.Meta = s.WriteMeta(result.GetIndex())
 	return resp, nil
 }
 
 // ReasonTxnTooLarge says that a transaction is over registry.max_txn_bytes.
 const ReasonTxnTooLarge = "TXN_TOO_LARGE"
 
-// NeedsOfTxn answers what a transaction takes: what each of its comparisons and operations would by itself,
-// those of the branch that is not taken included.
+// NeedsOfTxn returns what a transaction takes: what each of its comparisons and operations would by
+// itself, those of the branch that is not taken included.
 func NeedsOfTxn(r *registryv1.TxnRequest) ([]acl.Need, error) {
 	var out []acl.Need
 	add := func(field, name string, access acl.Access, below bool) error {
@@ -83,9 +84,9 @@ func NeedsOfTxn(r *registryv1.TxnRequest) ([]acl.Need, error) {
 	return out, nil
 }
 
-// History answers the versions of a key.
-func (s *kvService) History(ctx context.Context, req *registryv1.HistoryRequest) (resp *registryv1.HistoryResponse, err error) {
-	s.Metrics.kv("history")
+// History returns the versions of a key.
+func (s *Service) History(ctx context.Context, req *registryv1.HistoryRequest) (resp *registryv1.HistoryResponse, err error) {
+	s.Operations.WithLabelValues("history").Inc()
 	key, err := kv.KeyOf(ctx, req)
 	if err != nil {
 		return nil, err
@@ -93,9 +94,9 @@ func (s *kvService) History(ctx context.Context, req *registryv1.HistoryRequest)
 	key = narrow(ctx, key)
 	err = s.Store.View(func(r record.Reader) (err error) {
 		if resp, err = kv.History(r, key, req.GetLimit(), req.GetBefore()); err != nil {
-			return withIndex(err, r.Index())
+			return api.WithIndex(err, r.Index())
 		}
-		resp.Meta = s.queryMeta(r.Index())
+		resp.Meta = s.QueryMeta(r.Index())
 		return nil
 	})
 	return resp, err

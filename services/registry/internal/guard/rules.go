@@ -1,4 +1,4 @@
-package api
+package guard
 
 import (
 	"context"
@@ -23,14 +23,14 @@ func Permission[T any](needs func(req T, access acl.Access) []acl.Need) func(con
 	return func(_ context.Context, req proto.Message, access acl.Access) ([]acl.Need, error) {
 		typed, ok := req.(T)
 		if !ok {
-			return closed(), nil // The contract names the wrong function; refuse.
+			return Closed(), nil // The contract names the wrong function; refuse.
 		}
 		return needs(typed, access), nil
 	}
 }
 
-// closed is what no token has but those that may do everything.
-func closed() []acl.Need { return []acl.Need{{Resource: acl.ACL, Name: "internal", Access: acl.Write}} }
+// Closed is what no token has but those that may do everything.
+func Closed() []acl.Need { return []acl.Need{{Resource: acl.ACL, Name: "internal", Access: acl.Write}} }
 
 // Rule is what a method asks of the caller's token.
 type Rule struct {
@@ -73,7 +73,7 @@ func NewRules(methods []method.Method, by Permissions) (Rules, error) {
 func needsOf(m method.Method, by Permissions) ([]need, error) {
 	var out []need
 	if m.GetCheck() == optionsv1.TokenCheck_TOKEN_CHECK_PROGRAMS {
-		out = append(out, need{Need: closed()[0]})
+		out = append(out, need{Need: Closed()[0]})
 	}
 	for _, n := range m.GetNeeds() {
 		made := need{Need: acl.Need{Name: n.GetName()}, by: by[n.GetBy()]}
@@ -106,7 +106,7 @@ func needsOf(m method.Method, by Permissions) ([]need, error) {
 func (r Rule) Needs(ctx context.Context, request any) ([]acl.Need, error) {
 	req, ok := request.(proto.Message)
 	if !ok {
-		return closed(), nil
+		return Closed(), nil
 	}
 	out := make([]acl.Need, 0, len(r.needs))
 	for _, n := range r.needs {

@@ -1,20 +1,23 @@
-package api
+package trust
 
 import (
 	"context"
 
 	registryv1 "konsul.dev/proto/gen/konsul/registry/v1"
+	"konsul.dev/services/registry/internal/api"
 	"konsul.dev/services/registry/internal/federation"
 	"konsul.dev/services/registry/internal/record"
 )
 
-type trustService struct {
+// Service is the TrustService, for the datacenter's ca.
+type Service struct {
 	registryv1.UnimplementedTrustServiceServer
-	*Core
+	*api.Core
+	Joiner *federation.Joiner
 }
 
 // PutJoinToken stores a fresh join token.
-func (s *trustService) PutJoinToken(ctx context.Context, req *registryv1.PutJoinTokenRequest) (*registryv1.PutJoinTokenResponse, error) {
+func (s *Service) PutJoinToken(ctx context.Context, req *registryv1.PutJoinTokenRequest) (*registryv1.PutJoinTokenResponse, error) {
 	cmd, err := s.Joiner.PutToken(req)
 	if err != nil {
 		return nil, err
@@ -24,7 +27,7 @@ func (s *trustService) PutJoinToken(ctx context.Context, req *registryv1.PutJoin
 }
 
 // AdmitDatacenter consumes a join token and records the new member.
-func (s *trustService) AdmitDatacenter(ctx context.Context, req *registryv1.AdmitDatacenterRequest) (*registryv1.AdmitDatacenterResponse, error) {
+func (s *Service) AdmitDatacenter(ctx context.Context, req *registryv1.AdmitDatacenterRequest) (*registryv1.AdmitDatacenterResponse, error) {
 	var cmd *registryv1.Command
 	err := s.Store.View(func(r record.Reader) (err error) {
 		cmd, err = s.Joiner.Admit(r, req, s.Clock.Now())
@@ -38,7 +41,7 @@ func (s *trustService) AdmitDatacenter(ctx context.Context, req *registryv1.Admi
 }
 
 // GetJoinToken reads a join token.
-func (s *trustService) GetJoinToken(_ context.Context, req *registryv1.GetJoinTokenRequest) (*registryv1.GetJoinTokenResponse, error) {
+func (s *Service) GetJoinToken(_ context.Context, req *registryv1.GetJoinTokenRequest) (*registryv1.GetJoinTokenResponse, error) {
 	resp := &registryv1.GetJoinTokenResponse{}
 	err := s.Store.View(func(r record.Reader) (err error) {
 		resp.Token, err = federation.GetToken(r, req.GetId())
@@ -51,7 +54,7 @@ func (s *trustService) GetJoinToken(_ context.Context, req *registryv1.GetJoinTo
 }
 
 // PublishRoots makes the ca's trust anchors known.
-func (s *trustService) PublishRoots(ctx context.Context, req *registryv1.PublishRootsRequest) (*registryv1.PublishRootsResponse, error) {
+func (s *Service) PublishRoots(ctx context.Context, req *registryv1.PublishRootsRequest) (*registryv1.PublishRootsResponse, error) {
 	var cmd *registryv1.Command
 	resp := &registryv1.PublishRootsResponse{}
 	err := s.Store.View(func(r record.Reader) (err error) {
@@ -66,7 +69,7 @@ func (s *trustService) PublishRoots(ctx context.Context, req *registryv1.Publish
 	return resp, err
 }
 
-func (s *trustService) trust(ctx context.Context, cmd *registryv1.Command) (uint64, error) {
+func (s *Service) trust(ctx context.Context, cmd *registryv1.Command) (uint64, error) {
 	result, err := s.Commit(ctx, cmd)
 	if err != nil {
 		return 0, err

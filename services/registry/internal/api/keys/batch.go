@@ -1,4 +1,4 @@
-package api
+package keys
 
 import (
 	"cmp"
@@ -12,6 +12,7 @@ import (
 	"konsul.dev/pkg/rpc"
 	registryv1 "konsul.dev/proto/gen/konsul/registry/v1"
 	"konsul.dev/services/registry/internal/acl"
+	"konsul.dev/services/registry/internal/api"
 	"konsul.dev/services/registry/internal/fsm"
 	"konsul.dev/services/registry/internal/kv"
 	"konsul.dev/services/registry/internal/record"
@@ -20,18 +21,18 @@ import (
 // maxBatch bounds the operations of one batch.
 const maxBatch = 1000
 
-// ReadsOnly says whether a batch changes nothing: it is then routed as a read.
+// ReadsOnly reports whether a batch changes nothing: it is then routed as a read.
 func ReadsOnly(req *registryv1.BatchRequest) bool {
 	return !slices.ContainsFunc(req.GetOperations(), func(op *registryv1.BatchOperation) bool { return op.GetGet() == nil })
 }
 
-// Batch carries out many calls in one. Its reads see one state, its writes share the way to the leader,
-// and what belongs to the primary takes its own way there.
-func (s *kvService) Batch(ctx context.Context, req *registryv1.BatchRequest) (*registryv1.BatchResponse, error) {
+// Batch carries out many calls in one. Its reads see one state, its writes share the way to the
+// leader, and what belongs to the primary takes its own way there.
+func (s *Service) Batch(ctx context.Context, req *registryv1.BatchRequest) (*registryv1.BatchResponse, error) {
 	if n := len(req.GetOperations()); n == 0 || n > maxBatch {
 		return nil, fault.Invalid("operations", "are %d; 1 to %d are allowed", n, maxBatch).WithRemedy("make several batches of it")
 	}
-	b := batch{kvService: s, results: make([]*registryv1.BatchResult, len(req.GetOperations()))}
+	b := batch{Service: s, results: make([]*registryv1.BatchResult, len(req.GetOperations()))}
 	for i, op := range req.GetOperations() {
 		if err := b.plan(ctx, i, op); err != nil {
 			b.fail(i, err)
@@ -53,7 +54,7 @@ func (s *kvService) Batch(ctx context.Context, req *registryv1.BatchRequest) (*r
 }
 
 type batch struct {
-	*kvService
+	*Service
 	results []*registryv1.BatchResult
 	reads   []batchRead
 	writes  []batchWrite
@@ -97,21 +98,21 @@ func (b *batch) plan(ctx context.Context, at int, op *registryv1.BatchOperation)
 	case *registryv1.BatchOperation_Get:
 		key, malformed := kv.KeyOf(ctx, op.Get)
 		needs := needsOfKey(op.Get, key, malformed, acl.Read)
-		if err := cmp.Or(b.permit(ctx, registryv1.KVService_Get_FullMethodName, needs), malformed); err != nil {
+		if err := cmp.Or(b.Permit(ctx, registryv1.KVService_Get_FullMethodName, needs), malformed); err != nil {
 			return err
 		}
 		return b.planGet(ctx, at, key, op.Get)
 	case *registryv1.BatchOperation_Set:
 		key, malformed := kv.KeyOf(ctx, op.Set)
 		needs := needsOfKey(op.Set, key, malformed, acl.Write)
-		if err := cmp.Or(b.permit(ctx, registryv1.KVService_Set_FullMethodName, needs), malformed); err != nil {
+		if err := cmp.Or(b.Permit(ctx, registryv1.KVService_Set_FullMethodName, needs), malformed); err != nil {
 			return err
 		}
 		return b.planSet(at, key, op.Set)
 	case *registryv1.BatchOperation_Delete:
 		key, malformed := kv.KeyOf(ctx, op.Delete)
 		needs := needsOfKey(op.Delete, key, malformed, acl.Delete)
-		if err := cmp.Or(b.permit(ctx, registryv1.KVService_Delete_FullMethodName, needs), malformed); err != nil {
+		if err := cmp.Or(b.Permit(ctx, registryv1.KVService_Delete_FullMethodName, needs), malformed); err != nil {
 			return err
 		}
 		return b.planDelete(at, key, op.Delete)
@@ -126,15 +127,15 @@ func (b *batch) planGet(ctx context.Context, at int, key record.Key, req *regist
 	if req.GetAtIndex() > 0 {
 		return fault.Invalid("at_index", "is not the state that a batch reads").WithRemedy("call Get by itself")
 	}
-	b.Metrics.kv("get")
+	b.Operations.WithLabelValues("get").Inc()
 	b.reads = append(b.reads, batchRead{at, narrow(ctx, key), req})
 	return nil
 }
 
 func (b *batch) planSet(at int, key record.Key, req *registryv1.SetRequest) error {
-	cmd, err := b.KV.Set(key, req)
+	cmd, err := b.Writer.Set(key, req)
 	if err == nil {
-		err = checkRequestID(req.GetRequestId())
+		err = api.CheckRequestID(req.GetRequestId())
 	}
 	if err != nil {
 		return err
@@ -146,7 +147,7 @@ func (b *batch) planSet(at int, key record.Key, req *registryv1.SetRequest) erro
 		}})
 		return nil
 	}
-	b.Metrics.kv("set")
+	b.Operations.WithLabelValues("set").Inc()
 	cmd.Digest = fsm.DigestOf(req)
 	b.writes = append(b.writes, batchWrite{at, cmd, func(result *registryv1.CommandResult) (*registryv1.BatchResult, error) {
 		resp, err := b.setResponse(result, key, req)
@@ -159,9 +160,9 @@ func (b *batch) planDelete(at int, key record.Key, req *registryv1.DeleteRequest
 	if req.GetRecurse() {
 		return fault.Invalid("recurse", "may take several commits, which a batch cannot").WithRemedy("call Delete by itself")
 	}
-	cmd, err := b.KV.Delete(key, req)
+	cmd, err := b.Writer.Delete(key, req)
 	if err == nil {
-		err = checkRequestID(req.GetRequestId())
+		err = api.CheckRequestID(req.GetRequestId())
 	}
 	if err != nil {
 		return err
@@ -173,7 +174,7 @@ func (b *batch) planDelete(at int, key record.Key, req *registryv1.DeleteRequest
 		}})
 		return nil
 	}
-	b.Metrics.kv("delete")
+	b.Operations.WithLabelValues("delete").Inc()
 	cmd.Digest = fsm.DigestOf(req)
 	b.writes = append(b.writes, batchWrite{at, cmd, func(result *registryv1.CommandResult) (*registryv1.BatchResult, error) {
 		resp, err := b.deleteResponse(result, key)
@@ -195,14 +196,14 @@ func route[Req, Resp any](ctx context.Context, r Router, method string, req *Req
 	return answer, err
 }
 
-// read answers the reads from the state here.
+// read returns the reads from the state here.
 func (b *batch) read(context.Context) error {
 	return b.Store.View(func(r record.Reader) error {
-		local, global := b.queryMeta(r.Index()), b.globalMeta(r.Index())
+		local, global := b.QueryMeta(r.Index()), b.GlobalMeta(r.Index())
 		for _, read := range b.reads {
 			entry, _, err := kv.Get(r, read.key)
 			if err == nil && entry == nil {
-				err = withIndex(kv.NotFound(read.key), r.Index())
+				err = api.WithIndex(kv.NotFound(read.key), r.Index())
 			}
 			meta := local
 			if entry.GetScope() == registryv1.Scope_SCOPE_GLOBAL {
@@ -241,7 +242,7 @@ func (b *batch) write(ctx context.Context) {
 	for i, w := range b.writes {
 		cmds[i] = w.cmd
 	}
-	for i, outcome := range b.Router.Propose(ctx, cmds...) {
+	for i, outcome := range b.Proposer.Propose(ctx, cmds...) {
 		w := b.writes[i]
 		if outcome.Err != nil {
 			b.fail(w.at, requestid.Explain(outcome.Err, w.cmd.GetRequestId()))

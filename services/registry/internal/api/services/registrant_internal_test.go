@@ -1,4 +1,4 @@
-package api
+package services
 
 import (
 	"testing"
@@ -37,7 +37,8 @@ func TestADeletedTokenOwnsNothing(t *testing.T) {
 	require.True(t, exists("agent"))
 }
 
-// A deregistration must not plan between the plan and the commit of a registration on its node, nor the other way round.
+// A deregistration must not plan between the plan and the commit of a registration on its node, nor
+// the other way round.
 func TestANodeIsNotDeregisteredWhileSomethingIsRegisteredOnIt(t *testing.T) {
 	nodes := newTurns()
 	first, second := nodes.stay("n1"), nodes.stay("n1")

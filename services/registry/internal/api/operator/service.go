@@ -1,4 +1,4 @@
-package api
+package operator
 
 import (
 	"cmp"
@@ -7,12 +7,14 @@ import (
 	"sync"
 	"time"
 
+	"google.golang.org/grpc"
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"konsul.dev/pkg/config"
 	"konsul.dev/pkg/fault"
 	registryv1 "konsul.dev/proto/gen/konsul/registry/v1"
+	"konsul.dev/services/registry/internal/api"
 	"konsul.dev/services/registry/internal/member"
 	"konsul.dev/services/registry/internal/record"
 	"konsul.dev/services/registry/internal/skew"
@@ -24,13 +26,40 @@ const statusTimeout = time.Second
 // ProblemClocks says that a clock differs from this server's by more than clocks should.
 const ProblemClocks = "CLOCK_DIFFERENCE"
 
-type operatorService struct {
-	registryv1.UnimplementedOperatorServiceServer
-	*Core
+// Node is this server's Raft node.
+type Node interface {
+	Status() member.Status
+	Servers() []member.Server
+	LeaderID() string
 }
 
-// ServerStatus answers for this server.
-func (s *operatorService) ServerStatus(context.Context, *registryv1.ServerStatusRequest) (*registryv1.ServerStatusResponse, error) {
+// Peers are ways to the datacenter's other servers.
+type Peers interface {
+	Server(id string) (grpc.ClientConnInterface, error)
+}
+
+// Clocks are those of other servers and datacenters, compared with this server's.
+type Clocks interface {
+	// Of returns the latest difference of a peer; false when there is none.
+	Of(peer skew.Peer) (skew.Difference, bool)
+	// Notable returns the differences that are more than they should be, the largest first.
+	Notable() []skew.Difference
+}
+
+// Service is the OperatorService.
+type Service struct {
+	registryv1.UnimplementedOperatorServiceServer
+	*api.Core
+	ServerID, Version string
+	Raft              Node
+	Cluster           Cluster
+	Members           *member.View
+	Peers             Peers
+	Clocks            Clocks
+}
+
+// ServerStatus returns for this server.
+func (s *Service) ServerStatus(context.Context, *registryv1.ServerStatusRequest) (*registryv1.ServerStatusResponse, error) {
 	applied := uint64(0)
 	err := s.Store.View(func(r record.Reader) error {
 		applied = r.Index()
@@ -39,7 +68,7 @@ func (s *operatorService) ServerStatus(context.Context, *registryv1.ServerStatus
 	if err != nil {
 		return nil, err
 	}
-	status := s.Node.Status()
+	status := s.Raft.Status()
 	state := &registryv1.ServerState{
 		Id: s.ServerID, State: status.State, Voter: status.Voter, Term: status.Term,
 		LastLogIndex: status.LastIndex, LastLogTerm: status.LastTerm, CommitIndex: status.CommitIndex, AppliedIndex: applied, Version: s.Version,
@@ -50,7 +79,7 @@ func (s *operatorService) ServerStatus(context.Context, *registryv1.ServerStatus
 	if fresh, _ := s.Node.Freshness(now); !fresh.IsZero() {
 		state.LastContact = durationpb.New(max(0, now.Sub(fresh)))
 	}
-	for _, server := range s.Node.Servers() {
+	for _, server := range s.Raft.Servers() {
 		if server.ID == s.ServerID {
 			state.Address = server.Address
 		}
@@ -59,10 +88,10 @@ func (s *operatorService) ServerStatus(context.Context, *registryv1.ServerStatus
 }
 
 // ClusterStatus asks every server of the datacenter.
-func (s *operatorService) ClusterStatus(ctx context.Context, _ *registryv1.ClusterStatusRequest) (*registryv1.ClusterStatusResponse, error) {
-	servers := s.Node.Servers()
+func (s *Service) ClusterStatus(ctx context.Context, _ *registryv1.ClusterStatusRequest) (*registryv1.ClusterStatusResponse, error) {
+	servers := s.Raft.Servers()
 	resp := &registryv1.ClusterStatusResponse{
-		Datacenter: s.Federation.Datacenter(), Leader: s.Node.LeaderID(), Servers: make([]*registryv1.ServerState, len(servers)),
+		Datacenter: s.Federation.Datacenter(), Leader: s.Raft.LeaderID(), Servers: make([]*registryv1.ServerState, len(servers)),
 		FederationId: s.Federation.FederationID(), PrimaryDatacenter: s.Federation.Primary(), Epoch: s.Federation.Epoch(),
 		Time: timestamppb.New(s.Clock.Now()),
 	}
@@ -90,7 +119,7 @@ func (s *operatorService) ClusterStatus(ctx context.Context, _ *registryv1.Clust
 	return resp, nil
 }
 
-func (s *operatorService) ask(ctx context.Context, server Server) *registryv1.ServerState {
+func (s *Service) ask(ctx context.Context, server member.Server) *registryv1.ServerState {
 	row := s.Members.Server(server.ID)
 	lost := &registryv1.ServerState{
 		Id: server.ID, Address: server.Address, State: member.Unreachable, Voter: server.Voter,
@@ -118,7 +147,7 @@ func (s *operatorService) ask(ctx context.Context, server Server) *registryv1.Se
 }
 
 // AddPeer adds the server at an address.
-func (s *operatorService) AddPeer(ctx context.Context, req *registryv1.AddPeerRequest) (*registryv1.AddPeerResponse, error) {
+func (s *Service) AddPeer(ctx context.Context, req *registryv1.AddPeerRequest) (*registryv1.AddPeerResponse, error) {
 	if err := config.CheckAddress("address", req.GetAddress()); err != nil {
 		return nil, err
 	}
@@ -130,20 +159,20 @@ func (s *operatorService) AddPeer(ctx context.Context, req *registryv1.AddPeerRe
 }
 
 // RemovePeer removes a server.
-func (s *operatorService) RemovePeer(ctx context.Context, req *registryv1.RemovePeerRequest) (*registryv1.RemovePeerResponse, error) {
+func (s *Service) RemovePeer(ctx context.Context, req *registryv1.RemovePeerRequest) (*registryv1.RemovePeerResponse, error) {
 	if req.GetId() == "" {
 		return nil, fault.Invalid("id", "is empty").WithRemedy("name a server of `konsulctl operator raft list-peers`")
 	}
 	if err := s.Cluster.Remove(ctx, req.GetId()); err != nil {
 		return nil, err
 	}
-	return &registryv1.RemovePeerResponse{Leader: s.Node.LeaderID()}, nil
+	return &registryv1.RemovePeerResponse{Leader: s.Raft.LeaderID()}, nil
 }
 
 // TransferLeadership makes another server the leader.
-func (s *operatorService) TransferLeadership(ctx context.Context, req *registryv1.TransferLeadershipRequest) (*registryv1.TransferLeadershipResponse, error) {
+func (s *Service) TransferLeadership(ctx context.Context, req *registryv1.TransferLeadershipRequest) (*registryv1.TransferLeadershipResponse, error) {
 	from := cmp.Or(req.GetFrom(), s.ServerID)
-	if !slices.ContainsFunc(s.Node.Servers(), func(member Server) bool { return member.ID == from }) {
+	if !slices.ContainsFunc(s.Raft.Servers(), func(server member.Server) bool { return server.ID == from }) {
 		return nil, fault.Invalid("from", "%q is no server of this cluster", from).WithRemedy("see `konsulctl operator raft list-peers`")
 	}
 	if from != s.ServerID && req.GetId() == "" { // It has moved since the request came in.
@@ -156,15 +185,15 @@ func (s *operatorService) TransferLeadership(ctx context.Context, req *registryv
 	return &registryv1.TransferLeadershipResponse{From: from, To: to}, nil
 }
 
-// GetAutopilotConfig answers the settings in force.
-func (s *operatorService) GetAutopilotConfig(context.Context, *registryv1.GetAutopilotConfigRequest) (*registryv1.GetAutopilotConfigResponse, error) {
+// GetAutopilotConfig returns the settings in force.
+func (s *Service) GetAutopilotConfig(context.Context, *registryv1.GetAutopilotConfigRequest) (*registryv1.GetAutopilotConfigResponse, error) {
 	settings, modified := s.Members.Autopilot()
 	return &registryv1.GetAutopilotConfigResponse{Config: settings, ModifyIndex: modified}, nil
 }
 
 // SetAutopilotConfig changes settings.
-func (s *operatorService) SetAutopilotConfig(ctx context.Context, req *registryv1.SetAutopilotConfigRequest) (*registryv1.SetAutopilotConfigResponse, error) {
-	if err := checkRequestID(req.GetRequestId()); err != nil {
+func (s *Service) SetAutopilotConfig(ctx context.Context, req *registryv1.SetAutopilotConfigRequest) (*registryv1.SetAutopilotConfigResponse, error) {
+	if err := api.CheckRequestID(req.GetRequestId()); err != nil {
 		return nil, err
 	}
 	cmd, settings, err := s.Members.SetAutopilot(req.GetConfig(), req.Cas, s.Federation.Datacenter())
@@ -185,8 +214,8 @@ func (s *operatorService) SetAutopilotConfig(ctx context.Context, req *registryv
 // ReasonNotLookedYet says that a leader has just begun and has not asked the servers yet.
 const ReasonNotLookedYet = "AUTOPILOT_STARTING"
 
-// GetAutopilotState answers what the leader thinks of every server.
-func (s *operatorService) GetAutopilotState(context.Context, *registryv1.GetAutopilotStateRequest) (*registryv1.GetAutopilotStateResponse, error) {
+// GetAutopilotState returns what the leader thinks of every server.
+func (s *Service) GetAutopilotState(context.Context, *registryv1.GetAutopilotStateRequest) (*registryv1.GetAutopilotStateResponse, error) {
 	if state := s.Cluster.Health(); state != nil {
 		return state, nil
 	}

@@ -1,4 +1,4 @@
-package api
+package keys
 
 import (
 	"context"
@@ -7,6 +7,7 @@ import (
 
 	registryv1 "konsul.dev/proto/gen/konsul/registry/v1"
 	"konsul.dev/services/registry/internal/acl"
+	"konsul.dev/services/registry/internal/guard"
 	"konsul.dev/services/registry/internal/kv"
 	"konsul.dev/services/registry/internal/record"
 )
@@ -15,7 +16,7 @@ import (
 func NeedsOfKey(ctx context.Context, req proto.Message, access acl.Access) ([]acl.Need, error) {
 	r, ok := req.(kv.Request)
 	if !ok {
-		return closed(), nil
+		return guard.Closed(), nil
 	}
 	key, malformed := kv.KeyOf(ctx, r)
 	return needsOfKey(r, key, malformed, access), nil

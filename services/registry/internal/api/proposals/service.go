@@ -1,4 +1,4 @@
-package api
+package proposals
 
 import (
 	"context"
@@ -12,19 +12,35 @@ import (
 	"konsul.dev/pkg/fault"
 	"konsul.dev/pkg/rpc"
 	registryv1 "konsul.dev/proto/gen/konsul/registry/v1"
+	"konsul.dev/services/registry/internal/changes"
 	"konsul.dev/services/registry/internal/fsm"
+	"konsul.dev/services/registry/internal/readlease"
+	"konsul.dev/services/registry/internal/watch"
 )
 
 // ReasonUnknownQuestion says that a server asked its leader what that is too old to know.
 const ReasonUnknownQuestion = "UNKNOWN_QUESTION"
 
-type proposalService struct {
+// Node is this server's Raft node.
+type Node interface {
+	ProposeAll(ctx context.Context, proposals []fsm.Proposal) []fsm.Outcome
+	CheckLeader() error
+	// ReadIndex lets a follower answer reads; see raftnode.
+	ReadIndex(ctx context.Context, follower string, linearizable, wantsLease bool) (term uint64, lease readlease.Lease, err error)
+}
+
+// Service is the ProposalService, by which the datacenter's servers ask their leader.
+type Service struct {
 	registryv1.UnimplementedProposalServiceServer
-	*Core
+	Node Node
+	Hub  *watch.Hub
+	// Recall gives back what the leader let this server read under.
+	Recall   func(term, number uint64)
+	Draining <-chan struct{}
 }
 
 // Propose commits what other servers of the datacenter were asked to.
-func (s *proposalService) Propose(ctx context.Context, req *registryv1.ProposeRequest) (*registryv1.ProposeResponse, error) {
+func (s *Service) Propose(ctx context.Context, req *registryv1.ProposeRequest) (*registryv1.ProposeResponse, error) {
 	if err := s.Node.CheckLeader(); err != nil {
 		return nil, err
 	}
@@ -42,13 +58,15 @@ func (s *proposalService) Propose(ctx context.Context, req *registryv1.ProposeRe
 	return resp, nil
 }
 
-// ReadIndex returns the index that a follower's state must have reached to answer reads for the cluster.
-func (s *proposalService) ReadIndex(ctx context.Context, req *registryv1.ReadIndexRequest) (*registryv1.ReadIndexResponse, error) {
+// ReadIndex returns the index that a follower's state must have reached to answer reads for the
+// cluster.
+func (s *Service) ReadIndex(ctx context.Context, req *registryv1.ReadIndexRequest) (*registryv1.ReadIndexResponse, error) {
 	term, lease, err := s.Node.ReadIndex(ctx, req.GetServer(), req.GetLinearizable(), req.GetLease())
 	if err != nil {
 		return nil, err
 	}
-	// The index is read afterwards. Nothing is written while a lease lasts, so it holds for all of it.
+	// The index is read afterwards. Nothing is written while a lease lasts, so it holds for all of
+	// it.
 	resp := &registryv1.ReadIndexResponse{Index: s.Hub.Index(), Term: term}
 	if lease.Lasts > 0 {
 		resp.Lease = &registryv1.ReadLease{Term: lease.Term, Number: lease.Number, Lasts: durationpb.New(lease.Lasts)}
@@ -56,9 +74,9 @@ func (s *proposalService) ReadIndex(ctx context.Context, req *registryv1.ReadInd
 	return resp, nil
 }
 
-// Ask returns an answer to one question after the other, until the asker has no more or this server stops:
-// the asker keeps its stream as long as it can, and a drain waits for every stream.
-func (s *proposalService) Ask(stream grpc.BidiStreamingServer[registryv1.AskRequest, registryv1.AskResponse]) error {
+// Ask returns an answer to one question after the other, until the asker has no more or this server
+// stops: the asker keeps its stream as long as it can, and a drain waits for every stream.
+func (s *Service) Ask(stream grpc.BidiStreamingServer[registryv1.AskRequest, registryv1.AskResponse]) error {
 	var answering sync.Mutex
 	done := make(chan error, 1)
 	go func() { done <- s.answerAll(stream, &answering) }()
@@ -67,11 +85,11 @@ func (s *proposalService) Ask(stream grpc.BidiStreamingServer[registryv1.AskRequ
 		return err
 	case <-s.Draining:
 		answering.Lock() // It stays locked: no further question is begun.
-		return s.draining()
+		return changes.Draining()
 	}
 }
 
-func (s *proposalService) answerAll(stream grpc.BidiStreamingServer[registryv1.AskRequest, registryv1.AskResponse], answering *sync.Mutex) error {
+func (s *Service) answerAll(stream grpc.BidiStreamingServer[registryv1.AskRequest, registryv1.AskResponse], answering *sync.Mutex) error {
 	for {
 		req, err := stream.Recv()
 		if errors.Is(err, io.EOF) || stream.Context().Err() != nil {
@@ -81,7 +99,7 @@ func (s *proposalService) answerAll(stream grpc.BidiStreamingServer[registryv1.A
 			return err
 		}
 		if !answering.TryLock() {
-			return s.draining()
+			return changes.Draining()
 		}
 		resp, err := s.answer(stream.Context(), req)
 		if err == nil {
@@ -94,7 +112,7 @@ func (s *proposalService) answerAll(stream grpc.BidiStreamingServer[registryv1.A
 	}
 }
 
-func (s *proposalService) answer(ctx context.Context, req *registryv1.AskRequest) (*registryv1.AskResponse, error) {
+func (s *Service) answer(ctx context.Context, req *registryv1.AskRequest) (*registryv1.AskResponse, error) {
 	switch question := req.GetQuestion().(type) {
 	case *registryv1.AskRequest_Propose:
 		resp, err := s.Propose(ctx, question.Propose)
@@ -108,7 +126,7 @@ func (s *proposalService) answer(ctx context.Context, req *registryv1.AskRequest
 }
 
 // RecallReadLease gives back the lease under which the leader lets this server answer reads.
-func (s *proposalService) RecallReadLease(_ context.Context, req *registryv1.RecallReadLeaseRequest) (*registryv1.RecallReadLeaseResponse, error) {
-	s.Router.RecallReadLease(req.GetTerm(), req.GetNumber())
+func (s *Service) RecallReadLease(_ context.Context, req *registryv1.RecallReadLeaseRequest) (*registryv1.RecallReadLeaseResponse, error) {
+	s.Recall(req.GetTerm(), req.GetNumber())
 	return &registryv1.RecallReadLeaseResponse{}, nil
 }

@@ -1,4 +1,4 @@
-package api
+package access
 
 import (
 	"context"
@@ -18,13 +18,13 @@ import (
 )
 
 // Bootstrap makes the first management token.
-func (s *aclService) Bootstrap(ctx context.Context, req *registryv1.BootstrapRequest) (*registryv1.BootstrapResponse, error) {
+func (s *Service) Bootstrap(ctx context.Context, req *registryv1.BootstrapRequest) (*registryv1.BootstrapResponse, error) {
 	reset, err := s.resetIndex()
 	if err != nil {
 		return nil, err
 	}
 	stored, meta, err := s.made(ctx, req.GetRequestId(), func(r record.Reader) (*registryv1.Command, *registryv1.ACLToken, error) {
-		return s.ACL.Bootstrap(r, req, reset, s.Clock.Now())
+		return s.Writer.Bootstrap(r, req, reset, s.Clock.Now())
 	})
 	if err != nil {
 		return nil, err
@@ -38,7 +38,7 @@ func (s *aclService) Bootstrap(ctx context.Context, req *registryv1.BootstrapReq
 }
 
 // resetIndex reads the file that opens the bootstrap once more; 0 when there is none.
-func (s *aclService) resetIndex() (uint64, error) {
+func (s *Service) resetIndex() (uint64, error) {
 	text, err := os.ReadFile(s.ResetFile)
 	if errors.Is(err, fs.ErrNotExist) {
 		return 0, nil
@@ -50,7 +50,7 @@ func (s *aclService) resetIndex() (uint64, error) {
 }
 
 // made commits a new token.
-func (s *aclService) made(ctx context.Context, requestID string, plan func(record.Reader) (*registryv1.Command, *registryv1.ACLToken, error)) (acl.Stored, *registryv1.WriteMeta, error) {
+func (s *Service) made(ctx context.Context, requestID string, plan func(record.Reader) (*registryv1.Command, *registryv1.ACLToken, error)) (acl.Stored, *registryv1.WriteMeta, error) {
 	var token *registryv1.ACLToken
 	result, err := s.changed(ctx, requestID, func(r record.Reader) (cmd *registryv1.Command, err error) {
 		cmd, token, err = plan(r)
@@ -64,12 +64,12 @@ func (s *aclService) made(ctx context.Context, requestID string, plan func(recor
 		stored, err = acl.Made(r, token)
 		return err
 	})
-	return stored, s.writeMeta(result.GetIndex()), err
+	return stored, s.WriteMeta(result.GetIndex()), err
 }
 
-// belongs refuses to write a global token here when the primary is elsewhere: a request that names a
-// datacenter is for a local one.
-func (s *aclService) belongs(local bool) error {
+// belongs refuses to write a global token here when the primary is elsewhere: a request that names
+// a datacenter is for a local one.
+func (s *Service) belongs(local bool) error {
 	if local || s.Federation.IsPrimary() {
 		return nil
 	}
@@ -78,12 +78,12 @@ func (s *aclService) belongs(local bool) error {
 }
 
 // CreateToken makes a token.
-func (s *aclService) CreateToken(ctx context.Context, req *registryv1.CreateTokenRequest) (*registryv1.CreateTokenResponse, error) {
+func (s *Service) CreateToken(ctx context.Context, req *registryv1.CreateTokenRequest) (*registryv1.CreateTokenResponse, error) {
 	if err := s.belongs(req.GetLocal()); err != nil {
 		return nil, err
 	}
 	stored, meta, err := s.made(ctx, req.GetRequestId(), func(r record.Reader) (*registryv1.Command, *registryv1.ACLToken, error) {
-		return s.ACL.CreateToken(r, req, s.Clock.Now())
+		return s.Writer.CreateToken(r, req, s.Clock.Now())
 	})
 	if err != nil {
 		return nil, err
@@ -92,9 +92,9 @@ func (s *aclService) CreateToken(ctx context.Context, req *registryv1.CreateToke
 }
 
 // CloneToken makes a token that has what another one has.
-func (s *aclService) CloneToken(ctx context.Context, req *registryv1.CloneTokenRequest) (*registryv1.CloneTokenResponse, error) {
+func (s *Service) CloneToken(ctx context.Context, req *registryv1.CloneTokenRequest) (*registryv1.CloneTokenResponse, error) {
 	stored, meta, err := s.made(ctx, req.GetRequestId(), func(r record.Reader) (*registryv1.Command, *registryv1.ACLToken, error) {
-		cmd, token, err := s.ACL.CloneToken(r, req, s.Clock.Now())
+		cmd, token, err := s.Writer.CloneToken(r, req, s.Clock.Now())
 		if err == nil {
 			err = s.belongs(token.GetLocal())
 		}
@@ -107,7 +107,7 @@ func (s *aclService) CloneToken(ctx context.Context, req *registryv1.CloneTokenR
 }
 
 // UpdateToken changes what a token has.
-func (s *aclService) UpdateToken(ctx context.Context, req *registryv1.UpdateTokenRequest) (*registryv1.UpdateTokenResponse, error) {
+func (s *Service) UpdateToken(ctx context.Context, req *registryv1.UpdateTokenRequest) (*registryv1.UpdateTokenResponse, error) {
 	result, err := s.changed(ctx, req.GetRequestId(), func(r record.Reader) (*registryv1.Command, error) {
 		old, err := acl.Token(r, req.GetAccessorId())
 		if err == nil {
@@ -116,12 +116,12 @@ func (s *aclService) UpdateToken(ctx context.Context, req *registryv1.UpdateToke
 		if err != nil {
 			return nil, err
 		}
-		return s.ACL.UpdateToken(r, req, s.Clock.Now())
+		return s.Writer.UpdateToken(r, req, s.Clock.Now())
 	})
 	if err != nil {
 		return nil, err
 	}
-	resp := &registryv1.UpdateTokenResponse{Meta: s.writeMeta(result.GetIndex())}
+	resp := &registryv1.UpdateTokenResponse{Meta: s.WriteMeta(result.GetIndex())}
 	return resp, s.Store.View(func(r record.Reader) error {
 		stored, err := acl.Token(r, req.GetAccessorId())
 		if err == nil {
@@ -131,8 +131,8 @@ func (s *aclService) UpdateToken(ctx context.Context, req *registryv1.UpdateToke
 	})
 }
 
-// GetToken answers a token without its secret.
-func (s *aclService) GetToken(_ context.Context, req *registryv1.GetTokenRequest) (*registryv1.GetTokenResponse, error) {
+// GetToken returns a token without its secret.
+func (s *Service) GetToken(_ context.Context, req *registryv1.GetTokenRequest) (*registryv1.GetTokenResponse, error) {
 	resp := &registryv1.GetTokenResponse{}
 	return resp, s.read(&resp.Meta, func(r record.Reader) error {
 		stored, err := acl.Token(r, req.GetAccessorId())
@@ -141,8 +141,8 @@ func (s *aclService) GetToken(_ context.Context, req *registryv1.GetTokenRequest
 	})
 }
 
-// GetSelf answers the token the call carries.
-func (s *aclService) GetSelf(ctx context.Context, _ *registryv1.GetSelfRequest) (*registryv1.GetSelfResponse, error) {
+// GetSelf returns the token the call carries.
+func (s *Service) GetSelf(ctx context.Context, _ *registryv1.GetSelfRequest) (*registryv1.GetSelfResponse, error) {
 	resp := &registryv1.GetSelfResponse{}
 	return resp, s.read(&resp.Meta, func(r record.Reader) error {
 		stored, err := acl.Token(r, acl.From(ctx).Accessor())
@@ -151,8 +151,8 @@ func (s *aclService) GetSelf(ctx context.Context, _ *registryv1.GetSelfRequest) 
 	})
 }
 
-// ListTokens answers every token the datacenter knows.
-func (s *aclService) ListTokens(_ context.Context, req *registryv1.ListTokensRequest) (*registryv1.ListTokensResponse, error) {
+// ListTokens returns every token the datacenter knows.
+func (s *Service) ListTokens(_ context.Context, req *registryv1.ListTokensRequest) (*registryv1.ListTokensResponse, error) {
 	resp := &registryv1.ListTokensResponse{}
 	return resp, s.read(&resp.Meta, func(r record.Reader) error {
 		all, err := acl.Tokens(r)
@@ -184,14 +184,14 @@ func wanted(token *registryv1.ACLToken, roles []*registryv1.ACLRole, req *regist
 }
 
 // DeleteToken revokes a token.
-func (s *aclService) DeleteToken(ctx context.Context, req *registryv1.DeleteTokenRequest) (*registryv1.DeleteTokenResponse, error) {
+func (s *Service) DeleteToken(ctx context.Context, req *registryv1.DeleteTokenRequest) (*registryv1.DeleteTokenResponse, error) {
 	result, err := s.changed(ctx, req.GetRequestId(), func(r record.Reader) (*registryv1.Command, error) {
 		if old, err := acl.Token(r, req.GetAccessorId()); err == nil {
 			if err := s.belongs(old.Token.GetLocal()); err != nil {
 				return nil, err
 			}
 		}
-		return s.ACL.DeleteToken(r, req.GetAccessorId(), req.GetForce())
+		return s.Writer.DeleteToken(r, req.GetAccessorId(), req.GetForce())
 	})
 	if err != nil {
 		return nil, err
@@ -199,5 +199,5 @@ func (s *aclService) DeleteToken(ctx context.Context, req *registryv1.DeleteToke
 	if result.GetChanged() == 0 {
 		return nil, acl.TokenNotFound(req.GetAccessorId())
 	}
-	return &registryv1.DeleteTokenResponse{Meta: s.writeMeta(result.GetIndex())}, nil
+	return &registryv1.DeleteTokenResponse{Meta: s.WriteMeta(result.GetIndex())}, nil
 }

@@ -1,4 +1,4 @@
-package api
+package services
 
 import (
 	"context"
@@ -15,8 +15,8 @@ const (
 	byToken = "token:"
 )
 
-// registrant returns who registers: a token, or an agent as itself. It is the same whichever server takes the call:
-// who passes an agent's call on is a registry without a token.
+// registrant returns who registers: a token, or an agent as itself. It is the same whichever server
+// takes the call: who passes an agent's call on is a registry without a token.
 func registrant(ctx context.Context) string {
 	caller := rpc.CallerFrom(ctx)
 	switch {
@@ -28,8 +28,8 @@ func registrant(ctx context.Context) string {
 	return ""
 }
 
-// OwnerExists returns a function that reports whether whoever registered something can come back. A token that was
-// deleted cannot, and must not keep an id from those who come after it.
+// OwnerExists returns a function that reports whether whoever registered something can come back. A
+// token that was deleted cannot, and must not keep an id from those who come after it.
 func OwnerExists(tokens interface{ Exists(accessor string) bool }) func(registeredBy string) bool {
 	return func(by string) bool {
 		accessor, token := strings.CutPrefix(by, byToken)
@@ -37,8 +37,8 @@ func OwnerExists(tokens interface{ Exists(accessor string) bool }) func(register
 	}
 }
 
-// turns keeps registrations on a node and its deregistration apart, from the plan to the commit: no condition on rows
-// that are there says that a new instance has come. Nodes may share a turn.
+// turns keeps registrations on a node and its deregistration apart, from the plan to the commit: no
+// condition on rows that are there says that a new instance has come. Nodes may share a turn.
 type turns struct {
 	seed  maphash.Seed
 	locks [64]sync.RWMutex

@@ -1,24 +1,32 @@
-package api
+package access
 
 import (
 	"context"
+	"log/slog"
 	"slices"
 
 	"konsul.dev/pkg/fault"
 	registryv1 "konsul.dev/proto/gen/konsul/registry/v1"
 	"konsul.dev/services/registry/internal/acl"
+	"konsul.dev/services/registry/internal/api"
 	"konsul.dev/services/registry/internal/record"
 )
 
-type aclService struct {
+// Service is the ACLService.
+type Service struct {
 	registryv1.UnimplementedACLServiceServer
-	*Core
+	*api.Core
+	Bearer *Bearer
+	Writer acl.Writer
+	// ResetFile opens the bootstrap once more; see acl.ResetFile.
+	ResetFile string
+	Log       *slog.Logger
 }
 
-// changed commits what plan makes of the current state, planning anew when it moved, and answers the
-// fault of what did not hold.
-func (s *aclService) changed(ctx context.Context, requestID string, plan func(r record.Reader) (*registryv1.Command, error)) (*registryv1.CommandResult, error) {
-	result, err := s.planned(ctx, requestID, plan)
+// changed commits what plan makes of the current state, planning anew when it moved, and returns
+// the fault of what did not hold.
+func (s *Service) changed(ctx context.Context, requestID string, plan func(r record.Reader) (*registryv1.Command, error)) (*registryv1.CommandResult, error) {
+	result, err := s.Planned(ctx, requestID, acl.ReasonMoved, plan)
 	if err != nil {
 		return nil, err
 	}
@@ -26,27 +34,27 @@ func (s *aclService) changed(ctx context.Context, requestID string, plan func(r 
 }
 
 // CreatePolicy stores a new policy.
-func (s *aclService) CreatePolicy(ctx context.Context, req *registryv1.CreatePolicyRequest) (*registryv1.CreatePolicyResponse, error) {
+func (s *Service) CreatePolicy(ctx context.Context, req *registryv1.CreatePolicyRequest) (*registryv1.CreatePolicyResponse, error) {
 	policy, meta, err := s.putPolicy(ctx, req.GetRequestId(), req.GetPolicy(), true, nil)
 	return &registryv1.CreatePolicyResponse{Policy: policy, Meta: meta}, err
 }
 
 // UpdatePolicy replaces a policy.
-func (s *aclService) UpdatePolicy(ctx context.Context, req *registryv1.UpdatePolicyRequest) (*registryv1.UpdatePolicyResponse, error) {
+func (s *Service) UpdatePolicy(ctx context.Context, req *registryv1.UpdatePolicyRequest) (*registryv1.UpdatePolicyResponse, error) {
 	policy, meta, err := s.putPolicy(ctx, req.GetRequestId(), req.GetPolicy(), false, req.Cas)
 	return &registryv1.UpdatePolicyResponse{Policy: policy, Meta: meta}, err
 }
 
-func (s *aclService) putPolicy(ctx context.Context, requestID string, given *registryv1.ACLPolicy, fresh bool, cas *uint64) (*registryv1.ACLPolicy, *registryv1.WriteMeta, error) {
+func (s *Service) putPolicy(ctx context.Context, requestID string, given *registryv1.ACLPolicy, fresh bool, cas *uint64) (*registryv1.ACLPolicy, *registryv1.WriteMeta, error) {
 	result, err := s.changed(ctx, requestID, func(r record.Reader) (*registryv1.Command, error) {
-		return s.ACL.PutPolicy(r, given, fresh, cas)
+		return s.Writer.PutPolicy(r, given, fresh, cas)
 	})
 	if err != nil {
 		return nil, nil, err
 	}
 	stored := &registryv1.ACLPolicy{Name: given.GetName(), Description: given.GetDescription(), Rules: given.GetRules()}
 	stored.CreateIndex, stored.ModifyIndex = written(result)
-	return stored, s.writeMeta(result.GetIndex()), nil
+	return stored, s.WriteMeta(result.GetIndex()), nil
 }
 
 func written(result *registryv1.CommandResult) (create, modify uint64) {
@@ -56,8 +64,8 @@ func written(result *registryv1.CommandResult) (create, modify uint64) {
 	return 0, 0
 }
 
-// GetPolicy answers one policy.
-func (s *aclService) GetPolicy(_ context.Context, req *registryv1.GetPolicyRequest) (*registryv1.GetPolicyResponse, error) {
+// GetPolicy returns one policy.
+func (s *Service) GetPolicy(_ context.Context, req *registryv1.GetPolicyRequest) (*registryv1.GetPolicyResponse, error) {
 	resp := &registryv1.GetPolicyResponse{}
 	return resp, s.read(&resp.Meta, func(r record.Reader) (err error) {
 		resp.Policy, err = acl.Policy(r, req.GetName())
@@ -65,8 +73,8 @@ func (s *aclService) GetPolicy(_ context.Context, req *registryv1.GetPolicyReque
 	})
 }
 
-// ListPolicies answers every policy.
-func (s *aclService) ListPolicies(context.Context, *registryv1.ListPoliciesRequest) (*registryv1.ListPoliciesResponse, error) {
+// ListPolicies returns every policy.
+func (s *Service) ListPolicies(context.Context, *registryv1.ListPoliciesRequest) (*registryv1.ListPoliciesResponse, error) {
 	resp := &registryv1.ListPoliciesResponse{}
 	return resp, s.read(&resp.Meta, func(r record.Reader) (err error) {
 		resp.Policies, err = acl.Policies(r)
@@ -75,9 +83,9 @@ func (s *aclService) ListPolicies(context.Context, *registryv1.ListPoliciesReque
 }
 
 // DeletePolicy deletes a policy.
-func (s *aclService) DeletePolicy(ctx context.Context, req *registryv1.DeletePolicyRequest) (*registryv1.DeletePolicyResponse, error) {
+func (s *Service) DeletePolicy(ctx context.Context, req *registryv1.DeletePolicyRequest) (*registryv1.DeletePolicyResponse, error) {
 	result, err := s.changed(ctx, req.GetRequestId(), func(r record.Reader) (*registryv1.Command, error) {
-		return s.ACL.DeletePolicy(r, req.GetName(), req.GetForce())
+		return s.Writer.DeletePolicy(r, req.GetName(), req.GetForce())
 	})
 	if err != nil {
 		return nil, err
@@ -85,24 +93,24 @@ func (s *aclService) DeletePolicy(ctx context.Context, req *registryv1.DeletePol
 	if result.GetChanged() == 0 {
 		return nil, acl.PolicyNotFound(req.GetName())
 	}
-	return &registryv1.DeletePolicyResponse{Meta: s.writeMeta(result.GetIndex())}, nil
+	return &registryv1.DeletePolicyResponse{Meta: s.WriteMeta(result.GetIndex())}, nil
 }
 
 // CreateRole stores a new role.
-func (s *aclService) CreateRole(ctx context.Context, req *registryv1.CreateRoleRequest) (*registryv1.CreateRoleResponse, error) {
+func (s *Service) CreateRole(ctx context.Context, req *registryv1.CreateRoleRequest) (*registryv1.CreateRoleResponse, error) {
 	role, meta, err := s.putRole(ctx, req.GetRequestId(), req.GetRole(), true, nil)
 	return &registryv1.CreateRoleResponse{Role: role, Meta: meta}, err
 }
 
 // UpdateRole replaces a role.
-func (s *aclService) UpdateRole(ctx context.Context, req *registryv1.UpdateRoleRequest) (*registryv1.UpdateRoleResponse, error) {
+func (s *Service) UpdateRole(ctx context.Context, req *registryv1.UpdateRoleRequest) (*registryv1.UpdateRoleResponse, error) {
 	role, meta, err := s.putRole(ctx, req.GetRequestId(), req.GetRole(), false, req.Cas)
 	return &registryv1.UpdateRoleResponse{Role: role, Meta: meta}, err
 }
 
-func (s *aclService) putRole(ctx context.Context, requestID string, given *registryv1.ACLRole, fresh bool, cas *uint64) (*registryv1.ACLRole, *registryv1.WriteMeta, error) {
+func (s *Service) putRole(ctx context.Context, requestID string, given *registryv1.ACLRole, fresh bool, cas *uint64) (*registryv1.ACLRole, *registryv1.WriteMeta, error) {
 	result, err := s.changed(ctx, requestID, func(r record.Reader) (*registryv1.Command, error) {
-		return s.ACL.PutRole(r, given, fresh, cas)
+		return s.Writer.PutRole(r, given, fresh, cas)
 	})
 	if err != nil {
 		return nil, nil, err
@@ -110,11 +118,11 @@ func (s *aclService) putRole(ctx context.Context, requestID string, given *regis
 	policies := slices.Compact(slices.Sorted(slices.Values(given.GetPolicies())))
 	stored := &registryv1.ACLRole{Name: given.GetName(), Description: given.GetDescription(), Policies: policies}
 	stored.CreateIndex, stored.ModifyIndex = written(result)
-	return stored, s.writeMeta(result.GetIndex()), nil
+	return stored, s.WriteMeta(result.GetIndex()), nil
 }
 
-// GetRole answers one role.
-func (s *aclService) GetRole(_ context.Context, req *registryv1.GetRoleRequest) (*registryv1.GetRoleResponse, error) {
+// GetRole returns one role.
+func (s *Service) GetRole(_ context.Context, req *registryv1.GetRoleRequest) (*registryv1.GetRoleResponse, error) {
 	resp := &registryv1.GetRoleResponse{}
 	return resp, s.read(&resp.Meta, func(r record.Reader) (err error) {
 		resp.Role, err = acl.Role(r, req.GetName())
@@ -122,8 +130,8 @@ func (s *aclService) GetRole(_ context.Context, req *registryv1.GetRoleRequest) 
 	})
 }
 
-// ListRoles answers every role.
-func (s *aclService) ListRoles(context.Context, *registryv1.ListRolesRequest) (*registryv1.ListRolesResponse, error) {
+// ListRoles returns every role.
+func (s *Service) ListRoles(context.Context, *registryv1.ListRolesRequest) (*registryv1.ListRolesResponse, error) {
 	resp := &registryv1.ListRolesResponse{}
 	return resp, s.read(&resp.Meta, func(r record.Reader) (err error) {
 		resp.Roles, err = acl.Roles(r)
@@ -132,9 +140,9 @@ func (s *aclService) ListRoles(context.Context, *registryv1.ListRolesRequest) (*
 }
 
 // DeleteRole deletes a role.
-func (s *aclService) DeleteRole(ctx context.Context, req *registryv1.DeleteRoleRequest) (*registryv1.DeleteRoleResponse, error) {
+func (s *Service) DeleteRole(ctx context.Context, req *registryv1.DeleteRoleRequest) (*registryv1.DeleteRoleResponse, error) {
 	result, err := s.changed(ctx, req.GetRequestId(), func(r record.Reader) (*registryv1.Command, error) {
-		return s.ACL.DeleteRole(r, req.GetName(), req.GetForce())
+		return s.Writer.DeleteRole(r, req.GetName(), req.GetForce())
 	})
 	if err != nil {
 		return nil, err
@@ -142,19 +150,19 @@ func (s *aclService) DeleteRole(ctx context.Context, req *registryv1.DeleteRoleR
 	if result.GetChanged() == 0 {
 		return nil, acl.RoleNotFound(req.GetName())
 	}
-	return &registryv1.DeleteRoleResponse{Meta: s.writeMeta(result.GetIndex())}, nil
+	return &registryv1.DeleteRoleResponse{Meta: s.WriteMeta(result.GetIndex())}, nil
 }
 
 // read runs fn on the state and says of which index the answer is.
-func (s *aclService) read(meta **registryv1.QueryMeta, fn func(record.Reader) error) error {
+func (s *Service) read(meta **registryv1.QueryMeta, fn func(record.Reader) error) error {
 	return s.Store.View(func(r record.Reader) error {
-		*meta = s.globalMeta(r.Index())
+		*meta = s.GlobalMeta(r.Index())
 		return fn(r)
 	})
 }
 
-// Explain answers whether a token may do something, and why.
-func (s *aclService) Explain(ctx context.Context, req *registryv1.ExplainRequest) (*registryv1.ExplainResponse, error) {
+// Explain reports whether a token may do something, and why.
+func (s *Service) Explain(ctx context.Context, req *registryv1.ExplainRequest) (*registryv1.ExplainResponse, error) {
 	need, err := acl.Question{Resource: req.GetResource(), Access: req.GetAccess(), Name: req.GetName()}.Need()
 	if err != nil {
 		return nil, err
@@ -173,18 +181,18 @@ func (s *aclService) Explain(ctx context.Context, req *registryv1.ExplainRequest
 	default:
 		resp = s.Tokens.Explain(a, need)
 	}
-	resp.Meta = s.globalMeta(index)
+	resp.Meta = s.GlobalMeta(index)
 	return resp, nil
 }
 
-// questioned answers the rights of the token an Explain is about.
-func (s *aclService) questioned(ctx context.Context, req *registryv1.ExplainRequest) (*acl.Authorizer, error) {
+// questioned returns the rights of the token an Explain is about.
+func (s *Service) questioned(ctx context.Context, req *registryv1.ExplainRequest) (*acl.Authorizer, error) {
 	own := acl.From(ctx)
 	switch {
 	case req.GetSecret() != "" && req.GetAccessorId() != "":
 		return nil, fault.Invalid("secret", "does not go with accessor_id").WithRemedy("drop one of the two")
 	case req.GetSecret() != "":
-		a, err := s.resolve(ctx, req.GetSecret())
+		a, err := s.Bearer.resolve(ctx, req.GetSecret())
 		if fault.CodeOf(err) == fault.Unauthenticated && fault.ReasonOf(err) != acl.ReasonTokenExpired {
 			// The caller's own token is fine: this must not read as if it were not.
 			return nil, fault.New(fault.NotFound, acl.ReasonTokenNotFound, "no token has that secret here").WithField("secret")
@@ -195,14 +203,14 @@ func (s *aclService) questioned(ctx context.Context, req *registryv1.ExplainRequ
 	case req.GetAccessorId() == "" || req.GetAccessorId() == own.Accessor():
 		return own, nil
 	}
-	if err := s.permit(ctx, registryv1.ACLService_Explain_FullMethodName, readACL()); err != nil {
+	if err := s.Permit(ctx, registryv1.ACLService_Explain_FullMethodName, readACL()); err != nil {
 		return nil, err
 	}
 	return s.Tokens.Accessor(req.GetAccessorId())
 }
 
-// readACL is what reading policies, roles and tokens takes. Changing them takes a management token: who
-// can write rules can do everything.
+// readACL is what reading policies, roles and tokens takes. Changing them takes a management token:
+// who can write rules can do everything.
 func readACL() []acl.Need {
 	return []acl.Need{{Resource: acl.Operator, Name: "acl", Access: acl.Read}}
 }

@@ -1,0 +1,2 @@
+// Package backups serves backups and restores, as streams.
+package backups

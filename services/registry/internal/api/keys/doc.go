@@ -1,0 +1,2 @@
+// Package keys serves the key-value service: single keys, batches, transactions and histories.
+package keys

@@ -1,0 +1,2 @@
+// Package locks serves the lock service.
+package locks

@@ -1,0 +1,2 @@
+// Package operator serves the state and the membership of the cluster.
+package operator
