@@ -50,12 +50,16 @@ func (m *machine) failure() error {
 
 func (m *machine) fail(err error) error {
 	m.mu.Lock()
-	defer m.mu.Unlock()
-	if m.broken == nil {
+	first := m.broken == nil
+	if first {
 		m.broken = fmt.Errorf("%w: %w", errBroken, err)
-		m.fatal(m.broken)
 	}
-	return m.broken
+	broken := m.broken
+	m.mu.Unlock()
+	if first {
+		m.fatal(broken)
+	}
+	return broken
 }
 
 // Apply is ApplyBatch of one.
