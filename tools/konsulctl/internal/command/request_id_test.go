@@ -9,6 +9,10 @@ import (
 	"github.com/stretchr/testify/require"
 	"google.golang.org/protobuf/proto"
 
+	"konsul.dev/pkg/fault"
+	"konsul.dev/pkg/konsul/konsultest"
+	"konsul.dev/pkg/requestid"
+	registryv1 "konsul.dev/proto/gen/konsul/registry/v1"
 	"konsul.dev/tools/konsulctl/internal/command/commandtest"
 )
 
@@ -77,4 +81,19 @@ func TestWritesCarryTheIDTheyAreGiven(t *testing.T) {
 			}
 		})
 	}
+}
+
+// Whoever does not hear what became of a write learns the id that the program made for it.
+func TestAnUnknownOutcomeShowsTheRequestID(t *testing.T) {
+	t.Parallel()
+	g := commandtest.Federation(t)
+	konsultest.On(g, func(*registryv1.SetRequest) (*registryv1.SetResponse, error) {
+		return nil, fault.New(fault.Unknown, fault.ReasonOutcomeUnknown, "its outcome is not known")
+	})
+	got := commandtest.Ctl(t, g, "", "kv", "set", "k", "v")
+	require.Equal(t, 1, got.Code, got.Stderr)
+	id := idsOf(g.Requests())[0]
+	require.True(t, requestid.Minted(id))
+	require.Contains(t, got.Stderr, "  request id: "+id+"\n")
+	require.Contains(t, got.Stderr, "remedy: repeat it within 30s with --request-id "+id)
 }
