@@ -20,13 +20,13 @@ type Retention struct {
 
 // Store is the `registry.store` section.
 type Store struct {
-	// MemtableBytes is how much is collected in memory before it is written as a table; up to three
+	// MemtableBytes is the size of Badger's own memtables, through which a flush goes; up to three
 	// of them.
 	MemtableBytes int64 `koanf:"memtable_bytes"`
 	// RowCacheBytes is the size of the cache of decoded rows.
 	RowCacheBytes int64 `koanf:"row_cache_bytes"`
-	// TailBytes is about how much of what was applied is kept beside the files before it goes into
-	// them, at most twice as much: a sixth of it in memory, the rest in the page cache. A process
+	// TailBytes is about how much the memtable holds of what was applied before it goes into the
+	// files, at most twice as much: a sixth of it in memory, the rest in the page cache. A process
 	// that was killed applies it again at its next start.
 	TailBytes int64 `koanf:"tail_bytes"`
 }

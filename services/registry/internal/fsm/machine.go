@@ -17,7 +17,7 @@ var ErrUnknownCommand = errors.New("command of an unknown kind: this server is o
 // Tx is the state as one command finds it, and collects what the command changes. Reads see the
 // transaction's own writes.
 type Tx interface {
-	// Get answers a row or its tombstone, nil if there is neither. The caller must not change it.
+	// Get returns a row or its tombstone, nil if there is neither. The caller must not change it.
 	Get(table registryv1.Table, key string) (*registryv1.Record, error)
 	// Scan is record.Reader's Scan.
 	Scan(table registryv1.Table, options record.ScanOptions, fn func(*registryv1.Record) bool) error
