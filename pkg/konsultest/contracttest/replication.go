@@ -15,8 +15,8 @@ import (
 
 // Replicated is a primary's registry and a secondary's, and what a test may do to them.
 type Replicated struct {
-	// Source is a connection to the primary's registry, Target one to the secondary's. The secondary's
-	// replicator calls over both.
+	// Source is a connection to the primary's registry, Target one to the secondary's. The
+	// secondary's replicator calls over both.
 	Source, Target grpc.ClientConnInterface
 	// Primary and Secondary are the datacenters' names; FederationID is that of both.
 	Primary, Secondary, FederationID string

@@ -97,7 +97,8 @@ document as each status.`,
 // gossipPatience is how long gossip is waited for: its list is only looked into for rivals.
 const gossipPatience = time.Second
 
-// knownByGossip asks gossip for the datacenters meanwhile. It sends none when gossip does not reply.
+// knownByGossip asks gossip for the datacenters meanwhile. It sends none when gossip does not
+// reply.
 func knownByGossip(ctx context.Context, api konsul.API) <-chan []*wangossipv1.Datacenter {
 	known := make(chan []*wangossipv1.Datacenter, 1)
 	go func() {
