@@ -76,7 +76,7 @@ func (s *Service) register(to grpc.ServiceRegistrar, router *forward.Router) err
 	registryv1.RegisterTrustServiceServer(to, &trust.Service{Core: core, Joiner: federation.NewJoiner(dc, s.state.machine.Seen)})
 	federationv1.RegisterFederationServiceServer(to, &trust.Federation{Core: core})
 	registryv1.RegisterProposalServiceServer(to, &proposals.Service{
-		Node: s.node, Hub: s.state.hub, Recall: router.RecallReadLease, Draining: s.draining,
+		Node: s.node, Hub: s.state.hub, Recall: router.RecallReadLease,
 	})
 	return nil
 }

@@ -73,7 +73,6 @@ func (r *Router) Run(ctx context.Context) error {
 		leader := r.Leadership.LeaderID()
 		if leader != last {
 			r.flights.strand(leader)
-			r.lines.forget()
 			last = leader
 		}
 	}

@@ -191,8 +191,7 @@ func (r *Router) carry(leader string, batch []proposal) {
 	for i, p := range batch {
 		req.Proposals[i] = &registryv1.Proposal{Command: p.Command, Claims: p.Claims, Version: p.Version}
 	}
-	answer, err := r.ask(leader, &registryv1.AskRequest{Question: &registryv1.AskRequest_Propose{Propose: req}})
-	resp := answer.GetPropose()
+	resp, err := r.proposeTo(leader, req)
 	if err == nil && len(resp.GetOutcomes()) != len(batch) {
 		err = fault.New(fault.Unknown, fault.ReasonOutcomeUnknown, "the leader answered %d of %d proposals", len(resp.GetOutcomes()), len(batch))
 	}
@@ -207,6 +206,16 @@ func (r *Router) carry(leader string, batch []proposal) {
 		}
 		p.reply <- outcome
 	}
+}
+
+func (r *Router) proposeTo(leader string, req *registryv1.ProposeRequest) (*registryv1.ProposeResponse, error) {
+	ctx, client, done, err := r.asking(leader)
+	if err != nil {
+		return nil, err
+	}
+	defer done()
+	resp, err := client.Propose(ctx, req)
+	return resp, moved(ctx, err)
 }
 
 // Confirm returns an index at or above that of every write acknowledged before the call, by the
@@ -248,13 +257,15 @@ func (r *Router) askReadIndex(linearizable bool) (uint64, error) {
 		return 0, errLeaderMoved
 	}
 	asked := r.reads.Elapsed()
-	answer, err := r.ask(leader, &registryv1.AskRequest{Question: &registryv1.AskRequest_ReadIndex{ReadIndex: &registryv1.ReadIndexRequest{
-		Linearizable: linearizable, Server: r.ServerID, Lease: !linearizable,
-	}}})
+	ctx, client, done, err := r.asking(leader)
 	if err != nil {
 		return 0, err
 	}
-	resp := answer.GetReadIndex()
+	defer done()
+	resp, err := client.ReadIndex(ctx, &registryv1.ReadIndexRequest{Linearizable: linearizable, Server: r.ServerID, Lease: !linearizable})
+	if err != nil {
+		return 0, moved(ctx, err)
+	}
 	if resp.GetTerm() != 0 && resp.GetTerm() != r.Leadership.Term() {
 		return 0, errLeaderMoved
 	}

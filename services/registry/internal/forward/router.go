@@ -99,7 +99,6 @@ type Router struct {
 	// patience is leaderWait.
 	patience time.Duration
 	flights  flights
-	lines    *lines
 	away     *away
 	// leased and verified are the questions for a read index, by what the leader must do before it
 	// answers.
@@ -124,7 +123,7 @@ const leaderWait = 5 * time.Second
 
 // New returns a router; its Run must run.
 func New(p Params) *Router {
-	return &Router{Params: p, patience: leaderWait, flights: newFlights(), lines: newLines(), away: newAway(), reads: readlease.NewHolder(readlease.Monotonic()), queues: map[string]*coalesce.Queue[proposal]{}}
+	return &Router{Params: p, patience: leaderWait, flights: newFlights(), away: newAway(), reads: readlease.NewHolder(readlease.Monotonic()), queues: map[string]*coalesce.Queue[proposal]{}}
 }
 
 // Unary is the router as an interceptor. It goes behind the one that admits callers. The error of a

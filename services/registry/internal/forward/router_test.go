@@ -2,8 +2,8 @@ package forward
 
 import (
 	"context"
+	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"net"
 	"slices"
@@ -39,11 +39,8 @@ type world struct {
 	term        uint64
 	leaderTerms []uint64
 	// lease is what the leader gives to who asks for one.
-	lease    *registryv1.ReadLease
-	proposed []int
-	// streams counts those that were opened. A broken one carries nothing more, and an old server
-	// has none.
-	streams     int
+	lease       *registryv1.ReadLease
+	proposed    []int
 	broken, old bool
 }
 
@@ -116,6 +113,9 @@ func (c conn) Invoke(ctx context.Context, _ string, req, reply any, opts ...grpc
 	if c.w.block {
 		<-ctx.Done()
 		c.w.block = false
+		if errors.Is(ctx.Err(), context.DeadlineExceeded) {
+			return fault.New(fault.DeadlineExceeded, "", "too late")
+		}
 		return fault.New(fault.Canceled, "", "canceled")
 	}
 	if resp, ok := reply.(*registryv1.ProposeResponse); ok && len(c.w.errs) == 0 {
@@ -149,42 +149,8 @@ func (w *world) nextError() error {
 	return err
 }
 
-func (c conn) NewStream(ctx context.Context, _ *grpc.StreamDesc, _ string, _ ...grpc.CallOption) (grpc.ClientStream, error) {
-	c.w.streams++
-	return &stream{conn: c, ctx: ctx}, nil
-}
-
-// stream answers each question as a call would be.
-type stream struct {
-	grpc.ClientStream
-	conn
-	//nolint:containedctx // as in grpc
-	ctx   context.Context
-	asked *registryv1.AskRequest
-}
-
-func (s *stream) SendMsg(m any) error {
-	if s.w.broken {
-		s.w.broken = false
-		return io.EOF
-	}
-	s.asked = m.(*registryv1.AskRequest)
-	return nil
-}
-
-func (s *stream) RecvMsg(m any) error {
-	if s.w.old {
-		return fault.New(fault.Unimplemented, "", "unknown method Ask")
-	}
-	resp := m.(*registryv1.AskResponse)
-	if asked := s.asked.GetReadIndex(); asked != nil {
-		answer := &registryv1.ReadIndexResponse{}
-		resp.Answer = &registryv1.AskResponse_ReadIndex{ReadIndex: answer}
-		return s.Invoke(s.ctx, "", asked, answer)
-	}
-	answer := &registryv1.ProposeResponse{}
-	resp.Answer = &registryv1.AskResponse_Propose{Propose: answer}
-	return s.Invoke(s.ctx, "", s.asked.GetPropose(), answer)
+func (c conn) NewStream(context.Context, *grpc.StreamDesc, string, ...grpc.CallOption) (grpc.ClientStream, error) {
+	return nil, fault.New(fault.Unimplemented, "", "no streams here")
 }
 
 func newRouter(t *testing.T, w *world) *Router {

@@ -3266,11 +3266,11 @@ const file_konsul_registry_v1_internal_proto_rawDesc = "" +
 	"\x03acl\x12\x05write\x1a\vjoin-token/\"\x0fdatacenter.nameX\x01h\x01\x12i\n" +
 	"\fGetJoinToken\x12'.konsul.registry.v1.GetJoinTokenRequest\x1a(.konsul.registry.v1.GetJoinTokenResponse\"\x06\xd2\xce\x18\x02\b\x03\x12a\n" +
 	"\fPublishRoots\x12'.konsul.registry.v1.PublishRootsRequest\x1a(.konsul.registry.v1.PublishRootsResponse\x1a&\xd2\xce\x18\"\n" +
-	"\bregistry\x1a\x16\b\x04\x18\x01(\x012\x02ca2\bregistryP\x042\x99\x03\n" +
+	"\bregistry\x1a\x16\b\x04\x18\x01(\x012\x02ca2\bregistryP\x042\x9e\x03\n" +
 	"\x0fProposalService\x12R\n" +
 	"\aPropose\x12\".konsul.registry.v1.ProposeRequest\x1a#.konsul.registry.v1.ProposeResponse\x12X\n" +
-	"\tReadIndex\x12$.konsul.registry.v1.ReadIndexRequest\x1a%.konsul.registry.v1.ReadIndexResponse\x12J\n" +
-	"\x03Ask\x12\x1e.konsul.registry.v1.AskRequest\x1a\x1f.konsul.registry.v1.AskResponse(\x010\x01\x12j\n" +
+	"\tReadIndex\x12$.konsul.registry.v1.ReadIndexRequest\x1a%.konsul.registry.v1.ReadIndexResponse\x12O\n" +
+	"\x03Ask\x12\x1e.konsul.registry.v1.AskRequest\x1a\x1f.konsul.registry.v1.AskResponse\"\x03\x88\x02\x01(\x010\x01\x12j\n" +
 	"\x0fRecallReadLease\x12*.konsul.registry.v1.RecallReadLeaseRequest\x1a+.konsul.registry.v1.RecallReadLeaseResponse\x1a \xd2\xce\x18\x1c\n" +
 	"\bregistry\x1a\x10\b\x01(\x012\bregistryP\x042\x8f\x03\n" +
 	"\rMemberService\x12T\n" +

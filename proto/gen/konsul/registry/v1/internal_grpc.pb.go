@@ -266,8 +266,9 @@ type ProposalServiceClient interface {
 	// ReadIndex answers an index at or above that of every write acknowledged before the call: a server that has applied
 	// it may answer reads for the cluster. NO_LEADER when the asked server does not lead.
 	ReadIndex(ctx context.Context, in *ReadIndexRequest, opts ...grpc.CallOption) (*ReadIndexResponse, error)
-	// Ask is Propose and ReadIndex on one stream, one question after the other: what a call costs beside its messages is paid
-	// once. The first error ends the stream.
+	// Deprecated: Do not use.
+	// Ask was Propose and ReadIndex on one stream, which servers of earlier versions kept. It is not served; who asks goes
+	// over to calls.
 	Ask(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[AskRequest, AskResponse], error)
 	// RecallReadLease takes a read lease back, which the leader does before it writes. Once it is answered, the asked server
 	// reads no more under the lease, or an earlier one.
@@ -302,6 +303,7 @@ func (c *proposalServiceClient) ReadIndex(ctx context.Context, in *ReadIndexRequ
 	return out, nil
 }
 
+// Deprecated: Do not use.
 func (c *proposalServiceClient) Ask(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[AskRequest, AskResponse], error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	stream, err := c.cc.NewStream(ctx, &ProposalService_ServiceDesc.Streams[0], ProposalService_Ask_FullMethodName, cOpts...)
@@ -336,8 +338,9 @@ type ProposalServiceServer interface {
 	// ReadIndex answers an index at or above that of every write acknowledged before the call: a server that has applied
 	// it may answer reads for the cluster. NO_LEADER when the asked server does not lead.
 	ReadIndex(context.Context, *ReadIndexRequest) (*ReadIndexResponse, error)
-	// Ask is Propose and ReadIndex on one stream, one question after the other: what a call costs beside its messages is paid
-	// once. The first error ends the stream.
+	// Deprecated: Do not use.
+	// Ask was Propose and ReadIndex on one stream, which servers of earlier versions kept. It is not served; who asks goes
+	// over to calls.
 	Ask(grpc.BidiStreamingServer[AskRequest, AskResponse]) error
 	// RecallReadLease takes a read lease back, which the leader does before it writes. Once it is answered, the asked server
 	// reads no more under the lease, or an earlier one.
