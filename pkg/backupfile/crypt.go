@@ -64,7 +64,7 @@ type plain struct{ io.Writer }
 // Close implements io.Closer.
 func (plain) Close() error { return nil }
 
-// Encrypted says whether a file that begins like this is encrypted.
+// Encrypted reports whether a file that begins like this is encrypted.
 func Encrypted(beginning []byte) bool { return bytes.HasPrefix(beginning, []byte(ageHeader)) }
 
 // Decrypt returns the bytes of a file, encrypted or not, and whether it was. Damage shows while

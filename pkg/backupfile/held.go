@@ -45,7 +45,7 @@ func (h *held) Read(p []byte) (int, error) {
 	return n, nil
 }
 
-// check says whether the file ended with its own checksum.
+// check reports whether the file ended with its own checksum.
 func (h *held) check() error {
 	if !bytes.Equal(h.buf[h.from:h.to], trailer(h.whole.Sum(nil))) {
 		return Damaged("its checksum does not match")

@@ -17,7 +17,8 @@ import (
 // RoundTripUnknown is the RoundTrip of a service whose distance nobody has measured.
 const RoundTripUnknown time.Duration = -1
 
-// ReasonNoDatacenter is the reason of the Unavailable fault when none of the datacenters asked could answer.
+// ReasonNoDatacenter is the reason of the Unavailable fault when none of the datacenters asked
+// could answer.
 const ReasonNoDatacenter = "NO_DATACENTER_ANSWERED"
 
 // Service is an instance of a service, and where it was found.
@@ -38,18 +39,20 @@ type Service struct {
 	// RoundTrip to the datacenter: zero in the own, RoundTripUnknown until it is measured.
 	RoundTrip time.Duration
 	Node      string
-	// Reason says why the instance is in the answer: "local", "datacenter", "failover", "policy" or "nearest".
+	// Reason says why the instance is in the answer: "local", "datacenter", "failover", "policy" or
+	// "nearest".
 	Reason string
 }
 
-// Endpoint answers "address:port", ready to dial.
+// Endpoint returns "address:port", ready to dial.
 func (s *Service) Endpoint() string { return net.JoinHostPort(s.Address, strconv.Itoa(s.Port)) }
 
-// QueryOptions says where to look for a service. The zero value: healthy instances in the client's datacenter.
+// QueryOptions says where to look for a service. The zero value: healthy instances in the client's
+// datacenter.
 type QueryOptions struct {
 	// Datacenter to look in; Local is that of the gateway asked.
 	Datacenter string
-	// AllDatacenters looks in every datacenter and answers all that is found.
+	// AllDatacenters looks in every datacenter and returns all that is found.
 	AllDatacenters bool
 	// PreferLocal puts the own datacenter's instances first. With AllDatacenters.
 	PreferLocal bool
@@ -63,12 +66,12 @@ type QueryOptions struct {
 	IncludeUnhealthy bool
 	// ReadMode applies to queries of one datacenter.
 	ReadMode ReadMode
-	// AtIndex, if not 0, answers the catalogue as of this index, inside the registry's retention window; in queries of one
-	// datacenter.
+	// AtIndex, if not 0, answers the catalogue as of this index, inside the registry's retention
+	// window; in queries of one datacenter.
 	AtIndex uint64
-	// Statuses, Meta, NodeMeta and Filter select further, in queries of one datacenter: instances in one of these
-	// statuses (IncludeUnhealthy is implied), with this meta, on nodes with this meta, and that match an expression
-	// such as `Service.Meta.version != "1"`.
+	// Statuses, Meta, NodeMeta and Filter select further, in queries of one datacenter: instances
+	// in one of these statuses (IncludeUnhealthy is implied), with this meta, on nodes with this
+	// meta, and that match an expression such as `Service.Meta.version != "1"`.
 	Statuses       []Status
 	Meta, NodeMeta map[string]string
 	Filter         string
@@ -85,7 +88,7 @@ type ServiceClient struct {
 	cfg Config
 }
 
-// Get answers the instances of a service, best first. A service nobody registered has none; that is
+// Get returns the instances of a service, best first. A service nobody registered has none; that is
 // no error. When several datacenters are asked, those that cannot answer are left out; it is an
 // Unavailable fault with ReasonNoDatacenter only when none of them can.
 func (c *ServiceClient) Get(ctx context.Context, name string, opts *QueryOptions) ([]*Service, error) {
@@ -149,7 +152,8 @@ func (c *ServiceClient) resolve(ctx context.Context, name string, opts *QueryOpt
 	return services, nil
 }
 
-// Unanswered answers the fault that Get answers when none of the datacenters asked could be reached, nil when one could.
+// Unanswered returns the fault that Get answers when none of the datacenters asked could be
+// reached, nil when one could.
 func Unanswered(answer *failoverrouterv1.ResolveResponse) error {
 	var failures []string
 	for _, outcome := range answer.GetDatacenters() {
@@ -180,7 +184,7 @@ type ListOptions struct {
 	ReadMode   ReadMode
 }
 
-// List answers the names in a datacenter's catalogue. opts may be nil.
+// List returns the names in a datacenter's catalogue. opts may be nil.
 func (c *ServiceClient) List(ctx context.Context, opts *ListOptions) ([]*ServiceSummary, error) {
 	if opts == nil {
 		opts = &ListOptions{}

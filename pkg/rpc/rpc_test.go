@@ -46,7 +46,7 @@ func TestUntypedErrorsShowNoInnerText(t *testing.T) {
 	require.NotContains(t, st.Message(), "secret")
 }
 
-// federation answers GetFederation with whoever called.
+// federation returns GetFederation with whoever called.
 type federation struct {
 	federationv1.UnimplementedFederationServiceServer
 	fail error

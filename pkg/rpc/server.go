@@ -208,7 +208,7 @@ func (i interceptor) unary(ctx context.Context, req any, info *grpc.UnaryServerI
 	return i.call(ctx, info.FullMethod, func(ctx context.Context) (any, error) { return handler(ctx, req) })
 }
 
-// call answers a call by do, once it is admitted, and sees to its telemetry.
+// call returns a call by do, once it is admitted, and sees to its telemetry.
 func (i interceptor) call(ctx context.Context, fullMethod string, do func(context.Context) (any, error)) (resp any, err error) {
 	start := time.Now()
 	ctx = received(ctx, i.propagator)

@@ -1,7 +1,8 @@
 // Package verdict decides which instances of a service a caller should use, and why.
 //
 // Everything here is a plain function: Plan says which datacenters to ask in which order, Take says
-// what one datacenter's answer contributes. Who asks, when, and how long it takes is not known here.
+// what one datacenter's answer contributes. Who asks, when, and how long it takes is not known
+// here.
 package verdict
 
 import (

@@ -11,7 +11,8 @@ import (
 	wangossipv1 "konsul.dev/proto/gen/konsul/wangossip/v1"
 )
 
-// The contracts decide which calls the edge lets through and what it asks of the registry about them.
+// The contracts decide which calls the edge lets through and what it asks of the registry about
+// them.
 func TestWhatPublicMethodsOfServicesWithoutTokensTake(t *testing.T) {
 	for server, methods := range map[string]map[string]struct {
 		request proto.Message

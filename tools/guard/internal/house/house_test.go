@@ -23,6 +23,10 @@ func TestNothingNamesAMachineOrARegistry(t *testing.T) {
 	treetest.Run(t, "testdata/places*.txtar", house.Places("/srv/checkout"))
 }
 
+func TestLinesKeepToTheirColumns(t *testing.T) {
+	treetest.Run(t, "testdata/columns*.txtar", house.Columns)
+}
+
 func TestTheWorkspaceUsesEveryModule(t *testing.T) {
 	treetest.Run(t, "testdata/workspace*.txtar", house.Workspace)
 }

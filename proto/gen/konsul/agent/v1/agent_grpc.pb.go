@@ -31,11 +31,11 @@ const (
 //
 // AgentService shows what the agent of this node registers and checks.
 type AgentServiceClient interface {
-	// ListLocalServices answers the node's services with the last outcome of their checks,
+	// ListLocalServices returns the node's services with the last outcome of their checks,
 	// whether or not the registry could be reached.
 	ListLocalServices(ctx context.Context, in *ListLocalServicesRequest, opts ...grpc.CallOption) (*ListLocalServicesResponse, error)
-	// ReportCheck says how a service with a ttl check is doing; that stands until the next report, or turns
-	// critical when none comes within the ttl. NotFound when this node has no such ttl check.
+	// ReportCheck says how a service with a ttl check is doing; that stands until the next report, or
+	// turns critical when none comes within the ttl. NotFound when this node has no such ttl check.
 	ReportCheck(ctx context.Context, in *ReportCheckRequest, opts ...grpc.CallOption) (*ReportCheckResponse, error)
 }
 
@@ -73,11 +73,11 @@ func (c *agentServiceClient) ReportCheck(ctx context.Context, in *ReportCheckReq
 //
 // AgentService shows what the agent of this node registers and checks.
 type AgentServiceServer interface {
-	// ListLocalServices answers the node's services with the last outcome of their checks,
+	// ListLocalServices returns the node's services with the last outcome of their checks,
 	// whether or not the registry could be reached.
 	ListLocalServices(context.Context, *ListLocalServicesRequest) (*ListLocalServicesResponse, error)
-	// ReportCheck says how a service with a ttl check is doing; that stands until the next report, or turns
-	// critical when none comes within the ttl. NotFound when this node has no such ttl check.
+	// ReportCheck says how a service with a ttl check is doing; that stands until the next report, or
+	// turns critical when none comes within the ttl. NotFound when this node has no such ttl check.
 	ReportCheck(context.Context, *ReportCheckRequest) (*ReportCheckResponse, error)
 	mustEmbedUnimplementedAgentServiceServer()
 }

@@ -34,8 +34,8 @@ type EnrollRequest struct {
 	Service string `protobuf:"bytes,1,opt,name=service,proto3" json:"service,omitempty"`
 	// PKCS #10, DER.
 	Csr []byte `protobuf:"bytes,2,opt,name=csr,proto3" json:"csr,omitempty"`
-	// HMAC-SHA-256 under the component key of service and node of "konsul-enroll-client" || exporter || SHA-256(csr).
-	// The component key is derived from the datacenter secret (HKDF-SHA-256).
+	// HMAC-SHA-256 under the component key of service and node of "konsul-enroll-client" || exporter
+	// || SHA-256(csr). The component key is derived from the datacenter secret (HKDF-SHA-256).
 	Proof []byte `protobuf:"bytes,3,opt,name=proof,proto3" json:"proof,omitempty"`
 	// The datacenter the caller believes it is in; must match.
 	Datacenter string `protobuf:"bytes,4,opt,name=datacenter,proto3" json:"datacenter,omitempty"`
@@ -118,7 +118,8 @@ type EnrollResponse struct {
 	Roots        [][]byte `protobuf:"bytes,2,rep,name=roots,proto3" json:"roots,omitempty"`
 	FederationId string   `protobuf:"bytes,3,opt,name=federation_id,json=federationId,proto3" json:"federation_id,omitempty"`
 	// HMAC-SHA-256 under the key of the request's proof of "konsul-enroll-server" || exporter ||
-	// SHA-256 over the length-prefixed chain and roots. The caller trusts nothing above before this holds.
+	// SHA-256 over the length-prefixed chain and roots. The caller trusts nothing above before this
+	// holds.
 	Proof         []byte `protobuf:"bytes,4,opt,name=proof,proto3" json:"proof,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

@@ -196,12 +196,12 @@ const (
 type CertificateServiceClient interface {
 	// Renew signs a new leaf for the identity of the caller's certificate, and for no other.
 	Renew(ctx context.Context, in *RenewRequest, opts ...grpc.CallOption) (*RenewResponse, error)
-	// RenewIntermediate signs a new intermediate for the datacenter of the calling ca, and for no other.
-	// Served in the primary, to secondaries: the primary's ca signs its own.
+	// RenewIntermediate signs a new intermediate for the datacenter of the calling ca, and for no
+	// other. Served in the primary, to secondaries: the primary's ca signs its own.
 	RenewIntermediate(ctx context.Context, in *RenewIntermediateRequest, opts ...grpc.CallOption) (*RenewIntermediateResponse, error)
-	// GetTrustBundle answers the federation's trust anchors.
+	// GetTrustBundle returns the federation's trust anchors.
 	GetTrustBundle(ctx context.Context, in *GetTrustBundleRequest, opts ...grpc.CallOption) (*GetTrustBundleResponse, error)
-	// GetGossipKey answers the federation's gossip keys. Only wan-gossip may ask.
+	// GetGossipKey returns the federation's gossip keys. Only wan-gossip may ask.
 	GetGossipKey(ctx context.Context, in *GetGossipKeyRequest, opts ...grpc.CallOption) (*GetGossipKeyResponse, error)
 	// CreateJoinToken makes a single-use token that admits one datacenter. Served in the primary.
 	CreateJoinToken(ctx context.Context, in *CreateJoinTokenRequest, opts ...grpc.CallOption) (*CreateJoinTokenResponse, error)
@@ -273,12 +273,12 @@ func (c *certificateServiceClient) CreateJoinToken(ctx context.Context, in *Crea
 type CertificateServiceServer interface {
 	// Renew signs a new leaf for the identity of the caller's certificate, and for no other.
 	Renew(context.Context, *RenewRequest) (*RenewResponse, error)
-	// RenewIntermediate signs a new intermediate for the datacenter of the calling ca, and for no other.
-	// Served in the primary, to secondaries: the primary's ca signs its own.
+	// RenewIntermediate signs a new intermediate for the datacenter of the calling ca, and for no
+	// other. Served in the primary, to secondaries: the primary's ca signs its own.
 	RenewIntermediate(context.Context, *RenewIntermediateRequest) (*RenewIntermediateResponse, error)
-	// GetTrustBundle answers the federation's trust anchors.
+	// GetTrustBundle returns the federation's trust anchors.
 	GetTrustBundle(context.Context, *GetTrustBundleRequest) (*GetTrustBundleResponse, error)
-	// GetGossipKey answers the federation's gossip keys. Only wan-gossip may ask.
+	// GetGossipKey returns the federation's gossip keys. Only wan-gossip may ask.
 	GetGossipKey(context.Context, *GetGossipKeyRequest) (*GetGossipKeyResponse, error)
 	// CreateJoinToken makes a single-use token that admits one datacenter. Served in the primary.
 	CreateJoinToken(context.Context, *CreateJoinTokenRequest) (*CreateJoinTokenResponse, error)

@@ -31,7 +31,7 @@ const (
 //
 // RouterService says which endpoints a caller of a service should use now.
 type RouterServiceClient interface {
-	// Resolve answers endpoints over one or more datacenters, in order of preference.
+	// Resolve returns endpoints over one or more datacenters, in order of preference.
 	Resolve(ctx context.Context, in *ResolveRequest, opts ...grpc.CallOption) (*ResolveResponse, error)
 	// WatchResolve streams Resolve's answer: at once, then whenever it changes.
 	WatchResolve(ctx context.Context, in *WatchResolveRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchResolveResponse], error)
@@ -80,7 +80,7 @@ type RouterService_WatchResolveClient = grpc.ServerStreamingClient[WatchResolveR
 //
 // RouterService says which endpoints a caller of a service should use now.
 type RouterServiceServer interface {
-	// Resolve answers endpoints over one or more datacenters, in order of preference.
+	// Resolve returns endpoints over one or more datacenters, in order of preference.
 	Resolve(context.Context, *ResolveRequest) (*ResolveResponse, error)
 	// WatchResolve streams Resolve's answer: at once, then whenever it changes.
 	WatchResolve(*WatchResolveRequest, grpc.ServerStreamingServer[WatchResolveResponse]) error

@@ -127,8 +127,8 @@ type Federation struct {
 	History           []*Epoch      `protobuf:"bytes,5,rep,name=history,proto3" json:"history,omitempty"`
 	// The datacenter that answered.
 	Datacenter string `protobuf:"bytes,6,opt,name=datacenter,proto3" json:"datacenter,omitempty"`
-	// The history of the answering datacenter's registry, made when it was founded: a registry with another
-	// one is another registry, whatever its name. Empty before it is founded.
+	// The history of the answering datacenter's registry, made when it was founded: a registry with
+	// another one is another registry, whatever its name. Empty before it is founded.
 	LineageId     string `protobuf:"bytes,7,opt,name=lineage_id,json=lineageId,proto3" json:"lineage_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -371,11 +371,12 @@ type ReplicationCursor struct {
 	Epoch uint64 `protobuf:"varint,3,opt,name=epoch,proto3" json:"epoch,omitempty"`
 	// The source's clock at that index.
 	SourceTime *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=source_time,json=sourceTime,proto3" json:"source_time,omitempty"`
-	// This datacenter's clock when it was last known to have everything of the source. Absent in cursors of
-	// older versions.
+	// This datacenter's clock when it was last known to have everything of the source. Absent in
+	// cursors of older versions.
 	CurrentAt *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=current_at,json=currentAt,proto3" json:"current_at,omitempty"`
-	// This datacenter's clock when everything was last copied over copies that were here, because the source
-	// could no longer tell what it had deleted: records deleted there before may still be here. Absent: never.
+	// This datacenter's clock when everything was last copied over copies that were here, because the
+	// source could no longer tell what it had deleted: records deleted there before may still be
+	// here. Absent: never.
 	FullSyncAt    *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=full_sync_at,json=fullSyncAt,proto3" json:"full_sync_at,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

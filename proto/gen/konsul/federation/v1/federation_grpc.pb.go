@@ -28,9 +28,9 @@ const (
 //
 // For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
 //
-// FederationService answers for the federation record of the asked datacenter.
+// FederationService returns for the federation record of the asked datacenter.
 type FederationServiceClient interface {
-	// GetFederation answers the federation record with its members, as this datacenter knows them.
+	// GetFederation returns the federation record with its members, as this datacenter knows them.
 	GetFederation(ctx context.Context, in *GetFederationRequest, opts ...grpc.CallOption) (*GetFederationResponse, error)
 }
 
@@ -56,9 +56,9 @@ func (c *federationServiceClient) GetFederation(ctx context.Context, in *GetFede
 // All implementations must embed UnimplementedFederationServiceServer
 // for forward compatibility.
 //
-// FederationService answers for the federation record of the asked datacenter.
+// FederationService returns for the federation record of the asked datacenter.
 type FederationServiceServer interface {
-	// GetFederation answers the federation record with its members, as this datacenter knows them.
+	// GetFederation returns the federation record with its members, as this datacenter knows them.
 	GetFederation(context.Context, *GetFederationRequest) (*GetFederationResponse, error)
 	mustEmbedUnimplementedFederationServiceServer()
 }

@@ -104,8 +104,9 @@ type ReplicationRequest struct {
 	FederationId string `protobuf:"bytes,6,opt,name=federation_id,json=federationId,proto3" json:"federation_id,omitempty"`
 	// How often to hear from an idle source (default 1s).
 	Heartbeat *durationpb.Duration `protobuf:"bytes,7,opt,name=heartbeat,proto3" json:"heartbeat,omitempty"`
-	// The histories of the two registries, as the requester knows them; empty: not known. A source refuses
-	// what is meant for another registry of its name, or comes from a second one of the requester's.
+	// The histories of the two registries, as the requester knows them; empty: not known. A source
+	// refuses what is meant for another registry of its name, or comes from a second one of the
+	// requester's.
 	SourceLineageId string `protobuf:"bytes,8,opt,name=source_lineage_id,json=sourceLineageId,proto3" json:"source_lineage_id,omitempty"`
 	TargetLineageId string `protobuf:"bytes,9,opt,name=target_lineage_id,json=targetLineageId,proto3" json:"target_lineage_id,omitempty"`
 	unknownFields   protoimpl.UnknownFields
@@ -205,11 +206,12 @@ func (x *ReplicationRequest) GetTargetLineageId() string {
 	return ""
 }
 
-// ReplicationResponse carries changes in commit order, but policies first and roles next. Fields 1-3 are those of ADR-0027.
+// ReplicationResponse carries changes in commit order, but policies first and roles next. Fields
+// 1-3 are those of ADR-0027.
 type ReplicationResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Where the copy stands once everything up to a complete response is applied. Older versions send 0 in a
-	// full sync's responses that are not complete.
+	// Where the copy stands once everything up to a complete response is applied. Older versions send
+	// 0 in a full sync's responses that are not complete.
 	CurrentIndex int64              `protobuf:"varint,1,opt,name=current_index,json=currentIndex,proto3" json:"current_index,omitempty"`
 	Entries      []*ReplicatedEntry `protobuf:"bytes,2,rep,name=entries,proto3" json:"entries,omitempty"`
 	// The source cannot serve a delta from that index: what follows is everything it has.

@@ -30,14 +30,14 @@ const (
 //
 // ReplicationService copies global records from the primary to the secondaries.
 type ReplicationServiceClient interface {
-	// Replicate streams the global records that changed after last_replicated_index, then changes as they
-	// commit. A response with no entries is a heartbeat: nothing changed up to current_index.
+	// Replicate streams the global records that changed after last_replicated_index, then changes as
+	// they commit. A response with no entries is a heartbeat: nothing changed up to current_index.
 	// Served by every registry; refused with FailedPrecondition by one that is not the primary.
 	Replicate(ctx context.Context, in *ReplicationRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ReplicationResponse], error)
 	// ApplyReplicated commits replicated entries and the cursor that covers them as one Raft entry.
 	// Aborted when the stored cursor is not expected_index: another replicator is at work.
 	ApplyReplicated(ctx context.Context, in *ApplyReplicatedRequest, opts ...grpc.CallOption) (*ApplyReplicatedResponse, error)
-	// GetCursor answers how far the asked datacenter has copied a source.
+	// GetCursor returns how far the asked datacenter has copied a source.
 	GetCursor(ctx context.Context, in *GetCursorRequest, opts ...grpc.CallOption) (*GetCursorResponse, error)
 }
 
@@ -94,14 +94,14 @@ func (c *replicationServiceClient) GetCursor(ctx context.Context, in *GetCursorR
 //
 // ReplicationService copies global records from the primary to the secondaries.
 type ReplicationServiceServer interface {
-	// Replicate streams the global records that changed after last_replicated_index, then changes as they
-	// commit. A response with no entries is a heartbeat: nothing changed up to current_index.
+	// Replicate streams the global records that changed after last_replicated_index, then changes as
+	// they commit. A response with no entries is a heartbeat: nothing changed up to current_index.
 	// Served by every registry; refused with FailedPrecondition by one that is not the primary.
 	Replicate(*ReplicationRequest, grpc.ServerStreamingServer[ReplicationResponse]) error
 	// ApplyReplicated commits replicated entries and the cursor that covers them as one Raft entry.
 	// Aborted when the stored cursor is not expected_index: another replicator is at work.
 	ApplyReplicated(context.Context, *ApplyReplicatedRequest) (*ApplyReplicatedResponse, error)
-	// GetCursor answers how far the asked datacenter has copied a source.
+	// GetCursor returns how far the asked datacenter has copied a source.
 	GetCursor(context.Context, *GetCursorRequest) (*GetCursorResponse, error)
 	mustEmbedUnimplementedReplicationServiceServer()
 }

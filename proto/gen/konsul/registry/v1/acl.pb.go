@@ -2291,7 +2291,8 @@ type ExplainRequest struct {
 	Resource string `protobuf:"bytes,3,opt,name=resource,proto3" json:"resource,omitempty"`
 	// list, read, write or delete.
 	Access string `protobuf:"bytes,4,opt,name=access,proto3" json:"access,omitempty"`
-	// The name within the resource. A KV key may have its scope in front; a bare one is written locally, and read in either scope.
+	// The name within the resource. A KV key may have its scope in front; a bare one is written
+	// locally, and read in either scope.
 	Name          string   `protobuf:"bytes,5,opt,name=name,proto3" json:"name,omitempty"`
 	Datacenter    string   `protobuf:"bytes,6,opt,name=datacenter,proto3" json:"datacenter,omitempty"`
 	ReadMode      ReadMode `protobuf:"varint,7,opt,name=read_mode,json=readMode,proto3,enum=konsul.registry.v1.ReadMode" json:"read_mode,omitempty"`

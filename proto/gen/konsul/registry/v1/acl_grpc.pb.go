@@ -44,47 +44,53 @@ const (
 //
 // For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
 //
-// ACLService keeps policies, roles and tokens. Policies, roles and global tokens are written in the primary and copied
-// to every datacenter; a local token stays in the datacenter that made it.
+// ACLService keeps policies, roles and tokens. Policies, roles and global tokens are written in the
+// primary and copied to every datacenter; a local token stays in the datacenter that made it.
 type ACLServiceClient interface {
-	// Bootstrap makes the first management token; it takes no token and works once in the life of a federation.
-	// FailedPrecondition when a management token exists or one was made before; the fault says how to reset.
+	// Bootstrap makes the first management token; it takes no token and works once in the life of a
+	// federation. FailedPrecondition when a management token exists or one was made before; the fault
+	// says how to reset.
 	Bootstrap(ctx context.Context, in *BootstrapRequest, opts ...grpc.CallOption) (*BootstrapResponse, error)
 	// CreatePolicy stores a new policy. AlreadyExists when its name is taken.
 	CreatePolicy(ctx context.Context, in *CreatePolicyRequest, opts ...grpc.CallOption) (*CreatePolicyResponse, error)
-	// UpdatePolicy replaces the description and rules of a policy. NotFound when there is none of that name.
+	// UpdatePolicy replaces the description and rules of a policy. NotFound when there is none of
+	// that name.
 	UpdatePolicy(ctx context.Context, in *UpdatePolicyRequest, opts ...grpc.CallOption) (*UpdatePolicyResponse, error)
-	// GetPolicy answers one policy.
+	// GetPolicy returns one policy.
 	GetPolicy(ctx context.Context, in *GetPolicyRequest, opts ...grpc.CallOption) (*GetPolicyResponse, error)
-	// ListPolicies answers every policy, by name.
+	// ListPolicies returns every policy, by name.
 	ListPolicies(ctx context.Context, in *ListPoliciesRequest, opts ...grpc.CallOption) (*ListPoliciesResponse, error)
-	// DeletePolicy deletes a policy. FailedPrecondition while a role or token has it, unless forced: they lose it then.
+	// DeletePolicy deletes a policy. FailedPrecondition while a role or token has it, unless forced:
+	// they lose it then.
 	DeletePolicy(ctx context.Context, in *DeletePolicyRequest, opts ...grpc.CallOption) (*DeletePolicyResponse, error)
 	// CreateRole stores a new role. AlreadyExists when its name is taken.
 	CreateRole(ctx context.Context, in *CreateRoleRequest, opts ...grpc.CallOption) (*CreateRoleResponse, error)
-	// UpdateRole replaces the description and policies of a role. NotFound when there is none of that name.
+	// UpdateRole replaces the description and policies of a role. NotFound when there is none of that
+	// name.
 	UpdateRole(ctx context.Context, in *UpdateRoleRequest, opts ...grpc.CallOption) (*UpdateRoleResponse, error)
-	// GetRole answers one role.
+	// GetRole returns one role.
 	GetRole(ctx context.Context, in *GetRoleRequest, opts ...grpc.CallOption) (*GetRoleResponse, error)
-	// ListRoles answers every role, by name.
+	// ListRoles returns every role, by name.
 	ListRoles(ctx context.Context, in *ListRolesRequest, opts ...grpc.CallOption) (*ListRolesResponse, error)
-	// DeleteRole deletes a role. FailedPrecondition while a token has it, unless forced: they lose it then.
+	// DeleteRole deletes a role. FailedPrecondition while a token has it, unless forced: they lose it
+	// then.
 	DeleteRole(ctx context.Context, in *DeleteRoleRequest, opts ...grpc.CallOption) (*DeleteRoleResponse, error)
 	// CreateToken makes a token. Its secret is in the answer and never seen again.
 	CreateToken(ctx context.Context, in *CreateTokenRequest, opts ...grpc.CallOption) (*CreateTokenResponse, error)
 	// UpdateToken replaces what a token has. Its secret and its scope stay.
 	UpdateToken(ctx context.Context, in *UpdateTokenRequest, opts ...grpc.CallOption) (*UpdateTokenResponse, error)
-	// CloneToken makes a token that has what another one has, with a secret of its own. It does not expire when the other does.
+	// CloneToken makes a token that has what another one has, with a secret of its own. It does not
+	// expire when the other does.
 	CloneToken(ctx context.Context, in *CloneTokenRequest, opts ...grpc.CallOption) (*CloneTokenResponse, error)
-	// GetToken answers a token without its secret.
+	// GetToken returns a token without its secret.
 	GetToken(ctx context.Context, in *GetTokenRequest, opts ...grpc.CallOption) (*GetTokenResponse, error)
-	// GetSelf answers the token the call carries, without its secret. Every token may.
+	// GetSelf returns the token the call carries, without its secret. Every token may.
 	GetSelf(ctx context.Context, in *GetSelfRequest, opts ...grpc.CallOption) (*GetSelfResponse, error)
-	// ListTokens answers every token the datacenter knows, by accessor id, without secrets.
+	// ListTokens returns every token the datacenter knows, by accessor id, without secrets.
 	ListTokens(ctx context.Context, in *ListTokensRequest, opts ...grpc.CallOption) (*ListTokensResponse, error)
 	// DeleteToken revokes a token. FailedPrecondition for the last management token, unless forced.
 	DeleteToken(ctx context.Context, in *DeleteTokenRequest, opts ...grpc.CallOption) (*DeleteTokenResponse, error)
-	// Explain answers whether a token may do something, and why. Every token may ask about itself.
+	// Explain reports whether a token may do something, and why. Every token may ask about itself.
 	Explain(ctx context.Context, in *ExplainRequest, opts ...grpc.CallOption) (*ExplainResponse, error)
 }
 
@@ -290,47 +296,53 @@ func (c *aCLServiceClient) Explain(ctx context.Context, in *ExplainRequest, opts
 // All implementations must embed UnimplementedACLServiceServer
 // for forward compatibility.
 //
-// ACLService keeps policies, roles and tokens. Policies, roles and global tokens are written in the primary and copied
-// to every datacenter; a local token stays in the datacenter that made it.
+// ACLService keeps policies, roles and tokens. Policies, roles and global tokens are written in the
+// primary and copied to every datacenter; a local token stays in the datacenter that made it.
 type ACLServiceServer interface {
-	// Bootstrap makes the first management token; it takes no token and works once in the life of a federation.
-	// FailedPrecondition when a management token exists or one was made before; the fault says how to reset.
+	// Bootstrap makes the first management token; it takes no token and works once in the life of a
+	// federation. FailedPrecondition when a management token exists or one was made before; the fault
+	// says how to reset.
 	Bootstrap(context.Context, *BootstrapRequest) (*BootstrapResponse, error)
 	// CreatePolicy stores a new policy. AlreadyExists when its name is taken.
 	CreatePolicy(context.Context, *CreatePolicyRequest) (*CreatePolicyResponse, error)
-	// UpdatePolicy replaces the description and rules of a policy. NotFound when there is none of that name.
+	// UpdatePolicy replaces the description and rules of a policy. NotFound when there is none of
+	// that name.
 	UpdatePolicy(context.Context, *UpdatePolicyRequest) (*UpdatePolicyResponse, error)
-	// GetPolicy answers one policy.
+	// GetPolicy returns one policy.
 	GetPolicy(context.Context, *GetPolicyRequest) (*GetPolicyResponse, error)
-	// ListPolicies answers every policy, by name.
+	// ListPolicies returns every policy, by name.
 	ListPolicies(context.Context, *ListPoliciesRequest) (*ListPoliciesResponse, error)
-	// DeletePolicy deletes a policy. FailedPrecondition while a role or token has it, unless forced: they lose it then.
+	// DeletePolicy deletes a policy. FailedPrecondition while a role or token has it, unless forced:
+	// they lose it then.
 	DeletePolicy(context.Context, *DeletePolicyRequest) (*DeletePolicyResponse, error)
 	// CreateRole stores a new role. AlreadyExists when its name is taken.
 	CreateRole(context.Context, *CreateRoleRequest) (*CreateRoleResponse, error)
-	// UpdateRole replaces the description and policies of a role. NotFound when there is none of that name.
+	// UpdateRole replaces the description and policies of a role. NotFound when there is none of that
+	// name.
 	UpdateRole(context.Context, *UpdateRoleRequest) (*UpdateRoleResponse, error)
-	// GetRole answers one role.
+	// GetRole returns one role.
 	GetRole(context.Context, *GetRoleRequest) (*GetRoleResponse, error)
-	// ListRoles answers every role, by name.
+	// ListRoles returns every role, by name.
 	ListRoles(context.Context, *ListRolesRequest) (*ListRolesResponse, error)
-	// DeleteRole deletes a role. FailedPrecondition while a token has it, unless forced: they lose it then.
+	// DeleteRole deletes a role. FailedPrecondition while a token has it, unless forced: they lose it
+	// then.
 	DeleteRole(context.Context, *DeleteRoleRequest) (*DeleteRoleResponse, error)
 	// CreateToken makes a token. Its secret is in the answer and never seen again.
 	CreateToken(context.Context, *CreateTokenRequest) (*CreateTokenResponse, error)
 	// UpdateToken replaces what a token has. Its secret and its scope stay.
 	UpdateToken(context.Context, *UpdateTokenRequest) (*UpdateTokenResponse, error)
-	// CloneToken makes a token that has what another one has, with a secret of its own. It does not expire when the other does.
+	// CloneToken makes a token that has what another one has, with a secret of its own. It does not
+	// expire when the other does.
 	CloneToken(context.Context, *CloneTokenRequest) (*CloneTokenResponse, error)
-	// GetToken answers a token without its secret.
+	// GetToken returns a token without its secret.
 	GetToken(context.Context, *GetTokenRequest) (*GetTokenResponse, error)
-	// GetSelf answers the token the call carries, without its secret. Every token may.
+	// GetSelf returns the token the call carries, without its secret. Every token may.
 	GetSelf(context.Context, *GetSelfRequest) (*GetSelfResponse, error)
-	// ListTokens answers every token the datacenter knows, by accessor id, without secrets.
+	// ListTokens returns every token the datacenter knows, by accessor id, without secrets.
 	ListTokens(context.Context, *ListTokensRequest) (*ListTokensResponse, error)
 	// DeleteToken revokes a token. FailedPrecondition for the last management token, unless forced.
 	DeleteToken(context.Context, *DeleteTokenRequest) (*DeleteTokenResponse, error)
-	// Explain answers whether a token may do something, and why. Every token may ask about itself.
+	// Explain reports whether a token may do something, and why. Every token may ask about itself.
 	Explain(context.Context, *ExplainRequest) (*ExplainResponse, error)
 	mustEmbedUnimplementedACLServiceServer()
 }

@@ -28,16 +28,17 @@ const (
 //
 // For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
 //
-// BackupService writes and restores backups of one datacenter's state. The bytes are those of a file in the format of
-// pkg/backupfile.
+// BackupService writes and restores backups of one datacenter's state. The bytes are those of a
+// file in the format of pkg/backupfile.
 type BackupServiceClient interface {
-	// CreateBackup streams a backup of the state at one index. FailedPrecondition when the base is too old, or of another
-	// datacenter: then make a full one.
+	// CreateBackup streams a backup of the state at one index. FailedPrecondition when the base is
+	// too old, or of another datacenter: then make a full one.
 	CreateBackup(ctx context.Context, in *CreateBackupRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[CreateBackupResponse], error)
-	// RestoreBackup replaces the state of a datacenter by that of a backup and the increments on it. The first message is
-	// start, then the files follow in order. Everything is checked before anything changes.
+	// RestoreBackup replaces the state of a datacenter by that of a backup and the increments on it.
+	// The first message is start, then the files follow in order. Everything is checked before
+	// anything changes.
 	RestoreBackup(ctx context.Context, opts ...grpc.CallOption) (grpc.ClientStreamingClient[RestoreBackupRequest, RestoreBackupResponse], error)
-	// ListBackups answers what the servers' schedule has kept.
+	// ListBackups returns what the servers' schedule has kept.
 	ListBackups(ctx context.Context, in *ListBackupsRequest, opts ...grpc.CallOption) (*ListBackupsResponse, error)
 }
 
@@ -95,16 +96,17 @@ func (c *backupServiceClient) ListBackups(ctx context.Context, in *ListBackupsRe
 // All implementations must embed UnimplementedBackupServiceServer
 // for forward compatibility.
 //
-// BackupService writes and restores backups of one datacenter's state. The bytes are those of a file in the format of
-// pkg/backupfile.
+// BackupService writes and restores backups of one datacenter's state. The bytes are those of a
+// file in the format of pkg/backupfile.
 type BackupServiceServer interface {
-	// CreateBackup streams a backup of the state at one index. FailedPrecondition when the base is too old, or of another
-	// datacenter: then make a full one.
+	// CreateBackup streams a backup of the state at one index. FailedPrecondition when the base is
+	// too old, or of another datacenter: then make a full one.
 	CreateBackup(*CreateBackupRequest, grpc.ServerStreamingServer[CreateBackupResponse]) error
-	// RestoreBackup replaces the state of a datacenter by that of a backup and the increments on it. The first message is
-	// start, then the files follow in order. Everything is checked before anything changes.
+	// RestoreBackup replaces the state of a datacenter by that of a backup and the increments on it.
+	// The first message is start, then the files follow in order. Everything is checked before
+	// anything changes.
 	RestoreBackup(grpc.ClientStreamingServer[RestoreBackupRequest, RestoreBackupResponse]) error
-	// ListBackups answers what the servers' schedule has kept.
+	// ListBackups returns what the servers' schedule has kept.
 	ListBackups(context.Context, *ListBackupsRequest) (*ListBackupsResponse, error)
 	mustEmbedUnimplementedBackupServiceServer()
 }

@@ -87,12 +87,13 @@ type Node struct {
 	Meta        map[string]string `protobuf:"bytes,3,rep,name=meta,proto3" json:"meta,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	CreateIndex uint64            `protobuf:"varint,4,opt,name=create_index,json=createIndex,proto3" json:"create_index,omitempty"`
 	ModifyIndex uint64            `protobuf:"varint,5,opt,name=modify_index,json=modifyIndex,proto3" json:"modify_index,omitempty"`
-	// With it the node must send heartbeats: when none came for so long, its check "_liveness" and with it all its instances
-	// are critical, and after registry.catalog.reap_after the node is deregistered. Absent: nobody expects heartbeats.
-	// In a registration: absent keeps what a registered node has, unless it replaces; 0 ends the expectation.
+	// With it the node must send heartbeats: when none came for so long, its check "_liveness" and
+	// with it all its instances are critical, and after registry.catalog.reap_after the node is
+	// deregistered. Absent: nobody expects heartbeats. In a registration: absent keeps what a
+	// registered node has, unless it replaces; 0 ends the expectation.
 	LivenessTtl *durationpb.Duration `protobuf:"bytes,6,opt,name=liveness_ttl,json=livenessTtl,proto3" json:"liveness_ttl,omitempty"`
-	// Set by the registry: the node was only made by the registration of an instance. Once it has had no instances for
-	// registry.catalog.empty_node_reap_after, it is deregistered.
+	// Set by the registry: the node was only made by the registration of an instance. Once it has had
+	// no instances for registry.catalog.empty_node_reap_after, it is deregistered.
 	Implicit      bool `protobuf:"varint,7,opt,name=implicit,proto3" json:"implicit,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -234,8 +235,8 @@ func (x *Weights) GetWarning() uint32 {
 
 type Service struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Unique in its datacenter; defaults to the service's name. A registration that leaves it out is refused (AlreadyExists)
-	// when the instance of that id is at another address or port.
+	// Unique in its datacenter; defaults to the service's name. A registration that leaves it out is
+	// refused (AlreadyExists) when the instance of that id is at another address or port.
 	Id   string `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
 	Name string `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
 	Node string `protobuf:"bytes,3,opt,name=node,proto3" json:"node,omitempty"`
@@ -247,8 +248,9 @@ type Service struct {
 	CreateIndex uint64            `protobuf:"varint,8,opt,name=create_index,json=createIndex,proto3" json:"create_index,omitempty"`
 	ModifyIndex uint64            `protobuf:"varint,9,opt,name=modify_index,json=modifyIndex,proto3" json:"modify_index,omitempty"`
 	Weights     *Weights          `protobuf:"bytes,10,opt,name=weights,proto3" json:"weights,omitempty"`
-	// Set by the registry: whose registration it is, "agent" (of its node) or "token:" and the token's accessor id. Empty in
-	// rows of older versions: anybody's who registers it again on its node for its service.
+	// Set by the registry: whose registration it is, "agent" (of its node) or "token:" and the
+	// token's accessor id. Empty in rows of older versions: anybody's who registers it again on its
+	// node for its service.
 	RegisteredBy  string `protobuf:"bytes,11,opt,name=registered_by,json=registeredBy,proto3" json:"registered_by,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -363,8 +365,8 @@ func (x *Service) GetRegisteredBy() string {
 
 type Check struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Unique within its service instance or, if it is a node's own, its node. The registry's own checks begin with an
-	// underscore: "_maintenance" and, of nodes, "_liveness".
+	// Unique within its service instance or, if it is a node's own, its node. The registry's own
+	// checks begin with an underscore: "_maintenance" and, of nodes, "_liveness".
 	Id   string `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
 	Name string `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
 	// Empty in a node's own check.
@@ -486,7 +488,8 @@ type ServiceInstance struct {
 	Datacenter string       `protobuf:"bytes,5,opt,name=datacenter,proto3" json:"datacenter,omitempty"`
 	// The node's own checks.
 	NodeChecks []*Check `protobuf:"bytes,6,rep,name=node_checks,json=nodeChecks,proto3" json:"node_checks,omitempty"`
-	// Nobody watches over it: it has no checks and its node sends no heartbeats, so it is passing whatever happens to it.
+	// Nobody watches over it: it has no checks and its node sends no heartbeats, so it is passing
+	// whatever happens to it.
 	Unchecked     bool `protobuf:"varint,7,opt,name=unchecked,proto3" json:"unchecked,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -576,12 +579,14 @@ type RegisterRequest struct {
 	Node  *Node                  `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
 	// Empty: register the node only.
 	Service *Service `protobuf:"bytes,2,opt,name=service,proto3" json:"service,omitempty"`
-	// Replaces the instance's checks. A check that keeps its id and says no status keeps its status. Without a service these
-	// are the node's own checks: they are added to those it has, or replace those of the same id.
+	// Replaces the instance's checks. A check that keeps its id and says no status keeps its status.
+	// Without a service these are the node's own checks: they are added to those it has, or replace
+	// those of the same id.
 	Checks     []*Check `protobuf:"bytes,3,rep,name=checks,proto3" json:"checks,omitempty"`
 	Datacenter string   `protobuf:"bytes,4,opt,name=datacenter,proto3" json:"datacenter,omitempty"`
 	RequestId  string   `protobuf:"bytes,5,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
-	// Take the instance over, whoever has its id, and leave nothing of the node's meta and liveness TTL that is not named here.
+	// Take the instance over, whoever has its id, and leave nothing of the node's meta and liveness
+	// TTL that is not named here.
 	Replace       bool `protobuf:"varint,6,opt,name=replace,proto3" json:"replace,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -663,7 +668,8 @@ type RegisterResponse struct {
 	state   protoimpl.MessageState `protogen:"open.v1"`
 	Meta    *WriteMeta             `protobuf:"bytes,1,opt,name=meta,proto3" json:"meta,omitempty"`
 	Service *Service               `protobuf:"bytes,2,opt,name=service,proto3" json:"service,omitempty"`
-	// Ids of checks that the instance had and that this registration, which does not name them, removed.
+	// Ids of checks that the instance had and that this registration, which does not name them,
+	// removed.
 	RemovedChecks []string `protobuf:"bytes,3,rep,name=removed_checks,json=removedChecks,proto3" json:"removed_checks,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -830,7 +836,8 @@ type ListServicesRequest struct {
 	ReadMode   ReadMode               `protobuf:"varint,2,opt,name=read_mode,json=readMode,proto3,enum=konsul.registry.v1.ReadMode" json:"read_mode,omitempty"`
 	Index      uint64                 `protobuf:"varint,3,opt,name=index,proto3" json:"index,omitempty"`
 	Wait       *durationpb.Duration   `protobuf:"bytes,4,opt,name=wait,proto3" json:"wait,omitempty"`
-	// Count only instances that carry every one of these tags; names without any such instance are left out.
+	// Count only instances that carry every one of these tags; names without any such instance are
+	// left out.
 	Tags []string `protobuf:"bytes,5,rep,name=tags,proto3" json:"tags,omitempty"`
 	// Only instances of which every one of these holds: meta as given (REST: meta[key]=value),
 	Meta map[string]string `protobuf:"bytes,6,rep,name=meta,proto3" json:"meta,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
@@ -840,7 +847,8 @@ type ListServicesRequest struct {
 	Statuses []HealthStatus `protobuf:"varint,8,rep,packed,name=statuses,proto3,enum=konsul.registry.v1.HealthStatus" json:"statuses,omitempty"`
 	// and an expression such as `Service.Meta.version != "1" and "http" in Service.Tags`.
 	Filter string `protobuf:"bytes,9,opt,name=filter,proto3" json:"filter,omitempty"`
-	// Answer the state as of this index instead of the latest. It must lie inside the retention window; not together with index.
+	// Answer the state as of this index instead of the latest. It must lie inside the retention
+	// window; not together with index.
 	AtIndex       uint64 `protobuf:"varint,20,opt,name=at_index,json=atIndex,proto3" json:"at_index,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1087,7 +1095,8 @@ type ListNodesRequest struct {
 	Statuses []HealthStatus `protobuf:"varint,6,rep,packed,name=statuses,proto3,enum=konsul.registry.v1.HealthStatus" json:"statuses,omitempty"`
 	// and that match an expression such as `Meta.rack == "a1" and Status != "critical"`.
 	Filter string `protobuf:"bytes,7,opt,name=filter,proto3" json:"filter,omitempty"`
-	// Answer the state as of this index instead of the latest. It must lie inside the retention window; not together with index.
+	// Answer the state as of this index instead of the latest. It must lie inside the retention
+	// window; not together with index.
 	AtIndex       uint64 `protobuf:"varint,20,opt,name=at_index,json=atIndex,proto3" json:"at_index,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1250,7 +1259,8 @@ type QueryServiceRequest struct {
 	Statuses []HealthStatus `protobuf:"varint,10,rep,packed,name=statuses,proto3,enum=konsul.registry.v1.HealthStatus" json:"statuses,omitempty"`
 	// and an expression such as `Service.Meta.version != "1" and "http" in Service.Tags`.
 	Filter string `protobuf:"bytes,11,opt,name=filter,proto3" json:"filter,omitempty"`
-	// Answer the state as of this index instead of the latest. It must lie inside the retention window; not together with index.
+	// Answer the state as of this index instead of the latest. It must lie inside the retention
+	// window; not together with index.
 	AtIndex       uint64 `protobuf:"varint,20,opt,name=at_index,json=atIndex,proto3" json:"at_index,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -2275,7 +2285,8 @@ type GetServiceRequest struct {
 	ReadMode   ReadMode               `protobuf:"varint,3,opt,name=read_mode,json=readMode,proto3,enum=konsul.registry.v1.ReadMode" json:"read_mode,omitempty"`
 	Index      uint64                 `protobuf:"varint,4,opt,name=index,proto3" json:"index,omitempty"`
 	Wait       *durationpb.Duration   `protobuf:"bytes,5,opt,name=wait,proto3" json:"wait,omitempty"`
-	// Answer the state as of this index instead of the latest. It must lie inside the retention window; not together with index.
+	// Answer the state as of this index instead of the latest. It must lie inside the retention
+	// window; not together with index.
 	AtIndex       uint64 `protobuf:"varint,20,opt,name=at_index,json=atIndex,proto3" json:"at_index,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -2412,7 +2423,8 @@ type GetNodeRequest struct {
 	ReadMode   ReadMode               `protobuf:"varint,3,opt,name=read_mode,json=readMode,proto3,enum=konsul.registry.v1.ReadMode" json:"read_mode,omitempty"`
 	Index      uint64                 `protobuf:"varint,4,opt,name=index,proto3" json:"index,omitempty"`
 	Wait       *durationpb.Duration   `protobuf:"bytes,5,opt,name=wait,proto3" json:"wait,omitempty"`
-	// Answer the state as of this index instead of the latest. It must lie inside the retention window; not together with index.
+	// Answer the state as of this index instead of the latest. It must lie inside the retention
+	// window; not together with index.
 	AtIndex       uint64 `protobuf:"varint,20,opt,name=at_index,json=atIndex,proto3" json:"at_index,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -2583,7 +2595,8 @@ type ListChecksRequest struct {
 	CheckId string `protobuf:"bytes,7,opt,name=check_id,json=checkId,proto3" json:"check_id,omitempty"`
 	// Only checks in one of these statuses.
 	Statuses []HealthStatus `protobuf:"varint,8,rep,packed,name=statuses,proto3,enum=konsul.registry.v1.HealthStatus" json:"statuses,omitempty"`
-	// Answer the state as of this index instead of the latest. It must lie inside the retention window; not together with index.
+	// Answer the state as of this index instead of the latest. It must lie inside the retention
+	// window; not together with index.
 	AtIndex       uint64 `protobuf:"varint,20,opt,name=at_index,json=atIndex,proto3" json:"at_index,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

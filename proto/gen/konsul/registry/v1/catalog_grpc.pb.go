@@ -43,41 +43,44 @@ const (
 //
 // CatalogService knows which service instances run where and whether they are healthy.
 type CatalogServiceClient interface {
-	// Register creates or updates a service instance, its node and its checks in one commit. An id belongs to who registered
-	// it: AlreadyExists when the instance is another node's, service's or owner's, unless the request says to replace it.
+	// Register creates or updates a service instance, its node and its checks in one commit. An id
+	// belongs to who registered it: AlreadyExists when the instance is another node's, service's or
+	// owner's, unless the request says to replace it.
 	Register(ctx context.Context, in *RegisterRequest, opts ...grpc.CallOption) (*RegisterResponse, error)
 	// Deregister removes an instance with its checks. NotFound when it is not there.
 	Deregister(ctx context.Context, in *DeregisterRequest, opts ...grpc.CallOption) (*DeregisterResponse, error)
-	// RegisterNode creates or updates a node with many instances and their checks in one commit. Instances that it does not
-	// name stay as they are; those it names are taken from nobody, as in Register.
+	// RegisterNode creates or updates a node with many instances and their checks in one commit.
+	// Instances that it does not name stay as they are; those it names are taken from nobody, as in
+	// Register.
 	RegisterNode(ctx context.Context, in *RegisterNodeRequest, opts ...grpc.CallOption) (*RegisterNodeResponse, error)
-	// DeregisterNode removes a node with its instances and all their checks. NotFound when it is not there.
+	// DeregisterNode removes a node with its instances and all their checks. NotFound when it is not
+	// there.
 	DeregisterNode(ctx context.Context, in *DeregisterNodeRequest, opts ...grpc.CallOption) (*DeregisterNodeResponse, error)
 	// DeregisterCheck removes one check of an instance or of a node. NotFound when it is not there.
 	DeregisterCheck(ctx context.Context, in *DeregisterCheckRequest, opts ...grpc.CallOption) (*DeregisterCheckResponse, error)
 	// Heartbeat says that nodes are alive. It costs no commit unless one of them was taken for dead.
 	Heartbeat(ctx context.Context, in *HeartbeatRequest, opts ...grpc.CallOption) (*HeartbeatResponse, error)
-	// SetMaintenance switches the maintenance mode of an instance or of a node on or off: while it is on, the instance, or
-	// every instance of the node, is critical. NotFound when it is not there.
+	// SetMaintenance switches the maintenance mode of an instance or of a node on or off: while it is
+	// on, the instance, or every instance of the node, is critical. NotFound when it is not there.
 	SetMaintenance(ctx context.Context, in *SetMaintenanceRequest, opts ...grpc.CallOption) (*SetMaintenanceResponse, error)
-	// GetService answers one instance by its id. NotFound when it is not there.
+	// GetService returns one instance by its id. NotFound when it is not there.
 	GetService(ctx context.Context, in *GetServiceRequest, opts ...grpc.CallOption) (*GetServiceResponse, error)
-	// GetNode answers a node with its checks and its instances. NotFound when it is not there.
+	// GetNode returns a node with its checks and its instances. NotFound when it is not there.
 	GetNode(ctx context.Context, in *GetNodeRequest, opts ...grpc.CallOption) (*GetNodeResponse, error)
-	// ListChecks answers the checks of instances and nodes, with what they are about.
+	// ListChecks returns the checks of instances and nodes, with what they are about.
 	ListChecks(ctx context.Context, in *ListChecksRequest, opts ...grpc.CallOption) (*ListChecksResponse, error)
-	// ListServices answers the names in the catalogue with their instance counts.
+	// ListServices returns the names in the catalogue with their instance counts.
 	ListServices(ctx context.Context, in *ListServicesRequest, opts ...grpc.CallOption) (*ListServicesResponse, error)
-	// ListNodes answers the nodes in the catalogue.
+	// ListNodes returns the nodes in the catalogue.
 	ListNodes(ctx context.Context, in *ListNodesRequest, opts ...grpc.CallOption) (*ListNodesResponse, error)
-	// QueryService answers the instances of one service in one datacenter, with health.
+	// QueryService returns the instances of one service in one datacenter, with health.
 	// An unknown service has no instances; that is no error.
 	QueryService(ctx context.Context, in *QueryServiceRequest, opts ...grpc.CallOption) (*QueryServiceResponse, error)
 	// UpdateChecks reports the status of checks; unchanged statuses cost no commit.
 	UpdateChecks(ctx context.Context, in *UpdateChecksRequest, opts ...grpc.CallOption) (*UpdateChecksResponse, error)
 	// SetFailoverPolicy creates or replaces the failover policy of a service (a global record).
 	SetFailoverPolicy(ctx context.Context, in *SetFailoverPolicyRequest, opts ...grpc.CallOption) (*SetFailoverPolicyResponse, error)
-	// GetFailoverPolicy answers the failover policy of a service. NotFound when it has none.
+	// GetFailoverPolicy returns the failover policy of a service. NotFound when it has none.
 	GetFailoverPolicy(ctx context.Context, in *GetFailoverPolicyRequest, opts ...grpc.CallOption) (*GetFailoverPolicyResponse, error)
 }
 
@@ -255,41 +258,44 @@ func (c *catalogServiceClient) GetFailoverPolicy(ctx context.Context, in *GetFai
 //
 // CatalogService knows which service instances run where and whether they are healthy.
 type CatalogServiceServer interface {
-	// Register creates or updates a service instance, its node and its checks in one commit. An id belongs to who registered
-	// it: AlreadyExists when the instance is another node's, service's or owner's, unless the request says to replace it.
+	// Register creates or updates a service instance, its node and its checks in one commit. An id
+	// belongs to who registered it: AlreadyExists when the instance is another node's, service's or
+	// owner's, unless the request says to replace it.
 	Register(context.Context, *RegisterRequest) (*RegisterResponse, error)
 	// Deregister removes an instance with its checks. NotFound when it is not there.
 	Deregister(context.Context, *DeregisterRequest) (*DeregisterResponse, error)
-	// RegisterNode creates or updates a node with many instances and their checks in one commit. Instances that it does not
-	// name stay as they are; those it names are taken from nobody, as in Register.
+	// RegisterNode creates or updates a node with many instances and their checks in one commit.
+	// Instances that it does not name stay as they are; those it names are taken from nobody, as in
+	// Register.
 	RegisterNode(context.Context, *RegisterNodeRequest) (*RegisterNodeResponse, error)
-	// DeregisterNode removes a node with its instances and all their checks. NotFound when it is not there.
+	// DeregisterNode removes a node with its instances and all their checks. NotFound when it is not
+	// there.
 	DeregisterNode(context.Context, *DeregisterNodeRequest) (*DeregisterNodeResponse, error)
 	// DeregisterCheck removes one check of an instance or of a node. NotFound when it is not there.
 	DeregisterCheck(context.Context, *DeregisterCheckRequest) (*DeregisterCheckResponse, error)
 	// Heartbeat says that nodes are alive. It costs no commit unless one of them was taken for dead.
 	Heartbeat(context.Context, *HeartbeatRequest) (*HeartbeatResponse, error)
-	// SetMaintenance switches the maintenance mode of an instance or of a node on or off: while it is on, the instance, or
-	// every instance of the node, is critical. NotFound when it is not there.
+	// SetMaintenance switches the maintenance mode of an instance or of a node on or off: while it is
+	// on, the instance, or every instance of the node, is critical. NotFound when it is not there.
 	SetMaintenance(context.Context, *SetMaintenanceRequest) (*SetMaintenanceResponse, error)
-	// GetService answers one instance by its id. NotFound when it is not there.
+	// GetService returns one instance by its id. NotFound when it is not there.
 	GetService(context.Context, *GetServiceRequest) (*GetServiceResponse, error)
-	// GetNode answers a node with its checks and its instances. NotFound when it is not there.
+	// GetNode returns a node with its checks and its instances. NotFound when it is not there.
 	GetNode(context.Context, *GetNodeRequest) (*GetNodeResponse, error)
-	// ListChecks answers the checks of instances and nodes, with what they are about.
+	// ListChecks returns the checks of instances and nodes, with what they are about.
 	ListChecks(context.Context, *ListChecksRequest) (*ListChecksResponse, error)
-	// ListServices answers the names in the catalogue with their instance counts.
+	// ListServices returns the names in the catalogue with their instance counts.
 	ListServices(context.Context, *ListServicesRequest) (*ListServicesResponse, error)
-	// ListNodes answers the nodes in the catalogue.
+	// ListNodes returns the nodes in the catalogue.
 	ListNodes(context.Context, *ListNodesRequest) (*ListNodesResponse, error)
-	// QueryService answers the instances of one service in one datacenter, with health.
+	// QueryService returns the instances of one service in one datacenter, with health.
 	// An unknown service has no instances; that is no error.
 	QueryService(context.Context, *QueryServiceRequest) (*QueryServiceResponse, error)
 	// UpdateChecks reports the status of checks; unchanged statuses cost no commit.
 	UpdateChecks(context.Context, *UpdateChecksRequest) (*UpdateChecksResponse, error)
 	// SetFailoverPolicy creates or replaces the failover policy of a service (a global record).
 	SetFailoverPolicy(context.Context, *SetFailoverPolicyRequest) (*SetFailoverPolicyResponse, error)
-	// GetFailoverPolicy answers the failover policy of a service. NotFound when it has none.
+	// GetFailoverPolicy returns the failover policy of a service. NotFound when it has none.
 	GetFailoverPolicy(context.Context, *GetFailoverPolicyRequest) (*GetFailoverPolicyResponse, error)
 	mustEmbedUnimplementedCatalogServiceServer()
 }

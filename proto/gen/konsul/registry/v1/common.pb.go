@@ -81,7 +81,7 @@ func (ReadMode) EnumDescriptor() ([]byte, []int) {
 	return file_konsul_registry_v1_common_proto_rawDescGZIP(), []int{0}
 }
 
-// Scope says whether a record belongs to one datacenter or to the federation.
+// Scope reports whether a record belongs to one datacenter or to the federation.
 type Scope int32
 
 const (
@@ -147,9 +147,9 @@ type QueryMeta struct {
 	LastContactMs int64 `protobuf:"varint,4,opt,name=last_contact_ms,json=lastContactMs,proto3" json:"last_contact_ms,omitempty"`
 	// Something was left out that the caller's token may not see.
 	ResultsFiltered bool `protobuf:"varint,5,opt,name=results_filtered,json=resultsFiltered,proto3" json:"results_filtered,omitempty"`
-	// Of global records read outside the primary: how long ago this datacenter was last known to have all
-	// that the primary had. Grows while nothing is copied, whatever the reason. Absent of local records, and
-	// in the primary.
+	// Of global records read outside the primary: how long ago this datacenter was last known to have
+	// all that the primary had. Grows while nothing is copied, whatever the reason. Absent of local
+	// records, and in the primary.
 	CopyAge       *durationpb.Duration `protobuf:"bytes,6,opt,name=copy_age,json=copyAge,proto3" json:"copy_age,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -232,7 +232,8 @@ type WriteMeta struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The datacenter that committed the write.
 	Datacenter string `protobuf:"bytes,1,opt,name=datacenter,proto3" json:"datacenter,omitempty"`
-	// The Raft index at which it was committed there; of a write that found nothing to change, one as of which that is so.
+	// The Raft index at which it was committed there; of a write that found nothing to change, one as
+	// of which that is so.
 	Index         uint64 `protobuf:"varint,2,opt,name=index,proto3" json:"index,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

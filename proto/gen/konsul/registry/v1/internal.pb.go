@@ -470,8 +470,8 @@ type Proposal struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// An encoded Command without time and epoch, which are the leader's to say.
 	Command []byte `protobuf:"bytes,1,opt,name=command,proto3" json:"command,omitempty"`
-	// Hashes of the rows it writes and of its request id, odd, and of the rows it only reads, even: two proposals never share a
-	// log entry if one writes what the other writes or reads.
+	// Hashes of the rows it writes and of its request id, odd, and of the rows it only reads, even:
+	// two proposals never share a log entry if one writes what the other writes or reads.
 	Claims []uint64 `protobuf:"fixed64,2,rep,packed,name=claims,proto3" json:"claims,omitempty"`
 	// The command version that every member must understand before it may enter the log.
 	Version       uint32 `protobuf:"varint,3,opt,name=version,proto3" json:"version,omitempty"`
@@ -766,7 +766,8 @@ func (x *ReadIndexRequest) GetLease() bool {
 type ReadIndexResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Index uint64                 `protobuf:"varint,1,opt,name=index,proto3" json:"index,omitempty"`
-	// The asker completes the majority that confirms the leader, if it is at this term still; 0: nothing is left to confirm.
+	// The asker completes the majority that confirms the leader, if it is at this term still; 0:
+	// nothing is left to confirm.
 	Term uint64 `protobuf:"varint,2,opt,name=term,proto3" json:"term,omitempty"`
 	// Without one, the index is good for calls that came before the question.
 	Lease         *ReadLease `protobuf:"bytes,3,opt,name=lease,proto3" json:"lease,omitempty"`
@@ -1027,7 +1028,8 @@ func (*AskResponse_ReadIndex) isAskResponse_Answer() {}
 
 func (*AskResponse_Relay) isAskResponse_Answer() {}
 
-// RelayRequest was how servers of earlier versions passed on calls. They call one by one who does not know it.
+// RelayRequest was how servers of earlier versions passed on calls. They call one by one who does
+// not know it.
 //
 // Deprecated: Marked as deprecated in konsul/registry/v1/internal.proto.
 type RelayRequest struct {
@@ -1854,7 +1856,8 @@ func (*AdmitResponse) Descriptor() ([]byte, []int) {
 	return file_konsul_registry_v1_internal_proto_rawDescGZIP(), []int{30}
 }
 
-// Command is one entry of the Raft log. It is versioned: a server that does not know a kind stops rather than skips it.
+// Command is one entry of the Raft log. It is versioned: a server that does not know a kind stops
+// rather than skips it.
 type Command struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The leader's clock when it proposed; the state machine has no other.
@@ -1867,22 +1870,25 @@ type Command struct {
 	Operations []*Operation `protobuf:"bytes,4,rep,name=operations,proto3" json:"operations,omitempty"`
 	// Checked before any operation; one that fails fails the command.
 	Conditions []*Condition `protobuf:"bytes,5,rep,name=conditions,proto3" json:"conditions,omitempty"`
-	// Encoded commands that were proposed together and share this one's time and epoch; it has no operations of its own
-	// then. Each stands for itself: one that fails fails alone. No two of them put the same row.
+	// Encoded commands that were proposed together and share this one's time and epoch; it has no
+	// operations of its own then. Each stands for itself: one that fails fails alone. No two of them
+	// put the same row.
 	Batch [][]byte `protobuf:"bytes,6,rep,name=batch,proto3" json:"batch,omitempty"`
 	// Done instead of the operations when a condition that chooses does not hold.
 	Otherwise []*Operation `protobuf:"bytes,7,rep,name=otherwise,proto3" json:"otherwise,omitempty"`
 	// Answer what became of each operation in CommandResult.outcomes.
 	Detailed bool `protobuf:"varint,8,opt,name=detailed,proto3" json:"detailed,omitempty"`
-	// The rows that get operations answer hold at most so many bytes together, else the command fails; 0: no limit.
+	// The rows that get operations answer hold at most so many bytes together, else the command
+	// fails; 0: no limit.
 	MaxAnswerBytes uint64 `protobuf:"varint,9,opt,name=max_answer_bytes,json=maxAnswerBytes,proto3" json:"max_answer_bytes,omitempty"`
-	// A hash of what the caller asked, when the request id is the caller's own: the same id with another one fails with
-	// REQUEST_ID_REUSED and changes nothing. 0: not known.
+	// A hash of what the caller asked, when the request id is the caller's own: the same id with
+	// another one fails with REQUEST_ID_REUSED and changes nothing. 0: not known.
 	Digest uint64 `protobuf:"fixed64,10,opt,name=digest,proto3" json:"digest,omitempty"`
-	// The rows that delete_below operations delete are at most so many together, else the command fails; 0: each has its own
-	// limit alone.
+	// The rows that delete_below operations delete are at most so many together, else the command
+	// fails; 0: each has its own limit alone.
 	MaxDeleted uint64 `protobuf:"varint,11,opt,name=max_deleted,json=maxDeleted,proto3" json:"max_deleted,omitempty"`
-	// The request id is nobody's but that of the server or SDK that minted it: its record is kept only as long as they retry.
+	// The request id is nobody's but that of the server or SDK that minted it: its record is kept
+	// only as long as they retry.
 	Minted        bool `protobuf:"varint,12,opt,name=minted,proto3" json:"minted,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -2149,7 +2155,8 @@ type Operation_DeletePrefix struct {
 }
 
 type Operation_Replicate struct {
-	// Write a row as another datacenter wrote it: origin fields are kept. deleted leaves a tombstone.
+	// Write a row as another datacenter wrote it: origin fields are kept. deleted leaves a
+	// tombstone.
 	Replicate *Record `protobuf:"bytes,4,opt,name=replicate,proto3,oneof"`
 }
 
@@ -2193,7 +2200,8 @@ type DeleteBelow struct {
 	state  protoimpl.MessageState `protogen:"open.v1"`
 	Prefix *RecordKey             `protobuf:"bytes,1,opt,name=prefix,proto3" json:"prefix,omitempty"`
 	Limit  uint64                 `protobuf:"varint,2,opt,name=limit,proto3" json:"limit,omitempty"`
-	// Delete the first rows when there are more, and say so in CommandResult.more; else the command fails.
+	// Delete the first rows when there are more, and say so in CommandResult.more; else the command
+	// fails.
 	Partial       bool `protobuf:"varint,3,opt,name=partial,proto3" json:"partial,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -2253,8 +2261,8 @@ func (x *DeleteBelow) GetPartial() bool {
 type EndLease struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Id    string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
-	// At most so many of the rows attached to it at once; the next command of the kind goes on where this one ended, and
-	// CommandResult.more says that one is needed. Locks come first. 0: all.
+	// At most so many of the rows attached to it at once; the next command of the kind goes on where
+	// this one ended, and CommandResult.more says that one is needed. Locks come first. 0: all.
 	Limit         uint64 `protobuf:"varint,2,opt,name=limit,proto3" json:"limit,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -2434,7 +2442,8 @@ type Condition struct {
 	Reason string `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
 	// Compare this instead of the modify index.
 	Comparison *Comparison `protobuf:"bytes,4,opt,name=comparison,proto3" json:"comparison,omitempty"`
-	// When it does not hold the command goes on with its otherwise operations; else it fails and does nothing.
+	// When it does not hold the command goes on with its otherwise operations; else it fails and does
+	// nothing.
 	Chooses       bool `protobuf:"varint,5,opt,name=chooses,proto3" json:"chooses,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -2505,8 +2514,8 @@ func (x *Condition) GetChooses() bool {
 	return false
 }
 
-// Comparison of a row with something. All indexes and the version of an absent row are 0; its value and meta compare
-// with nothing.
+// Comparison of a row with something. All indexes and the version of an absent row are 0; its value
+// and meta compare with nothing.
 type Comparison struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// How the row's value relates to the given one; unspecified: equal.
@@ -2663,7 +2672,8 @@ type Comparison_HeldWith struct {
 }
 
 type Comparison_FreeFor struct {
-	// The row is a lock that this lease may have now: nobody holds it, no delay is on, or the lease has it already. Only with equal.
+	// The row is a lock that this lease may have now: nobody holds it, no delay is on, or the lease
+	// has it already. Only with equal.
 	FreeFor string `protobuf:"bytes,8,opt,name=free_for,json=freeFor,proto3,oneof"`
 }
 
@@ -2833,7 +2843,8 @@ func (x *OperationOutcome) GetChanged() uint64 {
 	return 0
 }
 
-// RequestOutcomes is what the commands of one log entry answered, kept so that a request made again hears the same.
+// RequestOutcomes is what the commands of one log entry answered, kept so that a request made again
+// hears the same.
 type RequestOutcomes struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Outcomes      []*RequestOutcome      `protobuf:"bytes,1,rep,name=outcomes,proto3" json:"outcomes,omitempty"`

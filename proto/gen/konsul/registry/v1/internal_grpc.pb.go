@@ -29,12 +29,15 @@ const (
 //
 // For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
 //
-// TrustService is how the ca keeps its shared state in the registry. Only the datacenter's own ca may call it.
+// TrustService is how the ca keeps its shared state in the registry. Only the datacenter's own ca
+// may call it.
 type TrustServiceClient interface {
-	// PutJoinToken stores a fresh join token. AlreadyExists when its id is taken or its datacenter is a member.
+	// PutJoinToken stores a fresh join token. AlreadyExists when its id is taken or its datacenter is
+	// a member.
 	PutJoinToken(ctx context.Context, in *PutJoinTokenRequest, opts ...grpc.CallOption) (*PutJoinTokenResponse, error)
-	// AdmitDatacenter consumes a join token and records the new member in one commit, so that a token works once.
-	// FailedPrecondition when it is expired or used, AlreadyExists when the name belongs to another member.
+	// AdmitDatacenter consumes a join token and records the new member in one commit, so that a token
+	// works once. FailedPrecondition when it is expired or used, AlreadyExists when the name belongs
+	// to another member.
 	AdmitDatacenter(ctx context.Context, in *AdmitDatacenterRequest, opts ...grpc.CallOption) (*AdmitDatacenterResponse, error)
 	// GetJoinToken reads a join token. NotFound when there is none of that id.
 	GetJoinToken(ctx context.Context, in *GetJoinTokenRequest, opts ...grpc.CallOption) (*GetJoinTokenResponse, error)
@@ -94,12 +97,15 @@ func (c *trustServiceClient) PublishRoots(ctx context.Context, in *PublishRootsR
 // All implementations must embed UnimplementedTrustServiceServer
 // for forward compatibility.
 //
-// TrustService is how the ca keeps its shared state in the registry. Only the datacenter's own ca may call it.
+// TrustService is how the ca keeps its shared state in the registry. Only the datacenter's own ca
+// may call it.
 type TrustServiceServer interface {
-	// PutJoinToken stores a fresh join token. AlreadyExists when its id is taken or its datacenter is a member.
+	// PutJoinToken stores a fresh join token. AlreadyExists when its id is taken or its datacenter is
+	// a member.
 	PutJoinToken(context.Context, *PutJoinTokenRequest) (*PutJoinTokenResponse, error)
-	// AdmitDatacenter consumes a join token and records the new member in one commit, so that a token works once.
-	// FailedPrecondition when it is expired or used, AlreadyExists when the name belongs to another member.
+	// AdmitDatacenter consumes a join token and records the new member in one commit, so that a token
+	// works once. FailedPrecondition when it is expired or used, AlreadyExists when the name belongs
+	// to another member.
 	AdmitDatacenter(context.Context, *AdmitDatacenterRequest) (*AdmitDatacenterResponse, error)
 	// GetJoinToken reads a join token. NotFound when there is none of that id.
 	GetJoinToken(context.Context, *GetJoinTokenRequest) (*GetJoinTokenResponse, error)
@@ -261,17 +267,19 @@ const (
 //
 // ProposalService is how the servers of one datacenter share their leader. Only they may call it.
 type ProposalServiceClient interface {
-	// Propose commits commands and answers the outcome of each, in order. NO_LEADER when the asked server does not lead.
+	// Propose commits commands and returns the outcome of each, in order. NO_LEADER when the asked
+	// server does not lead.
 	Propose(ctx context.Context, in *ProposeRequest, opts ...grpc.CallOption) (*ProposeResponse, error)
-	// ReadIndex answers an index at or above that of every write acknowledged before the call: a server that has applied
-	// it may answer reads for the cluster. NO_LEADER when the asked server does not lead.
+	// ReadIndex returns an index at or above that of every write acknowledged before the call: a
+	// server that has applied it may answer reads for the cluster. NO_LEADER when the asked server
+	// does not lead.
 	ReadIndex(ctx context.Context, in *ReadIndexRequest, opts ...grpc.CallOption) (*ReadIndexResponse, error)
 	// Deprecated: Do not use.
-	// Ask was Propose and ReadIndex on one stream, which servers of earlier versions kept. It is not served; who asks goes
-	// over to calls.
+	// Ask was Propose and ReadIndex on one stream, which servers of earlier versions kept. It is not
+	// served; who asks goes over to calls.
 	Ask(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[AskRequest, AskResponse], error)
-	// RecallReadLease takes a read lease back, which the leader does before it writes. Once it is answered, the asked server
-	// reads no more under the lease, or an earlier one.
+	// RecallReadLease takes a read lease back, which the leader does before it writes. Once it is
+	// answered, the asked server reads no more under the lease, or an earlier one.
 	RecallReadLease(ctx context.Context, in *RecallReadLeaseRequest, opts ...grpc.CallOption) (*RecallReadLeaseResponse, error)
 }
 
@@ -333,17 +341,19 @@ func (c *proposalServiceClient) RecallReadLease(ctx context.Context, in *RecallR
 //
 // ProposalService is how the servers of one datacenter share their leader. Only they may call it.
 type ProposalServiceServer interface {
-	// Propose commits commands and answers the outcome of each, in order. NO_LEADER when the asked server does not lead.
+	// Propose commits commands and returns the outcome of each, in order. NO_LEADER when the asked
+	// server does not lead.
 	Propose(context.Context, *ProposeRequest) (*ProposeResponse, error)
-	// ReadIndex answers an index at or above that of every write acknowledged before the call: a server that has applied
-	// it may answer reads for the cluster. NO_LEADER when the asked server does not lead.
+	// ReadIndex returns an index at or above that of every write acknowledged before the call: a
+	// server that has applied it may answer reads for the cluster. NO_LEADER when the asked server
+	// does not lead.
 	ReadIndex(context.Context, *ReadIndexRequest) (*ReadIndexResponse, error)
 	// Deprecated: Do not use.
-	// Ask was Propose and ReadIndex on one stream, which servers of earlier versions kept. It is not served; who asks goes
-	// over to calls.
+	// Ask was Propose and ReadIndex on one stream, which servers of earlier versions kept. It is not
+	// served; who asks goes over to calls.
 	Ask(grpc.BidiStreamingServer[AskRequest, AskResponse]) error
-	// RecallReadLease takes a read lease back, which the leader does before it writes. Once it is answered, the asked server
-	// reads no more under the lease, or an earlier one.
+	// RecallReadLease takes a read lease back, which the leader does before it writes. Once it is
+	// answered, the asked server reads no more under the lease, or an earlier one.
 	RecallReadLease(context.Context, *RecallReadLeaseRequest) (*RecallReadLeaseResponse, error)
 	mustEmbedUnimplementedProposalServiceServer()
 }
@@ -491,11 +501,13 @@ const (
 //
 // For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
 //
-// MemberService is how the servers of one datacenter find each other and keep their membership. Only they may call it.
+// MemberService is how the servers of one datacenter find each other and keep their membership.
+// Only they may call it.
 type MemberServiceClient interface {
-	// Greet answers who the asked server is and what it knows of a cluster. It needs no leader.
+	// Greet returns who the asked server is and what it knows of a cluster. It needs no leader.
 	Greet(ctx context.Context, in *GreetRequest, opts ...grpc.CallOption) (*GreetResponse, error)
-	// Join makes the caller a member without a vote. An incarnation that an operator removed is refused.
+	// Join makes the caller a member without a vote. An incarnation that an operator removed is
+	// refused.
 	Join(ctx context.Context, in *JoinRequest, opts ...grpc.CallOption) (*JoinResponse, error)
 	// Announce records a member's addresses and versions.
 	Announce(ctx context.Context, in *AnnounceRequest, opts ...grpc.CallOption) (*AnnounceResponse, error)
@@ -555,11 +567,13 @@ func (c *memberServiceClient) Admit(ctx context.Context, in *AdmitRequest, opts 
 // All implementations must embed UnimplementedMemberServiceServer
 // for forward compatibility.
 //
-// MemberService is how the servers of one datacenter find each other and keep their membership. Only they may call it.
+// MemberService is how the servers of one datacenter find each other and keep their membership.
+// Only they may call it.
 type MemberServiceServer interface {
-	// Greet answers who the asked server is and what it knows of a cluster. It needs no leader.
+	// Greet returns who the asked server is and what it knows of a cluster. It needs no leader.
 	Greet(context.Context, *GreetRequest) (*GreetResponse, error)
-	// Join makes the caller a member without a vote. An incarnation that an operator removed is refused.
+	// Join makes the caller a member without a vote. An incarnation that an operator removed is
+	// refused.
 	Join(context.Context, *JoinRequest) (*JoinResponse, error)
 	// Announce records a member's addresses and versions.
 	Announce(context.Context, *AnnounceRequest) (*AnnounceResponse, error)

@@ -225,7 +225,8 @@ type GetRequest struct {
 	Index uint64 `protobuf:"varint,5,opt,name=index,proto3" json:"index,omitempty"`
 	// How long to block (default 5m, at most 10m); ignored when index is 0.
 	Wait *durationpb.Duration `protobuf:"bytes,6,opt,name=wait,proto3" json:"wait,omitempty"`
-	// Answer the state as of this index instead of the latest. It must lie inside the retention window; not together with index.
+	// Answer the state as of this index instead of the latest. It must lie inside the retention
+	// window; not together with index.
 	AtIndex       uint64 `protobuf:"varint,20,opt,name=at_index,json=atIndex,proto3" json:"at_index,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -373,7 +374,8 @@ type SetRequest struct {
 	Flags uint64  `protobuf:"varint,6,opt,name=flags,proto3" json:"flags,omitempty"`
 	// Makes a retry safe: the same id is applied once. Assigned by the SDK when empty.
 	RequestId string `protobuf:"bytes,7,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
-	// Delete the key when this lease of the datacenter ends; empty: it stays, whatever lease it had. Local keys only.
+	// Delete the key when this lease of the datacenter ends; empty: it stays, whatever lease it had.
+	// Local keys only.
 	Lease string `protobuf:"bytes,8,opt,name=lease,proto3" json:"lease,omitempty"`
 	// Kept with the value: at most 64 pairs, names of at most 128 bytes, values of at most 512.
 	Meta map[string]string `protobuf:"bytes,9,rep,name=meta,proto3" json:"meta,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
@@ -749,7 +751,8 @@ type ListRequest struct {
 	Limit uint32 `protobuf:"varint,8,opt,name=limit,proto3" json:"limit,omitempty"`
 	// Continue after a truncated answer: its next_page_token.
 	PageToken string `protobuf:"bytes,9,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
-	// Answer the state as of this index instead of the latest. It must lie inside the retention window; not together with index.
+	// Answer the state as of this index instead of the latest. It must lie inside the retention
+	// window; not together with index.
 	AtIndex uint64 `protobuf:"varint,20,opt,name=at_index,json=atIndex,proto3" json:"at_index,omitempty"`
 	// Show what lies behind the next separator after the prefix as one folder.
 	Separator     string `protobuf:"bytes,10,opt,name=separator,proto3" json:"separator,omitempty"`
@@ -1256,8 +1259,9 @@ func (*BatchResult_Delete) isBatchResult_Result() {}
 
 func (*BatchResult_Status) isBatchResult_Result() {}
 
-// TxnRequest is a transaction. Its keys are bare or in full; a bare one is of the transaction's scope. All keys that it
-// writes are of one scope; one that writes global keys knows no local ones, since the primary carries it out.
+// TxnRequest is a transaction. Its keys are bare or in full; a bare one is of the transaction's
+// scope. All keys that it writes are of one scope; one that writes global keys knows no local ones,
+// since the primary carries it out.
 type TxnRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The scope of bare keys; unspecified: local.
@@ -1346,7 +1350,8 @@ func (x *TxnRequest) GetRequestId() string {
 	return ""
 }
 
-// Compare holds or not when the transaction is carried out. What an absent key has no value of is 0.
+// Compare holds or not when the transaction is carried out. What an absent key has no value of is
+// 0.
 type Compare struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Empty with held.
@@ -2001,7 +2006,8 @@ type HistoryResponse struct {
 	state    protoimpl.MessageState `protogen:"open.v1"`
 	Versions []*KeyVersion          `protobuf:"bytes,1,rep,name=versions,proto3" json:"versions,omitempty"`
 	Meta     *QueryMeta             `protobuf:"bytes,2,opt,name=meta,proto3" json:"meta,omitempty"`
-	// Every version written after this index is known; older ones are forgotten, but for the one that stands.
+	// Every version written after this index is known; older ones are forgotten, but for the one that
+	// stands.
 	CompleteAfter uint64 `protobuf:"varint,3,opt,name=complete_after,json=completeAfter,proto3" json:"complete_after,omitempty"`
 	// Set when older versions follow.
 	NextBefore    uint64 `protobuf:"varint,4,opt,name=next_before,json=nextBefore,proto3" json:"next_before,omitempty"`

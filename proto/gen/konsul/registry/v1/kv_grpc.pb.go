@@ -39,19 +39,24 @@ const (
 type KVServiceClient interface {
 	// Get reads one key. NotFound when it exists in no permitted scope.
 	Get(ctx context.Context, in *GetRequest, opts ...grpc.CallOption) (*GetResponse, error)
-	// Set writes one key. Aborted when cas is given and the key moved on. Global writes are forwarded to the primary.
+	// Set writes one key. Aborted when cas is given and the key moved on. Global writes are forwarded
+	// to the primary.
 	Set(ctx context.Context, in *SetRequest, opts ...grpc.CallOption) (*SetResponse, error)
-	// Delete removes one key, or with recurse every key below a prefix. Deleting what is not there is no error.
+	// Delete removes one key, or with recurse every key below a prefix. Deleting what is not there is
+	// no error.
 	Delete(ctx context.Context, in *DeleteRequest, opts ...grpc.CallOption) (*DeleteResponse, error)
-	// List answers the entries below a prefix in key order.
+	// List returns the entries below a prefix in key order.
 	List(ctx context.Context, in *ListRequest, opts ...grpc.CallOption) (*ListResponse, error)
-	// Batch carries out many reads and writes in one call, each by itself: one that fails fails alone, and they have no
-	// order among themselves. It saves calls; for all-or-nothing use a transaction.
+	// Batch carries out many reads and writes in one call, each by itself: one that fails fails
+	// alone, and they have no order among themselves. It saves calls; for all-or-nothing use a
+	// transaction.
 	Batch(ctx context.Context, in *BatchRequest, opts ...grpc.CallOption) (*BatchResponse, error)
-	// Txn carries out all operations or none, in one commit: those of success if every comparison holds, those of failure if
-	// not. A transaction that writes global keys is forwarded to the primary.
+	// Txn carries out all operations or none, in one commit: those of success if every comparison
+	// holds, those of failure if not. A transaction that writes global keys is forwarded to the
+	// primary.
 	Txn(ctx context.Context, in *TxnRequest, opts ...grpc.CallOption) (*TxnResponse, error)
-	// History answers the versions of a key inside the retention window, the newest first. NotFound when there is none.
+	// History returns the versions of a key inside the retention window, the newest first. NotFound
+	// when there is none.
 	History(ctx context.Context, in *HistoryRequest, opts ...grpc.CallOption) (*HistoryResponse, error)
 }
 
@@ -144,19 +149,24 @@ func (c *kVServiceClient) History(ctx context.Context, in *HistoryRequest, opts 
 type KVServiceServer interface {
 	// Get reads one key. NotFound when it exists in no permitted scope.
 	Get(context.Context, *GetRequest) (*GetResponse, error)
-	// Set writes one key. Aborted when cas is given and the key moved on. Global writes are forwarded to the primary.
+	// Set writes one key. Aborted when cas is given and the key moved on. Global writes are forwarded
+	// to the primary.
 	Set(context.Context, *SetRequest) (*SetResponse, error)
-	// Delete removes one key, or with recurse every key below a prefix. Deleting what is not there is no error.
+	// Delete removes one key, or with recurse every key below a prefix. Deleting what is not there is
+	// no error.
 	Delete(context.Context, *DeleteRequest) (*DeleteResponse, error)
-	// List answers the entries below a prefix in key order.
+	// List returns the entries below a prefix in key order.
 	List(context.Context, *ListRequest) (*ListResponse, error)
-	// Batch carries out many reads and writes in one call, each by itself: one that fails fails alone, and they have no
-	// order among themselves. It saves calls; for all-or-nothing use a transaction.
+	// Batch carries out many reads and writes in one call, each by itself: one that fails fails
+	// alone, and they have no order among themselves. It saves calls; for all-or-nothing use a
+	// transaction.
 	Batch(context.Context, *BatchRequest) (*BatchResponse, error)
-	// Txn carries out all operations or none, in one commit: those of success if every comparison holds, those of failure if
-	// not. A transaction that writes global keys is forwarded to the primary.
+	// Txn carries out all operations or none, in one commit: those of success if every comparison
+	// holds, those of failure if not. A transaction that writes global keys is forwarded to the
+	// primary.
 	Txn(context.Context, *TxnRequest) (*TxnResponse, error)
-	// History answers the versions of a key inside the retention window, the newest first. NotFound when there is none.
+	// History returns the versions of a key inside the retention window, the newest first. NotFound
+	// when there is none.
 	History(context.Context, *HistoryRequest) (*HistoryResponse, error)
 	mustEmbedUnimplementedKVServiceServer()
 }

@@ -30,14 +30,16 @@ type Lease struct {
 	Id    string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
 	// What it is for, as a key: who may write that local key may use the lease.
 	Name string `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
-	// It ends when nobody kept it alive for so long. After an election it has its whole time once more.
+	// It ends when nobody kept it alive for so long. After an election it has its whole time once
+	// more.
 	Ttl       *durationpb.Duration   `protobuf:"bytes,3,opt,name=ttl,proto3" json:"ttl,omitempty"`
 	GrantedAt *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=granted_at,json=grantedAt,proto3" json:"granted_at,omitempty"`
 	// Until it ends; in answers only.
 	Remaining *durationpb.Duration `protobuf:"bytes,5,opt,name=remaining,proto3" json:"remaining,omitempty"`
-	// In answers only.
+	// In returns only.
 	CreateIndex uint64 `protobuf:"varint,6,opt,name=create_index,json=createIndex,proto3" json:"create_index,omitempty"`
-	// The accessor id of the token it was granted with, to which it counts; empty: that of a time before it was noted.
+	// The accessor id of the token it was granted with, to which it counts; empty: that of a time
+	// before it was noted.
 	AccessorId    string `protobuf:"bytes,7,opt,name=accessor_id,json=accessorId,proto3" json:"accessor_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

@@ -30,18 +30,20 @@ const (
 //
 // For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
 //
-// LeaseService keeps promises to be there: a lease ends unless its holder keeps it alive, and with it end the keys
-// attached to it and the locks held by it. Leases belong to one datacenter.
+// LeaseService keeps promises to be there: a lease ends unless its holder keeps it alive, and with
+// it end the keys attached to it and the locks held by it. Leases belong to one datacenter.
 type LeaseServiceClient interface {
 	// Grant makes a lease. AlreadyExists when its id is taken.
 	Grant(ctx context.Context, in *GrantLeaseRequest, opts ...grpc.CallOption) (*GrantLeaseResponse, error)
-	// KeepAlive begins a lease's time anew. NotFound when it has ended. It needs no request id: twice is as good as once.
+	// KeepAlive begins a lease's time anew. NotFound when it has ended. It needs no request id: twice
+	// is as good as once.
 	KeepAlive(ctx context.Context, in *KeepLeaseAliveRequest, opts ...grpc.CallOption) (*KeepLeaseAliveResponse, error)
-	// Revoke ends a lease at once: its keys are deleted, its locks are lost. NotFound when it has ended.
+	// Revoke ends a lease at once: its keys are deleted, its locks are lost. NotFound when it has
+	// ended.
 	Revoke(ctx context.Context, in *RevokeLeaseRequest, opts ...grpc.CallOption) (*RevokeLeaseResponse, error)
 	// Get reads one lease and what is attached to it.
 	Get(ctx context.Context, in *GetLeaseRequest, opts ...grpc.CallOption) (*GetLeaseResponse, error)
-	// List answers all leases, by id.
+	// List returns all leases, by id.
 	List(ctx context.Context, in *ListLeasesRequest, opts ...grpc.CallOption) (*ListLeasesResponse, error)
 }
 
@@ -107,18 +109,20 @@ func (c *leaseServiceClient) List(ctx context.Context, in *ListLeasesRequest, op
 // All implementations must embed UnimplementedLeaseServiceServer
 // for forward compatibility.
 //
-// LeaseService keeps promises to be there: a lease ends unless its holder keeps it alive, and with it end the keys
-// attached to it and the locks held by it. Leases belong to one datacenter.
+// LeaseService keeps promises to be there: a lease ends unless its holder keeps it alive, and with
+// it end the keys attached to it and the locks held by it. Leases belong to one datacenter.
 type LeaseServiceServer interface {
 	// Grant makes a lease. AlreadyExists when its id is taken.
 	Grant(context.Context, *GrantLeaseRequest) (*GrantLeaseResponse, error)
-	// KeepAlive begins a lease's time anew. NotFound when it has ended. It needs no request id: twice is as good as once.
+	// KeepAlive begins a lease's time anew. NotFound when it has ended. It needs no request id: twice
+	// is as good as once.
 	KeepAlive(context.Context, *KeepLeaseAliveRequest) (*KeepLeaseAliveResponse, error)
-	// Revoke ends a lease at once: its keys are deleted, its locks are lost. NotFound when it has ended.
+	// Revoke ends a lease at once: its keys are deleted, its locks are lost. NotFound when it has
+	// ended.
 	Revoke(context.Context, *RevokeLeaseRequest) (*RevokeLeaseResponse, error)
 	// Get reads one lease and what is attached to it.
 	Get(context.Context, *GetLeaseRequest) (*GetLeaseResponse, error)
-	// List answers all leases, by id.
+	// List returns all leases, by id.
 	List(context.Context, *ListLeasesRequest) (*ListLeasesResponse, error)
 	mustEmbedUnimplementedLeaseServiceServer()
 }

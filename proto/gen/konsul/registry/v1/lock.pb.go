@@ -127,7 +127,8 @@ type AcquireLockRequest struct {
 	Lease string                 `protobuf:"bytes,2,opt,name=lease,proto3" json:"lease,omitempty"`
 	// How long to wait for it, at most 10m; unset: not at all.
 	Wait *durationpb.Duration `protobuf:"bytes,3,opt,name=wait,proto3" json:"wait,omitempty"`
-	// Keep others out for so long when the lock is lost with its lease; unset: the setting registry.lease.lock_delay. At most 1m.
+	// Keep others out for so long when the lock is lost with its lease; unset: the setting
+	// registry.lease.lock_delay. At most 1m.
 	Delay *durationpb.Duration `protobuf:"bytes,4,opt,name=delay,proto3" json:"delay,omitempty"`
 	// Shown to others, at most 256 bytes.
 	Holder        string `protobuf:"bytes,5,opt,name=holder,proto3" json:"holder,omitempty"`

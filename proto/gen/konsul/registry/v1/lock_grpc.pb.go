@@ -29,17 +29,18 @@ const (
 //
 // For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
 //
-// LockService gives a name to one lease at a time. Locks belong to one datacenter. Whoever may write the local key of
-// that name may take the lock.
+// LockService gives a name to one lease at a time. Locks belong to one datacenter. Whoever may
+// write the local key of that name may take the lock.
 type LockServiceClient interface {
-	// Acquire gives the lock to a lease, waiting for it if asked to. Aborted, LOCK_HELD, when another one has it still.
-	// FailedPrecondition when the lease has ended. It needs no request id: a lease that has the lock keeps it, with its token.
+	// Acquire gives the lock to a lease, waiting for it if asked to. Aborted, LOCK_HELD, when another
+	// one has it still. FailedPrecondition when the lease has ended. It needs no request id: a lease
+	// that has the lock keeps it, with its token.
 	Acquire(ctx context.Context, in *AcquireLockRequest, opts ...grpc.CallOption) (*AcquireLockResponse, error)
 	// Release gives the lock back. FailedPrecondition when it is not held with the token.
 	Release(ctx context.Context, in *ReleaseLockRequest, opts ...grpc.CallOption) (*ReleaseLockResponse, error)
 	// Get reads one lock. NotFound when nobody holds it.
 	Get(ctx context.Context, in *GetLockRequest, opts ...grpc.CallOption) (*GetLockResponse, error)
-	// List answers the locks below a prefix, by name.
+	// List returns the locks below a prefix, by name.
 	List(ctx context.Context, in *ListLocksRequest, opts ...grpc.CallOption) (*ListLocksResponse, error)
 }
 
@@ -95,17 +96,18 @@ func (c *lockServiceClient) List(ctx context.Context, in *ListLocksRequest, opts
 // All implementations must embed UnimplementedLockServiceServer
 // for forward compatibility.
 //
-// LockService gives a name to one lease at a time. Locks belong to one datacenter. Whoever may write the local key of
-// that name may take the lock.
+// LockService gives a name to one lease at a time. Locks belong to one datacenter. Whoever may
+// write the local key of that name may take the lock.
 type LockServiceServer interface {
-	// Acquire gives the lock to a lease, waiting for it if asked to. Aborted, LOCK_HELD, when another one has it still.
-	// FailedPrecondition when the lease has ended. It needs no request id: a lease that has the lock keeps it, with its token.
+	// Acquire gives the lock to a lease, waiting for it if asked to. Aborted, LOCK_HELD, when another
+	// one has it still. FailedPrecondition when the lease has ended. It needs no request id: a lease
+	// that has the lock keeps it, with its token.
 	Acquire(context.Context, *AcquireLockRequest) (*AcquireLockResponse, error)
 	// Release gives the lock back. FailedPrecondition when it is not held with the token.
 	Release(context.Context, *ReleaseLockRequest) (*ReleaseLockResponse, error)
 	// Get reads one lock. NotFound when nobody holds it.
 	Get(context.Context, *GetLockRequest) (*GetLockResponse, error)
-	// List answers the locks below a prefix, by name.
+	// List returns the locks below a prefix, by name.
 	List(context.Context, *ListLocksRequest) (*ListLocksResponse, error)
 	mustEmbedUnimplementedLockServiceServer()
 }

@@ -180,7 +180,8 @@ type ServerState struct {
 	// The highest command version it understands.
 	CommandVersion uint32 `protobuf:"varint,13,opt,name=command_version,json=commandVersion,proto3" json:"command_version,omitempty"`
 	Incarnation    string `protobuf:"bytes,14,opt,name=incarnation,proto3" json:"incarnation,omitempty"`
-	// How far its clock is ahead of the asked server's; negative: behind. Absent when it could not be measured.
+	// How far its clock is ahead of the asked server's; negative: behind. Absent when it could not be
+	// measured.
 	ClockDifference *durationpb.Duration `protobuf:"bytes,15,opt,name=clock_difference,json=clockDifference,proto3" json:"clock_difference,omitempty"`
 	unknownFields   protoimpl.UnknownFields
 	sizeCache       protoimpl.SizeCache
@@ -334,7 +335,8 @@ type ClusterStatusResponse struct {
 	Epoch             uint64 `protobuf:"varint,7,opt,name=epoch,proto3" json:"epoch,omitempty"`
 	// The asked server's clock when it answered.
 	Time *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=time,proto3" json:"time,omitempty"`
-	// More than half of the voters are reachable and follow one leader: writes and default reads are served.
+	// More than half of the voters are reachable and follow one leader: writes and default reads are
+	// served.
 	Available bool `protobuf:"varint,9,opt,name=available,proto3" json:"available,omitempty"`
 	// What is wrong, the worst first.
 	Problems      []*HealthProblem `protobuf:"bytes,10,rep,name=problems,proto3" json:"problems,omitempty"`
@@ -757,8 +759,9 @@ type TransferLeadershipRequest struct {
 	Id         string `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
 	Datacenter string `protobuf:"bytes,2,opt,name=datacenter,proto3" json:"datacenter,omitempty"`
 	RequestId  string `protobuf:"bytes,3,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
-	// The server to take the leadership from; once another one leads, and it is the one named or none is, there is nothing
-	// left to do. Empty: the one that leads when the request comes in, so that a request that is repeated moves it once.
+	// The server to take the leadership from; once another one leads, and it is the one named or none
+	// is, there is nothing left to do. Empty: the one that leads when the request comes in, so that a
+	// request that is repeated moves it once.
 	From          string `protobuf:"bytes,4,opt,name=from,proto3" json:"from,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -879,7 +882,8 @@ func (x *TransferLeadershipResponse) GetTo() string {
 // AutopilotConfig is how the leader looks after the cluster's membership.
 type AutopilotConfig struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Remove servers that have not answered for dead_server_after, as long as min_quorum voters remain.
+	// Remove servers that have not answered for dead_server_after, as long as min_quorum voters
+	// remain.
 	CleanupDeadServers *bool                `protobuf:"varint,1,opt,name=cleanup_dead_servers,json=cleanupDeadServers,proto3,oneof" json:"cleanup_dead_servers,omitempty"`
 	DeadServerAfter    *durationpb.Duration `protobuf:"bytes,2,opt,name=dead_server_after,json=deadServerAfter,proto3" json:"dead_server_after,omitempty"`
 	// Never remove a server when fewer voters than this would remain.

@@ -35,22 +35,24 @@ const (
 //
 // OperatorService tells operators how a registry cluster is doing.
 type OperatorServiceClient interface {
-	// ClusterStatus answers the servers of one datacenter and their Raft state. It needs no leader.
+	// ClusterStatus returns the servers of one datacenter and their Raft state. It needs no leader.
 	ClusterStatus(ctx context.Context, in *ClusterStatusRequest, opts ...grpc.CallOption) (*ClusterStatusResponse, error)
-	// ServerStatus answers for the asked server alone; ClusterStatus is made of it.
+	// ServerStatus returns for the asked server alone; ClusterStatus is made of it.
 	ServerStatus(ctx context.Context, in *ServerStatusRequest, opts ...grpc.CallOption) (*ServerStatusResponse, error)
-	// AddPeer makes the server that listens at an address a member without a vote; autopilot gives it one when it is stable.
-	// It also takes back a server that was removed. FailedPrecondition when that server has state of another cluster.
+	// AddPeer makes the server that listens at an address a member without a vote; autopilot gives it
+	// one when it is stable. It also takes back a server that was removed. FailedPrecondition when
+	// that server has state of another cluster.
 	AddPeer(ctx context.Context, in *AddPeerRequest, opts ...grpc.CallOption) (*AddPeerResponse, error)
-	// RemovePeer takes a server out of the cluster. FailedPrecondition when the rest would be no majority that works.
+	// RemovePeer takes a server out of the cluster. FailedPrecondition when the rest would be no
+	// majority that works.
 	RemovePeer(ctx context.Context, in *RemovePeerRequest, opts ...grpc.CallOption) (*RemovePeerResponse, error)
 	// TransferLeadership makes another voter the leader, the one named or the one that is furthest.
 	TransferLeadership(ctx context.Context, in *TransferLeadershipRequest, opts ...grpc.CallOption) (*TransferLeadershipResponse, error)
-	// GetAutopilotConfig answers the settings by which the leader promotes and removes servers.
+	// GetAutopilotConfig returns the settings by which the leader promotes and removes servers.
 	GetAutopilotConfig(ctx context.Context, in *GetAutopilotConfigRequest, opts ...grpc.CallOption) (*GetAutopilotConfigResponse, error)
 	// SetAutopilotConfig changes the settings that are present in the request and leaves the others.
 	SetAutopilotConfig(ctx context.Context, in *SetAutopilotConfigRequest, opts ...grpc.CallOption) (*SetAutopilotConfigResponse, error)
-	// GetAutopilotState answers what the leader thinks of every server.
+	// GetAutopilotState returns what the leader thinks of every server.
 	GetAutopilotState(ctx context.Context, in *GetAutopilotStateRequest, opts ...grpc.CallOption) (*GetAutopilotStateResponse, error)
 }
 
@@ -148,22 +150,24 @@ func (c *operatorServiceClient) GetAutopilotState(ctx context.Context, in *GetAu
 //
 // OperatorService tells operators how a registry cluster is doing.
 type OperatorServiceServer interface {
-	// ClusterStatus answers the servers of one datacenter and their Raft state. It needs no leader.
+	// ClusterStatus returns the servers of one datacenter and their Raft state. It needs no leader.
 	ClusterStatus(context.Context, *ClusterStatusRequest) (*ClusterStatusResponse, error)
-	// ServerStatus answers for the asked server alone; ClusterStatus is made of it.
+	// ServerStatus returns for the asked server alone; ClusterStatus is made of it.
 	ServerStatus(context.Context, *ServerStatusRequest) (*ServerStatusResponse, error)
-	// AddPeer makes the server that listens at an address a member without a vote; autopilot gives it one when it is stable.
-	// It also takes back a server that was removed. FailedPrecondition when that server has state of another cluster.
+	// AddPeer makes the server that listens at an address a member without a vote; autopilot gives it
+	// one when it is stable. It also takes back a server that was removed. FailedPrecondition when
+	// that server has state of another cluster.
 	AddPeer(context.Context, *AddPeerRequest) (*AddPeerResponse, error)
-	// RemovePeer takes a server out of the cluster. FailedPrecondition when the rest would be no majority that works.
+	// RemovePeer takes a server out of the cluster. FailedPrecondition when the rest would be no
+	// majority that works.
 	RemovePeer(context.Context, *RemovePeerRequest) (*RemovePeerResponse, error)
 	// TransferLeadership makes another voter the leader, the one named or the one that is furthest.
 	TransferLeadership(context.Context, *TransferLeadershipRequest) (*TransferLeadershipResponse, error)
-	// GetAutopilotConfig answers the settings by which the leader promotes and removes servers.
+	// GetAutopilotConfig returns the settings by which the leader promotes and removes servers.
 	GetAutopilotConfig(context.Context, *GetAutopilotConfigRequest) (*GetAutopilotConfigResponse, error)
 	// SetAutopilotConfig changes the settings that are present in the request and leaves the others.
 	SetAutopilotConfig(context.Context, *SetAutopilotConfigRequest) (*SetAutopilotConfigResponse, error)
-	// GetAutopilotState answers what the leader thinks of every server.
+	// GetAutopilotState returns what the leader thinks of every server.
 	GetAutopilotState(context.Context, *GetAutopilotStateRequest) (*GetAutopilotStateResponse, error)
 	mustEmbedUnimplementedOperatorServiceServer()
 }

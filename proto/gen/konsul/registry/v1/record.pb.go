@@ -51,7 +51,8 @@ const (
 	Table_TABLE_REPLICATION_CURSOR Table = 11
 	// Key: the index of a log entry, 16 hexadecimal digits. Value: RequestOutcomes, kept for retries.
 	Table_TABLE_REQUEST Table = 12
-	// Key: "lease/<id>". Value: Lease. And "held/<id>/<table>/<key>", without a value, for each row that ends with the lease.
+	// Key: "lease/<id>". Value: Lease. And "held/<id>/<table>/<key>", without a value, for each row
+	// that ends with the lease.
 	Table_TABLE_LEASE Table = 13
 	// Key: lock name. Value: Lock.
 	Table_TABLE_LOCK Table = 14
@@ -493,7 +494,8 @@ type ACLRule struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// kv, service, node, intention, federation, operator, backup or agent.
 	Resource string `protobuf:"bytes,1,opt,name=resource,proto3" json:"resource,omitempty"`
-	// What it matches: one name, all that begin with a prefix, or all that a glob matches; unset: everything of the resource.
+	// What it matches: one name, all that begin with a prefix, or all that a glob matches; unset:
+	// everything of the resource.
 	//
 	// Types that are valid to be assigned to Match:
 	//
@@ -501,7 +503,8 @@ type ACLRule struct {
 	//	*ACLRule_Prefix
 	//	*ACLRule_Glob
 	Match isACLRule_Match `protobuf_oneof:"match"`
-	// list, read, write, delete, or deny alone. read implies list, write implies read and list, delete implies list.
+	// list, read, write, delete, or deny alone. read implies list, write implies read and list,
+	// delete implies list.
 	Access        []string `protobuf:"bytes,5,rep,name=access,proto3" json:"access,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -598,8 +601,8 @@ type ACLRule_Prefix struct {
 }
 
 type ACLRule_Glob struct {
-	// "*" stands for any run of characters but "/", "**" for any run, "?" for one character but "/"; a backslash takes
-	// what follows it as it is.
+	// "*" stands for any run of characters but "/", "**" for any run, "?" for one character but
+	// "/"; a backslash takes what follows it as it is.
 	Glob string `protobuf:"bytes,4,opt,name=glob,proto3,oneof"`
 }
 
@@ -805,7 +808,8 @@ func (x *CARoot) GetActive() bool {
 	return false
 }
 
-// JoinToken admits one datacenter, once. The bearer holds the Ed25519 private key; only the public key is kept.
+// JoinToken admits one datacenter, once. The bearer holds the Ed25519 private key; only the public
+// key is kept.
 type JoinToken struct {
 	state     protoimpl.MessageState `protogen:"open.v1"`
 	Id        string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`

@@ -25,7 +25,8 @@ const (
 
 type IntrospectTokenRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The bearer token itself; never logged, never stored. "anonymous" stands for a request that carries none.
+	// The bearer token itself; never logged, never stored. "anonymous" stands for a request that
+	// carries none.
 	Secret        string `protobuf:"bytes,1,opt,name=secret,proto3" json:"secret,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -194,7 +195,8 @@ func (x *ACLNeed) GetAccess() string {
 
 type AuthorizeTokenRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The bearer token itself; never logged, never stored. "anonymous" stands for a request that carries none.
+	// The bearer token itself; never logged, never stored. "anonymous" stands for a request that
+	// carries none.
 	Secret string `protobuf:"bytes,1,opt,name=secret,proto3" json:"secret,omitempty"`
 	// All of them are needed.
 	Needs []*ACLNeed `protobuf:"bytes,2,rep,name=needs,proto3" json:"needs,omitempty"`

@@ -27,11 +27,13 @@ const (
 //
 // For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
 //
-// TokenService tells the gateway whose a bearer token is, and what it may do with services that keep no tokens.
+// TokenService tells the gateway whose a bearer token is, and what it may do with services that
+// keep no tokens.
 type TokenServiceClient interface {
-	// IntrospectToken answers for a bearer token. Unauthenticated when it is unknown or has expired.
+	// IntrospectToken returns for a bearer token. Unauthenticated when it is unknown or has expired.
 	IntrospectToken(ctx context.Context, in *IntrospectTokenRequest, opts ...grpc.CallOption) (*IntrospectTokenResponse, error)
-	// AuthorizeToken answers whether a bearer token may do something. PermissionDenied when it may not.
+	// AuthorizeToken reports whether a bearer token may do something. PermissionDenied when it may
+	// not.
 	AuthorizeToken(ctx context.Context, in *AuthorizeTokenRequest, opts ...grpc.CallOption) (*AuthorizeTokenResponse, error)
 }
 
@@ -67,11 +69,13 @@ func (c *tokenServiceClient) AuthorizeToken(ctx context.Context, in *AuthorizeTo
 // All implementations must embed UnimplementedTokenServiceServer
 // for forward compatibility.
 //
-// TokenService tells the gateway whose a bearer token is, and what it may do with services that keep no tokens.
+// TokenService tells the gateway whose a bearer token is, and what it may do with services that
+// keep no tokens.
 type TokenServiceServer interface {
-	// IntrospectToken answers for a bearer token. Unauthenticated when it is unknown or has expired.
+	// IntrospectToken returns for a bearer token. Unauthenticated when it is unknown or has expired.
 	IntrospectToken(context.Context, *IntrospectTokenRequest) (*IntrospectTokenResponse, error)
-	// AuthorizeToken answers whether a bearer token may do something. PermissionDenied when it may not.
+	// AuthorizeToken reports whether a bearer token may do something. PermissionDenied when it may
+	// not.
 	AuthorizeToken(context.Context, *AuthorizeTokenRequest) (*AuthorizeTokenResponse, error)
 	mustEmbedUnimplementedTokenServiceServer()
 }

@@ -36,10 +36,11 @@ type WatchRequest struct {
 	Datacenter string `protobuf:"bytes,4,opt,name=datacenter,proto3" json:"datacenter,omitempty"`
 	// A message at least this often, changes or none (default 5s, at least 100ms).
 	Heartbeat *durationpb.Duration `protobuf:"bytes,5,opt,name=heartbeat,proto3" json:"heartbeat,omitempty"`
-	// Instead of prefix: only the record with this key. A key of the KV table is written as KVService.Get takes it: a bare one
-	// means the local and the global record.
+	// Instead of prefix: only the record with this key. A key of the KV table is written as
+	// KVService.Get takes it: a bare one means the local and the global record.
 	Key string `protobuf:"bytes,6,opt,name=key,proto3" json:"key,omitempty"`
-	// Instead of prefix, in the KV table: only keys that begin with this, written as KVService.List takes it.
+	// Instead of prefix, in the KV table: only keys that begin with this, written as KVService.List
+	// takes it.
 	KeyPrefix     string `protobuf:"bytes,7,opt,name=key_prefix,json=keyPrefix,proto3" json:"key_prefix,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -341,7 +342,8 @@ func (x *WatchInstancesRequest) GetFilter() string {
 
 type WatchInstancesResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The whole answer, ordered by service id, if changed is set. The number is that of QueryServiceResponse.instances.
+	// The whole answer, ordered by service id, if changed is set. The number is that of
+	// QueryServiceResponse.instances.
 	Instances []*ServiceInstance `protobuf:"bytes,1,rep,name=instances,proto3" json:"instances,omitempty"`
 	// Instances are what the service has now; false in a heartbeat.
 	Changed bool `protobuf:"varint,2,opt,name=changed,proto3" json:"changed,omitempty"`

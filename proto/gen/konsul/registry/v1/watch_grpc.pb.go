@@ -27,15 +27,17 @@ const (
 //
 // For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
 //
-// WatchService streams committed changes. It is for services and SDKs; people use blocking reads over REST.
+// WatchService streams committed changes. It is for services and SDKs; people use blocking reads
+// over REST.
 type WatchServiceClient interface {
-	// Watch streams the records that match, from an index on. The first message of a watch from
-	// index 0 carries the current state. A watcher that fell behind, or asked for an index older than
-	// what is kept, gets one message with resync set, and the stream ends.
-	// Of records that were written several times before a message left, the message carries the last version.
+	// Watch streams the records that match, from an index on. The first message of a watch from index
+	// 0 carries the current state. A watcher that fell behind, or asked for an index older than what
+	// is kept, gets one message with resync set, and the stream ends. Of records that were written
+	// several times before a message left, the message carries the last version.
 	Watch(ctx context.Context, in *WatchRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchResponse], error)
-	// WatchInstances streams the instances of one service as QueryService answers them: the whole answer at
-	// first and whenever it changed. Changes that come faster than they can be sent are left out, never the last one.
+	// WatchInstances streams the instances of one service as QueryService answers them: the whole
+	// answer at first and whenever it changed. Changes that come faster than they can be sent are
+	// left out, never the last one.
 	WatchInstances(ctx context.Context, in *WatchInstancesRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchInstancesResponse], error)
 }
 
@@ -89,15 +91,17 @@ type WatchService_WatchInstancesClient = grpc.ServerStreamingClient[WatchInstanc
 // All implementations must embed UnimplementedWatchServiceServer
 // for forward compatibility.
 //
-// WatchService streams committed changes. It is for services and SDKs; people use blocking reads over REST.
+// WatchService streams committed changes. It is for services and SDKs; people use blocking reads
+// over REST.
 type WatchServiceServer interface {
-	// Watch streams the records that match, from an index on. The first message of a watch from
-	// index 0 carries the current state. A watcher that fell behind, or asked for an index older than
-	// what is kept, gets one message with resync set, and the stream ends.
-	// Of records that were written several times before a message left, the message carries the last version.
+	// Watch streams the records that match, from an index on. The first message of a watch from index
+	// 0 carries the current state. A watcher that fell behind, or asked for an index older than what
+	// is kept, gets one message with resync set, and the stream ends. Of records that were written
+	// several times before a message left, the message carries the last version.
 	Watch(*WatchRequest, grpc.ServerStreamingServer[WatchResponse]) error
-	// WatchInstances streams the instances of one service as QueryService answers them: the whole answer at
-	// first and whenever it changed. Changes that come faster than they can be sent are left out, never the last one.
+	// WatchInstances streams the instances of one service as QueryService answers them: the whole
+	// answer at first and whenever it changed. Changes that come faster than they can be sent are
+	// left out, never the last one.
 	WatchInstances(*WatchInstancesRequest, grpc.ServerStreamingServer[WatchInstancesResponse]) error
 	mustEmbedUnimplementedWatchServiceServer()
 }

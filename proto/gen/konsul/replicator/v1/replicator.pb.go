@@ -67,7 +67,8 @@ type GetStatusResponse struct {
 	state      protoimpl.MessageState `protogen:"open.v1"`
 	Datacenter string                 `protobuf:"bytes,1,opt,name=datacenter,proto3" json:"datacenter,omitempty"`
 	Sources    []*SourceStatus        `protobuf:"bytes,2,rep,name=sources,proto3" json:"sources,omitempty"`
-	// Why the replicator did not tell: then this is the registry's stored cursor. Empty: the replicator told.
+	// Why the replicator did not tell: then this is the registry's stored cursor. Empty: the
+	// replicator told.
 	ReplicatorError string `protobuf:"bytes,3,opt,name=replicator_error,json=replicatorError,proto3" json:"replicator_error,omitempty"`
 	unknownFields   protoimpl.UnknownFields
 	sizeCache       protoimpl.SizeCache
@@ -136,8 +137,8 @@ type SourceStatus struct {
 	Connected bool                 `protobuf:"varint,5,opt,name=connected,proto3" json:"connected,omitempty"`
 	// Why not, when it is not.
 	Error string `protobuf:"bytes,6,opt,name=error,proto3" json:"error,omitempty"`
-	// When everything was last copied over copies that were here, because the source could no longer tell what
-	// it had deleted: records deleted there before may still be here. Absent: never.
+	// When everything was last copied over copies that were here, because the source could no longer
+	// tell what it had deleted: records deleted there before may still be here. Absent: never.
 	FullSyncAt    *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=full_sync_at,json=fullSyncAt,proto3" json:"full_sync_at,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

@@ -28,11 +28,11 @@ const (
 //
 // For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
 //
-// StatusService tells how replication into this datacenter is doing. The replicator serves it; the registry
-// does too, out of the stored cursor, for the time when the replicator is dead or paused.
+// StatusService tells how replication into this datacenter is doing. The replicator serves it; the
+// registry does too, out of the stored cursor, for the time when the replicator is dead or paused.
 type StatusServiceClient interface {
-	// GetStatus returns what is copied into the asked datacenter. In the primary there is nothing to copy: no
-	// sources.
+	// GetStatus returns what is copied into the asked datacenter. In the primary there is nothing to
+	// copy: no sources.
 	GetStatus(ctx context.Context, in *GetStatusRequest, opts ...grpc.CallOption) (*GetStatusResponse, error)
 }
 
@@ -58,11 +58,11 @@ func (c *statusServiceClient) GetStatus(ctx context.Context, in *GetStatusReques
 // All implementations must embed UnimplementedStatusServiceServer
 // for forward compatibility.
 //
-// StatusService tells how replication into this datacenter is doing. The replicator serves it; the registry
-// does too, out of the stored cursor, for the time when the replicator is dead or paused.
+// StatusService tells how replication into this datacenter is doing. The replicator serves it; the
+// registry does too, out of the stored cursor, for the time when the replicator is dead or paused.
 type StatusServiceServer interface {
-	// GetStatus returns what is copied into the asked datacenter. In the primary there is nothing to copy: no
-	// sources.
+	// GetStatus returns what is copied into the asked datacenter. In the primary there is nothing to
+	// copy: no sources.
 	GetStatus(context.Context, *GetStatusRequest) (*GetStatusResponse, error)
 	mustEmbedUnimplementedStatusServiceServer()
 }

@@ -165,8 +165,8 @@ type Datacenter struct {
 	Primary          bool      `protobuf:"varint,7,opt,name=primary,proto3" json:"primary,omitempty"`
 	// When the state last changed, by the answering server's clock.
 	StateSince *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=state_since,json=stateSince,proto3" json:"state_since,omitempty"`
-	// Members that claim the name with another datacenter's id. The first id that was seen is the datacenter's;
-	// nothing that these say is taken for it.
+	// Members that claim the name with another datacenter's id. The first id that was seen is the
+	// datacenter's; nothing that these say is taken for it.
 	Rivals        []*Member `protobuf:"bytes,9,rep,name=rivals,proto3" json:"rivals,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

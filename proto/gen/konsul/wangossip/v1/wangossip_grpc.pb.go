@@ -29,9 +29,9 @@ const (
 //
 // For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
 //
-// DatacenterService answers which datacenters gossip knows, in what state and how far away.
+// DatacenterService returns which datacenters gossip knows, in what state and how far away.
 type DatacenterServiceClient interface {
-	// ListDatacenters answers every known datacenter, the own one included, ordered by name.
+	// ListDatacenters returns every known datacenter, the own one included, ordered by name.
 	ListDatacenters(ctx context.Context, in *ListDatacentersRequest, opts ...grpc.CallOption) (*ListDatacentersResponse, error)
 	// WatchDatacenters streams the whole list: at once, after each change, and as a heartbeat.
 	WatchDatacenters(ctx context.Context, in *WatchDatacentersRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchDatacentersResponse], error)
@@ -78,9 +78,9 @@ type DatacenterService_WatchDatacentersClient = grpc.ServerStreamingClient[Watch
 // All implementations must embed UnimplementedDatacenterServiceServer
 // for forward compatibility.
 //
-// DatacenterService answers which datacenters gossip knows, in what state and how far away.
+// DatacenterService returns which datacenters gossip knows, in what state and how far away.
 type DatacenterServiceServer interface {
-	// ListDatacenters answers every known datacenter, the own one included, ordered by name.
+	// ListDatacenters returns every known datacenter, the own one included, ordered by name.
 	ListDatacenters(context.Context, *ListDatacentersRequest) (*ListDatacentersResponse, error)
 	// WatchDatacenters streams the whole list: at once, after each change, and as a heartbeat.
 	WatchDatacenters(*WatchDatacentersRequest, grpc.ServerStreamingServer[WatchDatacentersResponse]) error

@@ -111,7 +111,7 @@ func newSecret() string {
 	return hex.EncodeToString(b)
 }
 
-// isAccessor says whether a text is an accessor id; no secret that is made up looks like one.
+// isAccessor reports whether a text is an accessor id; no secret that is made up looks like one.
 func isAccessor(text string) bool {
 	return regexp.MustCompile(`^([0-9a-f]{32}|[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12})$`).MatchString(text)
 }
