@@ -9,15 +9,12 @@ import (
 
 	"google.golang.org/grpc"
 
+	"konsul.dev/pkg/admission"
 	"konsul.dev/pkg/config"
-	"konsul.dev/pkg/fault"
 	"konsul.dev/pkg/identity"
 	"konsul.dev/pkg/lifecycle"
 	"konsul.dev/pkg/rpc"
 )
-
-// ReasonPort is the reason of a port that cannot be bound.
-const ReasonPort = "PORT_UNAVAILABLE"
 
 // undoTimeout bounds the undoing of a start that failed, which may have failed because its time ran
 // out.
@@ -130,7 +127,7 @@ func (h *Host) NewServer(p rpc.ServerParams) (*rpc.Server, error) {
 // Listen is the step that binds the gRPC port. field is the setting that names the address.
 func (h *Host) Listen(field, address string) func(context.Context) error {
 	return func(ctx context.Context) (err error) {
-		h.listener, err = Bind(ctx, net.ListenConfig{}, field, address)
+		h.listener, err = admission.Bind(ctx, net.ListenConfig{}, field, address)
 		return err
 	}
 }
@@ -168,16 +165,6 @@ func (h *Host) Close() error {
 	}
 	h.conns = nil
 	return errors.Join(append(errs, CloseListener(h.listener))...)
-}
-
-// Bind binds a TCP port. Its error names the setting that holds the address.
-func Bind(ctx context.Context, how net.ListenConfig, field, address string) (net.Listener, error) {
-	port, err := how.Listen(ctx, "tcp", address)
-	if err != nil {
-		return nil, fault.New(fault.Unavailable, ReasonPort, "cannot listen on %s", address).
-			WithField(field).WithRemedy("stop what uses the port, or choose another address").Wrap(err)
-	}
-	return port, nil
 }
 
 // CloseListener closes a listener that may be nil, or closed already.

@@ -9,6 +9,7 @@ import (
 	"github.com/stretchr/testify/require"
 	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
 
+	"konsul.dev/pkg/admission"
 	"konsul.dev/pkg/config"
 	"konsul.dev/pkg/fault"
 	"konsul.dev/pkg/identity"
@@ -77,7 +78,7 @@ func TestAPortThatIsTakenNamesItsSetting(t *testing.T) {
 	defer func() { require.NoError(t, taken.Close()) }()
 	h := newHost(t, identitytest.NewCA(t, identitytest.FederationID))
 	err = h.Start(t.Context(), h.Stop, h.Listen("agent.listen", taken.Addr().String()))
-	require.Equal(t, konsulfx.ReasonPort, fault.ReasonOf(err))
+	require.Equal(t, admission.ReasonPort, fault.ReasonOf(err))
 	require.ErrorContains(t, err, "agent.listen: cannot listen on "+taken.Addr().String())
 }
 

@@ -136,7 +136,7 @@ func (s *Service) serveProxy(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	s.proxyListener, err = konsulfx.Bind(ctx, net.ListenConfig{}, "failover_router.proxy_listen", settings.ProxyListen)
+	s.proxyListener, err = admission.Bind(ctx, net.ListenConfig{}, "failover_router.proxy_listen", settings.ProxyListen)
 	if err != nil {
 		return err
 	}

@@ -8,6 +8,7 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"konsul.dev/pkg/admission"
 	"konsul.dev/pkg/identity"
 	"konsul.dev/pkg/konsulfx"
 	"konsul.dev/services/gateway/internal/listener"
@@ -73,10 +74,10 @@ func (s *Service) Start(ctx context.Context) error {
 
 func (s *Service) bind(ctx context.Context) (err error) {
 	how := net.ListenConfig{KeepAliveConfig: listener.KeepAlive()}
-	if s.meshListener, err = konsulfx.Bind(ctx, how, "gateway.listen", s.cfg.Gateway.Listen); err != nil {
+	if s.meshListener, err = admission.Bind(ctx, how, "gateway.listen", s.cfg.Gateway.Listen); err != nil {
 		return err
 	}
-	s.edgeListener, err = konsulfx.Bind(ctx, how, "gateway.http_listen", s.cfg.Gateway.HTTPListen)
+	s.edgeListener, err = admission.Bind(ctx, how, "gateway.http_listen", s.cfg.Gateway.HTTPListen)
 	return err
 }
 

@@ -3,7 +3,6 @@ package registry
 import (
 	"context"
 	"errors"
-	"fmt"
 	"path/filepath"
 	"time"
 
@@ -61,10 +60,7 @@ func (b Backup) validate() error {
 
 // newBackups makes what backs up this server's state and restores its datacenter's.
 func (s *Service) newBackups() (*backup.Manager, error) {
-	metrics, err := backup.NewMetrics(s.deps.Telemetry.Metrics)
-	if err != nil {
-		return nil, fmt.Errorf("register backup metrics: %w", err)
-	}
+	metrics := backup.NewMetrics(s.deps.Telemetry.Metrics)
 	b := s.cfg.Registry.Backup
 	schedule := backup.Schedule{
 		Directory: b.Directory, Every: b.Every, FullEvery: b.FullEvery, Keep: b.Keep, KeepFor: b.KeepFor, Recipients: b.Recipients,

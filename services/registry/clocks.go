@@ -11,7 +11,7 @@ import (
 
 // newClocks makes what compares the clocks of the datacenter's other servers and of the other
 // datacenters.
-func (s *Service) newClocks() (*skew.Meter, error) {
+func (s *Service) newClocks() *skew.Meter {
 	own := s.cfg.Server.Datacenter
 	return skew.New(skew.Params{
 		Peers: func() []skew.Peer {

@@ -1,8 +1,6 @@
 package registry
 
 import (
-	"fmt"
-
 	"google.golang.org/grpc"
 
 	federationv1 "konsul.dev/proto/gen/konsul/federation/v1"
@@ -27,25 +25,18 @@ import (
 )
 
 // newCore makes what the handlers share.
-func (s *Service) newCore(router *forward.Router, quotas *quota.Quotas) error {
-	blocked, err := api.NewBlocked(s.deps.Telemetry.Metrics)
-	if err != nil {
-		return fmt.Errorf("register api metrics: %w", err)
-	}
+func (s *Service) newCore(router *forward.Router, quotas *quota.Quotas) {
+	blocked := api.NewBlocked(s.deps.Telemetry.Metrics)
 	s.core = &api.Core{
 		Node: s.node, Proposer: router, Store: s.store, Hub: s.state.hub, Tokens: s.state.tokens, Federation: s.state.federation,
 		Audit: s.audit, Clock: s.deps.Clock, Blocked: blocked, Quotas: quotas, Sweeping: make(chan struct{}, 1), Draining: s.draining,
 	}
 	s.bearer = &access.Bearer{Tokens: s.state.tokens, Hub: s.state.hub, Confirm: router.Confirm}
-	return nil
 }
 
 // register adds a handler for every service to a server.
-func (s *Service) register(to grpc.ServiceRegistrar, router *forward.Router) error {
-	operations, err := keys.NewOperations(s.deps.Telemetry.Metrics)
-	if err != nil {
-		return fmt.Errorf("register key-value metrics: %w", err)
-	}
+func (s *Service) register(to grpc.ServiceRegistrar, router *forward.Router) {
+	operations := keys.NewOperations(s.deps.Telemetry.Metrics)
 	dc, r, core, log := s.cfg.Server.Datacenter, s.cfg.Registry, s.core, s.deps.Telemetry.Log
 	registryv1.RegisterKVServiceServer(to, &keys.Service{
 		Core: core, Router: router, MaxTxnBytes: r.MaxTxnBytes, Operations: operations,
@@ -78,5 +69,4 @@ func (s *Service) register(to grpc.ServiceRegistrar, router *forward.Router) err
 	registryv1.RegisterProposalServiceServer(to, &proposals.Service{
 		Node: s.node, Hub: s.state.hub, Recall: router.RecallReadLease,
 	})
-	return nil
 }

@@ -15,6 +15,7 @@ import (
 	"google.golang.org/grpc"
 	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
 
+	"konsul.dev/pkg/admission"
 	"konsul.dev/pkg/clock"
 	"konsul.dev/pkg/fault"
 	"konsul.dev/pkg/identity"
@@ -159,9 +160,7 @@ func (s *Service) awaitRoom(ctx context.Context) error {
 	if err := os.MkdirAll(guard.Dir, 0o700); err != nil {
 		return fmt.Errorf("make the registry's folder: %w", err)
 	}
-	if err := guard.Measure(s.deps.Telemetry.Metrics); err != nil {
-		return fmt.Errorf("register disk metrics: %w", err)
-	}
+	guard.Measure(s.deps.Telemetry.Metrics)
 	if err := guard.Await(ctx); err != nil {
 		return err
 	}
@@ -179,13 +178,8 @@ func (s *Service) open(context.Context) error {
 		return err
 	}
 	s.store = store
-	if err := store.Measure(s.deps.Telemetry.Metrics); err != nil {
-		return err
-	}
-	census, err := lease.NewCensus(s.deps.Telemetry.Metrics)
-	if err != nil {
-		return fmt.Errorf("register lease metrics: %w", err)
-	}
+	store.Measure(s.deps.Telemetry.Metrics)
+	census := lease.NewCensus(s.deps.Telemetry.Metrics)
 	foundAs, err := lineage.FoundAs(filepath.Dir(s.dir("state")))
 	if err != nil {
 		return err
@@ -201,9 +195,7 @@ func (s *Service) open(context.Context) error {
 			Started: s.deps.Clock.Now(), NewLineage: uuid.NewString, FoundAs: foundAs,
 		}),
 	}
-	if err := s.deps.Telemetry.Metrics.Register(federation.NewCollector(s.state.federation, s.deps.Clock.Now)); err != nil {
-		return fmt.Errorf("register replication lag: %w", err)
-	}
+	s.deps.Telemetry.Metrics.MustRegister(federation.NewCollector(s.state.federation, s.deps.Clock.Now))
 	if err := s.state.load(); err != nil {
 		return err
 	}
@@ -218,29 +210,22 @@ func (s *Service) open(context.Context) error {
 
 // openAudit opens the audit log.
 func (s *Service) openAudit(context.Context) error {
-	metrics, err := audit.NewMetrics(s.deps.Telemetry.Metrics)
-	if err != nil {
-		return fmt.Errorf("register audit metrics: %w", err)
-	}
 	a := s.cfg.Registry.Audit
 	path := cmp.Or(a.Path, s.dir("audit.log"))
-	s.audit, err = audit.Open(audit.Params{
+	log, err := audit.Open(audit.Params{
 		Path: path, DeniedPath: a.deniedPath(path), DeniedPerMinute: a.DeniedPerMinute, MaxBytes: a.MaxBytes, Keep: a.Keep, Datacenter: s.cfg.Server.Datacenter,
-		Clock: s.deps.Clock, Metrics: metrics, Log: s.deps.Telemetry.Log,
+		Clock: s.deps.Clock, Metrics: audit.NewMetrics(s.deps.Telemetry.Metrics), Log: s.deps.Telemetry.Log,
 	})
 	if err != nil {
 		return err
 	}
+	s.audit = log
 	s.host.Go("audit log", s.audit.Run)
 	return nil
 }
 
 // join starts this server's part in the Raft cluster.
-func (s *Service) join(context.Context) error {
-	metrics, err := raftnode.NewMetrics(s.deps.Telemetry.Metrics)
-	if err != nil {
-		return fmt.Errorf("register raft metrics: %w", err)
-	}
+func (s *Service) join(context.Context) (err error) {
 	if s.initial, err = readToken(s.cfg.Registry.InitialManagementTokenFile); err != nil {
 		return err
 	}
@@ -250,7 +235,8 @@ func (s *Service) join(context.Context) error {
 	s.directory = cluster.NewDirectory(s.state.members, s.cfg.Registry.addresses())
 	s.node, err = raftnode.Start(raftnode.Params{
 		Config: s.raftConfig(),
-		Store:  s.store, Machine: s.state.machine, Sink: s.state, Stamp: s.stamp, Admit: s.admit, Identity: s.Identity(), Metrics: metrics, Log: s.deps.Telemetry.Log, Step: s.deps.Step, Fatal: s.deps.Fail,
+		Store:  s.store, Machine: s.state.machine, Sink: s.state, Stamp: s.stamp, Admit: s.admit, Identity: s.Identity(), Metrics: raftnode.NewMetrics(s.deps.Telemetry.Metrics),
+		Log: s.deps.Telemetry.Log, Step: s.deps.Step, Fatal: s.deps.Fail,
 		Lead: s.lead, Recall: s.recall, Moved: s.directory.Moved,
 	})
 	return err
@@ -292,17 +278,14 @@ func (s *Service) lead(ctx context.Context, n *raftnode.Node) {
 	}
 }
 
-func (s *Service) newDuties() (*leading.Duties, error) {
-	expired, err := leading.NewExpired(s.deps.Telemetry.Metrics)
-	if err != nil {
-		return nil, fmt.Errorf("register metrics of deadlines: %w", err)
-	}
+func (s *Service) newDuties() *leading.Duties {
 	return leading.New(leading.Params{
 		Datacenter: s.cfg.Server.Datacenter, InitialToken: s.initial, Founding: s.cluster.Founding,
 		Loops: []func(context.Context){s.cluster.Lead, s.backups.Run, s.lineage.Keep},
 		Store: s.store, Federation: s.state.federation, Tokens: s.state.tokens, Catalog: s.state.catalog, Services: s.services,
-		Deadlines: s.deadlines, Leases: s.state.leases, Expired: expired, Clock: s.deps.Clock, Log: s.deps.Telemetry.Log,
-	}), nil
+		Deadlines: s.deadlines, Leases: s.state.leases, Expired: leading.NewExpired(s.deps.Telemetry.Metrics), Clock: s.deps.Clock,
+		Log: s.deps.Telemetry.Log,
+	})
 }
 
 func (s *Service) newLineage() *lineage.Guard {
@@ -342,12 +325,9 @@ func (s *Service) stamp() (time.Time, uint64) { return s.deps.Clock.Now(), s.sta
 const mostMessage = 8 << 20
 
 // serve opens the gRPC face.
-func (s *Service) serve(context.Context) error {
+func (s *Service) serve(ctx context.Context) error {
 	source := s.Identity()
-	crossing, err := forward.NewMetrics(s.deps.Telemetry.Metrics)
-	if err != nil {
-		return fmt.Errorf("register forwarding metrics: %w", err)
-	}
+	crossing := forward.NewMetrics(s.deps.Telemetry.Metrics)
 	routes, rules, err := methods(s.state.tokens, s.state.catalog)
 	if err != nil {
 		return fmt.Errorf("read the contracts: %w", err)
@@ -369,25 +349,14 @@ func (s *Service) serve(context.Context) error {
 	if s.backups, err = s.newBackups(); err != nil {
 		return err
 	}
-	if s.clocks, err = s.newClocks(); err != nil {
-		return err
-	}
-	quotas, err := quota.New(r.Limits.quotas(), s.deps.Clock, s.state.census.Held, s.deps.Telemetry.Metrics)
-	if err != nil {
-		return fmt.Errorf("register quota metrics: %w", err)
-	}
+	s.clocks = s.newClocks()
+	quotas := quota.New(r.Limits.quotas(), s.deps.Clock, s.state.census.Held, s.deps.Telemetry.Metrics)
 	if s.replicator, err = s.host.Dial("replicator", s.cfg.Endpoints.Replicator); err != nil {
 		return err
 	}
-	if err := s.newCore(router, quotas); err != nil {
-		return err
-	}
-	if err := s.newStreams(router, quotas); err != nil {
-		return err
-	}
-	if s.duties, err = s.newDuties(); err != nil {
-		return err
-	}
+	s.newCore(router, quotas)
+	s.newStreams(router, quotas)
+	s.duties = s.newDuties()
 	close(s.wired)
 	door := guard.New(rules, s.audit, quotas)
 	s.server, err = rpc.NewServer(rpc.ServerParams{
@@ -399,17 +368,14 @@ func (s *Service) serve(context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := s.register(s.server, router); err != nil {
-		return err
-	}
+	s.register(s.server, router)
 	s.watching.Register(s.server)
 	s.replication.Register(s.server)
 	if s.deps.Register != nil {
 		s.deps.Register(s.server)
 	}
-	s.listener, err = net.Listen("tcp", r.Listen)
-	if err != nil {
-		return raftnode.ListenFailed("registry.listen", r.Listen, err)
+	if s.listener, err = admission.Bind(ctx, net.ListenConfig{}, "registry.listen", r.Listen); err != nil {
+		return err
 	}
 	s.host.Go("grpc", func(context.Context) error { return s.server.Serve(s.listener) })
 	s.host.Go("cluster", s.cluster.Run)

@@ -1,8 +1,6 @@
 package registry
 
 import (
-	"fmt"
-
 	replicatorv1 "konsul.dev/proto/gen/konsul/replicator/v1"
 	"konsul.dev/services/registry/internal/changes"
 	"konsul.dev/services/registry/internal/forward"
@@ -12,15 +10,9 @@ import (
 )
 
 // newStreams makes what streams changes: watches and replication.
-func (s *Service) newStreams(router *forward.Router, quotas *quota.Quotas) error {
-	metrics, err := changes.NewMetrics(s.deps.Telemetry.Metrics)
-	if err != nil {
-		return fmt.Errorf("register stream metrics: %w", err)
-	}
-	lineages, err := replication.NewMetrics(s.deps.Telemetry.Metrics)
-	if err != nil {
-		return fmt.Errorf("register replication metrics: %w", err)
-	}
+func (s *Service) newStreams(router *forward.Router, quotas *quota.Quotas) {
+	metrics := changes.NewMetrics(s.deps.Telemetry.Metrics)
+	lineages := replication.NewMetrics(s.deps.Telemetry.Metrics)
 	source := changes.Source{Store: s.store, Hub: s.state.hub, Draining: s.draining, Metrics: metrics}
 	s.watching = &watching.Service{
 		Source: source, Clock: s.deps.Clock, Datacenter: s.cfg.Server.Datacenter, Catalog: s.state.catalog, Services: s.services,
@@ -30,5 +22,4 @@ func (s *Service) newStreams(router *forward.Router, quotas *quota.Quotas) error
 		Source: source, Federation: s.state.federation, Commit: s.core.Commit, StateTime: s.core.StateTime,
 		Replicator: replicatorv1.NewStatusServiceClient(s.replicator), Clock: s.deps.Clock, Metrics: lineages, Log: s.deps.Telemetry.Log,
 	}
-	return nil
 }

@@ -32,15 +32,14 @@ func open(t *testing.T, change func(*audit.Params)) *fixture {
 	t.Helper()
 	dir := t.TempDir()
 	f := &fixture{path: filepath.Join(dir, "audit.log"), denied: filepath.Join(dir, "audit-denied.log"), clock: clock.NewManual(time.Unix(100, 0).UTC()), registry: prometheus.NewRegistry(), service: &bytes.Buffer{}}
-	metrics, err := audit.NewMetrics(f.registry)
-	require.NoError(t, err)
 	p := audit.Params{
-		Path: f.path, DeniedPath: f.denied, MaxBytes: 1 << 20, Keep: 2, Datacenter: "dc1", Clock: f.clock, Metrics: metrics,
+		Path: f.path, DeniedPath: f.denied, MaxBytes: 1 << 20, Keep: 2, Datacenter: "dc1", Clock: f.clock, Metrics: audit.NewMetrics(f.registry),
 		Log: slog.New(slog.NewJSONHandler(f.service, nil)),
 	}
 	if change != nil {
 		change(&p)
 	}
+	var err error
 	f.log, err = audit.Open(p)
 	require.NoError(t, err)
 	return f

@@ -9,7 +9,7 @@ type Metrics struct {
 }
 
 // NewMetrics registers the metrics.
-func NewMetrics(registerer prometheus.Registerer) (*Metrics, error) {
+func NewMetrics(registerer prometheus.Registerer) *Metrics {
 	m := &Metrics{
 		lines: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "konsul_registry_audit_lines_total", Help: "Lines of the audit log, by decision (allowed, denied).",
@@ -18,10 +18,6 @@ func NewMetrics(registerer prometheus.Registerer) (*Metrics, error) {
 			Name: "konsul_registry_audit_dropped_total", Help: "Lines that are missing in the audit log: denied ones that found no place, repeated denials that a later line counts, changes that went to the service's log instead, and those that failed to be written.",
 		}, []string{"kind"}),
 	}
-	for _, c := range []prometheus.Collector{m.lines, m.dropped} {
-		if err := registerer.Register(c); err != nil {
-			return nil, err
-		}
-	}
-	return m, nil
+	registerer.MustRegister(m.lines, m.dropped)
+	return m
 }

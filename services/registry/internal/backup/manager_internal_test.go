@@ -49,14 +49,13 @@ func newWorld(t *testing.T, s Schedule) *world {
 		own:    backupfile.Manifest{FederationID: "fed", Datacenter: "dc1", DatacenterID: "dc1-id", Epoch: 1, Version: "test"},
 		target: Target{FederationID: "fed", Datacenter: "dc1", Epoch: 1, Primary: true},
 	}
-	metrics, err := NewMetrics(w.registry)
-	require.NoError(t, err)
+	var err error
 	w.Manager, err = New(Params{
 		Export:    func(since uint64) (Export, error) { return &export{w: w, since: since}, nil },
 		Watermark: func() uint64 { return w.watermark }, Retention: 100, Applied: func() uint64 { return w.index }, LastIndex: func() uint64 { return w.index },
 		Describe: func() backupfile.Manifest { return w.own }, Target: func() Target { return w.target },
 		Holds: func(*registryv1.Record) error { return nil }, Install: w.install, Restored: func(context.Context) error { return nil },
-		Spool: t.TempDir() + "/spool", MaxRestoreBytes: 1 << 20, Schedule: s, Metrics: metrics, Clock: w.clock, Log: obs.Discard().Log,
+		Spool: t.TempDir() + "/spool", MaxRestoreBytes: 1 << 20, Schedule: s, Metrics: NewMetrics(w.registry), Clock: w.clock, Log: obs.Discard().Log,
 	})
 	require.NoError(t, err)
 	return w

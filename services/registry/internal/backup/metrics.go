@@ -13,7 +13,7 @@ type Metrics struct {
 }
 
 // NewMetrics registers the metrics.
-func NewMetrics(registerer prometheus.Registerer) (*Metrics, error) {
+func NewMetrics(registerer prometheus.Registerer) *Metrics {
 	m := &Metrics{
 		last: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "konsul_backup_last_success_timestamp_seconds", Help: "When this server's last scheduled backup was made, or was last found to be all there is; 0 when it never made one.",
@@ -28,12 +28,8 @@ func NewMetrics(registerer prometheus.Registerer) (*Metrics, error) {
 			Name: "konsul_backup_failures_total", Help: "Scheduled backups that failed on this server.",
 		}),
 	}
-	for _, c := range []prometheus.Collector{m.last, m.duration, m.size, m.failures} {
-		if err := registerer.Register(c); err != nil {
-			return nil, err
-		}
-	}
-	return m, nil
+	registerer.MustRegister(m.last, m.duration, m.size, m.failures)
+	return m
 }
 
 // fresh says that the last backup was all there is at some time.

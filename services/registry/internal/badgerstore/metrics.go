@@ -11,8 +11,8 @@ import (
 )
 
 // Measure registers the store's metrics.
-func (s *Store) Measure(registerer prometheus.Registerer) error {
-	for _, c := range []prometheus.Collector{
+func (s *Store) Measure(registerer prometheus.Registerer) {
+	registerer.MustRegister(
 		s.diskGauge(),
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name: "konsul_registry_store_oldest_index", Help: "Oldest index that can still be read.",
@@ -26,12 +26,7 @@ func (s *Store) Measure(registerer prometheus.Registerer) error {
 		prometheus.NewCounterFunc(prometheus.CounterOpts{
 			Name: "konsul_registry_store_tombstones_purged_total", Help: "Tombstones removed after they fell out of the retention window.",
 		}, func() float64 { return float64(s.tombstones.Load()) }),
-	} {
-		if err := registerer.Register(c); err != nil {
-			return fmt.Errorf("register store metrics: %w", err)
-		}
-	}
-	return nil
+	)
 }
 
 func (s *Store) diskGauge() prometheus.Collector {

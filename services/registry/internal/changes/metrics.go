@@ -1,10 +1,6 @@
 package changes
 
-import (
-	"errors"
-
-	"github.com/prometheus/client_golang/prometheus"
-)
+import "github.com/prometheus/client_golang/prometheus"
 
 // Metrics counts streams.
 type Metrics struct {
@@ -13,7 +9,7 @@ type Metrics struct {
 }
 
 // NewMetrics registers the metrics.
-func NewMetrics(registerer prometheus.Registerer) (*Metrics, error) {
+func NewMetrics(registerer prometheus.Registerer) *Metrics {
 	m := &Metrics{
 		Streams: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "konsul_registry_watchers", Help: "Open watch and replication streams.",
@@ -22,5 +18,6 @@ func NewMetrics(registerer prometheus.Registerer) (*Metrics, error) {
 			Name: "konsul_registry_watch_resyncs_total", Help: "Watchers that fell behind and were told to start again.",
 		}),
 	}
-	return m, errors.Join(registerer.Register(m.Streams), registerer.Register(m.Resyncs))
+	registerer.MustRegister(m.Streams, m.Resyncs)
+	return m
 }

@@ -28,7 +28,7 @@ const (
 )
 
 // NewMetrics registers the metrics.
-func NewMetrics(registerer prometheus.Registerer) (*Metrics, error) {
+func NewMetrics(registerer prometheus.Registerer) *Metrics {
 	m := &Metrics{
 		services: map[string]struct{}{},
 		queries: prometheus.NewCounterVec(prometheus.CounterOpts{
@@ -42,12 +42,8 @@ func NewMetrics(registerer prometheus.Registerer) (*Metrics, error) {
 			Name: "konsul_registry_other_lineage_calls_total", Help: "Calls of other datacenters that were refused because they are meant for another registry of this datacenter's name.",
 		}),
 	}
-	for _, c := range []prometheus.Collector{m.queries, m.duration, m.otherLineage} {
-		if err := registerer.Register(c); err != nil {
-			return nil, err
-		}
-	}
-	return m, nil
+	registerer.MustRegister(m.queries, m.duration, m.otherLineage)
+	return m
 }
 
 // known returns the label of a service that a caller asked for: its name once an answer has shown

@@ -155,8 +155,7 @@ func (c conn) NewStream(context.Context, *grpc.StreamDesc, string, ...grpc.CallO
 
 func newRouter(t *testing.T, w *world) *Router {
 	t.Helper()
-	metrics, err := NewMetrics(prometheus.NewRegistry())
-	require.NoError(t, err)
+	metrics := NewMetrics(prometheus.NewRegistry())
 	ids := 0
 	return New(Params{
 		ServerID: "s1", Leadership: w, Directory: w, Connections: connections{w}, Metrics: metrics,

@@ -15,7 +15,6 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"konsul.dev/pkg/fault"
-	"konsul.dev/pkg/obs"
 )
 
 // ReasonDiskFull says that the file system of the data folder has too little room to go on.
@@ -97,8 +96,8 @@ func (g Guard) full(free, need uint64) error {
 }
 
 // Measure registers how many bytes are free.
-func (g Guard) Measure(metrics prometheus.Registerer) error {
-	_, err := obs.Register(metrics, prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+func (g Guard) Measure(registerer prometheus.Registerer) {
+	registerer.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "konsul_registry_disk_free_bytes",
 		Help: "How many bytes are free on the file system of the registry's data folder.",
 	}, func() float64 {
@@ -108,5 +107,4 @@ func (g Guard) Measure(metrics prometheus.Registerer) error {
 		}
 		return float64(free)
 	}))
-	return err
 }

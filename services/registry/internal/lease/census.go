@@ -25,7 +25,7 @@ type Census struct {
 }
 
 // NewCensus returns a census of nothing and registers its metrics.
-func NewCensus(registerer prometheus.Registerer) (*Census, error) {
+func NewCensus(registerer prometheus.Registerer) *Census {
 	c := &Census{
 		leases: map[string]string{}, held: map[string]int{}, locks: map[string]struct{}{},
 		leasesGauge: prometheus.NewGauge(prometheus.GaugeOpts{
@@ -35,12 +35,8 @@ func NewCensus(registerer prometheus.Registerer) (*Census, error) {
 			Name: "konsul_registry_locks_held", Help: "Locks that a lease holds.",
 		}),
 	}
-	for _, gauge := range []prometheus.Collector{c.leasesGauge, c.lockGauge} {
-		if err := registerer.Register(gauge); err != nil {
-			return nil, err
-		}
-	}
-	return c, nil
+	registerer.MustRegister(c.leasesGauge, c.lockGauge)
+	return c
 }
 
 // Held returns how many leases that have not ended a token was granted.

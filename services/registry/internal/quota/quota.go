@@ -80,7 +80,7 @@ type hold struct {
 
 // New returns quotas that count nothing yet, and registers their metric. leases returns how many
 // leases a holder has.
-func New(limits Limits, c clock.Clock, leases func(holder string) int, registerer prometheus.Registerer) (*Quotas, error) {
+func New(limits Limits, c clock.Clock, leases func(holder string) int, registerer prometheus.Registerer) *Quotas {
 	q := &Quotas{
 		limits: limits, clock: c, leases: leases, held: map[hold]int{}, rates: map[hold]*rate.Limiter{},
 		refused: prometheus.NewCounterVec(prometheus.CounterOpts{
@@ -90,7 +90,8 @@ func New(limits Limits, c clock.Clock, leases func(holder string) int, registere
 	for _, kind := range []Kind{Watch, BlockedRead, Lease, LeaseRate, Request} {
 		q.refused.WithLabelValues(string(kind))
 	}
-	return q, registerer.Register(q.refused)
+	registerer.MustRegister(q.refused)
+	return q
 }
 
 // Watch counts a watch until release is called.

@@ -25,9 +25,7 @@ type fixture struct {
 func open(t *testing.T, limits quota.Limits) fixture {
 	t.Helper()
 	f := fixture{clock: clock.NewManual(time.Unix(100, 0)), registry: prometheus.NewRegistry(), leases: map[string]int{}}
-	var err error
-	f.Quotas, err = quota.New(limits, f.clock, func(holder string) int { return f.leases[holder] }, f.registry)
-	require.NoError(t, err)
+	f.Quotas = quota.New(limits, f.clock, func(holder string) int { return f.leases[holder] }, f.registry)
 	return f
 }
 

@@ -32,8 +32,7 @@ func BenchmarkApply(b *testing.B) {
 			ctx, cancel := context.WithCancel(b.Context())
 			defer cancel()
 			maintained.Go(func() { _ = store.Maintain(ctx) }) // It lets go of what is out of the window.
-			metrics, err := NewMetrics(prometheus.NewRegistry())
-			require.NoError(b, err)
+			metrics := NewMetrics(prometheus.NewRegistry())
 			m := &machine{store: store, fsm: fsm.New(), sink: &recorder{}, metrics: metrics, fatal: func(err error) { b.Fatal(err) }}
 			value := make([]byte, 256)
 			entries := make([]*raft.Log, 0, b.N/together+1)

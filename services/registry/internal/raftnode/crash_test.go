@@ -152,8 +152,7 @@ func (l life) start(t *testing.T, hook steps.Hook) (*badgerstore.Store, *Node) {
 	options.Step = hook
 	store, err := badgerstore.Open(options)
 	require.NoError(t, err)
-	metrics, err := NewMetrics(prometheus.NewRegistry())
-	require.NoError(t, err)
+	metrics := NewMetrics(prometheus.NewRegistry())
 	var seconds atomic.Int64
 	n, err := Start(Params{
 		Config: l.raftConfig(), Store: store, Machine: fsm.New(), Sink: &recorder{}, Identity: identitytest.NewCA(t, identitytest.FederationID).SourceOf(identity.ID{

@@ -38,8 +38,7 @@ func newMachine(t *testing.T) (*machine, *recorder, *[]error) {
 	store, err := badgerstore.Open(badgerstore.DefaultOptions(t.TempDir(), slog.New(slog.DiscardHandler)))
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, store.Close()) })
-	metrics, err := NewMetrics(prometheus.NewRegistry())
-	require.NoError(t, err)
+	metrics := NewMetrics(prometheus.NewRegistry())
 	sink, failures := &recorder{}, &[]error{}
 	return &machine{store: store, fsm: fsm.New(), sink: sink, metrics: metrics, fatal: func(err error) { *failures = append(*failures, err) }}, sink, failures
 }

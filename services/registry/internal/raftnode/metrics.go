@@ -26,7 +26,7 @@ type Metrics struct {
 }
 
 // NewMetrics registers the node's metrics.
-func NewMetrics(registerer prometheus.Registerer) (*Metrics, error) {
+func NewMetrics(registerer prometheus.Registerer) *Metrics {
 	m := &Metrics{
 		apply: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name: "konsul_registry_apply_duration_seconds", Help: "Time to apply one batch of committed entries.",
@@ -69,12 +69,8 @@ func NewMetrics(registerer prometheus.Registerer) (*Metrics, error) {
 	for _, reason := range admission.Reasons() {
 		m.refused.WithLabelValues(string(reason))
 	}
-	for _, c := range []prometheus.Collector{m.refused, m.readLeases, m.apply, m.batch, m.index, m.leader, m.elections, m.propose, m.entry, m.restores} {
-		if err := registerer.Register(c); err != nil {
-			return nil, err
-		}
-	}
-	return m, nil
+	registerer.MustRegister(m.refused, m.readLeases, m.apply, m.batch, m.index, m.leader, m.elections, m.propose, m.entry, m.restores)
+	return m
 }
 
 func (m *Metrics) readLease(event readlease.Event) {

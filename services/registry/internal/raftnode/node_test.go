@@ -36,8 +36,7 @@ func startNode(t *testing.T, dir string, sink Sink) (*Node, error) {
 	store, err := badgerstore.Open(badgerstore.DefaultOptions(t.TempDir(), log))
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, store.Close()) })
-	metrics, err := NewMetrics(prometheus.NewRegistry())
-	require.NoError(t, err)
+	metrics := NewMetrics(prometheus.NewRegistry())
 	address := konsultest.FreeAddress(t)
 	return Start(Params{
 		Config: Config{

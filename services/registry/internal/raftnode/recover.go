@@ -188,15 +188,11 @@ func (r *Recovery) Run(context.Context) error {
 		return err
 	}
 	r.Disk = disk
-	metrics, err := NewMetrics(prometheus.NewRegistry())
-	if err != nil {
-		return fmt.Errorf("register raft metrics: %w", err)
-	}
 	if err := r.store.View(r.machine.Load); err != nil {
 		return err
 	}
 	m := &recoverer{
-		machine: machine{store: r.store, fsm: r.machine, sink: nobody{}, metrics: metrics, fatal: func(error) {}},
+		machine: machine{store: r.store, fsm: r.machine, sink: nobody{}, metrics: NewMetrics(prometheus.NewRegistry()), fatal: func(error) {}},
 		keep:    r.keep,
 	}
 	alone := raft.Configuration{Servers: []raft.Server{{ID: raft.ServerID(r.config.ID), Address: raft.ServerAddress(r.config.Advertise)}}}

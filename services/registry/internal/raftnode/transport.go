@@ -14,7 +14,6 @@ import (
 	"github.com/hashicorp/raft"
 
 	"konsul.dev/pkg/admission"
-	"konsul.dev/pkg/fault"
 	"konsul.dev/pkg/identity"
 )
 
@@ -188,9 +187,9 @@ func listen(c Config, source identity.Source, metrics *Metrics) (*streams, error
 			return nil
 		},
 	})
-	listener, err := net.Listen("tcp", c.Listen)
+	listener, err := admission.Bind(context.Background(), net.ListenConfig{}, "registry.raft_listen", c.Listen)
 	if err != nil {
-		return nil, ListenFailed("registry.raft_listen", c.Listen, err)
+		return nil, err
 	}
 	client := source.ClientTLS(identity.Want{Service: own.Service}, "")
 	client.NextProtos = []string{raftProtocol}
@@ -236,13 +235,4 @@ func newTransport(s *streams, log *slog.Logger) *raft.NetworkTransport {
 	return raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
 		Stream: s, MaxPool: maxPool, Timeout: networkTimeout, Logger: newLogger(log),
 	})
-}
-
-// ReasonListenFailed says that an address could not be bound, most often because the port is taken.
-const ReasonListenFailed = "LISTEN_FAILED"
-
-// ListenFailed is the fault of an address that could not be bound.
-func ListenFailed(field, address string, cause error) error {
-	return fault.New(fault.FailedPrecondition, ReasonListenFailed, "cannot listen on %q: %v", address, cause).
-		WithField(field).WithRemedy("free the port, or choose another address").Wrap(cause)
 }

@@ -6,11 +6,12 @@ import "github.com/prometheus/client_golang/prometheus"
 type Metrics struct{ secondLineages prometheus.Counter }
 
 // NewMetrics registers the metrics.
-func NewMetrics(registerer prometheus.Registerer) (*Metrics, error) {
+func NewMetrics(registerer prometheus.Registerer) *Metrics {
 	m := &Metrics{secondLineages: prometheus.NewCounter(prometheus.CounterOpts{
 		Name: "konsul_registry_second_lineages_total", Help: "How often a second registry was met under one datacenter's name: it asked for copies, or another datacenter knows it as the first.",
 	})}
-	return m, registerer.Register(m.secondLineages)
+	registerer.MustRegister(m.secondLineages)
+	return m
 }
 
 // OtherLineage counts that another datacenter knows this one by another registry.

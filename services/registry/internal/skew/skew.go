@@ -85,14 +85,12 @@ type Meter struct {
 }
 
 // New returns a meter that has measured nothing.
-func New(p Params) (*Meter, error) {
+func New(p Params) *Meter {
 	m := &Meter{p: p, known: map[Peer]Difference{}, gauge: prometheus.NewGaugeVec(prometheus.GaugeOpts{
 		Name: "konsul_clock_difference_seconds", Help: "How far a peer's clock is ahead of this server's; negative: behind. The server is empty for another datacenter.",
 	}, []string{"datacenter", "server"})}
-	if err := p.Registerer.Register(m.gauge); err != nil {
-		return nil, fmt.Errorf("register clock metrics: %w", err)
-	}
-	return m, nil
+	p.Registerer.MustRegister(m.gauge)
+	return m
 }
 
 // Run measures now and then until ctx ends.
