@@ -219,10 +219,13 @@ type stored struct {
 	checks   []*check
 	// ttl is a node's, nil unless heartbeats are expected.
 	ttl *durationpb.Duration
-	// address is a node's; implicit and empty say that it was made for instances, and that it has
-	// none.
+	// address is a node's or a service's; implicit and empty say of a node that it was made for
+	// instances, and that it has none.
 	address         string
 	implicit, empty bool
+	// name, node, owner and port are a service's.
+	name, node, owner string
+	port              uint32
 }
 
 // says reports whether the row is there and has this value.
@@ -245,7 +248,13 @@ func (v *View) serviceRow(id string) stored {
 	if i == nil {
 		return stored{}
 	}
-	return stored{exists: i.service != nil, raw: i.raw, modified: i.modified, checks: i.checks}
+	if i.service == nil {
+		return stored{checks: i.checks}
+	}
+	return stored{
+		exists: true, raw: i.raw, modified: i.modified, checks: i.checks,
+		name: i.service.name, node: i.node.name, address: i.address, port: i.port, owner: i.owner,
+	}
 }
 
 // instancesOn returns the ids of a node's instances.

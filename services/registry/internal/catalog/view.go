@@ -80,8 +80,10 @@ type instance struct {
 	checks            []*check
 	// status is what the checks and the node's amount to.
 	status registryv1.HealthStatus
-	// inherits says that the address is the node's.
-	inherits bool
+	// address, port and owner are the row's: planning a registration asks for them. An empty address
+	// is the node's.
+	address, owner string
+	port           uint32
 	// decoded is made for whoever selects, and dropped when anything of it changes; it is never
 	// changed.
 	decoded atomic.Pointer[registryv1.ServiceInstance]
@@ -250,7 +252,11 @@ func (v *View) takeService(row *registryv1.Record) error {
 		v.detach(i, index)
 		v.attach(i, value.GetName(), value.GetNode())
 	}
-	i.raw, i.created, i.modified, i.inherits = row.GetValue(), row.GetCreateIndex(), index, value.GetAddress() == ""
+	i.raw, i.created, i.modified = row.GetValue(), row.GetCreateIndex(), index
+	i.address, i.port = value.GetAddress(), value.GetPort()
+	if i.owner != value.GetRegisteredBy() { // What is the same keeps its memory.
+		i.owner = value.GetRegisteredBy()
+	}
 	v.touch(i, index)
 	return nil
 }
@@ -379,7 +385,7 @@ func (v *View) answer(i *instance, like *registryv1.ServiceInstance, keep bool) 
 	own := &registryv1.Service{}
 	decode(i.raw, own)
 	own.Name, own.Node, own.CreateIndex, own.ModifyIndex = i.service.name, i.node.name, i.created, i.modified
-	if i.inherits {
+	if i.address == "" {
 		own.Address = i.node.address
 	}
 	if tags := like.GetService().GetTags(); slices.Equal(own.GetTags(), tags) {

@@ -335,16 +335,14 @@ func (p *plan) registerService(r registration, s serviceRegistration, node *regi
 	arrives = !have.exists
 	claims := !have.exists || r.replace
 	if have.exists && !have.says(value) {
-		was := &registryv1.Service{}
-		decode(have.raw, was)
-		arrives = was.GetNode() != node.GetName()
-		claims = claims || by != "" && was.GetRegisteredBy() != by
-		if err := p.w.taken(r, s, was, node, on); err != nil {
+		arrives = have.node != node.GetName()
+		claims = claims || by != "" && have.owner != by
+		if err := p.w.taken(r, s, have, node, on); err != nil {
 			p.err = errors.Join(p.err, err)
 			return arrives
 		}
 		if by == "" { // Who registers is not known, so it stays whose it was.
-			s.service.RegisteredBy = was.GetRegisteredBy()
+			s.service.RegisteredBy = have.owner
 			value = p.encode(s.service)
 		}
 	}
@@ -362,25 +360,25 @@ func (p *plan) registerService(r registration, s serviceRegistration, node *regi
 
 // taken returns AlreadyExists when the instance that is there is not the one that is registered, or
 // not theirs who register.
-func (w *Writer) taken(r registration, s serviceRegistration, was *registryv1.Service, node *registryv1.Node, on stored) error {
+func (w *Writer) taken(r registration, s serviceRegistration, have stored, node *registryv1.Node, on stored) error {
 	if r.replace {
 		return nil
 	}
-	elsewhere := was.GetNode() != node.GetName() || was.GetName() != s.service.GetName()
-	owned := was.GetRegisteredBy() != "" && r.by != "" && was.GetRegisteredBy() != r.by && w.owners(was.GetRegisteredBy())
-	at := cmp.Or(was.GetAddress(), on.address)
-	another := s.unnamed && (at != cmp.Or(s.service.GetAddress(), node.GetAddress()) || was.GetPort() != s.service.GetPort())
+	elsewhere := have.node != node.GetName() || have.name != s.service.GetName()
+	owned := have.owner != "" && r.by != "" && have.owner != r.by && w.owners(have.owner)
+	at := cmp.Or(have.address, on.address)
+	another := s.unnamed && (at != cmp.Or(s.service.GetAddress(), node.GetAddress()) || have.port != s.service.GetPort())
 	if !elsewhere && !owned && !another {
 		return nil
 	}
 	whose := ""
-	if by := was.GetRegisteredBy(); by != "" {
-		whose = ", registered by " + by
+	if have.owner != "" {
+		whose = ", registered by " + have.owner
 	}
 	if another && !elsewhere && !owned {
-		whose = fmt.Sprintf(" at %s", net.JoinHostPort(at, strconv.Itoa(int(was.GetPort()))))
+		whose = fmt.Sprintf(" at %s", net.JoinHostPort(at, strconv.Itoa(int(have.port))))
 	}
-	return fault.New(fault.AlreadyExists, ReasonServiceIDTaken, "%q is an instance of service %s on node %s%s", was.GetId(), was.GetName(), was.GetNode(), whose).
+	return fault.New(fault.AlreadyExists, ReasonServiceIDTaken, "%q is an instance of service %s on node %s%s", s.service.GetId(), have.name, have.node, whose).
 		WithField(s.field + ".id").WithRemedy("give this instance an id of its own, or say that it replaces the other one")
 }
 
