@@ -8,20 +8,20 @@ import (
 )
 
 // Rows are kept as they are stored and decoded for whoever asks: a decoded one is several times as
-// large. A row is decoded once when it comes, so that one that cannot be is refused.
+// large. What is kept was decoded once when it was loaded, or encoded by a server of the datacenter.
 
 // encode returns the value of a row: the same bytes for the same message.
 func encode(m proto.Message) ([]byte, error) {
 	return proto.MarshalOptions{Deterministic: true}.Marshal(m)
 }
 
-// decode reads what was decoded before.
+// decode reads a row that is known to be decodable.
 func decode(raw []byte, m proto.Message) { must(proto.Unmarshal(raw, m)) }
 
-// must is about rows that were decoded when they came.
+// must is about rows that are known to be decodable.
 func must(err error) {
 	if err != nil {
-		panic("catalog: a row that was decoded when it came: " + err.Error())
+		panic("catalog: a row that should be decodable: " + err.Error())
 	}
 }
 

@@ -13,6 +13,7 @@ import (
 
 	registryv1 "konsul.dev/proto/gen/konsul/registry/v1"
 	"konsul.dev/services/registry/internal/catalog"
+	"konsul.dev/services/registry/internal/record/recordtest"
 )
 
 // What is encoded from rows as they are stored is what the decoded answer encodes to, fields of
@@ -60,7 +61,7 @@ func TestEncodedFromRowsEqualsEncodedFromAnswers(t *testing.T) {
 	require.Equal(t, []string{"", "a"}, summed[0].GetTags())
 }
 
-// A row that could not be decoded when somebody asks for it is refused when it comes.
+// A row that could not be decoded when somebody asks for it is refused when it is loaded.
 func TestARowThatCannotBeDecodedIsRefused(t *testing.T) {
 	text := func(field protowire.Number, s string) []byte {
 		return protowire.AppendString(protowire.AppendTag(nil, field, protowire.BytesType), s)
@@ -78,8 +79,9 @@ func TestARowThatCannotBeDecodedIsRefused(t *testing.T) {
 		"an output that is no text": {registryv1.Table_TABLE_CHECK, "web-1/http", text(5, "\xff")},
 	} {
 		t.Run(name, func(t *testing.T) {
-			_, err := catalog.NewView("dc1").Apply(1, []*registryv1.Record{{Table: bad.table, Key: bad.key, Value: bad.value, ModifyIndex: 1}})
-			require.Error(t, err)
+			stored := recordtest.New()
+			require.NoError(t, stored.Put(&registryv1.Record{Table: bad.table, Key: bad.key, Value: bad.value, ModifyIndex: 1}))
+			require.Error(t, catalog.NewView("dc1").Load(stored))
 		})
 	}
 }

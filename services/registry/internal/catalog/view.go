@@ -30,6 +30,7 @@ func Tables() []registryv1.Table {
 // View is the catalogue in memory.
 type View struct {
 	datacenter string
+	fields     headFields
 	deadlines  Deadlines
 	times      Times
 	now        func() time.Time
@@ -115,7 +116,9 @@ func WithDeadlines(d Deadlines, times Times, now func() time.Time) Option {
 
 // NewView returns an empty catalogue of a datacenter.
 func NewView(datacenter string, options ...Option) *View {
-	v := &View{datacenter: datacenter, deadlines: noDeadlines{}, now: func() time.Time { return time.Time{} }}
+	v := &View{
+		datacenter: datacenter, fields: newHeadFields(), deadlines: noDeadlines{}, now: func() time.Time { return time.Time{} },
+	}
 	for _, option := range options {
 		option(v)
 	}
@@ -128,7 +131,8 @@ func (v *View) clear() {
 	v.changed = nil
 }
 
-// Load replaces the view by what is stored.
+// Load replaces the view by what is stored. It refuses rows that cannot be decoded; Apply takes those
+// of services as they come, for a server of this datacenter has encoded them.
 func (v *View) Load(r record.Reader) error {
 	v.mu.Lock()
 	defer v.mu.Unlock()
@@ -137,7 +141,9 @@ func (v *View) Load(r record.Reader) error {
 	for _, table := range Tables() {
 		var failure error
 		err := r.Scan(table, record.ScanOptions{}, func(row *registryv1.Record) bool {
-			failure = v.take(row)
+			if failure = v.take(row); failure == nil && table == registryv1.Table_TABLE_SERVICE {
+				failure = proto.Unmarshal(row.GetValue(), &registryv1.Service{})
+			}
 			return failure == nil
 		})
 		if err = cmp.Or(err, failure); err != nil {
@@ -244,18 +250,20 @@ func (v *View) takeService(row *registryv1.Record) error {
 		v.forget(i)
 		return nil
 	}
-	value := &registryv1.Service{}
-	if err := proto.Unmarshal(row.GetValue(), value); err != nil {
+	h, err := v.fields.read(row.GetValue())
+	if err != nil {
 		return err
 	}
-	if i.service == nil || i.service.name != value.GetName() || i.node.name != value.GetNode() {
+	if i.service == nil || i.service.name != string(h.name) || i.node.name != string(h.node) {
 		v.detach(i, index)
-		v.attach(i, value.GetName(), value.GetNode())
+		v.attach(i, string(h.name), string(h.node))
 	}
-	i.raw, i.created, i.modified = row.GetValue(), row.GetCreateIndex(), index
-	i.address, i.port = value.GetAddress(), value.GetPort()
-	if i.owner != value.GetRegisteredBy() { // What is the same keeps its memory.
-		i.owner = value.GetRegisteredBy()
+	i.raw, i.created, i.modified, i.port = row.GetValue(), row.GetCreateIndex(), index, h.port
+	if i.address != string(h.address) {
+		i.address = string(h.address)
+	}
+	if i.owner != string(h.owner) {
+		i.owner = string(h.owner)
 	}
 	v.touch(i, index)
 	return nil
