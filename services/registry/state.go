@@ -17,6 +17,13 @@ import (
 
 // state is the store and what follows it in memory. The Raft node feeds it before writers hear of
 // their success, so a client that wrote reads its write in every one of these.
+//
+// One goroutine feeds it, the one that applies, and every write waits for it. It takes the lock of
+// one view after the other, never two at a time: those of catalog.View, which readers hold while
+// they select or encode, acl.View, member.View, lease.Keeper, which is held while a leadership
+// begins, lease.Census and watch.Hub. So nobody who holds one of them may wait for an entry,
+// another server or a slow reader. lease.Keeper reads the store under its lock, which comes before
+// the store's; the others are loaded while the store is read, so the store's comes before theirs.
 type state struct {
 	store      *badgerstore.Store
 	machine    *fsm.Machine
@@ -29,7 +36,8 @@ type state struct {
 	hub        *watch.Hub
 }
 
-// Committed follows a batch. The hub comes last: whoever it wakes must see the rest.
+// Committed follows a batch that the store shows already. The hub comes last: whoever it wakes must
+// see the rest, and its index, up to which everything is published, is what a read index means.
 func (s *state) Committed(index uint64, rows []*registryv1.Record) error {
 	changed, err := s.catalog.Apply(index, rows)
 	if err != nil {

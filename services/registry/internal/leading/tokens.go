@@ -8,11 +8,12 @@ import (
 	"konsul.dev/services/registry/internal/acl"
 )
 
-// reapEvery is how often the leader looks for tokens whose time is over. Nothing waits for it: every
-// server refuses them at once, by its own clock.
+// reapEvery is how often the leader looks for tokens whose time is over. Nothing waits for it:
+// every server refuses them at once, by its own clock.
 const reapEvery = 5 * time.Second
 
-// reapTokens deletes tokens whose time is over: the own datacenter's, and in the primary the global ones.
+// reapTokens deletes tokens whose time is over: the own datacenter's, and in the primary the global
+// ones.
 func (d *Duties) reapTokens(ctx context.Context, n Node) {
 	for {
 		select {

@@ -24,14 +24,15 @@ import (
 )
 
 const (
-	// foundAsFile holds the lineage that a new registry goes on with: an operator's word that the one which
-	// the federation knows is gone.
+	// foundAsFile holds the lineage that a new registry goes on with: an operator's word that the
+	// one which the federation knows is gone.
 	foundAsFile = "found-as"
-	// unconfirmedFile is there from the founding until another datacenter knows the registry by its lineage.
+	// unconfirmedFile is there from the founding until another datacenter knows the registry by its
+	// lineage.
 	unconfirmedFile = "unconfirmed"
 
-	// poolPatience is how long a founder looks for the other datacenters. One that finds nobody founds: a
-	// datacenter stands alone.
+	// poolPatience is how long a founder looks for the other datacenters. One that finds nobody
+	// founds: a datacenter stands alone.
 	poolPatience = 2 * time.Second
 	askTimeout   = 2 * time.Second
 	// A lineage is compared often until somebody has answered, then now and then.
@@ -43,8 +44,8 @@ const (
 type Params struct {
 	// Dir holds the files by which an operator or an earlier run says something about the lineage.
 	Dir, Datacenter string
-	// WAN reports whether this datacenter is to meet others at all, and Expected how many members of
-	// the federation the configuration names.
+	// WAN reports whether this datacenter is to meet others at all, and Expected how many members
+	// of the federation the configuration names.
 	WAN      bool
 	Expected int
 
@@ -68,7 +69,8 @@ func New(p Params) *Guard { return &Guard{p} }
 
 func (g *Guard) file(name string) string { return filepath.Join(g.Dir, name) }
 
-// FoundAs returns the lineage that a new registry in dir goes on with; empty when no operator said so.
+// FoundAs returns the lineage that a new registry in dir goes on with; empty when no operator said
+// so.
 func FoundAs(dir string) (string, error) {
 	text, err := os.ReadFile(filepath.Join(dir, foundAsFile))
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
@@ -77,8 +79,8 @@ func FoundAs(dir string) (string, error) {
 	return strings.TrimSpace(string(text)), nil
 }
 
-// MayFound refuses to found a second registry under this datacenter's name: the other datacenters are
-// asked by which lineage they know the first. It is called by a server without state.
+// MayFound refuses to found a second registry under this datacenter's name: the other datacenters
+// are asked by which lineage they know the first. It is called by a server without state.
 func (g *Guard) MayFound(ctx context.Context) error {
 	if g.WAN {
 		for begun := time.Now(); ; {
@@ -109,7 +111,8 @@ func (g *Guard) second(heard answer) error {
 type answer struct {
 	// lineage is the lineage by which they know it, by is who said so; empty: nobody knows one.
 	lineage, by string
-	// answered is set when another datacenter answered, alone when none is known and gossip is not to find any.
+	// answered is set when another datacenter answered, alone when none is known and gossip is not
+	// to find any.
 	answered, alone bool
 }
 
@@ -163,9 +166,10 @@ func (g *Guard) at(ctx context.Context, name string) (string, error) {
 	return "", nil
 }
 
-// Keep compares, as long as this server leads, its lineage with the one by which the others know this
-// datacenter. Until somebody has confirmed it, a server that founded the registry gives way to a lineage
-// that was there before. Afterwards it does not: one datacenter that lies must not end another.
+// Keep compares, as long as this server leads, its lineage with the one by which the others know
+// this datacenter. Until somebody has confirmed it, a server that founded the registry gives way to
+// a lineage that was there before. Afterwards it does not: one datacenter that lies must not end
+// another.
 func (g *Guard) Keep(ctx context.Context) {
 	if !g.WAN {
 		return
