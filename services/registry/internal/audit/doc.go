@@ -7,5 +7,6 @@
 // down. Refusals of the same caller, method and outcome are written a number of times a minute, and
 // counted in one line behind those. A change waits for its place, because a change nobody can
 // account for is worse than a slow one. Lines hold names of resources, keys among them, and never
-// values or secrets. A Log is safe for concurrent use.
+// values or secrets. Files are not synced for each line: a power cut may take the last moments. A
+// Log is safe for concurrent use.
 package audit

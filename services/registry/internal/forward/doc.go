@@ -18,7 +18,8 @@
 //
 // Commands go to the leader in batches (propose.go): what comes while a batch is in flight goes
 // with the next one. Reads that wait share one question for the read index, and need none under a
-// read lease (package readlease).
+// read lease (package readlease). No commit's size is a caller's to choose: a command of more
+// changes or bytes than mostOperations and mostBytes is refused (COMMAND_TOO_LARGE).
 //
 // # Other datacenters
 //

@@ -86,6 +86,8 @@ func (m *machine) ApplyBatch(logs []*raft.Log) []any {
 	return responses
 }
 
+// apply runs the commands of the entries as one batch. Batch.Commit makes it visible to readers of
+// the store, Sink.Committed to those of everything that follows it; writers hear of it afterwards.
 func (m *machine) apply(logs []*raft.Log, responses []any) error {
 	applied := m.store.Applied()
 	batch := m.store.Begin()
