@@ -7,12 +7,13 @@
 //
 // # View
 //
-// View takes in committed rows. It keeps them encoded, and decodes an instance for whoever selects
-// it, until it changes. What a query of a service returns is encoded once and kept until it changes
-// (query.go), so that a health query encodes nothing but its meta; api/services sends the bytes as
-// the unknown fields of a response. A batch says which services' answers changed; their names are
-// published to the watch hub as rows of a table that is not stored (topic.go), so that a blocked
-// query waits for its own service alone.
+// View takes in committed rows. It keeps them encoded, reads of a service's row what it needs
+// without decoding the rest (head.go), and decodes an instance for whoever selects it, until it
+// changes. What a query of a service returns is encoded once and kept until it changes (query.go),
+// so that a health query encodes nothing but its meta; api/services sends the bytes as the unknown
+// fields of a response. A batch says which services' answers changed; their names are published to
+// the watch hub as rows of a table that is not stored (topic.go), so that a blocked query waits for
+// its own service alone.
 //
 // Filters have go-bexpr's grammar and are compiled to functions (filter.go): what is wrong is
 // refused before the first instance is looked at. Length, parser steps and depth are bounded.
