@@ -3,7 +3,8 @@
 // watches and the federation record over gRPC, and passes calls on to its leader and to other
 // datacenters.
 //
-// New, Start and Stop are the service in plain Go; Module is the same for fx.
+// New, Start and Stop are the service in plain Go; Module is the same for fx. DESIGN.md beside this
+// file has what survives which loss, the journey of a write and of a read, and the rooms.
 package registry
 
 import (

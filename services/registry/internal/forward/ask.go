@@ -7,8 +7,8 @@ import (
 	registryv1 "konsul.dev/proto/gen/konsul/registry/v1"
 )
 
-// asking returns what to ask a leader with on behalf of many callers, and what to call afterwards. The
-// context ends after tripTimeout, and with errLeaderMoved when somebody else leads.
+// asking returns what to ask a leader with on behalf of many callers, and what to call afterwards.
+// The context ends after tripTimeout, and with errLeaderMoved when somebody else leads.
 func (r *Router) asking(leader string) (context.Context, registryv1.ProposalServiceClient, func(), error) {
 	conn, err := r.Connections.Server(leader)
 	if err != nil {

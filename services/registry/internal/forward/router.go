@@ -243,8 +243,8 @@ func (r *Router) Resolve(name string) (string, error) {
 		WithField("datacenter").WithMeta("known", strings.Join(known, ",")).WithRemedy("use one of " + strings.Join(known, ", "))
 }
 
-// onLeader answers a call here if this server leads, else where the leader is. It waits through an
-// election.
+// onLeader carries a call out here if this server leads, else where the leader is. It waits through
+// an election.
 func (r *Router) onLeader(ctx context.Context, c call) (any, error) {
 	deadline := time.Now().Add(r.patience)
 	pause := backoff.New(10*time.Millisecond, 100*time.Millisecond)

@@ -18,9 +18,9 @@
 //     the followers, then it goes to the own WAL with fsync (parallelwrite.go, space.go).
 //  4. A follower's main loop writes it to its WAL and answers.
 //  5. The library commits it once a majority has it on disk, and calls machine.ApplyBatch.
-//  6. machine runs the commands against a batch of the store. Batch.Commit makes the rows visible to
-//     readers of the store, Sink.Committed to those of everything else, and then the writers get
-//     their outcomes.
+//  6. machine runs the commands against a batch of the store. Batch.Commit makes the rows visible
+//     to readers of the store, Sink.Committed to those of everything else, and then the writers
+//     get their outcomes.
 //  7. Followers learn the commit index with the next entry, or 2 ms later from the commit-index
 //     broadcast, and apply the entry likewise.
 //
@@ -46,8 +46,8 @@
 // Recovery makes one stopped server the only voter. It reads every row and every entry and checks
 // the snapshot's checksum first, counts the log as committed, and raises the generation in
 // server.json. A server that comes back with data of an older generation learns of it from those it
-// greets before it serves anybody, and stops. Two of those that cannot reach the recovered server
-// would be a majority of the old cluster: their disks must be wiped, as the runbook says.
+// greets before it takes part in Raft, and stops. Two of those that cannot reach the recovered
+// server would be a majority of the old cluster: their disks must be wiped, as the runbook says.
 //
 // # Who may block whom
 //

@@ -48,9 +48,9 @@ func (n *Node) VerifyLeader(ctx context.Context) error {
 	return n.CheckLeader()
 }
 
-// confirmed reports whether a majority of the voters answers heartbeats of a term that are sent now.
-// The library's VerifyLeader counts answers to messages sent before the call as well: a leader that
-// was paused may find such an answer when another server leads already.
+// confirmed reports whether a majority of the voters answers heartbeats of a term that are sent
+// now. The library's VerifyLeader counts answers to messages sent before the call as well: a leader
+// that was paused may find such an answer when another server leads already.
 //
 // It runs once at a time, as a round of n.verify.
 func (n *Node) confirmed(term uint64) bool {
@@ -84,8 +84,8 @@ func (n *Node) confirmed(term uint64) bool {
 	return votes > voters/2
 }
 
-// heartbeatsTo returns the heartbeats to a server: one is in flight at a time, so that a server that
-// does not answer holds up one connection and not one for each round.
+// heartbeatsTo returns the heartbeats to a server: one is in flight at a time, so that a server
+// that does not answer holds up one connection and not one for each round.
 func (n *Node) heartbeatsTo(id string) *coalesce.Rounds[uint64] {
 	if n.heartbeats[id] == nil {
 		n.heartbeats[id] = &coalesce.Rounds[uint64]{}

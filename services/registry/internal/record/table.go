@@ -63,11 +63,11 @@ const (
 type Retention uint8
 
 const (
-	// KeepVersions has a delete leave a tombstone, which is replicated if the row was. Tombstones and
-	// overwritten versions stay until the GC watermark has passed them.
+	// KeepVersions has a delete leave a tombstone, which is replicated if the row was. Tombstones
+	// and overwritten versions stay until the GC watermark has passed them.
 	KeepVersions Retention = iota
-	// KeepNothing is for rows that are written once, and dropped without a tombstone when nobody can
-	// ask for them any more. Such a table is neither watched nor replicated nor backed up.
+	// KeepNothing is for rows that are written once, and dropped without a tombstone when nobody
+	// can ask for them any more. Such a table is neither watched nor replicated nor backed up.
 	KeepNothing
 )
 

@@ -12,8 +12,8 @@ type Reader interface {
 	// Scan calls fn for each matching row in key order until fn returns false. fn owns the row.
 	Scan(table registryv1.Table, options ScanOptions, fn func(*registryv1.Record) bool) error
 	// History calls fn for each version of a row, tombstones included, the newest first, until fn
-	// returns false: the version that stands, and all that were written after completeAfter. fn owns
-	// the row.
+	// returns false: the version that stands, and all that were written after completeAfter. fn
+	// owns the row.
 	History(table registryv1.Table, key string, fn func(*registryv1.Record) bool) (completeAfter uint64, err error)
 }
 
