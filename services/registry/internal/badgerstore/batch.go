@@ -47,7 +47,7 @@ func (s *Store) Begin() *Batch {
 	}
 	return &Batch{
 		s: s, last: applied, batchRows: rows,
-		base: &view{db: s.db, index: applied, memtable: s.memtable.segments(), rows: s.rows, oldest: s.Oldest},
+		base: &view{db: s.db, index: applied, tables: s.tables.Load(), rows: s.rows, oldest: s.Oldest},
 	}
 }
 
@@ -89,7 +89,7 @@ func (b *Batch) Commit() (err error) {
 	b.base.discard()
 	b.s.window.add(b.last, b.bytes())
 	b.s.opts.Step.At(steps.Applying)
-	if err = b.s.memtable.add(b.last, b.order); err == nil {
+	if err = b.s.add(b.last, b.order); err == nil {
 		err = b.s.reached.note(b.last) // Before anybody sees it.
 	}
 	if err != nil {

@@ -9,7 +9,7 @@ import (
 )
 
 // cursor goes over rows in key order, each in the version that stands as of an index: what the
-// memtable says of a row comes before what the files say. It is for one goroutine. Close it.
+// memtables say of a row comes before what the files say. It is for one goroutine. Close it.
 type cursor struct {
 	sources []source
 	// now is the source of the row it stands on.
@@ -40,9 +40,9 @@ type version struct {
 }
 
 // newCursor returns a cursor before the first row at or after a key and with a prefix, as of the
-// index of a transaction. The memtable's segments must have been read at that index or later, and
+// index of a transaction. The memtables must have been read at that index or later, and
 // before the transaction began. Rows last written at or before since are left out.
-func newCursor(txn *badger.Txn, above *segments, prefix, from []byte, since uint64) *cursor {
+func newCursor(txn *badger.Txn, above *memtables, prefix, from []byte, since uint64) *cursor {
 	c := &cursor{
 		badger: txn.NewIterator(badger.IteratorOptions{
 			PrefetchValues: false, // Values live in the tree: prefetching only copies them twice.
@@ -53,9 +53,10 @@ func newCursor(txn *badger.Txn, above *segments, prefix, from []byte, since uint
 		since: since,
 	}
 	c.badger.Seek(from)
-	memtable := &memtableRows{rows: above.newMerge(from), above: above.above, upTo: txn.ReadTs(), prefix: prefix}
-	memtable.settle()
-	c.sources = []source{memtable, badgerRows{c.badger}}
+	for _, m := range above.newestFirst() {
+		c.sources = append(c.sources, m.scan(prefix, from, txn.ReadTs()))
+	}
+	c.sources = append(c.sources, badgerRows{c.badger})
 	return c
 }
 
@@ -122,43 +123,4 @@ func (b badgerRows) row(keysOnly bool) (r *registryv1.Record, err error) {
 		return err
 	})
 	return r, err
-}
-
-// memtableRows is a source of the rows in the memtable.
-type memtableRows struct {
-	rows   *merge
-	prefix []byte
-	// upTo is the index; what is at or below above is in the files.
-	upTo, above uint64
-
-	valid bool
-	place
-}
-
-func (s *memtableRows) at() []byte {
-	if !s.valid {
-		return nil
-	}
-	return s.rows.key
-}
-
-func (s *memtableRows) next() {
-	s.rows.next()
-	s.settle()
-}
-
-func (s *memtableRows) stands() version { return s.version }
-
-// settle moves on to a row that has such a version, if it does not stand on one.
-func (s *memtableRows) settle() {
-	for ; bytes.HasPrefix(s.rows.key, s.prefix) && s.rows.key != nil; s.rows.next() {
-		for v := range s.rows.versions(s.upTo) {
-			if s.valid = v.index > s.above; s.valid {
-				s.place = v
-				return
-			}
-			break
-		}
-	}
-	s.valid = false
 }

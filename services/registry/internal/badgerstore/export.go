@@ -37,9 +37,9 @@ func (s *Store) Export(since uint64) (*Export, error) {
 	// The cursor holds on to the files as they are here and now: what is discarded later is still
 	// there for it.
 	index := s.applied.Load()
-	memtable := s.memtable.segments()
+	tables := s.tables.Load()
 	txn := s.db.NewTransactionAt(index, false)
-	return &Export{s: s, txn: txn, rows: newCursor(txn, memtable, nil, nil, since), index: index, since: since, stop: stop}, nil
+	return &Export{s: s, txn: txn, rows: newCursor(txn, tables, nil, nil, since), index: index, since: since, stop: stop}, nil
 }
 
 // Index is the index whose state it is.

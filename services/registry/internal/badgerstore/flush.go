@@ -11,17 +11,17 @@ import (
 )
 
 const (
-	// memtableSegments is how many segments a full memtable has.
-	memtableSegments = 8
-	// stallFactor is how many times as full it may become until writes wait for a flush.
+	// stallFactor is how many times Options.MemtableBytes the memtables may take until writes wait for
+	// a flush.
 	stallFactor = 2
-	// flushBytes is about how much goes into the files at once.
+	// flushBytes is about how much goes into Badger at once.
 	flushBytes = 64 << 10
-	// worthFlushing is the part of a full memtable that must lie below the GC watermark for a flush
-	// of no more than that.
-	worthFlushing = 8
 	// spread is the part of a full memtable by which servers differ in what they call full.
 	spread = 4
+	// spillBytes is about how much of a memtable's rows goes to its file at once, spills into how
+	// many parts a memtable goes at least.
+	spillBytes = 256 << 10
+	spills     = 32
 )
 
 // Sync puts everything applied so far into the files, so that it survives a power failure without
@@ -34,20 +34,32 @@ func (s *Store) Sync() (uint64, error) {
 		return 0, errClosed
 	}
 	index := s.applied.Load()
-	return index, s.flush(index)
+	return index, s.flush()
 }
 
-// isFull reports whether a flush is due.
-func (s *Store) isFull() bool { return s.memtable.bytes.Load() >= s.full.Load() }
+// add takes a batch into the active memtable.
+func (s *Store) add(last uint64, changes []*change) error {
+	s.rotating.Lock()
+	defer s.rotating.Unlock()
+	return s.tables.Load().active.add(last, changes)
+}
 
-// spill has the memtable flushed when it is full, and waits for that when it is more than full. It
-// runs on the goroutine that applies.
+// isFull reports whether the active memtable is due to become the immutable one.
+func (s *Store) isFull() bool { return s.tables.Load().active.bytes.Load() >= s.full.Load() }
+
+// isStalled reports whether the memtables take so much that writes wait for a flush.
+func (s *Store) isStalled() bool {
+	return s.tables.Load().bytes() >= stallFactor*s.opts.MemtableBytes
+}
+
+// spill has the memtables rotated when the active one is full, and waits for that when they take
+// too much together.
 func (s *Store) spill() error {
 	if !s.isFull() {
 		return nil
 	}
-	if s.memtable.bytes.Load() >= stallFactor*s.opts.MemtableBytes {
-		return s.shrink()
+	if s.isStalled() {
+		return s.rotate()
 	}
 	select {
 	case s.flushDue <- struct{}{}:
@@ -56,76 +68,125 @@ func (s *Store) spill() error {
 	return nil
 }
 
-// shrink flushes what lies below the GC watermark, of which only the latest versions need be
-// written; if that is not much, because the retention window is larger than the memtable, about
-// half of the memtable.
-func (s *Store) shrink() error {
+// rotate flushes the immutable memtable and makes the active one immutable, if that is full. So
+// what is flushed has been in memory as long as it took to fill another one, most of it is below
+// the GC watermark, and most of that overwritten.
+func (s *Store) rotate() error {
 	s.gate.RLock()
 	defer s.gate.RUnlock()
 	if s.closed {
 		return errClosed
 	}
-	size, index := s.memtable.below(s.Watermark())
-	if size < s.opts.MemtableBytes/worthFlushing {
-		index = s.memtable.middle()
-	}
-	if index == 0 {
-		index = s.applied.Load()
-	}
-	return s.flush(index)
-}
-
-// flush makes the files hold the state as of an applied index, and every version since the GC
-// watermark up to there, and syncs them.
-func (s *Store) flush(index uint64) error {
-	// One at a time: what one has said to be in the files, another that began earlier must not take
-	// back.
 	s.flushing.Lock()
 	defer s.flushing.Unlock()
-	index = max(index, s.synced.Load())
-	watermark := max(s.flushedWatermark.Load(), min(index, s.Watermark()))
-	if index == s.synced.Load() && watermark == s.flushedWatermark.Load() {
+	if !s.isFull() {
+		return nil // Somebody else came first.
+	}
+	if err := s.flushImmutable(); err != nil {
+		return err
+	}
+	s.freeze()
+	if s.isStalled() {
+		return s.flushImmutable()
+	}
+	return nil
+}
+
+// flush makes the files hold the state as of the applied index, and every version since the GC
+// watermark, on disk for sure.
+func (s *Store) flush() error {
+	s.flushing.Lock()
+	defer s.flushing.Unlock()
+	if err := s.flushImmutable(); err != nil {
+		return err
+	}
+	s.freeze()
+	if err := s.flushImmutable(); err != nil {
+		return err
+	}
+	if index := s.synced.Load(); s.watermarkAt(index) > s.flushedWatermark.Load() {
+		return s.settle(index, s.watermarkAt(index))
+	}
+	return nil
+}
+
+// beginMemtable makes an empty memtable the active one, and another one, if any, the immutable one.
+func (s *Store) beginMemtable(immutable *memtable) {
+	rows := swap{dir: s.opts.Dir, spillBytes: int(min(spillBytes, s.opts.MemtableBytes/spills))}
+	if immutable != nil {
+		rows.buffer = immutable.freeze()
+	}
+	s.tables.Store(&memtables{active: newMemtable(rows), immutable: immutable})
+}
+
+// freeze makes the active memtable the immutable one, of which there must be none. It runs under
+// flushing.
+func (s *Store) freeze() {
+	s.rotating.Lock()
+	defer s.rotating.Unlock()
+	if active := s.tables.Load().active; active.last.Load() > 0 {
+		s.beginMemtable(active)
+		s.draw()
+	}
+}
+
+// watermarkAt returns the GC watermark that a flush up to an index writes down.
+func (s *Store) watermarkAt(index uint64) uint64 {
+	return max(s.flushedWatermark.Load(), min(index, s.Watermark()))
+}
+
+// flushImmutable makes the files hold what the immutable memtable does, if there is one. It runs
+// under flushing.
+func (s *Store) flushImmutable() error {
+	table := s.tables.Load().immutable
+	if table == nil {
 		return nil
 	}
+	index := table.last.Load()
+	watermark := s.watermarkAt(index)
 	s.opts.Step.At(steps.Flushing)
-	if err := s.write(index, watermark); err != nil {
+	if err := s.write(table, watermark); err != nil {
 		return fmt.Errorf("write the state as of index %d: %w", index, err)
 	}
 	s.opts.Step.At(steps.Flushed)
 	if err := s.settle(index, watermark); err != nil {
 		return err
 	}
-	s.memtable.release(index)
-	s.draw()
+	s.rotating.Lock()
+	defer s.rotating.Unlock()
+	s.tables.Store(&memtables{active: s.tables.Load().active})
 	return nil
 }
 
-// draw decides how much makes the memtable full next time. Servers of one cluster write the same,
-// and would all be busy with their files at the same moment.
-func (s *Store) draw() { s.full.Store(s.opts.MemtableBytes + rand.Int64N(s.opts.MemtableBytes/spread)) }
+// draw decides how much makes the active memtable full. Servers of one cluster write the same, and
+// would all be busy with their files at the same moment.
+func (s *Store) draw() {
+	half := s.opts.MemtableBytes / 2
+	s.full.Store(half + rand.Int64N(half/spread))
+}
 
-// write writes the versions up to an index, but of those up to the GC watermark only the last one
-// of each row, in many small transactions: nobody relies on what is there before settle has said
-// so, and Badger's memtables stay of the size that tables are built for.
-func (s *Store) write(index, watermark uint64) error {
+// write writes the versions of a memtable, but of those up to the watermark only the last one of each
+// row, in many small transactions: nobody relies on what is there before settle has said so, and
+// Badger's memtables stay of the size that tables are built for.
+func (s *Store) write(table *memtable, watermark uint64) (err error) {
 	out := s.newWriter()
 	defer out.cancel()
-	for rows := s.memtable.segments().newMerge(nil); rows.key != nil; rows.next() {
-		for v := range rows.versions(index) {
-			if v.index <= s.synced.Load() {
-				break
-			}
-			value, err := v.value(nil)
-			if err != nil {
-				return err
-			}
-			if err := out.put(rows.key, v.version, value); err != nil {
-				return err
-			}
-			if v.index <= watermark {
-				break
-			}
+	below := "" // The key of a row whose other versions nobody may ask for.
+	table.tree.Copy().Scan(func(e entry) bool {
+		if e.key == below {
+			return true
 		}
+		if below = ""; e.index <= watermark {
+			below = e.key
+		}
+		var value []byte
+		if value, err = table.value(e, nil); err == nil {
+			err = out.put([]byte(e.key), e.version(), value)
+		}
+		return err == nil
+	})
+	if err != nil {
+		return err
 	}
 	return out.flush()
 }

@@ -23,7 +23,7 @@ func (s *Store) Maintain(ctx context.Context) error {
 			return nil
 		case <-s.flushDue:
 			if s.isFull() { // It was told so during the last flush, too.
-				err = s.shrink()
+				err = s.rotate()
 			}
 		case <-ticker.C:
 			err = s.reclaim(ctx)
@@ -72,7 +72,7 @@ func (s *Store) Purge(ctx context.Context) (int, error) {
 	}
 	// Old tombstones go into the files before they are looked for there, and a next run must know
 	// that they may be gone.
-	if err := s.flush(watermark); err != nil {
+	if err := s.flush(); err != nil {
 		return 0, err
 	}
 	wb := s.db.NewManagedWriteBatch()
@@ -93,14 +93,14 @@ func (s *Store) Purge(ctx context.Context) (int, error) {
 	return purged, nil
 }
 
-// eachTombstone goes over the tombstones in the files that stand there and are not above an index.
+// eachTombstone calls fn for the tombstones in the files that stand as of an index.
 func (s *Store) eachTombstone(ctx context.Context, index uint64, fn func(*badger.Item) error) error {
-	txn := s.db.NewTransactionAt(s.applied.Load(), false)
+	txn := s.db.NewTransactionAt(index, false)
 	defer txn.Discard()
 	it := txn.NewIterator(badger.IteratorOptions{PrefetchSize: prefetch})
 	defer it.Close()
 	for it.Rewind(); it.Valid() && ctx.Err() == nil; it.Next() {
-		if !tombstone(it.Item()) || it.Item().Version() > index {
+		if !tombstone(it.Item()) {
 			continue
 		}
 		if err := fn(it.Item()); err != nil {

@@ -1,160 +1,239 @@
 package badgerstore
 
 import (
-	"hash/maphash"
+	"fmt"
 	"iter"
+	"os"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
+
+	"github.com/tidwall/btree"
+
+	registryv1 "konsul.dev/proto/gen/konsul/registry/v1"
 )
 
-// memtable holds the versions that are not in the files yet: all of them, from the index after the
-// last flush to the applied one. The Raft log is their write-ahead log. It consists of segments, of
-// which the last one grows; the others are immutable, and are flushed the oldest first.
-//
-// One goroutine adds and one at a time releases; any number read.
+// memtable holds the versions of rows that batches of consecutive indexes wrote, sorted by key and,
+// of one key, the newest first. Keys, and where each version is, lie in a tree in memory; the rows
+// in a swap. One goroutine adds; any number read.
 type memtable struct {
-	// dir is where segments put their rows, and segmentBytes about how much goes into one.
-	dir          string
-	segmentBytes int64
-
-	// mu is held by whoever changes which segments there are, or the last one of them.
-	mu sync.Mutex
-	// spare is a buffer for the next segment.
-	spare []byte
-	// now is what there is. What it points to does not change.
-	now atomic.Pointer[segments]
-	// bytes is what the segments hold.
+	tree *btree.BTreeG[entry]
+	// last is the highest index that is here, 0 when there is none.
+	last atomic.Uint64
+	// bytes is about what is here, in memory and in the file.
 	bytes atomic.Int64
+
+	mu   sync.RWMutex
+	rows swap
 }
 
-// segments are what a memtable consists of: the versions above an index, in segments of consecutive
-// indexes, the oldest first.
-type segments struct {
-	above uint64
-	list  []*segment
-	seed  maphash.Seed
+// entry is a version of a row. Its encoded row has size bytes at a place of the swap; one that was
+// dropped has none.
+type entry struct {
+	key   string
+	index uint64
+	at    uint32
+	size  uint32
 }
 
-func newMemtable(dir string, segmentBytes int64) *memtable {
-	m := &memtable{dir: dir, segmentBytes: segmentBytes}
-	m.now.Store(&segments{seed: maphash.MakeSeed()})
-	return m
+const (
+	// entryBytes is about what an entry takes beside its key: itself, in a node that is not full.
+	entryBytes = 64
+	// tombstones is added to the size of a tombstone's row.
+	tombstones = 1 << 31
+	// degree is that of the tree: nodes have up to 63 entries.
+	degree = 32
+)
+
+func newMemtable(rows swap) *memtable {
+	return &memtable{tree: btree.NewBTreeGOptions(entry.before, btree.Options{Degree: degree}), rows: rows}
 }
 
-// segments returns what there is now.
-func (m *memtable) segments() *segments { return m.now.Load() }
-
-// set replaces what there is. It runs under mu.
-func (m *memtable) set(above uint64, list []*segment) {
-	m.now.Store(&segments{above, list, m.segments().seed})
+func (e entry) before(other entry) bool {
+	order := strings.Compare(e.key, other.key)
+	return order < 0 || order == 0 && e.index > other.index
 }
 
-// add takes in the versions of a batch that ends at an index. Readers as of earlier ones do not see
+func (e entry) version() version {
+	return version{index: e.index, tombstone: e.size&tombstones != 0, dropped: e.size == 0}
+}
+
+// add takes in the changes of a batch that ends at an index. Readers as of earlier ones do not see
 // them.
 func (m *memtable) add(last uint64, changes []*change) error {
-	if len(changes) == 0 {
-		return nil
-	}
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	now := m.segments()
-	s := now.last()
-	if s != nil && last-s.first >= mostIndexes {
-		m.spare = s.seal()
-	}
-	if s == nil || s.sealed.Load() {
-		s = newSegment(swap{dir: m.dir, spillBytes: int(m.segmentBytes / segmentSpills), buffer: m.spare}, changes[0].index, s)
-		m.spare = nil
-		m.set(now.above, append(slices.Clip(now.list), s))
-	}
-	before := s.bytes.Load()
-	err := s.add(last, changes, now.seed)
-	m.bytes.Add(s.bytes.Load() - before)
-	if s.bytes.Load() >= m.segmentBytes {
-		m.spare = s.seal()
-	}
-	return err
-}
-
-// last returns the last segment, nil when there is none.
-func (l *segments) last() *segment {
-	if len(l.list) == 0 {
-		return nil
-	}
-	return l.list[len(l.list)-1]
-}
-
-// release says that the files have everything up to an index, and lets go of the segments that hold
-// nothing above it.
-func (m *memtable) release(index uint64) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	all := m.segments().list
-	kept := slices.IndexFunc(all, func(s *segment) bool { return s.last.Load() > index })
-	if kept < 0 {
-		kept = len(all)
-	}
-	for _, s := range all[:kept] {
-		m.bytes.Add(-s.bytes.Load())
-	}
-	m.set(index, slices.Clone(all[kept:]))
-}
-
-// clear forgets everything: the files are as of an index.
-func (m *memtable) clear(index uint64) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	m.bytes.Store(0)
-	m.set(index, nil)
-}
-
-// middle returns an index that has about half of what is here at or below it, 0 when there is but
-// one segment.
-func (m *memtable) middle() uint64 {
-	all := m.segments().list
-	half, sum := m.bytes.Load()/2, int64(0)
-	for _, s := range all[:max(0, len(all)-1)] {
-		if sum += s.bytes.Load(); sum >= half {
-			return s.last.Load()
+	before, keys := m.rows.size(), 0
+	for _, c := range changes {
+		e := entry{key: string(rowKey(c.id.table, c.id.key)), index: c.index, at: uint32(m.rows.size())} //nolint:gosec // memtables are far smaller
+		if c.row != nil {
+			m.mu.Lock()
+			err := m.rows.append(c.row)
+			m.mu.Unlock()
+			if err != nil {
+				return err
+			}
+			if e.size = uint32(m.rows.size()) - e.at; c.row.GetDeleted() { //nolint:gosec // rows are far smaller
+				e.size |= tombstones
+			}
 		}
+		m.tree.Set(e)
+		keys += len(e.key) + entryBytes
 	}
-	return 0
+	m.bytes.Add(m.rows.size() - before + int64(keys))
+	m.last.Store(last)
+	return nil
 }
 
-// below returns about how many bytes are in segments that hold nothing above an index, and the last
-// index of those.
-func (m *memtable) below(index uint64) (bytes int64, last uint64) {
-	for _, s := range m.segments().list {
-		if s.last.Load() > index {
+// freeze says that nothing is going to be added, and returns a buffer for the next memtable.
+func (m *memtable) freeze() []byte {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.rows.end()
+}
+
+// value returns the encoded row of a version, in the room given if that is enough. It is the
+// caller's.
+func (m *memtable) value(e entry, room []byte) ([]byte, error) {
+	size := int(e.size &^ tombstones)
+	value := slices.Grow(room[:0], size)[:size]
+	m.mu.RLock()
+	var file *os.File
+	if size > 0 {
+		file = m.rows.copy(value, int64(e.at))
+	}
+	m.mu.RUnlock()
+	if file == nil {
+		return value, nil
+	}
+	if _, err := file.ReadAt(value, int64(e.at)); err != nil {
+		return nil, fmt.Errorf("read a row of the memtable: %w", err)
+	}
+	return value, nil
+}
+
+// row returns the row of a version, nil for one that was dropped.
+func (m *memtable) row(e entry, keysOnly bool) (*registryv1.Record, error) {
+	if e.size == 0 {
+		return nil, nil
+	}
+	value, err := m.value(e, nil)
+	if err != nil {
+		return nil, err
+	}
+	return decodeRow(value, keysOnly)
+}
+
+// find returns the version of a row that stands as of an index.
+func (m *memtable) find(key string, index uint64) (found entry, ok bool) {
+	m.tree.Ascend(entry{key: key, index: index}, func(e entry) bool {
+		if ok = e.key == key; ok {
+			found = e
+		}
+		return false
+	})
+	return found, ok
+}
+
+// memtableRows is a source of the rows in a memtable, as it was when the source was made.
+type memtableRows struct {
+	from   *memtable
+	rows   btree.IterG[entry]
+	prefix string
+	upTo   uint64
+	valid  bool
+	entry
+	text []byte
+}
+
+// scan returns a source of the rows that stand as of an index.
+func (m *memtable) scan(prefix, from []byte, upTo uint64) *memtableRows {
+	r := &memtableRows{from: m, rows: m.tree.Copy().Iter(), prefix: string(prefix), upTo: upTo}
+	r.valid = r.rows.Seek(entry{key: string(from), index: upTo})
+	r.settle()
+	return r
+}
+
+func (r *memtableRows) at() []byte {
+	if !r.valid {
+		return nil
+	}
+	return r.text
+}
+
+func (r *memtableRows) next() {
+	left := r.key
+	if r.valid = r.rows.Next(); r.valid && r.rows.Item().key == left {
+		r.valid = r.rows.Seek(entry{key: left}) // No version has index 0: behind the last one.
+	}
+	r.settle()
+}
+
+// settle moves on to a version that stands as of the index, if it does not stand on one.
+func (r *memtableRows) settle() {
+	for r.valid {
+		r.entry = r.rows.Item()
+		if r.valid = strings.HasPrefix(r.key, r.prefix); !r.valid || r.index <= r.upTo {
+			r.text = append(r.text[:0], r.key...)
+			return
+		}
+		r.valid = r.rows.Seek(entry{key: r.key, index: r.upTo})
+	}
+}
+
+func (r *memtableRows) stands() version { return r.version() }
+
+func (r *memtableRows) row(keysOnly bool) (*registryv1.Record, error) {
+	return r.from.row(r.entry, keysOnly)
+}
+
+// memtables are what lies above the files: the one that batches go into, and the one that is flushed
+// next, nil when there is none.
+type memtables struct{ active, immutable *memtable }
+
+// newestFirst returns the memtables there are.
+func (t *memtables) newestFirst() []*memtable {
+	if t.immutable == nil {
+		return []*memtable{t.active}
+	}
+	return []*memtable{t.active, t.immutable}
+}
+
+func (t *memtables) bytes() (sum int64) {
+	for _, m := range t.newestFirst() {
+		sum += m.bytes.Load()
+	}
+	return sum
+}
+
+// find returns the version of a row that stands as of an index, and the memtable that has it; nil
+// when none has.
+func (t *memtables) find(key []byte, index uint64) (entry, *memtable) {
+	text := string(key)
+	for _, m := range [...]*memtable{t.active, t.immutable} {
+		if m == nil {
 			break
 		}
-		bytes, last = bytes+s.bytes.Load(), s.last.Load()
-	}
-	return bytes, last
-}
-
-// find returns the version of a row that stands as of an index, and whether it is here.
-func (l *segments) find(key []byte, index uint64) (place, bool) {
-	hash := hashOf(l.seed, key)
-	for _, s := range slices.Backward(l.list) {
-		if v, ok := s.find(hash, key, index); ok {
-			return v, v.index > l.above
+		if e, ok := m.find(text, index); ok {
+			return e, m
 		}
 	}
-	return place{}, false
+	return entry{}, nil
 }
 
-// versions goes over the versions of a row that are only here, at or below an index, the newest
-// first.
-func (l *segments) versions(key []byte, index uint64) iter.Seq[place] {
-	hash := hashOf(l.seed, key)
-	return func(yield func(place) bool) {
-		for _, s := range slices.Backward(l.list) {
-			for v := range s.from(s.find(hash, key, index)) {
-				if v.index <= l.above || !yield(v) {
-					return
+// versions goes over the versions of a row at or below an index, the newest first.
+func (t *memtables) versions(key []byte, index uint64) iter.Seq2[*memtable, entry] {
+	return func(yield func(*memtable, entry) bool) {
+		for _, m := range t.newestFirst() {
+			done := false
+			m.tree.Copy().Ascend(entry{key: string(key), index: index}, func(e entry) bool {
+				if e.key != string(key) {
+					return false
 				}
+				done = !yield(m, e)
+				return !done
+			})
+			if done {
+				return
 			}
 		}
 	}

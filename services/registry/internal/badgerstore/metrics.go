@@ -21,8 +21,8 @@ func (s *Store) Measure(registerer prometheus.Registerer) {
 			Name: "konsul_registry_store_synced_index", Help: "Index up to which the state survives a power failure without the log.",
 		}, func() float64 { return float64(s.synced.Load()) }),
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
-			Name: "konsul_registry_store_tail_bytes", Help: "Size of the memtable: what was applied and is not in the store's files yet, but in the Raft log.",
-		}, func() float64 { return float64(s.memtable.bytes.Load()) }),
+			Name: "konsul_registry_store_tail_bytes", Help: "Size of the memtables: what was applied and is not in the store's files yet, but in the Raft log.",
+		}, func() float64 { return float64(s.tables.Load().bytes()) }),
 		prometheus.NewCounterFunc(prometheus.CounterOpts{
 			Name: "konsul_registry_store_tombstones_purged_total", Help: "Tombstones removed after they fell out of the retention window.",
 		}, func() float64 { return float64(s.tombstones.Load()) }),

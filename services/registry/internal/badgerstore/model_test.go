@@ -3,7 +3,9 @@ package badgerstore
 import (
 	"bytes"
 	"cmp"
+	"errors"
 	"fmt"
+	"io/fs"
 	"maps"
 	"os"
 	"path/filepath"
@@ -112,6 +114,17 @@ func (w wanted) of(state map[rowID]known) map[rowID]known {
 	return out
 }
 
+// turn flushes the immutable memtable, and makes the active one immutable however little is in it.
+func turn(s *Store) error {
+	s.flushing.Lock()
+	defer s.flushing.Unlock()
+	err := s.flushImmutable()
+	if err == nil {
+		s.freeze()
+	}
+	return err
+}
+
 // viewOf shows a store as of an index, perhaps while it is flushed.
 func viewOf(t *rapid.T, s *Store, at uint64, fn func(record.Reader) error) error {
 	switch rapid.SampledFrom([]string{"never", "once it has begun", "while it begins"}).Draw(t, "flushed") {
@@ -119,13 +132,13 @@ func viewOf(t *rapid.T, s *Store, at uint64, fn func(record.Reader) error) error
 		return s.ViewAt(at, fn)
 	case "once it has begun":
 		return s.ViewAt(at, func(r record.Reader) error {
-			require.NoError(t, s.shrink())
+			require.NoError(t, turn(s))
 			return fn(r)
 		})
 	}
-	v := &view{db: s.db, index: at, rows: s.rows, oldest: s.Oldest, watermark: s.Oldest(), memtable: s.memtable.segments()}
+	v := &view{db: s.db, index: at, rows: s.rows, oldest: s.Oldest, watermark: s.Oldest(), tables: s.tables.Load()}
 	defer v.discard()
-	require.NoError(t, s.shrink())
+	require.NoError(t, turn(s))
 	return fn(v)
 }
 
@@ -200,6 +213,13 @@ func dir(t *rapid.T) string {
 // imageOf copies the files of a store that is in use, as a process that is killed leaves them. What
 // they end with that was never written is left out.
 func imageOf(t require.TestingT, from, to string) {
+	for !imaged(t, from, to) {
+		require.NoError(t, os.RemoveAll(to))
+	}
+}
+
+// imaged copies the files, and reports whether Badger left all of them where they were meanwhile.
+func imaged(t require.TestingT, from, to string) bool {
 	require.NoError(t, os.MkdirAll(to, 0o700))
 	files, err := os.ReadDir(from)
 	require.NoError(t, err)
@@ -208,11 +228,15 @@ func imageOf(t require.TestingT, from, to string) {
 			continue
 		}
 		text, err := os.ReadFile(filepath.Join(from, f.Name()))
+		if errors.Is(err, fs.ErrNotExist) {
+			return false
+		}
 		require.NoError(t, err)
 		path := filepath.Join(to, f.Name())
 		require.NoError(t, os.WriteFile(path, bytes.TrimRight(text, "\x00"), 0o600))
 		require.NoError(t, os.Truncate(path, int64(len(text))))
 	}
+	return true
 }
 
 // Whatever is written, flushed in part or in whole, let go, exported, restored, killed and opened
@@ -245,7 +269,7 @@ func TestTheStoreAgreesWithAModelOfAllStates(t *testing.T) {
 					e.apply(t, s, e.next(t))
 				}
 			},
-			"flush what is old": func(t *rapid.T) { require.NoError(t, s.shrink()) },
+			"flush what is old": func(t *rapid.T) { require.NoError(t, turn(s)) },
 			"flush all": func(t *rapid.T) {
 				_, err := s.Sync()
 				require.NoError(t, err)
@@ -261,8 +285,12 @@ func TestTheStoreAgreesWithAModelOfAllStates(t *testing.T) {
 				case "kill":
 					die(t, s)
 				case "kill in a flush":
-					index := rapid.Uint64Range(s.synced.Load(), s.Applied()).Draw(t, "up to")
-					require.NoError(t, s.write(index, max(s.flushedWatermark.Load(), min(index, s.Watermark()))))
+					if rapid.Bool().Draw(t, "of all") {
+						require.NoError(t, turn(s))
+					}
+					if table := s.tables.Load().immutable; table != nil {
+						require.NoError(t, s.write(table, s.watermarkAt(table.last.Load())))
+					}
 					die(t, s)
 				default:
 					image, at := dir(t), rapid.SampledFrom([]string{steps.Flushing, steps.Flushed, steps.FlushedFiles, steps.FlushedManifest}).Draw(t, "step")
@@ -273,7 +301,7 @@ func TestTheStoreAgreesWithAModelOfAllStates(t *testing.T) {
 							imageOf(t, o.Dir, image)
 						}
 					}
-					require.NoError(t, s.shrink())
+					require.NoError(t, turn(s))
 					die(t, s)
 					if done {
 						o.Dir = image
@@ -293,7 +321,7 @@ func TestTheStoreAgreesWithAModelOfAllStates(t *testing.T) {
 				export, err := s.Export(want.since)
 				require.NoError(t, err)
 				defer export.Close()
-				require.NoError(t, s.shrink()) // What it reads moves to the files meanwhile.
+				require.NoError(t, turn(s)) // What it reads moves to the files meanwhile.
 				got := map[rowID]known{}
 				for {
 					row, err := export.Next()

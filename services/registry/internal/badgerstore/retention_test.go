@@ -52,7 +52,8 @@ func TestTheWindowIsBoundedByWhatWasWritten(t *testing.T) {
 	require.GreaterOrEqual(t, s.Watermark(), watermark, "nor with a crash")
 }
 
-// A memtable that is full goes into the files, and what was overwritten since goes nowhere.
+// A memtable that is full goes into the files when the next one is, and what was overwritten since goes
+// nowhere.
 func TestAFullMemtableIsFlushed(t *testing.T) {
 	options := testOptions(t.TempDir())
 	options.RetentionBytes, options.MemtableBytes = 1<<20, 2<<20
@@ -60,12 +61,12 @@ func TestAFullMemtableIsFlushed(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	maintained := make(chan error, 1)
 	go func() { maintained <- s.Maintain(ctx) }()
-	fill(t, s, 1, 30, 64<<10)
-	require.Zero(t, s.synced.Load(), "it is not full yet")
-	fill(t, s, 31, 41, 64<<10)
+	fill(t, s, 1, 15, 64<<10)
+	require.Zero(t, s.synced.Load(), "none is full yet")
+	fill(t, s, 16, 48, 64<<10)
 	require.Eventually(t, func() bool { return s.synced.Load() >= 8 }, time.Minute, time.Millisecond)
 	require.LessOrEqual(t, s.synced.Load(), s.Watermark())
-	require.Eventually(t, func() bool { return s.memtable.bytes.Load() < options.MemtableBytes }, time.Minute, time.Millisecond)
+	require.Eventually(t, func() bool { return s.tables.Load().bytes() < options.MemtableBytes }, time.Minute, time.Millisecond)
 	require.Equal(t, 1, stored(s, "row-1"))
 	cancel()
 	require.NoError(t, <-maintained)
@@ -79,7 +80,7 @@ func TestTheMemtableIsBounded(t *testing.T) {
 	s := mustOpen(t, options)
 	for last := uint64(40); last <= 400; last += 40 {
 		fill(t, s, last-39, last, 64<<10)
-		require.Less(t, s.memtable.bytes.Load(), 2*options.MemtableBytes)
+		require.Less(t, s.tables.Load().bytes(), 2*options.MemtableBytes)
 	}
 	require.Zero(t, s.Watermark())
 	for index := uint64(1); index <= 400; index++ {

@@ -30,7 +30,7 @@ func (s *Store) WriteSnapshot(index uint64, w io.Writer) error {
 	out := bufio.NewWriterSize(w, 1<<20)
 	s.writing.Add(1) // Tombstones that the header promises must not be purged meanwhile.
 	defer s.writing.Add(-1)
-	memtable := s.memtable.segments()
+	tables := s.tables.Load()
 	keep := s.Watermark()
 	header := &registryv1.SnapshotHeader{Index: index, Format: record.SnapshotFormat, Watermark: keep}
 	if _, err := protodelim.MarshalTo(out, header); err != nil {
@@ -38,7 +38,7 @@ func (s *Store) WriteSnapshot(index uint64, w io.Writer) error {
 	}
 	txn := s.db.NewTransactionAt(index, false)
 	defer txn.Discard()
-	c := newCursor(txn, memtable, nil, nil, 0)
+	c := newCursor(txn, tables, nil, nil, 0)
 	defer c.close()
 	// From here on the cursor holds on to the files; what was let go before is not in them.
 	if oldest := s.Oldest(); index < oldest {
@@ -99,7 +99,7 @@ func (s *Store) Restore(r io.Reader) error {
 	s.opts.Step.At(steps.RestoreRows)
 	index := header.GetIndex()
 	s.rows.clear(index)
-	s.memtable.clear(index)
+	s.beginMemtable(nil)
 	s.window.begin(header.GetWatermark())
 	s.oldest.Store(index)
 	s.applied.Store(index)

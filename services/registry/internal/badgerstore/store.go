@@ -29,7 +29,7 @@ type Options struct {
 	BadgerMemtableBytes int64
 	// RowCacheBytes is the size of the cache of decoded rows.
 	RowCacheBytes int64
-	// MemtableBytes is about how much the memtable holds before it is flushed; writes wait at twice
+	// MemtableBytes is about how much the memtables hold, each half of it; writes wait at twice
 	// as much.
 	MemtableBytes int64
 	// Step, if set, is told of what is done to the files.
@@ -44,12 +44,11 @@ func DefaultOptions(dir string, log *slog.Logger) Options {
 // Store is the state on disk. Reads are safe for concurrent use; Begin to Commit and Restore belong
 // to one goroutine.
 type Store struct {
-	opts     Options
-	db       *badger.DB
-	rows     *rowCache
-	memtable *memtable
-	window   window
-	applied  atomic.Uint64
+	opts    Options
+	db      *badger.DB
+	rows    *rowCache
+	window  window
+	applied atomic.Uint64
 	// synced is the index of the last flush, flushedWatermark the GC watermark that it wrote down:
 	// the files hold the state as of the first, and all versions between.
 	synced, flushedWatermark atomic.Uint64
@@ -66,13 +65,16 @@ type Store struct {
 	void bool
 	// spare is what the next batch keeps its rows in.
 	spare batchRows
-	// flushDue is signalled when the memtable is full, which it is with full bytes.
+	// flushDue is signalled when the active memtable is full, which it is with full bytes.
 	flushDue chan struct{}
 	full     atomic.Int64
 	// writing counts the snapshots that are being written.
 	writing atomic.Int32
 	// flushing is held by whoever flushes; gate comes before it.
 	flushing sync.Mutex
+	// rotating is held while a batch goes into the active memtable, and while the memtables change.
+	rotating sync.Mutex
+	tables   atomic.Pointer[memtables]
 
 	// purged is the GC watermark of the last purge; for Maintain alone.
 	purged uint64
@@ -99,7 +101,7 @@ func Open(opts Options) (*Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open badger in %q: %w", opts.Dir, err)
 	}
-	s := &Store{opts: opts, db: db, flushDue: make(chan struct{}, 1), memtable: newMemtable(opts.Dir, opts.MemtableBytes/memtableSegments)}
+	s := &Store{opts: opts, db: db, flushDue: make(chan struct{}, 1)}
 	s.window.limit = opts.RetentionBytes
 	s.draw()
 	if err := s.recover(); err != nil {
@@ -168,7 +170,7 @@ func (s *Store) recover() error {
 	s.flushedWatermark.Store(watermark)
 	s.oldest.Store(m.Oldest)
 	s.window.begin(watermark)
-	s.memtable.clear(m.Synced)
+	s.beginMemtable(nil)
 	s.db.SetDiscardTs(watermark)
 	if requestsFile != "" {
 		if err := s.adoptRequests(requestsFile); err != nil {
@@ -235,7 +237,7 @@ func (s *Store) ViewAt(index uint64, fn func(record.Reader) error) error {
 }
 
 func (s *Store) viewAt(index uint64, fn func(record.Reader) error) error {
-	v := &view{db: s.db, index: index, memtable: s.memtable.segments(), rows: s.rows, oldest: s.Oldest, watermark: s.Oldest()}
+	v := &view{db: s.db, index: index, tables: s.tables.Load(), rows: s.rows, oldest: s.Oldest, watermark: s.Oldest()}
 	defer v.discard()
 	return fn(v)
 }
@@ -252,7 +254,7 @@ func (s *Store) Close() error {
 	s.closed = true
 	var err error
 	if !s.void {
-		err = s.flush(s.applied.Load())
+		err = s.flush()
 	}
 	return errors.Join(err, s.db.Close(), s.reached.file.Close())
 }

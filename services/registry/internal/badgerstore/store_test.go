@@ -81,7 +81,7 @@ func TestReplayOverLeftoversOfACutFlushGivesTheSameState(t *testing.T) {
 	_, err := s.Sync()
 	require.NoError(t, err)
 	step(t, s, 4, 8)
-	err = s.write(8, 0) // The process dies before it can say that the flush is whole.
+	err = s.write(s.tables.Load().active, 0) // The process dies before it can say that the flush is whole.
 	require.NoError(t, err)
 	die(t, s)
 
@@ -128,7 +128,7 @@ func TestWhatWasNotFlushedIsAppliedAgain(t *testing.T) {
 func TestAFolderOfTheVersionBeforeIsTakenOverAsOfItsLastSync(t *testing.T) {
 	o := testOptions(t.TempDir())
 	s, before := halfFlushed(t, o)
-	require.NoError(t, s.write(9, 0))
+	require.NoError(t, s.write(s.tables.Load().active, 0))
 	die(t, s)
 	require.NoError(t, os.Remove(filepath.Join(o.Dir, reachedFile)))
 	require.NoError(t, os.WriteFile(filepath.Join(o.Dir, manifestFile), []byte(`{"boot_id":"a-b-c","synced":5,"oldest":2}`), 0o600))

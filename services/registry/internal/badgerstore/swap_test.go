@@ -88,7 +88,7 @@ func TestFilesThatAKilledProcessLeftAreRemoved(t *testing.T) {
 	require.NoFileExists(t, left)
 }
 
-// Whoever reads while segments fill, are written to their files and let go sees rows as they were.
+// Whoever reads while memtables fill, are flushed and let go sees rows as they were.
 func TestRowsAreWholeWhileTheyMove(t *testing.T) {
 	options := testOptions(t.TempDir())
 	options.RetentionBytes, options.MemtableBytes, options.RowCacheBytes = 64<<10, 256<<10, 0

@@ -16,10 +16,10 @@ type view struct {
 	index uint64
 	// reading is the transaction that reads the files; nil as long as the cache knew everything.
 	reading *badger.Txn
-	// memtable is what it was when the view began, before the transaction did: what a flush takes
-	// out of it is in the files before that.
-	memtable *segments
-	rows     *rowCache
+	// tables are the memtables when the view began, before the transaction did: what a flush takes
+	// out of them is in the files before that.
+	tables *memtables
+	rows   *rowCache
 	// watermark is the index after which every version of every row was known when the view began.
 	watermark uint64
 	// oldest returns the oldest index that can be read now.
@@ -69,11 +69,11 @@ func (v *view) Get(table registryv1.Table, key string) (*registryv1.Record, erro
 	return r, nil
 }
 
-// find looks a row up in the memtable and the files; nil when it is not there.
+// find looks a row up in the memtables and the files; nil when it is not there.
 func (v *view) find(id rowID) (r *registryv1.Record, err error) {
 	key := rowKey(id.table, id.key)
-	if version, ok := v.memtable.find(key, v.index); ok {
-		return version.row(false)
+	if e, table := v.tables.find(key, v.index); table != nil {
+		return table.row(e, false)
 	}
 	item, err := v.txn().Get(key)
 	if errors.Is(err, badger.ErrKeyNotFound) {
@@ -95,7 +95,7 @@ func (v *view) find(id rowID) (r *registryv1.Record, err error) {
 const prefetch = 64
 
 func (v *view) Scan(table registryv1.Table, o record.ScanOptions, fn func(*registryv1.Record) bool) error {
-	c := newCursor(v.txn(), v.memtable, rowKey(table, o.Prefix), rowKey(table, max(o.From, o.Prefix)), o.Since)
+	c := newCursor(v.txn(), v.tables, rowKey(table, o.Prefix), rowKey(table, max(o.From, o.Prefix)), o.Since)
 	defer c.close()
 	// It holds on to the files from here on.
 	if err := v.lost(); err != nil {
@@ -126,7 +126,7 @@ func (v *view) History(table registryv1.Table, key string, fn func(*registryv1.R
 		return 0, err
 	}
 	h := historian{watermark: v.watermark, fn: fn}
-	err := h.memtable(v.memtable, id, v.index)
+	err := h.memtables(v.tables, id, v.index)
 	if err == nil {
 		err = h.files(it)
 	}
@@ -146,13 +146,13 @@ type historian struct {
 	done bool
 }
 
-func (h *historian) memtable(above *segments, key []byte, index uint64) error {
-	for v := range above.versions(key, index) {
-		row, err := v.row(false)
+func (h *historian) memtables(above *memtables, key []byte, index uint64) error {
+	for table, e := range above.versions(key, index) {
+		row, err := table.row(e, false)
 		if err != nil {
 			return err
 		}
-		if h.take(v.index, row); h.done {
+		if h.take(e.index, row); h.done {
 			return nil
 		}
 	}
@@ -163,7 +163,7 @@ func (h *historian) files(it *badger.Iterator) error {
 	for it.Rewind(); !h.done && it.Valid(); it.Next() {
 		item := it.Item()
 		if h.last != 0 && item.Version() >= h.last {
-			continue // What was in the memtable when it was looked at has been written to the files since.
+			continue // What was in a memtable when it was looked at has been written to the files since.
 		}
 		var row *registryv1.Record
 		if !item.IsDeletedOrExpired() {
