@@ -41,7 +41,6 @@ type world struct {
 	// lease is what the leader gives to who asks for one.
 	lease       *registryv1.ReadLease
 	proposed    []int
-	broken, old bool
 }
 
 func (w *world) ProposeAll(_ context.Context, proposals []fsm.Proposal) []fsm.Outcome {
