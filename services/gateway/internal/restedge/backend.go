@@ -105,7 +105,7 @@ func (b backend) explain(fullMethod string, err error, maybe bool) error {
 	if maybe {
 		remedy := "look whether it was done before you do it again"
 		if m, bad := method.Find(fullMethod); bad == nil && m.Descriptor.Input().Fields().ByName(requestID) != nil {
-			remedy = "repeat it with the same request id (--request-id), or look whether it was done"
+			remedy = "repeat it with the request id that it had, or look whether it was done"
 		}
 		return fault.New(fault.Unknown, fault.ReasonOutcomeUnknown, "the %s of datacenter %s was sent the call and did not answer; its outcome is not known", b.service, b.datacenter).
 			WithMeta("service", b.service).WithMeta("datacenter", b.datacenter).WithRemedy(remedy).Wrap(err)
