@@ -10,7 +10,7 @@ import (
 	"konsul.dev/pkg/fault"
 	registryv1 "konsul.dev/proto/gen/konsul/registry/v1"
 	"konsul.dev/services/registry/internal/acl"
-	"konsul.dev/services/registry/internal/fsm"
+	"konsul.dev/services/registry/internal/fsm/fsmtest"
 	"konsul.dev/services/registry/internal/record/recordtest"
 )
 
@@ -21,7 +21,7 @@ func TestInitialTokenIsStoredHashedOnceAndResolves(t *testing.T) {
 	cmd, err := acl.Initial(secret+"\n", "dc1", time.Unix(1, 0))
 	require.NoError(t, err)
 	for index := uint64(1); index <= 2; index++ {
-		_, err = fsm.Apply(store.At(index), index, cmd)
+		_, err = fsmtest.Apply(store.At(index), index, cmd)
 		require.NoError(t, err)
 	}
 	rows := store.All()

@@ -1,12 +1,10 @@
 package acl
 
 import (
-	"fmt"
 	"strconv"
 	"strings"
 	"time"
 
-	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"konsul.dev/pkg/fault"
@@ -30,7 +28,7 @@ const (
 // bootstrapped is the mark that stays when the first management token is gone: from then on nobody
 // without a token becomes anyone.
 func bootstrapped(accessor, datacenter string, now time.Time) (*registryv1.Operation, error) {
-	return put(bootstrapTable, bootstrapKey, datacenter, &registryv1.ACLBootstrap{AccessorId: accessor, Time: timestamppb.New(now)})
+	return record.Put(bootstrapTable, bootstrapKey, datacenter, &registryv1.ACLBootstrap{AccessorId: accessor, Time: timestamppb.New(now)})
 }
 
 func bootstrapClosed(index uint64) error {
@@ -53,8 +51,8 @@ func ParseReset(text string) uint64 {
 func open(r record.Reader, mark *registryv1.Record, accessor string, reset uint64) error {
 	if index := record.ModifyIndex(mark); index > 0 {
 		made := &registryv1.ACLBootstrap{}
-		if err := proto.Unmarshal(mark.GetValue(), made); err != nil {
-			return fmt.Errorf("decode the bootstrap mark: %w", err)
+		if err := record.Decode(mark, made); err != nil {
+			return err
 		}
 		// Who knows the secret of the token it made repeats a request: the command finds its first
 		// outcome.
@@ -93,7 +91,7 @@ func (w Writer) Bootstrap(r record.Reader, req *registryv1.BootstrapRequest, res
 	token := &registryv1.ACLToken{
 		AccessorId: accessor, SecretHash: Hash(req.GetSecret()), Description: "bootstrap token", Management: true, CreatedAt: timestamppb.New(now),
 	}
-	cmd, err := w.putToken(r, token, nil, nil, when(tokenTable, accessor, 0, ReasonTokenExists))
+	cmd, err := w.putToken(r, token, nil, nil, record.When(tokenTable, accessor, 0, ReasonTokenExists))
 	if err != nil {
 		return nil, nil, err
 	}
@@ -102,6 +100,6 @@ func (w Writer) Bootstrap(r record.Reader, req *registryv1.BootstrapRequest, res
 		return nil, nil, err
 	}
 	cmd.Operations = append(cmd.Operations, done)
-	cmd.Conditions = append(cmd.Conditions, when(bootstrapTable, bootstrapKey, index, ReasonBootstrapped))
+	cmd.Conditions = append(cmd.Conditions, record.When(bootstrapTable, bootstrapKey, index, ReasonBootstrapped))
 	return cmd, token, nil
 }

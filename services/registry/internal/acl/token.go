@@ -76,7 +76,7 @@ func Initial(secret, datacenter string, now time.Time) (*registryv1.Command, err
 	}
 	sum := sha256.Sum256(append([]byte("konsul-initial-accessor:"), Hash(secret)...))
 	accessor := hex.EncodeToString(sum[:16])
-	token, err := put(tokenTable, accessor, datacenter, &registryv1.ACLToken{
+	token, err := record.Put(tokenTable, accessor, datacenter, &registryv1.ACLToken{
 		AccessorId: accessor, SecretHash: Hash(secret), Description: "initial management token",
 		Management: true, CreatedAt: timestamppb.New(now),
 	})
@@ -89,6 +89,6 @@ func Initial(secret, datacenter string, now time.Time) (*registryv1.Command, err
 	}
 	return &registryv1.Command{
 		Operations: []*registryv1.Operation{token, mark},
-		Conditions: []*registryv1.Condition{when(tokenTable, accessor, 0, ReasonTokenExists)},
+		Conditions: []*registryv1.Condition{record.When(tokenTable, accessor, 0, ReasonTokenExists)},
 	}, nil
 }

@@ -8,8 +8,6 @@ import (
 	"sync"
 	"time"
 
-	"google.golang.org/protobuf/proto"
-
 	"konsul.dev/pkg/clock"
 	"konsul.dev/pkg/fault"
 	registryv1 "konsul.dev/proto/gen/konsul/registry/v1"
@@ -76,15 +74,7 @@ func NewView(clk clock.Clock) *View {
 func (v *View) Load(r record.Reader) error {
 	fresh := NewView(v.clock)
 	for _, table := range []registryv1.Table{policyTable, roleTable, tokenTable} {
-		var failure error
-		err := r.Scan(table, record.ScanOptions{}, func(row *registryv1.Record) bool {
-			failure = fresh.apply(row)
-			return failure == nil
-		})
-		if err == nil {
-			err = failure
-		}
-		if err != nil {
+		if err := record.Each(r, table, record.ScanOptions{}, fresh.apply); err != nil {
 			return fmt.Errorf("load the access rules: %w", err)
 		}
 	}
@@ -133,8 +123,8 @@ func (v *View) applyToken(row *registryv1.Record) error {
 		return nil
 	}
 	token := &registryv1.ACLToken{}
-	if err := proto.Unmarshal(row.GetValue(), token); err != nil {
-		return fmt.Errorf("decode token: %w", err)
+	if err := record.Decode(row, token); err != nil {
+		return err
 	}
 	e := &entry{token: token, row: bare(row)}
 	if token.GetExpiresAt() != nil {
@@ -157,8 +147,8 @@ func (v *View) applyPolicy(row *registryv1.Record) error {
 		return nil
 	}
 	value := &registryv1.ACLPolicy{}
-	if err := proto.Unmarshal(row.GetValue(), value); err != nil {
-		return fmt.Errorf("decode policy: %w", err)
+	if err := record.Decode(row, value); err != nil {
+		return err
 	}
 	value.CreateIndex, value.ModifyIndex = row.GetCreateIndex(), row.GetModifyIndex()
 	p := &policy{value: value, index: row.GetModifyIndex()}
@@ -176,8 +166,8 @@ func (v *View) applyRole(row *registryv1.Record) error {
 		return nil
 	}
 	value := &registryv1.ACLRole{}
-	if err := proto.Unmarshal(row.GetValue(), value); err != nil {
-		return fmt.Errorf("decode role: %w", err)
+	if err := record.Decode(row, value); err != nil {
+		return err
 	}
 	value.CreateIndex, value.ModifyIndex = row.GetCreateIndex(), row.GetModifyIndex()
 	v.roles[row.GetKey()] = &role{value: value, index: row.GetModifyIndex()}

@@ -52,24 +52,6 @@ type Writer struct {
 	Datacenter string
 }
 
-func put(table registryv1.Table, key, datacenter string, m proto.Message) (*registryv1.Operation, error) {
-	value, err := proto.MarshalOptions{Deterministic: true}.Marshal(m)
-	if err != nil {
-		return nil, fmt.Errorf("encode %T: %w", m, err)
-	}
-	return &registryv1.Operation{Op: &registryv1.Operation_Put{Put: &registryv1.Record{
-		Table: table, Key: key, Value: value, OriginDatacenter: datacenter,
-	}}}, nil
-}
-
-func remove(table registryv1.Table, key string) *registryv1.Operation {
-	return &registryv1.Operation{Op: &registryv1.Operation_Delete{Delete: &registryv1.RecordKey{Table: table, Key: key}}}
-}
-
-func when(table registryv1.Table, key string, index uint64, reason string) *registryv1.Condition {
-	return &registryv1.Condition{Row: &registryv1.RecordKey{Table: table, Key: key}, ModifyIndex: index, Reason: reason}
-}
-
 func checkName(field, name string) error {
 	const remedy = "use letters, digits, dots, dashes and underscores, at most 128 of them"
 	switch {
@@ -146,46 +128,35 @@ func TokenNotFound(name string) *fault.Error {
 func Policy(r record.Reader, name string) (*registryv1.ACLPolicy, error) {
 	value := &registryv1.ACLPolicy{}
 	row, err := read(r, policyTable, name, value)
-	if err != nil {
-		return nil, err
-	}
 	value.CreateIndex, value.ModifyIndex = row.GetCreateIndex(), row.GetModifyIndex()
-	return value, nil
+	return value, err
 }
 
 // Role returns a stored role.
 func Role(r record.Reader, name string) (*registryv1.ACLRole, error) {
 	value := &registryv1.ACLRole{}
 	row, err := read(r, roleTable, name, value)
-	if err != nil {
-		return nil, err
-	}
 	value.CreateIndex, value.ModifyIndex = row.GetCreateIndex(), row.GetModifyIndex()
-	return value, nil
+	return value, err
 }
 
 func read(r record.Reader, table registryv1.Table, name string, into proto.Message) (*registryv1.Record, error) {
-	row, err := r.Get(table, name)
-	if err != nil {
-		return nil, err
-	}
-	if !record.Live(row) {
+	row, err := record.Find(r, table, name, into)
+	if err == nil && row == nil {
 		return nil, notFound(table, name)
 	}
-	if err := proto.Unmarshal(row.GetValue(), into); err != nil {
-		return nil, fmt.Errorf("decode %s %q: %w", table, name, err)
-	}
-	return row, nil
+	return row, err
 }
 
 // Policies returns every stored policy, by name.
 func Policies(r record.Reader) ([]*registryv1.ACLPolicy, error) {
 	var out []*registryv1.ACLPolicy
-	err := each(r, policyTable, func() proto.Message { return &registryv1.ACLPolicy{} }, func(row *registryv1.Record, m proto.Message) {
-		if p, ok := m.(*registryv1.ACLPolicy); ok {
-			p.CreateIndex, p.ModifyIndex = row.GetCreateIndex(), row.GetModifyIndex()
-			out = append(out, p)
-		}
+	err := record.Each(r, policyTable, record.ScanOptions{}, func(row *registryv1.Record) error {
+		p := &registryv1.ACLPolicy{}
+		err := record.Decode(row, p)
+		p.CreateIndex, p.ModifyIndex = row.GetCreateIndex(), row.GetModifyIndex()
+		out = append(out, p)
+		return err
 	})
 	return out, err
 }
@@ -193,30 +164,14 @@ func Policies(r record.Reader) ([]*registryv1.ACLPolicy, error) {
 // Roles returns every stored role, by name.
 func Roles(r record.Reader) ([]*registryv1.ACLRole, error) {
 	var out []*registryv1.ACLRole
-	err := each(r, roleTable, func() proto.Message { return &registryv1.ACLRole{} }, func(row *registryv1.Record, m proto.Message) {
-		if p, ok := m.(*registryv1.ACLRole); ok {
-			p.CreateIndex, p.ModifyIndex = row.GetCreateIndex(), row.GetModifyIndex()
-			out = append(out, p)
-		}
+	err := record.Each(r, roleTable, record.ScanOptions{}, func(row *registryv1.Record) error {
+		role := &registryv1.ACLRole{}
+		err := record.Decode(row, role)
+		role.CreateIndex, role.ModifyIndex = row.GetCreateIndex(), row.GetModifyIndex()
+		out = append(out, role)
+		return err
 	})
 	return out, err
-}
-
-func each(r record.Reader, table registryv1.Table, empty func() proto.Message, fn func(*registryv1.Record, proto.Message)) error {
-	var failure error
-	err := r.Scan(table, record.ScanOptions{}, func(row *registryv1.Record) bool {
-		m := empty()
-		if failure = proto.Unmarshal(row.GetValue(), m); failure != nil {
-			failure = fmt.Errorf("decode %s %q: %w", table, row.GetKey(), failure)
-			return false
-		}
-		fn(row, m)
-		return true
-	})
-	if err == nil {
-		err = failure
-	}
-	return err
 }
 
 // PutPolicy returns the command that stores a policy: a new one, or instead of the one there is.
@@ -257,13 +212,13 @@ func (w Writer) PutRole(r record.Reader, given *registryv1.ACLRole, fresh bool, 
 
 // replace writes a row that must be absent, or there and, if asked, at an index.
 func (w Writer) replace(r record.Reader, table registryv1.Table, key string, value proto.Message, fresh bool, cas *uint64, exists string) (*registryv1.Command, error) {
-	op, err := put(table, key, w.Datacenter, value)
+	op, err := record.Put(table, key, w.Datacenter, value)
 	if err != nil {
 		return nil, err
 	}
 	cmd := &registryv1.Command{Operations: []*registryv1.Operation{op}}
 	if fresh {
-		cmd.Conditions = []*registryv1.Condition{when(table, key, 0, exists)}
+		cmd.Conditions = []*registryv1.Condition{record.When(table, key, 0, exists)}
 		return cmd, nil
 	}
 	row, err := r.Get(table, key)
@@ -273,73 +228,79 @@ func (w Writer) replace(r record.Reader, table registryv1.Table, key string, val
 	if !record.Live(row) {
 		return nil, notFound(table, key)
 	}
-	cmd.Conditions = []*registryv1.Condition{when(table, key, row.GetModifyIndex(), ReasonMoved)}
+	condition := record.When(table, key, row.GetModifyIndex(), ReasonMoved)
 	if cas != nil {
-		cmd.Conditions = []*registryv1.Condition{when(table, key, *cas, record.ReasonCASMismatch)}
+		condition = record.When(table, key, *cas, record.ReasonCASMismatch)
 	}
+	cmd.Conditions = []*registryv1.Condition{condition}
 	return cmd, nil
 }
 
 // DeletePolicy returns the command that deletes a policy. Unless forced it refuses while the
 // datacenter knows a role or token that has it.
 func (w Writer) DeletePolicy(r record.Reader, name string, force bool) (*registryv1.Command, error) {
-	return w.drop(r, policyTable, name, force, func(m proto.Message) bool {
-		linked, ok := m.(interface{ GetPolicies() []string })
-		return ok && slices.Contains(linked.GetPolicies(), name)
-	}, true)
+	return w.drop(r, policyTable, name, force, func() ([]string, error) {
+		var users []string
+		roles, err := Roles(r)
+		if err != nil {
+			return nil, err
+		}
+		for _, role := range roles {
+			if slices.Contains(role.GetPolicies(), name) {
+				users = append(users, "role "+role.GetName())
+			}
+		}
+		having, err := tokensWith(r, (*registryv1.ACLToken).GetPolicies, name)
+		return append(users, having...), err
+	})
 }
 
 // DeleteRole returns the command that deletes a role. Unless forced it refuses while the datacenter
 // knows a token that has it.
 func (w Writer) DeleteRole(r record.Reader, name string, force bool) (*registryv1.Command, error) {
-	return w.drop(r, roleTable, name, force, func(m proto.Message) bool {
-		linked, ok := m.(*registryv1.ACLToken)
-		return ok && slices.Contains(linked.GetRoles(), name)
-	}, false)
+	return w.drop(r, roleTable, name, force, func() ([]string, error) {
+		return tokensWith(r, (*registryv1.ACLToken).GetRoles, name)
+	})
+}
+
+// tokensWith returns the tokens that have a policy or role, as users are named.
+func tokensWith(r record.Reader, links func(*registryv1.ACLToken) []string, name string) ([]string, error) {
+	all, err := Tokens(r)
+	var users []string
+	for _, s := range all {
+		if slices.Contains(links(s.Token), name) {
+			users = append(users, "token "+accessorOf(s.Row.GetKey()))
+		}
+	}
+	return users, err
 }
 
 const usersNamed = 5
 
-func (w Writer) drop(r record.Reader, table registryv1.Table, name string, force bool, has func(proto.Message) bool, inRoles bool) (*registryv1.Command, error) {
+func (w Writer) drop(r record.Reader, table registryv1.Table, name string, force bool, usersOf func() ([]string, error)) (*registryv1.Command, error) {
+	cmd := &registryv1.Command{Operations: []*registryv1.Operation{record.Delete(table, name)}}
 	row, err := r.Get(table, name)
-	if err != nil {
-		return nil, err
-	}
-	if !record.Live(row) {
+	if err != nil || !record.Live(row) {
 		// Whether it never was, or an earlier try of the same request deleted it, the outcome
 		// tells.
-		return &registryv1.Command{Operations: []*registryv1.Operation{remove(table, name)}}, nil
+		return cmd, err
 	}
-	var users []string
-	if !force && inRoles {
-		err = each(r, roleTable, func() proto.Message { return &registryv1.ACLRole{} }, func(row *registryv1.Record, m proto.Message) {
-			if has(m) {
-				users = append(users, "role "+row.GetKey())
-			}
-		})
-	}
-	if !force && err == nil {
-		err = each(r, tokenTable, func() proto.Message { return &registryv1.ACLToken{} }, func(row *registryv1.Record, m proto.Message) {
-			if has(m) {
-				users = append(users, "token "+accessorOf(row.GetKey()))
-			}
-		})
-	}
-	if err != nil {
-		return nil, err
-	}
-	if n := len(users); n > 0 {
-		text := strings.Join(users[:min(n, usersNamed)], ", ")
-		if n > usersNamed {
-			text += fmt.Sprintf(" and %d more", n-usersNamed)
+	if !force {
+		users, err := usersOf()
+		if err != nil {
+			return nil, err
 		}
-		return nil, fault.New(fault.FailedPrecondition, ReasonInUse, "%q is in use by %s", name, text).WithField("name").
-			WithRemedy("take it from them first, or force: they lose what it grants")
+		if n := len(users); n > 0 {
+			text := strings.Join(users[:min(n, usersNamed)], ", ")
+			if n > usersNamed {
+				text += fmt.Sprintf(" and %d more", n-usersNamed)
+			}
+			return nil, fault.New(fault.FailedPrecondition, ReasonInUse, "%q is in use by %s", name, text).WithField("name").
+				WithRemedy("take it from them first, or force: they lose what it grants")
+		}
 	}
-	return &registryv1.Command{
-		Operations: []*registryv1.Operation{remove(table, name)},
-		Conditions: []*registryv1.Condition{when(table, name, row.GetModifyIndex(), ReasonMoved)},
-	}, nil
+	cmd.Conditions = []*registryv1.Condition{record.When(table, name, row.GetModifyIndex(), ReasonMoved)}
+	return cmd, nil
 }
 
 // Outcome returns the fault of a command that did not hold, nil if it did.

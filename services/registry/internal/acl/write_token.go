@@ -1,7 +1,6 @@
 package acl
 
 import (
-	"fmt"
 	"time"
 
 	"google.golang.org/protobuf/proto"
@@ -45,18 +44,10 @@ func Made(r record.Reader, token *registryv1.ACLToken) (Stored, error) {
 // something.
 func Token(r record.Reader, accessor string) (Stored, error) {
 	for _, key := range []string{accessor, record.LocalPrefix + accessor} {
-		row, err := r.Get(tokenTable, key)
-		if err != nil {
-			return Stored{}, err
-		}
-		if !record.Live(row) {
-			continue
-		}
 		t := &registryv1.ACLToken{}
-		if err := proto.Unmarshal(row.GetValue(), t); err != nil {
-			return Stored{}, fmt.Errorf("decode token %q: %w", accessor, err)
+		if row, err := record.Find(r, tokenTable, key, t); err != nil || row != nil {
+			return Stored{t, row}, err
 		}
-		return Stored{t, row}, nil
 	}
 	if accessor == AnonymousAccessor {
 		return Stored{Token: &registryv1.ACLToken{AccessorId: accessor, Description: "requests without a token"}}, nil
@@ -67,10 +58,10 @@ func Token(r record.Reader, accessor string) (Stored, error) {
 // Tokens returns every stored token, global ones first, by accessor id.
 func Tokens(r record.Reader) ([]Stored, error) {
 	var out []Stored
-	err := each(r, tokenTable, func() proto.Message { return &registryv1.ACLToken{} }, func(row *registryv1.Record, m proto.Message) {
-		if t, ok := m.(*registryv1.ACLToken); ok {
-			out = append(out, Stored{t, row})
-		}
+	err := record.Each(r, tokenTable, record.ScanOptions{}, func(row *registryv1.Record) error {
+		t := &registryv1.ACLToken{}
+		out = append(out, Stored{t, row})
+		return record.Decode(row, t)
 	})
 	return out, err
 }
@@ -88,7 +79,7 @@ func (w Writer) CreateToken(r record.Reader, req *registryv1.CreateTokenRequest,
 		AccessorId: accessorFor(req.GetSecret()), SecretHash: Hash(req.GetSecret()), Description: req.GetDescription(),
 		Management: req.GetManagement(), CreatedAt: timestamppb.New(now), Local: req.GetLocal(), ExpiresAt: expires,
 	}
-	cmd, err := w.putToken(r, token, req.GetPolicies(), req.GetRoles(), when(tokenTable, tokenKey(token.GetAccessorId(), req.GetLocal()), 0, ReasonTokenExists))
+	cmd, err := w.putToken(r, token, req.GetPolicies(), req.GetRoles(), record.When(tokenTable, tokenKey(token.GetAccessorId(), req.GetLocal()), 0, ReasonTokenExists))
 	return cmd, token, err
 }
 
@@ -118,7 +109,7 @@ func (w Writer) putToken(r record.Reader, token *registryv1.ACLToken, policies, 
 	if token.Roles, err = links(r, "roles", roleTable, roles); err != nil {
 		return nil, err
 	}
-	op, err := put(tokenTable, tokenKey(token.GetAccessorId(), token.GetLocal()), w.Datacenter, token)
+	op, err := record.Put(tokenTable, tokenKey(token.GetAccessorId(), token.GetLocal()), w.Datacenter, token)
 	if err != nil {
 		return nil, err
 	}
@@ -144,7 +135,7 @@ func (w Writer) UpdateToken(r record.Reader, req *registryv1.UpdateTokenRequest,
 	}
 	token := proto.CloneOf(old.Token)
 	token.Description, token.Management, token.ExpiresAt = req.GetDescription(), req.GetManagement(), expires
-	condition := when(tokenTable, tokenKey(token.GetAccessorId(), token.GetLocal()), old.Row.GetModifyIndex(), ReasonMoved)
+	condition := record.When(tokenTable, tokenKey(token.GetAccessorId(), token.GetLocal()), old.Row.GetModifyIndex(), ReasonMoved)
 	if req.Cas != nil {
 		condition.ModifyIndex, condition.Reason = req.GetCas(), record.ReasonCASMismatch
 	}
@@ -181,15 +172,12 @@ func (w Writer) DeleteToken(r record.Reader, accessor string, force bool) (*regi
 	if fault.ReasonOf(err) == ReasonTokenNotFound {
 		// Whether it never was, or an earlier try of the same request deleted it, the outcome
 		// tells.
-		return &registryv1.Command{Operations: []*registryv1.Operation{remove(tokenTable, accessor), remove(tokenTable, tokenKey(accessor, true))}}, nil
+		return &registryv1.Command{Operations: []*registryv1.Operation{record.Delete(tokenTable, accessor), record.Delete(tokenTable, tokenKey(accessor, true))}}, nil
 	}
 	if err != nil {
 		return nil, err
 	}
-	cmd := &registryv1.Command{
-		Operations: []*registryv1.Operation{remove(tokenTable, old.Row.GetKey())},
-		Conditions: []*registryv1.Condition{when(tokenTable, old.Row.GetKey(), old.Row.GetModifyIndex(), ReasonMoved)},
-	}
+	cmd := Reap(old.Row)
 	if force || !keeps(old.Token) {
 		return cmd, nil
 	}
@@ -211,7 +199,7 @@ func keepOne(r record.Reader, cmd *registryv1.Command, goes *registryv1.ACLToken
 	}
 	for _, s := range all {
 		if s.Token.GetAccessorId() != goes.GetAccessorId() && keeps(s.Token) {
-			cmd.Conditions = append(cmd.Conditions, when(tokenTable, s.Row.GetKey(), s.Row.GetModifyIndex(), ReasonMoved))
+			cmd.Conditions = append(cmd.Conditions, record.When(tokenTable, s.Row.GetKey(), s.Row.GetModifyIndex(), ReasonMoved))
 			return cmd, nil
 		}
 	}
@@ -219,10 +207,10 @@ func keepOne(r record.Reader, cmd *registryv1.Command, goes *registryv1.ACLToken
 		WithField("accessor_id").WithRemedy("make another one first, or force; without one only registry.initial_management_token_file or a bootstrap reset lets anyone in again")
 }
 
-// Reap returns the command that deletes a token whose time is over, if it is still as it was seen.
+// Reap returns the command that deletes a token, if its row is still as it was seen.
 func Reap(row *registryv1.Record) *registryv1.Command {
 	return &registryv1.Command{
-		Operations: []*registryv1.Operation{remove(tokenTable, row.GetKey())},
-		Conditions: []*registryv1.Condition{when(tokenTable, row.GetKey(), row.GetModifyIndex(), ReasonMoved)},
+		Operations: []*registryv1.Operation{record.Delete(tokenTable, row.GetKey())},
+		Conditions: []*registryv1.Condition{record.When(tokenTable, row.GetKey(), row.GetModifyIndex(), ReasonMoved)},
 	}
 }

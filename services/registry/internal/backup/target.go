@@ -1,7 +1,6 @@
 package backup
 
 import (
-	"fmt"
 	"strings"
 
 	"google.golang.org/protobuf/proto"
@@ -111,12 +110,9 @@ func (s *selection) remap(row *registryv1.Record) (*registryv1.Record, error) {
 			to.Datacenter = s.target.Datacenter
 		}
 	}
-	value, err := proto.MarshalOptions{Deterministic: true}.Marshal(policy)
-	if err != nil {
-		return nil, fmt.Errorf("encode failover policy: %w", err)
-	}
-	out.Value = value
-	return out, nil
+	var err error
+	out.Value, err = record.Encode(policy)
+	return out, err
 }
 
 // epoch is the federation's when the restore is done.

@@ -14,7 +14,7 @@ import (
 	"konsul.dev/pkg/fault"
 	registryv1 "konsul.dev/proto/gen/konsul/registry/v1"
 	"konsul.dev/services/registry/internal/catalog"
-	"konsul.dev/services/registry/internal/fsm"
+	"konsul.dev/services/registry/internal/fsm/fsmtest"
 	"konsul.dev/services/registry/internal/record/recordtest"
 )
 
@@ -43,7 +43,7 @@ func newWorld(t require.TestingT) *world {
 func (w *world) apply(cmd *registryv1.Command) *registryv1.CommandResult {
 	index := w.store.Index() + 1
 	before := w.store.Index()
-	result, err := fsm.Apply(w.store.At(index), index, cmd)
+	result, err := fsmtest.Apply(w.store.At(index), index, cmd)
 	require.NoError(w.t, err)
 	var rows []*registryv1.Record
 	for _, r := range w.store.All() {

@@ -45,16 +45,13 @@ func (w *Writer) SetFailoverPolicy(req *registryv1.SetFailoverPolicyRequest) (*r
 
 // FailoverPolicy reads the policy of a service. NotFound when it has none.
 func FailoverPolicy(r record.Reader, service string) (*registryv1.FailoverPolicy, error) {
-	row, err := r.Get(registryv1.Table_TABLE_FAILOVER_POLICY, service)
+	policy := &registryv1.FailoverPolicy{}
+	row, err := record.Find(r, registryv1.Table_TABLE_FAILOVER_POLICY, service, policy)
 	if err != nil {
 		return nil, err
 	}
-	if !record.Live(row) {
+	if row == nil {
 		return nil, fault.New(fault.NotFound, ReasonPolicyNotFound, "service %q has no failover policy", service).WithField("service")
-	}
-	policy := &registryv1.FailoverPolicy{}
-	if err := proto.Unmarshal(row.GetValue(), policy); err != nil {
-		return nil, fmt.Errorf("decode failover policy: %w", err)
 	}
 	policy.ModifyIndex = row.GetModifyIndex()
 	return policy, nil

@@ -7,11 +7,12 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	registryv1 "konsul.dev/proto/gen/konsul/registry/v1"
+	"konsul.dev/services/registry/internal/record"
 )
 
 // FuzzHead reads what protobuf's own decoder reads.
 func FuzzHead(f *testing.F) {
-	seed, err := encode(&registryv1.Service{
+	seed, err := record.Encode(&registryv1.Service{
 		Id: "web-1", Name: "web", Node: "n1", Address: "10.0.0.1", Port: 80, Tags: []string{"a"}, Meta: map[string]string{"k": "v"},
 		Weights: &registryv1.Weights{Passing: 1}, RegisteredBy: "ann",
 	})

@@ -10,11 +10,6 @@ import (
 // Rows are kept as they are stored and decoded for whoever asks: a decoded one is several times as
 // large. What is kept was decoded once when it was loaded, or encoded by a server of the datacenter.
 
-// encode returns the value of a row: the same bytes for the same message.
-func encode(m proto.Message) ([]byte, error) {
-	return proto.MarshalOptions{Deterministic: true}.Marshal(m)
-}
-
 // decode reads a row that is known to be decodable.
 func decode(raw []byte, m proto.Message) { must(proto.Unmarshal(raw, m)) }
 

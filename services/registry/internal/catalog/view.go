@@ -139,14 +139,13 @@ func (v *View) Load(r record.Reader) error {
 	v.clear()
 	v.index, v.floor, v.nodesAt, v.listAt = r.Index(), r.Index(), r.Index(), r.Index()
 	for _, table := range Tables() {
-		var failure error
-		err := r.Scan(table, record.ScanOptions{}, func(row *registryv1.Record) bool {
-			if failure = v.take(row); failure == nil && table == registryv1.Table_TABLE_SERVICE {
-				failure = proto.Unmarshal(row.GetValue(), &registryv1.Service{})
+		err := record.Each(r, table, record.ScanOptions{}, func(row *registryv1.Record) error {
+			if err := v.take(row); err != nil || table != registryv1.Table_TABLE_SERVICE {
+				return err
 			}
-			return failure == nil
+			return record.Decode(row, &registryv1.Service{})
 		})
-		if err = cmp.Or(err, failure); err != nil {
+		if err != nil {
 			return fmt.Errorf("load the catalogue: %w", err)
 		}
 	}

@@ -15,6 +15,7 @@ import (
 
 	"konsul.dev/pkg/fault"
 	registryv1 "konsul.dev/proto/gen/konsul/registry/v1"
+	"konsul.dev/services/registry/internal/record"
 )
 
 // Reasons of refused writes and failed conditions.
@@ -95,25 +96,19 @@ func (p *plan) put(table registryv1.Table, key string, m proto.Message) {
 	p.putValue(table, key, p.encode(m))
 }
 
-// encode returns the value of a row; see the function.
+// encode returns the value of a row.
 func (p *plan) encode(m proto.Message) []byte {
-	value, err := encode(m)
-	if err != nil {
-		p.err = errors.Join(p.err, fmt.Errorf("encode a row: %w", err))
-	}
+	value, err := record.Encode(m)
+	p.err = errors.Join(p.err, err)
 	return value
 }
 
 func (p *plan) putValue(table registryv1.Table, key string, value []byte) {
-	p.Command.Operations = append(p.Command.Operations, &registryv1.Operation{Op: &registryv1.Operation_Put{
-		Put: &registryv1.Record{Table: table, Key: key, Value: value, OriginDatacenter: p.w.datacenter},
-	}})
+	p.Command.Operations = append(p.Command.Operations, record.PutValue(table, key, p.w.datacenter, value))
 }
 
 func (p *plan) delete(table registryv1.Table, key string) {
-	p.Command.Operations = append(p.Command.Operations, &registryv1.Operation{Op: &registryv1.Operation_Delete{
-		Delete: &registryv1.RecordKey{Table: table, Key: key},
-	}})
+	p.Command.Operations = append(p.Command.Operations, record.Delete(table, key))
 }
 
 func (p *plan) deletePrefix(table registryv1.Table, prefix string) {
@@ -123,9 +118,7 @@ func (p *plan) deletePrefix(table registryv1.Table, prefix string) {
 }
 
 func (p *plan) unchanged(table registryv1.Table, key string, modifyIndex uint64) {
-	p.Command.Conditions = append(p.Command.Conditions, &registryv1.Condition{
-		Row: &registryv1.RecordKey{Table: table, Key: key}, ModifyIndex: modifyIndex, Reason: ReasonCheckMoved,
-	})
+	p.Command.Conditions = append(p.Command.Conditions, record.When(table, key, modifyIndex, ReasonCheckMoved))
 }
 
 // putCheck writes a check that must still be as it was planned on: was is its index, 0 when there

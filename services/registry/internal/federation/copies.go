@@ -1,12 +1,10 @@
 package federation
 
 import (
-	"fmt"
 	"maps"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
-	"google.golang.org/protobuf/proto"
 
 	federationv1 "konsul.dev/proto/gen/konsul/federation/v1"
 	registryv1 "konsul.dev/proto/gen/konsul/registry/v1"
@@ -59,8 +57,8 @@ func (v *View) Apply(rows []*registryv1.Record) error {
 		delete(moved, row.GetKey())
 		if record.Live(row) {
 			c := &federationv1.ReplicationCursor{}
-			if err := proto.Unmarshal(row.GetValue(), c); err != nil {
-				return fmt.Errorf("decode cursor: %w", err)
+			if err := record.Decode(row, c); err != nil {
+				return err
 			}
 			moved[row.GetKey()] = c
 		}
@@ -71,16 +69,14 @@ func (v *View) Apply(rows []*registryv1.Record) error {
 
 // loadCursors reads every cursor anew.
 func (v *View) loadCursors(r record.Reader) error {
-	var rows []*registryv1.Record
-	err := r.Scan(cursors, record.ScanOptions{}, func(row *registryv1.Record) bool {
-		rows = append(rows, row)
-		return true
+	fresh := map[string]*federationv1.ReplicationCursor{}
+	err := record.Each(r, cursors, record.ScanOptions{}, func(row *registryv1.Record) error {
+		c := &federationv1.ReplicationCursor{}
+		fresh[row.GetKey()] = c
+		return record.Decode(row, c)
 	})
-	if err != nil {
-		return fmt.Errorf("read cursors: %w", err)
-	}
-	v.cursors.Store(&map[string]*federationv1.ReplicationCursor{})
-	return v.Apply(rows)
+	v.cursors.Store(&fresh)
+	return err
 }
 
 // collector computes its metrics from the view when scraped: they grow when nobody moves the

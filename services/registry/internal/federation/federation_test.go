@@ -12,7 +12,7 @@ import (
 	federationv1 "konsul.dev/proto/gen/konsul/federation/v1"
 	registryv1 "konsul.dev/proto/gen/konsul/registry/v1"
 	"konsul.dev/services/registry/internal/federation"
-	"konsul.dev/services/registry/internal/fsm"
+	"konsul.dev/services/registry/internal/fsm/fsmtest"
 	"konsul.dev/services/registry/internal/record"
 	"konsul.dev/services/registry/internal/record/recordtest"
 )
@@ -32,7 +32,7 @@ func ensure(t *testing.T, s *recordtest.Store, o federation.Own) bool {
 		return false
 	}
 	index := s.Index() + 1
-	result, err := fsm.Apply(s.At(index), index, cmd)
+	result, err := fsmtest.Apply(s.At(index), index, cmd)
 	require.NoError(t, err)
 	require.Empty(t, result.GetFailedReason())
 	return true

@@ -4,7 +4,6 @@ import (
 	"slices"
 	"time"
 
-	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	federationv1 "konsul.dev/proto/gen/konsul/federation/v1"
@@ -53,44 +52,36 @@ func (o Own) Ensure(r record.Reader, now time.Time) (*registryv1.Command, error)
 
 // ensureRecord returns the id of the registry's history.
 func (o Own) ensureRecord(r record.Reader, cmd *registryv1.Command, now time.Time) (string, error) {
-	row, err := r.Get(registryv1.Table_TABLE_FEDERATION, recordKey)
-	if err != nil {
-		return "", err
-	}
 	f := &federationv1.Federation{}
-	if record.Live(row) {
-		if err := proto.Unmarshal(row.GetValue(), f); err != nil || f.GetLineageId() != "" {
-			return f.GetLineageId(), err
-		}
-		f.LineageId = o.NewLineage() // An older version founded it.
-	} else {
+	row, err := record.Find(r, registryv1.Table_TABLE_FEDERATION, recordKey, f)
+	if err != nil || f.GetLineageId() != "" {
+		return f.GetLineageId(), err
+	}
+	if row == nil {
 		f = &federationv1.Federation{
 			Id: o.FederationID, Epoch: FirstEpoch, PrimaryDatacenter: o.PrimaryDatacenter, LineageId: o.FoundAs,
 			History: []*federationv1.Epoch{{Number: FirstEpoch, PrimaryDatacenter: o.PrimaryDatacenter, BeganAt: timestamppb.New(now)}},
 		}
-		if f.GetLineageId() == "" {
-			f.LineageId = o.NewLineage()
-		}
 	}
-	op, err := put(registryv1.Table_TABLE_FEDERATION, recordKey, o.Datacenter, f)
+	if f.GetLineageId() == "" { // It is new, or an older version founded it.
+		f.LineageId = o.NewLineage()
+	}
+	op, err := record.Put(registryv1.Table_TABLE_FEDERATION, recordKey, o.Datacenter, f)
 	if err != nil {
 		return "", err
 	}
 	cmd.Operations = append(cmd.Operations, op)
-	cmd.Conditions = append(cmd.Conditions, when(registryv1.Table_TABLE_FEDERATION, recordKey, record.ModifyIndex(row), reasonRaced))
+	cmd.Conditions = append(cmd.Conditions, record.When(registryv1.Table_TABLE_FEDERATION, recordKey, row.GetModifyIndex(), reasonRaced))
 	return f.GetLineageId(), nil
 }
 
 func (o Own) ensureDatacenter(r record.Reader, cmd *registryv1.Command, lineage string, now time.Time) error {
-	row, err := r.Get(registryv1.Table_TABLE_DATACENTER, o.Datacenter)
+	dc := &federationv1.Datacenter{}
+	row, err := record.Find(r, registryv1.Table_TABLE_DATACENTER, o.Datacenter, dc)
 	if err != nil {
 		return err
 	}
-	dc := &federationv1.Datacenter{}
-	if record.Live(row) {
-		if err := proto.Unmarshal(row.GetValue(), dc); err != nil {
-			return err
-		}
+	if row != nil {
 		// A row that came from elsewhere is that datacenter's to change.
 		current := dc.GetVersion() == o.Version && dc.GetLineageId() == lineage && slices.Equal(dc.GetGatewayAddresses(), o.GatewayAddresses)
 		if current || row.GetOriginDatacenter() != o.Datacenter {
@@ -100,11 +91,11 @@ func (o Own) ensureDatacenter(r record.Reader, cmd *registryv1.Command, lineage 
 		dc.Name, dc.Id, dc.JoinedAt = o.Datacenter, o.NewID(), timestamppb.New(now)
 	}
 	dc.GatewayAddresses, dc.Version, dc.LineageId = o.GatewayAddresses, o.Version, lineage
-	op, err := put(registryv1.Table_TABLE_DATACENTER, o.Datacenter, o.Datacenter, dc)
+	op, err := record.Put(registryv1.Table_TABLE_DATACENTER, o.Datacenter, o.Datacenter, dc)
 	if err != nil {
 		return err
 	}
 	cmd.Operations = append(cmd.Operations, op)
-	cmd.Conditions = append(cmd.Conditions, when(registryv1.Table_TABLE_DATACENTER, o.Datacenter, record.ModifyIndex(row), reasonRaced))
+	cmd.Conditions = append(cmd.Conditions, record.When(registryv1.Table_TABLE_DATACENTER, o.Datacenter, row.GetModifyIndex(), reasonRaced))
 	return nil
 }

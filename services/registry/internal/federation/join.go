@@ -64,7 +64,7 @@ func (j *Joiner) PutToken(req *registryv1.PutJoinTokenRequest) (*registryv1.Comm
 	case token.GetExpiresAt() == nil:
 		return nil, fault.Invalid("token.expires_at", "is missing")
 	}
-	op, err := put(tokens, token.GetId(), j.Datacenter, token)
+	op, err := record.Put(tokens, token.GetId(), j.Datacenter, token)
 	if err != nil {
 		return nil, err
 	}
@@ -72,8 +72,8 @@ func (j *Joiner) PutToken(req *registryv1.PutJoinTokenRequest) (*registryv1.Comm
 		RequestId:  req.GetRequestId(),
 		Operations: []*registryv1.Operation{op},
 		Conditions: []*registryv1.Condition{
-			when(tokens, token.GetId(), 0, ReasonTokenExists),
-			when(datacenters, token.GetDatacenter(), 0, ReasonNameTaken),
+			record.When(tokens, token.GetId(), 0, ReasonTokenExists),
+			record.When(datacenters, token.GetDatacenter(), 0, ReasonNameTaken),
 		},
 	}, nil
 }
@@ -85,16 +85,13 @@ func GetToken(r record.Reader, id string) (*registryv1.JoinToken, error) {
 }
 
 func getToken(r record.Reader, id string) (*registryv1.JoinToken, uint64, error) {
-	row, err := r.Get(tokens, id)
+	token := &registryv1.JoinToken{}
+	row, err := record.Find(r, tokens, id, token)
 	if err != nil {
 		return nil, 0, err
 	}
-	if !record.Live(row) {
+	if row == nil {
 		return nil, 0, fault.New(fault.NotFound, ReasonTokenNotFound, "there is no join token %q", id).WithField("token_id").WithRemedy(joinTokenRemedy)
-	}
-	token := &registryv1.JoinToken{}
-	if err := proto.Unmarshal(row.GetValue(), token); err != nil {
-		return nil, 0, fmt.Errorf("decode join token: %w", err)
 	}
 	return token, row.GetModifyIndex(), nil
 }
@@ -124,11 +121,11 @@ func (j *Joiner) Admit(r record.Reader, req *registryv1.AdmitDatacenterRequest, 
 	if dc.GetJoinedAt() == nil {
 		dc.JoinedAt = timestamppb.New(now)
 	}
-	consume, err := put(tokens, token.GetId(), j.Datacenter, token)
+	consume, err := record.Put(tokens, token.GetId(), j.Datacenter, token)
 	if err != nil {
 		return nil, err
 	}
-	admit, err := put(datacenters, dc.GetName(), j.Datacenter, dc)
+	admit, err := record.Put(datacenters, dc.GetName(), j.Datacenter, dc)
 	if err != nil {
 		return nil, err
 	}
@@ -136,8 +133,8 @@ func (j *Joiner) Admit(r record.Reader, req *registryv1.AdmitDatacenterRequest, 
 		RequestId:  req.GetRequestId(),
 		Operations: []*registryv1.Operation{consume, admit},
 		Conditions: []*registryv1.Condition{
-			when(tokens, token.GetId(), tokenIndex, ReasonTokenUsed),
-			when(datacenters, dc.GetName(), 0, ReasonNameTaken),
+			record.When(tokens, token.GetId(), tokenIndex, ReasonTokenUsed),
+			record.When(datacenters, dc.GetName(), 0, ReasonNameTaken),
 		},
 	}, nil
 }
@@ -180,20 +177,14 @@ func (j *Joiner) PublishRoots(r record.Reader, req *registryv1.PublishRootsReque
 		if root.GetFingerprint() == "" || len(root.GetCertificate()) == 0 {
 			return nil, fault.Invalid(fmt.Sprintf("roots[%d]", i), "needs a fingerprint and a certificate")
 		}
-		row, err := r.Get(roots, root.GetFingerprint())
-		if err != nil {
+		stored := &registryv1.CARoot{}
+		if _, err := record.Find(r, roots, root.GetFingerprint(), stored); err != nil {
 			return nil, err
 		}
-		stored := &registryv1.CARoot{}
-		if record.Live(row) {
-			if err := proto.Unmarshal(row.GetValue(), stored); err != nil {
-				return nil, fmt.Errorf("decode root: %w", err)
-			}
-			if proto.Equal(stored, root) {
-				continue
-			}
+		if proto.Equal(stored, root) { // The root that is given has a fingerprint: an absent one is none.
+			continue
 		}
-		op, err := put(roots, root.GetFingerprint(), j.Datacenter, root)
+		op, err := record.Put(roots, root.GetFingerprint(), j.Datacenter, root)
 		if err != nil {
 			return nil, err
 		}

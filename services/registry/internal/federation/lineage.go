@@ -1,10 +1,6 @@
 package federation
 
 import (
-	"fmt"
-
-	"google.golang.org/protobuf/proto"
-
 	"konsul.dev/pkg/fault"
 	federationv1 "konsul.dev/proto/gen/konsul/federation/v1"
 	registryv1 "konsul.dev/proto/gen/konsul/registry/v1"
@@ -46,13 +42,10 @@ func (v *View) CheckLineage(meant string) error {
 // Claim returns the command that records which history a member's registry has, nil when that is
 // recorded. The first one stays: a second registry of the member's name is refused.
 func Claim(r record.Reader, datacenter, lineage string) (*registryv1.Command, error) {
-	row, err := r.Get(datacenters, datacenter)
-	if err != nil || !record.Live(row) {
-		return nil, err
-	}
 	dc := &federationv1.Datacenter{}
-	if err := proto.Unmarshal(row.GetValue(), dc); err != nil {
-		return nil, fmt.Errorf("decode member: %w", err)
+	row, err := record.Find(r, datacenters, datacenter, dc)
+	if err != nil || row == nil {
+		return nil, err
 	}
 	switch dc.GetLineageId() {
 	case lineage:
@@ -63,12 +56,12 @@ func Claim(r record.Reader, datacenter, lineage string) (*registryv1.Command, er
 			lineage, datacenter, dc.GetLineageId()).WithRemedy(lineageRemedy)
 	}
 	dc.LineageId = lineage
-	op, err := put(datacenters, datacenter, row.GetOriginDatacenter(), dc)
+	op, err := record.Put(datacenters, datacenter, row.GetOriginDatacenter(), dc)
 	if err != nil {
 		return nil, err
 	}
 	return &registryv1.Command{
 		Operations: []*registryv1.Operation{op},
-		Conditions: []*registryv1.Condition{when(datacenters, datacenter, row.GetModifyIndex(), reasonRaced)},
+		Conditions: []*registryv1.Condition{record.When(datacenters, datacenter, row.GetModifyIndex(), reasonRaced)},
 	}, nil
 }

@@ -5,8 +5,6 @@ import (
 	"slices"
 	"strings"
 
-	"google.golang.org/protobuf/proto"
-
 	"konsul.dev/pkg/fault"
 	federationv1 "konsul.dev/proto/gen/konsul/federation/v1"
 	registryv1 "konsul.dev/proto/gen/konsul/registry/v1"
@@ -89,17 +87,10 @@ func wanted(key string, prefixes []string) bool {
 
 // Cursor reads how far a source has been copied.
 func Cursor(r record.Reader, source string) (*federationv1.ReplicationCursor, uint64, error) {
-	row, err := r.Get(cursors, source)
-	if err != nil {
-		return nil, 0, err
-	}
 	c := &federationv1.ReplicationCursor{SourceDatacenter: source}
-	if record.Live(row) {
-		if err := proto.Unmarshal(row.GetValue(), c); err != nil {
-			return nil, 0, fmt.Errorf("decode cursor: %w", err)
-		}
-	}
-	return c, record.ModifyIndex(row), nil
+	row, err := record.Find(r, cursors, source, c)
+	c.SourceDatacenter = source
+	return c, row.GetModifyIndex(), err
 }
 
 func cursorMoved(source string) error {
@@ -131,7 +122,7 @@ func (v *View) ApplyReplicated(r record.Reader, req *federationv1.ApplyReplicate
 	}
 	cmd := &registryv1.Command{
 		RequestId:  req.GetRequestId(),
-		Conditions: []*registryv1.Condition{when(cursors, req.GetSourceDc(), rowIndex, ReasonCursorMoved)},
+		Conditions: []*registryv1.Condition{record.When(cursors, req.GetSourceDc(), rowIndex, ReasonCursorMoved)},
 	}
 	for i, e := range req.GetEntries() {
 		op, err := v.replicateOperation(i, e)
@@ -140,7 +131,7 @@ func (v *View) ApplyReplicated(r record.Reader, req *federationv1.ApplyReplicate
 		}
 		cmd.Operations = append(cmd.Operations, op)
 	}
-	move, err := put(cursors, req.GetSourceDc(), v.own.Datacenter, cursor)
+	move, err := record.Put(cursors, req.GetSourceDc(), v.own.Datacenter, cursor)
 	if err != nil {
 		return nil, err
 	}

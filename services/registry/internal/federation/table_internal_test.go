@@ -8,7 +8,7 @@ import (
 
 	federationv1 "konsul.dev/proto/gen/konsul/federation/v1"
 	registryv1 "konsul.dev/proto/gen/konsul/registry/v1"
-	"konsul.dev/services/registry/internal/fsm"
+	"konsul.dev/services/registry/internal/fsm/fsmtest"
 	"konsul.dev/services/registry/internal/record"
 	"konsul.dev/services/registry/internal/record/recordtest"
 )
@@ -37,7 +37,7 @@ func TestANewGlobalTableIsReplicatedByItsRowInTheCatalogue(t *testing.T) {
 			Cursor: &federationv1.ReplicationCursor{SourceDatacenter: "dc1", Index: index},
 		})
 		require.NoError(t, err)
-		result, err := fsm.Apply(copied.At(index+1000), index+1000, cmd)
+		result, err := fsmtest.Apply(copied.At(index+1000), index+1000, cmd)
 		require.NoError(t, err)
 		require.Empty(t, result.GetFailedReason())
 		cursor = index

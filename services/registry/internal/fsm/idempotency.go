@@ -64,11 +64,10 @@ func (r *records) load(from record.Reader) error {
 	defer r.mu.Unlock()
 	fresh := newRecords()
 	r.named, r.minted = fresh.named, fresh.minted
-	var failure error
-	err := from.Scan(requests, record.ScanOptions{}, func(row *registryv1.Record) bool {
+	return record.Each(from, requests, record.ScanOptions{}, func(row *registryv1.Record) error {
 		outcomes := &registryv1.RequestOutcomes{}
-		if failure = proto.Unmarshal(row.GetValue(), outcomes); failure != nil {
-			return false
+		if err := record.Decode(row, outcomes); err != nil {
+			return err
 		}
 		q := &r.named
 		if strings.HasPrefix(row.GetKey(), r.minted.prefix) {
@@ -79,12 +78,8 @@ func (r *records) load(from record.Reader) error {
 			keys = append(keys, keyOf(idOf(o)))
 		}
 		q.add(row.GetModifyIndex(), row.GetOriginTime().AsTime(), keys)
-		return true
+		return nil
 	})
-	if err = cmp.Or(err, failure); err != nil {
-		return fmt.Errorf("load the idempotency records: %w", err)
-	}
-	return nil
 }
 
 // find returns the index of the entry with the record of a key, and the key of its row.
@@ -111,8 +106,8 @@ func (r *records) recall(tx Tx, key requestKey, cmd *registryv1.Command) (*regis
 		return nil, err
 	}
 	outcomes := &registryv1.RequestOutcomes{}
-	if err := proto.Unmarshal(row.GetValue(), outcomes); err != nil {
-		return nil, fmt.Errorf("decode the idempotency records of entry %d: %w", index, err)
+	if err := record.Decode(row, outcomes); err != nil {
+		return nil, err
 	}
 	for _, o := range outcomes.GetOutcomes() {
 		if idOf(o) == id {

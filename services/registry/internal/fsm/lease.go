@@ -6,7 +6,6 @@ import (
 	"strings"
 	"time"
 
-	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	registryv1 "konsul.dev/proto/gen/konsul/registry/v1"
@@ -209,10 +208,7 @@ func DecodeLock(row *registryv1.Record) (*registryv1.Lock, error) {
 		return nil, nil
 	}
 	lock := &registryv1.Lock{}
-	if err := proto.Unmarshal(row.GetValue(), lock); err != nil {
-		return nil, fmt.Errorf("decode lock %q: %w", row.GetKey(), err)
-	}
-	return lock, nil
+	return lock, record.Decode(row, lock)
 }
 
 // free reports whether a lease may have a lock at a time.
@@ -274,9 +270,6 @@ func (a *application) lose(old *registryv1.Record) error {
 }
 
 func lockRow(lock *registryv1.Lock) (*registryv1.Record, error) {
-	value, err := proto.MarshalOptions{Deterministic: true}.Marshal(lock)
-	if err != nil {
-		return nil, fmt.Errorf("encode lock %q: %w", lock.GetName(), err)
-	}
-	return &registryv1.Record{Table: locks, Key: lock.GetName(), Value: value, Lease: lock.GetLease()}, nil
+	value, err := record.Encode(lock)
+	return &registryv1.Record{Table: locks, Key: lock.GetName(), Value: value, Lease: lock.GetLease()}, err
 }

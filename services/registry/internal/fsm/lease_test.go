@@ -15,6 +15,7 @@ import (
 	registryv1 "konsul.dev/proto/gen/konsul/registry/v1"
 	"konsul.dev/services/registry/internal/badgerstore"
 	"konsul.dev/services/registry/internal/fsm"
+	"konsul.dev/services/registry/internal/fsm/fsmtest"
 	"konsul.dev/services/registry/internal/record"
 	"konsul.dev/services/registry/internal/record/recordtest"
 )
@@ -287,7 +288,7 @@ func TestUnknownPartsOfNewKindsAreErrors(t *testing.T) {
 		{Conditions: []*registryv1.Condition{operator}},
 		{Conditions: []*registryv1.Condition{{Row: fsm.LeaseRow("l1"), Comparison: &registryv1.Comparison{}}}},
 	} {
-		_, err := fsm.Apply(recordtest.New(), 1, cmd)
+		_, err := fsmtest.Apply(recordtest.New(), 1, cmd)
 		require.ErrorIs(t, err, fsm.ErrUnknownCommand)
 	}
 }

@@ -19,8 +19,7 @@ var ErrUnknownCommand = errors.New("command of an unknown kind: this server is o
 type Tx interface {
 	// Get returns a row or its tombstone, nil if there is neither. The caller must not change it.
 	Get(table registryv1.Table, key string) (*registryv1.Record, error)
-	// Scan is record.Reader's Scan.
-	Scan(table registryv1.Table, options record.ScanOptions, fn func(*registryv1.Record) bool) error
+	record.Scanner
 	// Put writes a row or a tombstone. The transaction keeps r.
 	Put(r *registryv1.Record) error
 	// Drop removes a row without a trace.
@@ -139,17 +138,7 @@ func (m *Machine) once(tx Tx, index uint64, cmd *registryv1.Command, done *[]app
 	return result, nil
 }
 
-// Apply does what one command says at a Raft index, all of it or nothing, whatever its request id,
-// and returns its outcome. An error means the state cannot be trusted any more. It takes the
-// command over, as the machine's does.
-func Apply(tx Tx, index uint64, cmd *registryv1.Command) (*registryv1.CommandResult, error) {
-	if err := known(cmd); err != nil {
-		return nil, err
-	}
-	return apply(tx, index, cmd)
-}
-
-// apply is Apply for a command that was decoded here.
+// apply does what one command says, all of it or nothing, whatever its request id.
 func apply(tx Tx, index uint64, cmd *registryv1.Command) (*registryv1.CommandResult, error) {
 	a := application{tx: tx, index: index, cmd: cmd, result: &registryv1.CommandResult{Index: index}}
 	failed, err := a.check()

@@ -19,6 +19,7 @@ import (
 	registryv1 "konsul.dev/proto/gen/konsul/registry/v1"
 	"konsul.dev/services/registry/internal/badgerstore"
 	"konsul.dev/services/registry/internal/fsm"
+	"konsul.dev/services/registry/internal/fsm/fsmtest"
 	"konsul.dev/services/registry/internal/record"
 	"konsul.dev/services/registry/internal/record/recordtest"
 )
@@ -42,7 +43,7 @@ func delPrefix(key string) *registryv1.Operation {
 func at(seconds int64) *timestamppb.Timestamp { return &timestamppb.Timestamp{Seconds: seconds} }
 
 func apply(t require.TestingT, s *recordtest.Store, index uint64, cmd *registryv1.Command) *registryv1.CommandResult {
-	result, err := fsm.Apply(s.At(index), index, cmd)
+	result, err := fsmtest.Apply(s.At(index), index, cmd)
 	require.NoError(t, err)
 	return result
 }
@@ -108,7 +109,7 @@ func TestReplicateKeepsOriginAndIsIdempotent(t *testing.T) {
 }
 
 func TestUnknownCommandIsAnError(t *testing.T) {
-	_, err := fsm.Apply(recordtest.New(), 1, &registryv1.Command{Operations: []*registryv1.Operation{{}}})
+	_, err := fsmtest.Apply(recordtest.New(), 1, &registryv1.Command{Operations: []*registryv1.Operation{{}}})
 	require.ErrorIs(t, err, fsm.ErrUnknownCommand)
 	future := &registryv1.Command{}
 	future.ProtoReflect().SetUnknown([]byte{0xf8, 0x06, 0x01})

@@ -10,7 +10,7 @@ import (
 
 	"konsul.dev/pkg/fault"
 	registryv1 "konsul.dev/proto/gen/konsul/registry/v1"
-	"konsul.dev/services/registry/internal/fsm"
+	"konsul.dev/services/registry/internal/fsm/fsmtest"
 	"konsul.dev/services/registry/internal/kv"
 	"konsul.dev/services/registry/internal/record"
 	"konsul.dev/services/registry/internal/record/recordtest"
@@ -35,7 +35,7 @@ func (s store) apply(cmd *registryv1.Command, key record.Key, err error) error {
 	s.t.Helper()
 	require.NoError(s.t, err)
 	index := s.Index() + 1
-	result, err := fsm.Apply(s.At(index), index, cmd)
+	result, err := fsmtest.Apply(s.At(index), index, cmd)
 	require.NoError(s.t, err)
 	return kv.Outcome(result, key)
 }

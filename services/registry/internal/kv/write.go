@@ -51,7 +51,7 @@ func (w Writer) Set(key record.Key, req *registryv1.SetRequest) (*registryv1.Com
 	}
 	cmd := &registryv1.Command{RequestId: req.GetRequestId(), Operations: []*registryv1.Operation{put}, Conditions: conditions}
 	if req.Cas != nil {
-		cmd.Conditions = append(cmd.Conditions, cas(key.In(key.Write()), req.GetCas()))
+		cmd.Conditions = append(cmd.Conditions, record.When(table, key.In(key.Write()), req.GetCas(), record.ReasonCASMismatch))
 	}
 	return cmd, fence(cmd, key, req.GetFence())
 }
@@ -152,9 +152,9 @@ func (w Writer) Delete(key record.Key, req *registryv1.DeleteRequest) (*registry
 	case req.GetRecurse():
 		cmd.Operations = []*registryv1.Operation{deleteBelow(row, true)}
 	default:
-		cmd.Operations = []*registryv1.Operation{{Op: &registryv1.Operation_Delete{Delete: row}}}
+		cmd.Operations = []*registryv1.Operation{record.Delete(table, row.GetKey())}
 		if req.Cas != nil {
-			cmd.Conditions = append(cmd.Conditions, cas(row.GetKey(), req.GetCas()))
+			cmd.Conditions = append(cmd.Conditions, record.When(table, row.GetKey(), req.GetCas(), record.ReasonCASMismatch))
 		}
 	}
 	return cmd, fence(cmd, key, req.GetFence())
@@ -164,10 +164,6 @@ func deleteBelow(prefix *registryv1.RecordKey, partial bool) *registryv1.Operati
 	return &registryv1.Operation{Op: &registryv1.Operation_DeleteBelow{DeleteBelow: &registryv1.DeleteBelow{
 		Prefix: prefix, Limit: deletedAtOnce, Partial: partial,
 	}}}
-}
-
-func cas(stored string, index uint64) *registryv1.Condition {
-	return &registryv1.Condition{Row: &registryv1.RecordKey{Table: table, Key: stored}, ModifyIndex: index, Reason: record.ReasonCASMismatch}
 }
 
 // Outcome returns the fault of a command that did not hold, nil if it did.

@@ -1,7 +1,6 @@
 package lease
 
 import (
-	"cmp"
 	"strings"
 	"sync"
 
@@ -70,12 +69,7 @@ func (c *Census) Load(r record.Reader) error {
 		table  registryv1.Table
 		prefix string
 	}{{table, fsm.LeasePrefix}, {registryv1.Table_TABLE_LOCK, ""}} {
-		var failure error
-		err := r.Scan(options.table, record.ScanOptions{Prefix: options.prefix}, func(row *registryv1.Record) bool {
-			failure = c.count(row)
-			return failure == nil
-		})
-		if err := cmp.Or(err, failure); err != nil {
+		if err := record.Each(r, options.table, record.ScanOptions{Prefix: options.prefix}, c.count); err != nil {
 			return err
 		}
 	}

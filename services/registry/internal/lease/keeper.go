@@ -1,7 +1,6 @@
 package lease
 
 import (
-	"cmp"
 	"context"
 	"fmt"
 	"log/slog"
@@ -158,16 +157,14 @@ func (k *Keeper) read(store record.Store) error {
 			table  registryv1.Table
 			prefix string
 		}{{table, fsm.LeasePrefix}, {table, fsm.EndingPrefix}, {registryv1.Table_TABLE_LOCK, ""}} {
-			var failure error
-			err := r.Scan(options.table, record.ScanOptions{Prefix: options.prefix}, func(row *registryv1.Record) bool {
+			err := record.Each(r, options.table, record.ScanOptions{Prefix: options.prefix}, func(row *registryv1.Record) error {
 				deadline, ttl, err := k.deadline(row)
 				if ttl > 0 {
 					deadlines[deadline] = ttl
 				}
-				failure = err
-				return err == nil
+				return err
 			})
-			if err := cmp.Or(err, failure); err != nil {
+			if err != nil {
 				return err
 			}
 		}
@@ -301,10 +298,9 @@ func freeing(r record.Reader, name string) (*registryv1.Command, error) {
 	if err != nil || lock == nil || lock.GetLease() != "" {
 		return nil, err
 	}
-	key := &registryv1.RecordKey{Table: row.GetTable(), Key: name}
 	return &registryv1.Command{
-		Conditions: []*registryv1.Condition{{Row: key, ModifyIndex: row.GetModifyIndex(), Reason: "LOCK_TAKEN"}},
-		Operations: []*registryv1.Operation{{Op: &registryv1.Operation_Delete{Delete: key}}},
+		Conditions: []*registryv1.Condition{record.When(row.GetTable(), name, row.GetModifyIndex(), "LOCK_TAKEN")},
+		Operations: []*registryv1.Operation{record.Delete(row.GetTable(), name)},
 	}, nil
 }
 

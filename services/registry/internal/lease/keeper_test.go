@@ -17,6 +17,7 @@ import (
 	"konsul.dev/pkg/clock"
 	registryv1 "konsul.dev/proto/gen/konsul/registry/v1"
 	"konsul.dev/services/registry/internal/fsm"
+	"konsul.dev/services/registry/internal/fsm/fsmtest"
 	"konsul.dev/services/registry/internal/lease"
 	"konsul.dev/services/registry/internal/record"
 	"konsul.dev/services/registry/internal/record/recordtest"
@@ -52,7 +53,7 @@ func (l *log) propose(_ context.Context, cmds []*registryv1.Command) error {
 	before := l.keys()
 	l.index++
 	for _, cmd := range cmds {
-		_, err := fsm.Apply(l.At(l.index), l.index, cmd)
+		_, err := fsmtest.Apply(l.At(l.index), l.index, cmd)
 		require.NoError(l.t, err)
 	}
 	l.largest = max(l.largest, before-l.keys())
@@ -155,7 +156,7 @@ func TestANewLeaderGoesOnWithAnEnd(t *testing.T) {
 
 		again, _, err := w.Grant(&registryv1.GrantLeaseRequest{Id: "l", Ttl: durationpb.New(time.Minute), RequestId: "again"}, "token")
 		require.NoError(t, err)
-		result, err := fsm.Apply(l.At(100), 100, again)
+		result, err := fsmtest.Apply(l.At(100), 100, again)
 		require.NoError(t, err)
 		require.Equal(t, lease.ReasonEnding, result.GetFailedReason(), "a new lease of the id would lose its keys to the end of the old one")
 

@@ -1,13 +1,11 @@
 package lease
 
 import (
-	"fmt"
 	"regexp"
 	"strings"
 	"time"
 
 	"github.com/google/uuid"
-	"google.golang.org/protobuf/proto"
 
 	"konsul.dev/pkg/fault"
 	registryv1 "konsul.dev/proto/gen/konsul/registry/v1"
@@ -59,19 +57,14 @@ func (w Writer) Grant(req *registryv1.GrantLeaseRequest, accessor string) (*regi
 		return nil, nil, fault.Invalid("ttl", "%v is not between %v and %v", ttl, w.MinTTL, w.MaxTTL).
 			WithRemedy("choose another, or change registry.lease.min_ttl and max_ttl")
 	}
-	value, err := proto.Marshal(lease)
-	if err != nil {
-		return nil, nil, fmt.Errorf("encode lease %q: %w", lease.GetId(), err)
-	}
 	row := fsm.LeaseRow(lease.GetId())
+	put, err := record.Put(table, row.GetKey(), w.Datacenter, lease)
 	return &registryv1.Command{
 		RequestId: req.GetRequestId(),
 		// What is attached to an earlier lease of the id would be taken for this one's.
 		Conditions: []*registryv1.Condition{{Row: row, Reason: ReasonExists}, {Row: fsm.EndingRow(lease.GetId()), Reason: ReasonEnding}},
-		Operations: []*registryv1.Operation{{Op: &registryv1.Operation_Put{Put: &registryv1.Record{
-			Table: table, Key: row.GetKey(), Value: value, OriginDatacenter: w.Datacenter,
-		}}}},
-	}, lease, nil
+		Operations: []*registryv1.Operation{put},
+	}, lease, err
 }
 
 // end returns the command that ends a lease as it was read, so that one of the same name that came
@@ -160,8 +153,8 @@ func Row(r record.Reader, id string) (*registryv1.Record, error) {
 // Decode reads a row.
 func Decode(row *registryv1.Record) (*registryv1.Lease, error) {
 	lease := &registryv1.Lease{}
-	if err := proto.Unmarshal(row.GetValue(), lease); err != nil {
-		return nil, fmt.Errorf("decode lease %q: %w", row.GetKey(), err)
+	if err := record.Decode(row, lease); err != nil {
+		return nil, err
 	}
 	lease.GrantedAt, lease.CreateIndex = row.GetOriginTime(), row.GetCreateIndex()
 	return lease, nil
@@ -191,17 +184,11 @@ func Attached(r record.Reader, id string) (keys, locks []string, err error) {
 
 // Each calls fn for every lease in the order of their ids until it returns an error.
 func Each(r record.Reader, fn func(row *registryv1.Record, lease *registryv1.Lease) error) error {
-	var failure error
-	err := r.Scan(table, record.ScanOptions{Prefix: fsm.LeasePrefix}, func(row *registryv1.Record) bool {
+	return record.Each(r, table, record.ScanOptions{Prefix: fsm.LeasePrefix}, func(row *registryv1.Record) error {
 		lease, err := Decode(row)
-		if err == nil {
-			err = fn(row, lease)
+		if err != nil {
+			return err
 		}
-		failure = err
-		return err == nil
+		return fn(row, lease)
 	})
-	if err == nil {
-		err = failure
-	}
-	return err
 }

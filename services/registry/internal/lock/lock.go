@@ -1,6 +1,7 @@
 package lock
 
 import (
+	"cmp"
 	"strings"
 	"time"
 	"unicode"
@@ -104,7 +105,7 @@ func Release(req *registryv1.ReleaseLockRequest) (*registryv1.Command, string, e
 		Conditions: []*registryv1.Condition{{
 			Row: row, Reason: kv.ReasonLockNotHeld, Comparison: &registryv1.Comparison{With: &registryv1.Comparison_HeldWith{HeldWith: req.GetToken()}},
 		}},
-		Operations: []*registryv1.Operation{{Op: &registryv1.Operation_Delete{Delete: row}}},
+		Operations: []*registryv1.Operation{record.Delete(table, name)},
 	}, name, nil
 }
 
@@ -142,16 +143,10 @@ func List(r record.Reader, req *registryv1.ListLocksRequest, sees func(name stri
 		if sees != nil && !sees(record.LocalPrefix+row.GetKey()) {
 			return true
 		}
-		lock, err := fsm.DecodeLock(row)
-		if err != nil {
-			failure = err
-			return false
-		}
+		var lock *registryv1.Lock
+		lock, failure = fsm.DecodeLock(row)
 		out = append(out, lock)
-		return len(out) < limit
+		return failure == nil && len(out) < limit
 	})
-	if err == nil {
-		err = failure
-	}
-	return out, err
+	return out, cmp.Or(err, failure)
 }

@@ -9,6 +9,7 @@ import (
 
 	"konsul.dev/pkg/fault"
 	registryv1 "konsul.dev/proto/gen/konsul/registry/v1"
+	"konsul.dev/services/registry/internal/record"
 )
 
 // autopilotKey is the row of the autopilot's settings.
@@ -59,15 +60,12 @@ func (v *View) SetAutopilot(change *registryv1.AutopilotConfig, cas *uint64, dat
 	if err := checkAutopilot(settings); err != nil {
 		return nil, nil, err
 	}
-	cmd, err := put(registryv1.Table_TABLE_SETTING, autopilotKey, datacenter, settings)
-	if err != nil {
-		return nil, nil, err
-	}
-	cmd.Conditions = []*registryv1.Condition{{
-		Row:         &registryv1.RecordKey{Table: registryv1.Table_TABLE_SETTING, Key: autopilotKey},
-		ModifyIndex: modified, Reason: ReasonSettingChanged,
-	}}
-	return cmd, settings, nil
+	const settingsTable = registryv1.Table_TABLE_SETTING
+	put, err := record.Put(settingsTable, autopilotKey, datacenter, settings)
+	return &registryv1.Command{
+		Operations: []*registryv1.Operation{put},
+		Conditions: []*registryv1.Condition{record.When(settingsTable, autopilotKey, modified, ReasonSettingChanged)},
+	}, settings, err
 }
 
 func checkAutopilot(c *registryv1.AutopilotConfig) error {

@@ -6,8 +6,6 @@ import (
 	"strings"
 	"sync"
 
-	"google.golang.org/protobuf/proto"
-
 	registryv1 "konsul.dev/proto/gen/konsul/registry/v1"
 	"konsul.dev/services/registry/internal/record"
 )
@@ -29,15 +27,7 @@ func NewView() *View {
 func (v *View) Load(r record.Reader) error {
 	fresh := NewView()
 	for _, table := range []registryv1.Table{registryv1.Table_TABLE_SERVER, registryv1.Table_TABLE_SETTING} {
-		var failure error
-		err := r.Scan(table, record.ScanOptions{}, func(row *registryv1.Record) bool {
-			failure = fresh.apply(row)
-			return failure == nil
-		})
-		if err == nil {
-			err = failure
-		}
-		if err != nil {
+		if err := record.Each(r, table, record.ScanOptions{}, fresh.apply); err != nil {
 			return fmt.Errorf("load the members: %w", err)
 		}
 	}
@@ -69,14 +59,14 @@ func (v *View) apply(row *registryv1.Record) error {
 		delete(v.servers, row.GetKey())
 	case row.GetTable() == registryv1.Table_TABLE_SERVER:
 		m := &registryv1.Member{}
-		if err := proto.Unmarshal(row.GetValue(), m); err != nil {
-			return fmt.Errorf("decode server %q: %w", row.GetKey(), err)
+		if err := record.Decode(row, m); err != nil {
+			return err
 		}
 		v.servers[row.GetKey()] = m
 	case row.GetKey() == autopilotKey:
 		stored := &registryv1.AutopilotConfig{}
-		if err := proto.Unmarshal(row.GetValue(), stored); err != nil {
-			return fmt.Errorf("decode the autopilot's settings: %w", err)
+		if err := record.Decode(row, stored); err != nil {
+			return err
 		}
 		v.settings, v.modified = merge(DefaultAutopilot(), stored), record.ModifyIndex(row)
 	}

@@ -2,6 +2,12 @@ package record
 
 import registryv1 "konsul.dev/proto/gen/konsul/registry/v1"
 
+// Scanner walks the rows of a table.
+type Scanner interface {
+	// Scan calls fn for each matching row in key order until fn returns false. fn owns the row.
+	Scan(table registryv1.Table, options ScanOptions, fn func(*registryv1.Record) bool) error
+}
+
 // Reader is the state as of one index. It is good only inside the call that handed it out.
 type Reader interface {
 	// Index is the Raft index the state reflects.
@@ -9,8 +15,7 @@ type Reader interface {
 	// Get returns a row, a tombstone if it was deleted within the retention window, else nil. It is
 	// shared: the caller must not change it.
 	Get(table registryv1.Table, key string) (*registryv1.Record, error)
-	// Scan calls fn for each matching row in key order until fn returns false. fn owns the row.
-	Scan(table registryv1.Table, options ScanOptions, fn func(*registryv1.Record) bool) error
+	Scanner
 	// History calls fn for each version of a row, tombstones included, the newest first, until fn
 	// returns false: the version that stands, and all that were written after completeAfter. fn
 	// owns the row.

@@ -48,14 +48,6 @@ const (
 	Restored = "restore/done"
 )
 
-// All lists the steps, in the order above.
-func All() []string {
-	return []string{
-		Appending, Appended, Truncating, Truncated, Applying, Applied, Flushing, Flushed, FlushedFiles, FlushedManifest,
-		Snapshotting, SnapshotRows, Snapshotted, Restoring, RestoreVoid, RestoreEmpty, RestoreRows, Restored,
-	}
-}
-
 // Hook is told of every step.
 type Hook func(step string)
 
