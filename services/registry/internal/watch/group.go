@@ -1,6 +1,7 @@
 package watch
 
 import (
+	"container/list"
 	"slices"
 
 	registryv1 "konsul.dev/proto/gen/konsul/registry/v1"
@@ -15,7 +16,8 @@ const rowOverhead = 256
 type group struct {
 	hub    *Hub
 	filter Filter
-	subs   []*Subscription
+	// subs maps subscriptions to the last publication that each has taken.
+	subs map[*Subscription]uint64
 	// collectors counts the subscriptions that take rows; behind, those that have not taken the
 	// newest.
 	collectors, behind int
@@ -23,9 +25,10 @@ type group struct {
 	// newest.
 	publication uint64
 
-	rows           map[string]*kept
-	oldest, newest *kept
-	bytes          int
+	// rows has the elements of order, by key; order has the rows, the oldest first.
+	rows  map[string]*list.Element
+	order list.List
+	bytes int
 	// floor is the index up to which rows may be missing.
 	floor uint64
 	// shared are the deltas handed out since the last change, by their number of rows.
@@ -33,34 +36,29 @@ type group struct {
 	dirty  bool
 }
 
-// kept is the last version of a row.
-type kept struct {
-	row          *registryv1.Record
-	older, newer *kept
+func newGroup(h *Hub, f Filter) *group {
+	return &group{hub: h, filter: f, subs: map[*Subscription]uint64{}, rows: map[string]*list.Element{}}
 }
 
-func (k *kept) size() int { return len(k.row.GetKey()) + len(k.row.GetValue()) + rowOverhead }
+func rowOf(e *list.Element) *registryv1.Record { return e.Value.(*registryv1.Record) }
 
 func (g *group) join(s *Subscription) {
-	m := membership{group: g, position: len(g.subs), publication: g.publication}
-	g.subs = append(g.subs, s)
+	if _, in := g.subs[s]; in {
+		return
+	}
+	g.subs[s] = g.publication
+	s.groups = append(s.groups, g)
 	if s.collects {
 		g.collectors++
 	}
-	s.memberships = append(s.memberships, m)
 }
 
-// leave takes a subscription out; the last one in the list takes its place.
-func (g *group) leave(s *Subscription, m *membership) {
-	last := len(g.subs) - 1
-	moved := g.subs[last]
-	g.subs[m.position], g.subs[last] = moved, nil
-	g.subs = g.subs[:last]
-	moved.membership(g).position = m.position
+func (g *group) leave(s *Subscription) {
 	if s.collects {
 		g.collectors--
-		g.catchUp(m)
+		g.catchUp(s)
 	}
+	delete(g.subs, s)
 }
 
 // add takes in a new version of a row.
@@ -74,57 +72,46 @@ func (g *group) add(r *registryv1.Record) {
 	if old := g.rows[r.GetKey()]; old != nil {
 		g.remove(old)
 	}
-	k := &kept{row: r, older: g.newest}
-	if g.newest != nil {
-		g.newest.newer = k
-	} else {
-		g.oldest = k
-	}
-	g.newest = k
-	if g.rows == nil {
-		g.rows = map[string]*kept{}
-	}
-	g.rows[r.GetKey()] = k
-	g.bytes += k.size()
-	g.hub.bytes += k.size()
+	g.rows[r.GetKey()] = g.order.PushBack(r)
+	g.weigh(r, 1)
 	limits := g.hub.limits
-	for g.oldest != nil && (len(g.rows) > limits.Rows || g.bytes > limits.Bytes || g.hub.bytes > limits.TotalBytes) {
-		g.floor = max(g.floor, g.oldest.row.GetModifyIndex())
-		g.remove(g.oldest)
+	for len(g.rows) > limits.Rows || g.bytes > limits.Bytes || len(g.rows) > 0 && g.hub.bytes > limits.TotalBytes {
+		oldest := g.order.Front()
+		g.floor = max(g.floor, rowOf(oldest).GetModifyIndex())
+		g.remove(oldest)
 	}
 }
 
-func (g *group) remove(k *kept) {
-	if k.older != nil {
-		k.older.newer = k.newer
-	} else {
-		g.oldest = k.newer
-	}
-	if k.newer != nil {
-		k.newer.older = k.older
-	} else {
-		g.newest = k.older
-	}
-	delete(g.rows, k.row.GetKey())
-	g.bytes -= k.size()
-	g.hub.bytes -= k.size()
+func (g *group) remove(e *list.Element) {
+	row := rowOf(e)
+	g.order.Remove(e)
+	delete(g.rows, row.GetKey())
+	g.weigh(row, -1)
+}
+
+// weigh counts what a row costs; sign is 1 or -1.
+func (g *group) weigh(r *registryv1.Record, sign int) {
+	size := sign * (len(r.GetKey()) + len(r.GetValue()) + rowOverhead)
+	g.bytes += size
+	g.hub.bytes += size
 }
 
 // forget drops all rows, up to and including an index.
 func (g *group) forget(index uint64) {
 	g.hub.bytes -= g.bytes
-	g.rows, g.oldest, g.newest, g.bytes, g.shared = nil, nil, nil, 0, nil
+	g.bytes, g.shared, g.rows = 0, nil, map[string]*list.Element{}
+	g.order.Init()
 	g.floor = max(g.floor, index)
 }
 
 // catchUp says that a member has taken the newest. When all have, the rows are of no more use.
-func (g *group) catchUp(m *membership) {
-	if m.publication == g.publication {
+func (g *group) catchUp(s *Subscription) {
+	if g.subs[s] == g.publication {
 		return
 	}
-	m.publication = g.publication
-	if g.behind--; g.behind == 0 && g.newest != nil {
-		g.forget(g.newest.row.GetModifyIndex())
+	g.subs[s] = g.publication
+	if g.behind--; g.behind == 0 && len(g.rows) > 0 {
+		g.forget(rowOf(g.order.Back()).GetModifyIndex())
 	}
 }
 
@@ -134,10 +121,9 @@ func (g *group) since(index uint64) (*Delta, bool) {
 	if index < g.floor {
 		return nil, false
 	}
-	n := 0
-	first := g.newest
-	for k := g.newest; k != nil && k.row.GetModifyIndex() > index; k = k.older {
-		n, first = n+1, k
+	n, first := 0, (*list.Element)(nil)
+	for e := g.order.Back(); e != nil && rowOf(e).GetModifyIndex() > index; e = e.Prev() {
+		n, first = n+1, e
 	}
 	if n == 0 {
 		return nil, true
@@ -146,8 +132,8 @@ func (g *group) since(index uint64) (*Delta, bool) {
 		return d, true
 	}
 	d := &Delta{Rows: make([]*registryv1.Record, 0, n), Index: g.hub.index.Load()}
-	for k := first; k != nil; k = k.newer {
-		d.Rows = append(d.Rows, k.row)
+	for e := first; e != nil; e = e.Next() {
+		d.Rows = append(d.Rows, rowOf(e))
 	}
 	if g.shared == nil {
 		g.shared = map[int]*Delta{}

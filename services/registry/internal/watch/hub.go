@@ -2,6 +2,7 @@ package watch
 
 import (
 	"context"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -182,7 +183,7 @@ func (h *Hub) wake() {
 		subs = subs[:0]
 		for _, g := range h.dirty {
 			g.dirty = false
-			subs = append(subs, g.subs...)
+			subs = slices.AppendSeq(subs, maps.Keys(g.subs))
 		}
 		h.dirty = h.dirty[:0]
 		h.waking = len(subs) > 0
@@ -206,7 +207,7 @@ func (h *Hub) Subscribe(filters ...Filter) *Subscription { return h.subscribe(tr
 func (h *Hub) Listen(filters ...Filter) *Subscription { return h.subscribe(false, filters) }
 
 func (h *Hub) subscribe(collects bool, filters []Filter) *Subscription {
-	s := &Subscription{hub: h, collects: collects, wake: make(chan struct{}, 1), memberships: make([]membership, 0, len(filters))}
+	s := &Subscription{hub: h, collects: collects, wake: make(chan struct{}, 1)}
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	s.taken, s.resets = h.index.Load(), h.resets
@@ -216,9 +217,7 @@ func (h *Hub) subscribe(collects bool, filters []Filter) *Subscription {
 			t = &table{exact: map[string]*group{}, prefix: map[string]*group{}, lengths: map[int]int{}}
 			h.tables[f.Table] = t
 		}
-		if g := t.group(h, f); !s.in(g) {
-			g.join(s)
-		}
+		t.group(h, f).join(s)
 	}
 	return s
 }
@@ -228,7 +227,7 @@ func (t *table) group(h *Hub, f Filter) *group {
 	groups := t.groups(f)
 	g := groups[f.Prefix]
 	if g == nil {
-		g = &group{hub: h, filter: f}
+		g = newGroup(h, f)
 		groups[f.Prefix] = g
 		if !f.Exact {
 			t.count(len(f.Prefix), 1)
@@ -257,9 +256,5 @@ func (t *table) count(length, delta int) {
 	if t.lengths[length] == 0 {
 		delete(t.lengths, length)
 	}
-	t.sorted = t.sorted[:0]
-	for n := range t.lengths {
-		t.sorted = append(t.sorted, n)
-	}
-	slices.Sort(t.sorted)
+	t.sorted = slices.Sorted(maps.Keys(t.lengths))
 }

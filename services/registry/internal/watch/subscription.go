@@ -2,7 +2,6 @@ package watch
 
 import (
 	"cmp"
-	"slices"
 	"sync"
 	"time"
 
@@ -41,18 +40,10 @@ type Subscription struct {
 	wake     chan struct{}
 
 	// Guarded by hub.mu.
-	memberships []membership
+	groups []*group
 	// taken is the index up to which everything was taken.
 	taken  uint64
 	resets uint64
-}
-
-// membership is a subscription's place in a group.
-type membership struct {
-	group    *group
-	position int
-	// publication is the last one that was taken.
-	publication uint64
 }
 
 // Wake receives after something happened since the last Take.
@@ -69,9 +60,8 @@ func (s *Subscription) Take() (*Delta, bool) {
 	index := s.hub.index.Load()
 	var one [1]*Delta
 	deltas := one[:0]
-	for i := range s.memberships {
-		m := &s.memberships[i]
-		d, known := m.group.since(s.taken)
+	for _, g := range s.groups {
+		d, known := g.since(s.taken)
 		if !known {
 			return nil, false
 		}
@@ -80,9 +70,9 @@ func (s *Subscription) Take() (*Delta, bool) {
 		}
 	}
 	s.taken = max(s.taken, index)
-	for i := range s.memberships {
-		if m := &s.memberships[i]; s.collects {
-			m.group.catchUp(m)
+	if s.collects {
+		for _, g := range s.groups {
+			g.catchUp(s)
 		}
 	}
 	return merge(deltas, index), true
@@ -99,10 +89,8 @@ func (s *Subscription) Skip(index uint64) {
 func (s *Subscription) Close() {
 	s.hub.mu.Lock()
 	defer s.hub.mu.Unlock()
-	for i := range s.memberships {
-		m := &s.memberships[i]
-		g := m.group
-		g.leave(s, m)
+	for _, g := range s.groups {
+		g.leave(s)
 		if len(g.subs) > 0 {
 			continue
 		}
@@ -113,21 +101,7 @@ func (s *Subscription) Close() {
 			delete(s.hub.tables, g.filter.Table)
 		}
 	}
-	s.memberships = nil
-}
-
-// membership runs under hub.mu. A subscription is in few groups.
-func (s *Subscription) membership(g *group) *membership {
-	for i := range s.memberships {
-		if s.memberships[i].group == g {
-			return &s.memberships[i]
-		}
-	}
-	return &membership{}
-}
-
-func (s *Subscription) in(g *group) bool {
-	return slices.ContainsFunc(s.memberships, func(m membership) bool { return m.group == g })
+	s.groups = nil
 }
 
 func (s *Subscription) signal() {
