@@ -1,12 +1,14 @@
 package registry
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"path/filepath"
 	"time"
 
 	"konsul.dev/pkg/backupfile"
+	"konsul.dev/pkg/config"
 	"konsul.dev/pkg/fault"
 	"konsul.dev/services/registry/internal/backup"
 )
@@ -35,27 +37,19 @@ func defaultBackup() Backup { return Backup{FullEvery: 1, Keep: 14, MaxRestoreBy
 
 func (b Backup) validate() error {
 	const least = time.Second
-	var errs []error
-	if b.Every != 0 && b.Every < least {
-		errs = append(errs, fault.Invalid("registry.backup.every", "%v is less than %v", b.Every, least).WithRemedy("use a time such as 1h, or 0 for no scheduled backups"))
+	_, err := backupfile.ParseRecipients("registry.backup.recipients", b.Recipients)
+	errs := []error{
+		config.AtLeast("registry.backup.every", cmp.Or(b.Every, least), least, "use a time such as 1h, or 0 for no scheduled backups"),
+		config.AtLeast("registry.backup.full_every", b.FullEvery, 1, "use 1 for full backups alone"),
+		config.AtLeast("registry.backup.keep", b.Keep, 0, ""),
+		config.AtLeast("registry.backup.keep_for", b.KeepFor, 0, ""),
+		config.AtLeast("registry.backup.max_restore_bytes", b.MaxRestoreBytes, leastSegment, ""),
+		err,
 	}
 	if b.Directory != "" && !filepath.IsAbs(b.Directory) {
 		errs = append(errs, fault.Invalid("registry.backup.directory", "%q is no absolute path", b.Directory))
 	}
-	if b.FullEvery < 1 {
-		errs = append(errs, fault.Invalid("registry.backup.full_every", "is %d", b.FullEvery).WithRemedy("use 1 for full backups alone"))
-	}
-	if b.Keep < 0 {
-		errs = append(errs, fault.Invalid("registry.backup.keep", "is %d", b.Keep))
-	}
-	if b.KeepFor < 0 {
-		errs = append(errs, fault.Invalid("registry.backup.keep_for", "is %v", b.KeepFor))
-	}
-	if b.MaxRestoreBytes < leastSegment {
-		errs = append(errs, fault.Invalid("registry.backup.max_restore_bytes", "%d is less than %d", b.MaxRestoreBytes, leastSegment))
-	}
-	_, err := backupfile.ParseRecipients("registry.backup.recipients", b.Recipients)
-	return errors.Join(append(errs, err)...)
+	return errors.Join(errs...)
 }
 
 // newBackups makes what backs up this server's state and restores its datacenter's.

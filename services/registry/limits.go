@@ -3,7 +3,7 @@ package registry
 import (
 	"errors"
 
-	"konsul.dev/pkg/fault"
+	"konsul.dev/pkg/config"
 	"konsul.dev/services/registry/internal/quota"
 )
 
@@ -38,20 +38,12 @@ func (l Limits) quotas() quota.Limits {
 }
 
 func (l Limits) validate() error {
-	var errs []error
-	for _, limit := range []struct {
-		field string
-		value int
-	}{
-		{"watches_per_token", l.WatchesPerToken},
-		{"blocked_reads_per_token", l.BlockedReadsPerToken},
-		{"leases_per_token", l.LeasesPerToken},
-		{"leases_per_second", l.LeasesPerSecond},
-		{"requests_per_second", l.RequestsPerSecond},
-	} {
-		if limit.value < 0 {
-			errs = append(errs, fault.Invalid("registry.limits."+limit.field, "is %d", limit.value).WithRemedy("use 0 for no limit"))
-		}
-	}
-	return errors.Join(errs...)
+	const remedy = "use 0 for no limit"
+	return errors.Join(
+		config.AtLeast("registry.limits.watches_per_token", l.WatchesPerToken, 0, remedy),
+		config.AtLeast("registry.limits.blocked_reads_per_token", l.BlockedReadsPerToken, 0, remedy),
+		config.AtLeast("registry.limits.leases_per_token", l.LeasesPerToken, 0, remedy),
+		config.AtLeast("registry.limits.leases_per_second", l.LeasesPerSecond, 0, remedy),
+		config.AtLeast("registry.limits.requests_per_second", l.RequestsPerSecond, 0, remedy),
+	)
 }

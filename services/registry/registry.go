@@ -245,43 +245,30 @@ func (c *Config) Validate() error {
 		r.Backup.validate(),
 		r.Audit.validate(),
 		r.Limits.validate(),
+		r.Lease.validate(),
+		r.validateKV(),
 	}
 	for i, address := range r.GatewayAddresses {
 		errs = append(errs, config.CheckAddress(fmt.Sprintf("registry.gateway_addresses[%d]", i), address))
-	}
-	errs = append(errs, r.validateKV(), r.Lease.validate())
-	if r.MaxValueBytes < leastValueBytes || r.MaxValueBytes > mostValueBytes {
-		errs = append(errs, fault.Invalid("registry.max_value_bytes", "%d is not between %d and %d", r.MaxValueBytes, leastValueBytes, mostValueBytes))
 	}
 	return errors.Join(errs...)
 }
 
 func (s Settings) validateKV() error {
-	var errs []error
-	if s.MaxTxnOperations < 1 || s.MaxTxnOperations > mostTxnOperations {
-		errs = append(errs, fault.Invalid("registry.max_txn_operations", "%d is not between 1 and %d", s.MaxTxnOperations, mostTxnOperations))
-	}
-	// gRPC carries at most 4 MiB.
-	if least := s.MaxValueBytes + leastValueBytes; s.MaxTxnBytes < least || s.MaxTxnBytes > mostTxnBytes {
-		errs = append(errs, fault.Invalid("registry.max_txn_bytes", "%d is not between %d and %d", s.MaxTxnBytes, least, mostTxnBytes).
-			WithRemedy("let it hold one value of registry.max_value_bytes at least"))
-	}
-	return errors.Join(errs...)
+	return errors.Join(
+		config.Between("registry.max_value_bytes", s.MaxValueBytes, leastValueBytes, mostValueBytes, ""),
+		config.Between("registry.max_txn_operations", s.MaxTxnOperations, 1, mostTxnOperations, ""),
+		config.Between("registry.max_txn_bytes", s.MaxTxnBytes, s.MaxValueBytes+leastValueBytes, mostTxnBytes,
+			"let it hold one value of registry.max_value_bytes at least"),
+	)
 }
 
 func (l Lease) validate() error {
-	var errs []error
-	if l.MinTTL < leastTTL {
-		errs = append(errs, fault.Invalid("registry.lease.min_ttl", "%v is less than %v", l.MinTTL, leastTTL).
-			WithRemedy("a lease has to outlast a slow network"))
-	}
-	if l.MaxTTL < l.MinTTL {
-		errs = append(errs, fault.Invalid("registry.lease.max_ttl", "%v is less than min_ttl, %v", l.MaxTTL, l.MinTTL))
-	}
-	if l.LockDelay < 0 || l.LockDelay > time.Minute {
-		errs = append(errs, fault.Invalid("registry.lease.lock_delay", "%v is not between 0 and %v", l.LockDelay, time.Minute))
-	}
-	return errors.Join(errs...)
+	return errors.Join(
+		config.AtLeast("registry.lease.min_ttl", l.MinTTL, leastTTL, "a lease has to outlast a slow network"),
+		config.AtLeast("registry.lease.max_ttl", l.MaxTTL, l.MinTTL, "let it be registry.lease.min_ttl or more"),
+		config.Between("registry.lease.lock_delay", l.LockDelay, 0, time.Minute, ""),
+	)
 }
 
 func (s Settings) validateServers() error {
@@ -371,18 +358,13 @@ func (c Catalog) times() catalog.Times {
 }
 
 func (c Catalog) validate() error {
-	var errs []error
 	const least, most = 100 * time.Millisecond, 5000
-	if c.ReapAfter < least {
-		errs = append(errs, fault.Invalid("registry.catalog.reap_after", "%v is less than %v", c.ReapAfter, least).WithRemedy("use a time after which nobody expects the node back, such as 72h"))
-	}
-	if c.EmptyNodeReapAfter != 0 && c.EmptyNodeReapAfter < least {
-		errs = append(errs, fault.Invalid("registry.catalog.empty_node_reap_after", "%v is less than %v", c.EmptyNodeReapAfter, least).WithRemedy("use a time such as 72h, or 0 to keep empty nodes"))
-	}
-	if c.MaxServicesPerRequest < 1 || c.MaxServicesPerRequest > most {
-		errs = append(errs, fault.Invalid("registry.catalog.max_services_per_request", "%d is not between 1 and %d", c.MaxServicesPerRequest, most))
-	}
-	return errors.Join(errs...)
+	empty := cmp.Or(c.EmptyNodeReapAfter, least) // 0 keeps empty nodes.
+	return errors.Join(
+		config.AtLeast("registry.catalog.reap_after", c.ReapAfter, least, "use a time after which nobody expects the node back, such as 72h"),
+		config.AtLeast("registry.catalog.empty_node_reap_after", empty, least, "use a time such as 72h, or 0 to keep empty nodes"),
+		config.Between("registry.catalog.max_services_per_request", c.MaxServicesPerRequest, 1, most, ""),
+	)
 }
 
 // deniedPath is the file of refusals that belongs to a file of changes.
@@ -395,15 +377,10 @@ func (a Audit) deniedPath(changes string) string {
 }
 
 func (a Audit) validate() error {
-	var errs []error
-	if a.MaxBytes < leastAuditBytes {
-		errs = append(errs, fault.Invalid("registry.audit.max_bytes", "%d is less than %d", a.MaxBytes, leastAuditBytes).WithRemedy("leave it out for 64 MiB"))
-	}
-	if a.Keep < 1 {
-		errs = append(errs, fault.Invalid("registry.audit.keep", "is %d", a.Keep).WithRemedy("keep at least one file that was put aside"))
-	}
-	if a.DeniedPerMinute < 0 {
-		errs = append(errs, fault.Invalid("registry.audit.denied_per_minute", "is %d", a.DeniedPerMinute).WithRemedy("use 0 to write all refusals"))
+	errs := []error{
+		config.AtLeast("registry.audit.max_bytes", a.MaxBytes, leastAuditBytes, "leave it out for 64 MiB"),
+		config.AtLeast("registry.audit.keep", a.Keep, 1, "keep at least one file that was put aside"),
+		config.AtLeast("registry.audit.denied_per_minute", a.DeniedPerMinute, 0, "use 0 to write all refusals"),
 	}
 	if a.Path != "" && a.Path != "-" && a.Path == a.DeniedPath {
 		errs = append(errs, fault.Invalid("registry.audit.denied_path", "is registry.audit.path").WithRemedy("leave it out: refusals have a file of their own"))
@@ -412,35 +389,20 @@ func (a Audit) validate() error {
 }
 
 func (r Raft) validate() error {
-	var errs []error
 	const least = 50 * time.Millisecond
-	if r.HeartbeatTimeout < least {
-		errs = append(errs, fault.Invalid("registry.raft.heartbeat_timeout", "%v is less than %v", r.HeartbeatTimeout, least))
-	}
-	if r.ElectionTimeout < r.HeartbeatTimeout {
-		errs = append(errs, fault.Invalid("registry.raft.election_timeout", "%v is less than heartbeat_timeout, %v", r.ElectionTimeout, r.HeartbeatTimeout))
+	errs := []error{
+		config.AtLeast("registry.raft.heartbeat_timeout", r.HeartbeatTimeout, least, ""),
+		config.AtLeast("registry.raft.election_timeout", r.ElectionTimeout, r.HeartbeatTimeout, "let it be heartbeat_timeout or more"),
+		config.AtLeast("registry.raft.read_lease", r.ReadLease, 0, "0 has followers always ask the leader"),
+		config.AtLeast("registry.raft.snapshot_threshold", r.SnapshotThreshold, 1, ""),
+		config.AtLeast("registry.raft.snapshot_bytes", r.SnapshotBytes, leastSegment, ""),
+		config.AtLeast("registry.raft.segment_bytes", r.SegmentBytes, leastSegment, ""),
+		config.AtLeast("registry.raft.max_in_flight", r.MaxInFlight, 1, ""),
+		config.AtLeast("registry.raft.max_in_flight_bytes", r.MaxInFlightBytes, leastSegment, ""),
 	}
 	if r.LeaderLease < least/2 || r.LeaderLease >= r.HeartbeatTimeout {
 		errs = append(errs, fault.Invalid("registry.raft.leader_lease", "%v is not between %v and heartbeat_timeout, %v", r.LeaderLease, least/2, r.HeartbeatTimeout).
 			WithRemedy("an old leader must stop answering before a new one is elected"))
-	}
-	if r.ReadLease < 0 {
-		errs = append(errs, fault.Invalid("registry.raft.read_lease", "%v is less than 0", r.ReadLease).WithRemedy("0 has followers always ask the leader"))
-	}
-	if r.SnapshotThreshold == 0 {
-		errs = append(errs, fault.Invalid("registry.raft.snapshot_threshold", "is 0"))
-	}
-	if r.SnapshotBytes < leastSegment {
-		errs = append(errs, fault.Invalid("registry.raft.snapshot_bytes", "%d is less than %d", r.SnapshotBytes, leastSegment))
-	}
-	if r.SegmentBytes < leastSegment {
-		errs = append(errs, fault.Invalid("registry.raft.segment_bytes", "%d is less than %d", r.SegmentBytes, leastSegment))
-	}
-	if r.MaxInFlight < 1 {
-		errs = append(errs, fault.Invalid("registry.raft.max_in_flight", "is %d", r.MaxInFlight))
-	}
-	if r.MaxInFlightBytes < leastSegment {
-		errs = append(errs, fault.Invalid("registry.raft.max_in_flight_bytes", "%d is less than %d", r.MaxInFlightBytes, leastSegment))
 	}
 	return errors.Join(errs...)
 }

@@ -43,20 +43,12 @@ func (s *state) Committed(index uint64, rows []*registryv1.Record) error {
 	if err != nil {
 		return err
 	}
-	if err := s.tokens.Apply(rows); err != nil {
-		return err
-	}
-	if err := s.members.Apply(rows); err != nil {
-		return err
-	}
-	if err := s.leases.Apply(rows); err != nil {
-		return err
-	}
-	if err := s.census.Apply(rows); err != nil {
-		return err
-	}
-	if err := s.federation.Apply(rows); err != nil {
-		return err
+	for _, apply := range [...]func([]*registryv1.Record) error{
+		s.tokens.Apply, s.members.Apply, s.leases.Apply, s.census.Apply, s.federation.Apply,
+	} {
+		if err := apply(rows); err != nil {
+			return err
+		}
 	}
 	if s.federation.Concerns(rows) {
 		if err := s.store.View(s.federation.Load); err != nil {
@@ -84,18 +76,11 @@ func (s *state) Restored() error {
 
 func (s *state) load() error {
 	return s.store.View(func(r record.Reader) error {
-		if err := s.catalog.Load(r); err != nil {
-			return err
+		for _, load := range []func(record.Reader) error{s.catalog.Load, s.tokens.Load, s.members.Load, s.census.Load, s.federation.Load} {
+			if err := load(r); err != nil {
+				return err
+			}
 		}
-		if err := s.tokens.Load(r); err != nil {
-			return err
-		}
-		if err := s.members.Load(r); err != nil {
-			return err
-		}
-		if err := s.census.Load(r); err != nil {
-			return err
-		}
-		return s.federation.Load(r)
+		return nil
 	})
 }

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"log/slog"
 
+	"konsul.dev/pkg/config"
 	"konsul.dev/pkg/fault"
 	"konsul.dev/services/registry/internal/badgerstore"
 )
@@ -57,26 +58,19 @@ func (s Settings) storeOptions(dir string, log *slog.Logger) badgerstore.Options
 }
 
 func (s Settings) validateStore() error {
-	var errs []error
-	if n := s.Retention.Indexes; n < leastRetention || n > mostRetention {
-		errs = append(errs, fault.Invalid("registry.retention.indexes", "%d is not between %d and %d", n, leastRetention, mostRetention).
-			WithRemedy("65536 lets a watcher be away for a minute of a thousand writes a second; more takes more disk"))
+	errs := []error{
+		config.Between("registry.retention.indexes", s.Retention.Indexes, leastRetention, mostRetention,
+			"65536 lets a watcher be away for a minute of a thousand writes a second; more takes more disk"),
+		config.AtLeast("registry.retention.bytes", s.Retention.Bytes, leastWindow, ""),
+		config.Between("registry.store.memtable_bytes", s.Store.MemtableBytes, leastMemtable, mostMemtable, ""),
+		config.AtLeast("registry.store.row_cache_bytes", s.Store.RowCacheBytes, leastCache, ""),
+		config.Between("registry.store.tail_bytes", s.Store.TailBytes, leastTail, mostTail,
+			"three times registry.retention.bytes lets rows that are overwritten soon never reach the disk; more takes more room, and a longer start after a crash"),
 	}
-	if n := s.Retention.Bytes; n < leastWindow {
-		errs = append(errs, fault.Invalid("registry.retention.bytes", "%d is less than %d", n, leastWindow))
-	}
-	if n := s.Store.MemtableBytes; n < leastMemtable || n > mostMemtable {
-		errs = append(errs, fault.Invalid("registry.store.memtable_bytes", "%d is not between %d and %d", n, leastMemtable, mostMemtable))
-	} else if most := badgerstore.LargestRow(n) - rowFrame; int64(s.MaxValueBytes) > most {
+	n := s.Store.MemtableBytes
+	if most := badgerstore.LargestRow(n) - rowFrame; n >= leastMemtable && int64(s.MaxValueBytes) > most {
 		errs = append(errs, fault.Invalid("registry.store.memtable_bytes", "a memtable of %d bytes takes values of at most %d, not of registry.max_value_bytes, %d", n, most, s.MaxValueBytes).
 			WithRemedy("make memtables eight times as large as values"))
-	}
-	if n := s.Store.RowCacheBytes; n < leastCache {
-		errs = append(errs, fault.Invalid("registry.store.row_cache_bytes", "%d is less than %d", n, leastCache))
-	}
-	if n := s.Store.TailBytes; n < leastTail || n > mostTail {
-		errs = append(errs, fault.Invalid("registry.store.tail_bytes", "%d is not between %d and %d", n, leastTail, mostTail).
-			WithRemedy("three times registry.retention.bytes lets rows that are overwritten soon never reach the disk; more takes more room, and a longer start after a crash"))
 	}
 	return errors.Join(errs...)
 }

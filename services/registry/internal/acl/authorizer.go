@@ -104,21 +104,23 @@ func (a *Authorizer) Token() *registryv1.ACLToken { return a.token }
 func (a *Authorizer) Management() bool { return a.all }
 
 // Allows reports whether a need is met.
-func (a *Authorizer) Allows(n Need) bool {
+func (a *Authorizer) Allows(n Need) bool { return a.across(n, a.in) }
+
+// across asks about a need in each scope that its name may mean, until one has a yes.
+func (a *Authorizer) across(n Need, ask func(n Need, scope scoped, name string) bool) bool {
 	switch {
 	case a.all:
 		return true
 	case n.Resource >= ACL:
 		return false
 	case n.Resource != KV:
-		return a.in(n, everywhere, n.Name)
+		return ask(n, everywhere, n.Name)
 	}
-	switch scope, bare := cutScope(n.Name); scope {
-	case everywhere:
-		return a.in(n, inLocal, bare) || a.in(n, inGlobal, bare)
-	default:
-		return a.in(n, scope, bare)
+	scope, bare := cutScope(n.Name)
+	if scope == everywhere {
+		return ask(n, inLocal, bare) || ask(n, inGlobal, bare)
 	}
+	return ask(n, scope, bare)
 }
 
 func (a *Authorizer) in(n Need, scope scoped, name string) bool {
@@ -151,21 +153,7 @@ func (a *Authorizer) below(n Need, scope scoped, name string) bool {
 // AllowsSome reports whether the need may be met for anything whose name begins with n.Name. It is
 // generous to rules that allow: a glob counts whenever it cannot be ruled out by how its matches
 // begin.
-func (a *Authorizer) AllowsSome(n Need) bool {
-	switch {
-	case a.all:
-		return true
-	case n.Resource >= ACL:
-		return false
-	case n.Resource != KV:
-		return a.some(n, everywhere, n.Name)
-	}
-	scope, bare := cutScope(n.Name)
-	if scope == everywhere {
-		return a.some(n, inLocal, bare) || a.some(n, inGlobal, bare)
-	}
-	return a.some(n, scope, bare)
-}
+func (a *Authorizer) AllowsSome(n Need) bool { return a.across(n, a.some) }
 
 func (a *Authorizer) some(n Need, scope scoped, below string) bool {
 	n.Below = false

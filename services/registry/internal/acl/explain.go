@@ -59,7 +59,7 @@ func (v *View) Explain(a *Authorizer, n Need) *registryv1.ExplainResponse {
 	defer v.mu.RUnlock()
 	for _, s := range a.sources {
 		p := v.policies[s.policy]
-		if p == nil || p.index != s.index {
+		if p == nil || p.value.GetModifyIndex() != s.index {
 			continue // It changed since: whoever asks again hears of it.
 		}
 		for i, r := range p.rules {

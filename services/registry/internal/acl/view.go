@@ -38,7 +38,7 @@ type View struct {
 	byHash   map[hash]*entry
 	byID     map[string]*entry
 	policies map[string]*policy
-	roles    map[string]*role
+	roles    map[string]*registryv1.ACLRole
 	// generation counts the changes of policies and roles.
 	generation uint64
 }
@@ -57,17 +57,11 @@ type entry struct {
 type policy struct {
 	value *registryv1.ACLPolicy
 	rules []rule
-	index uint64
-}
-
-type role struct {
-	value *registryv1.ACLRole
-	index uint64
 }
 
 // NewView returns a view that knows nothing.
 func NewView(clk clock.Clock) *View {
-	return &View{clock: clk, byHash: map[hash]*entry{}, byID: map[string]*entry{}, policies: map[string]*policy{}, roles: map[string]*role{}}
+	return &View{clock: clk, byHash: map[hash]*entry{}, byID: map[string]*entry{}, policies: map[string]*policy{}, roles: map[string]*registryv1.ACLRole{}}
 }
 
 // Load replaces the view by what is stored.
@@ -151,7 +145,7 @@ func (v *View) applyPolicy(row *registryv1.Record) error {
 		return err
 	}
 	value.CreateIndex, value.ModifyIndex = row.GetCreateIndex(), row.GetModifyIndex()
-	p := &policy{value: value, index: row.GetModifyIndex()}
+	p := &policy{value: value}
 	for i, r := range value.GetRules() {
 		p.rules = append(p.rules, storedRule(i, r))
 	}
@@ -169,8 +163,7 @@ func (v *View) applyRole(row *registryv1.Record) error {
 	if err := record.Decode(row, value); err != nil {
 		return err
 	}
-	value.CreateIndex, value.ModifyIndex = row.GetCreateIndex(), row.GetModifyIndex()
-	v.roles[row.GetKey()] = &role{value: value, index: row.GetModifyIndex()}
+	v.roles[row.GetKey()] = value
 	return nil
 }
 
@@ -256,14 +249,14 @@ func (v *View) sources(token *registryv1.ACLToken) []source {
 	add := func(role string, policies []string) {
 		for _, name := range policies {
 			if p, ok := v.policies[name]; ok {
-				out = append(out, source{role, name, p.index})
+				out = append(out, source{role, name, p.value.GetModifyIndex()})
 			}
 		}
 	}
 	add("", token.GetPolicies())
 	for _, name := range token.GetRoles() {
 		if r, ok := v.roles[name]; ok {
-			add(name, r.value.GetPolicies())
+			add(name, r.GetPolicies())
 		}
 	}
 	return out

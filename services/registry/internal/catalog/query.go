@@ -139,30 +139,9 @@ func (v *View) summarize(s *service, selected Selection) *registryv1.ServiceSumm
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.summary == nil {
-		s.summary = s.sum()
+		s.summary = summaryOf(s.name, v.selected(s, selected, false))
 	}
 	return s.summary
-}
-
-// sum summarizes all instances.
-func (s *service) sum() *registryv1.ServiceSummary {
-	summary := &registryv1.ServiceSummary{Name: s.name, Instances: uint32(len(s.instances))} //nolint:gosec // a count of instances in memory
-	tags := map[string]bool{}
-	for _, i := range s.instances {
-		if i.status == passing {
-			summary.Passing++
-		}
-		if i.unchecked() {
-			summary.Unchecked++
-		}
-		own := &registryv1.Service{}
-		decode(i.raw, own)
-		for _, tag := range own.GetTags() {
-			tags[tag] = true
-		}
-	}
-	summary.Tags = slices.Sorted(maps.Keys(tags))
-	return summary
 }
 
 func summaryOf(name string, instances []*registryv1.ServiceInstance) *registryv1.ServiceSummary {

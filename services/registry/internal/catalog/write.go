@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -198,7 +197,7 @@ func (w *Writer) complete(req *registryv1.RegisterNodeRequest, prefix func(i int
 	}
 	r := registration{node: req.GetNode(), checks: req.GetChecks(), services: make([]serviceRegistration, 0, len(req.GetServices()))}
 	errs := []error{w.rules.node(r.node), w.rules.checks("checks", r.checks, owner{node: r.node.GetName()})}
-	twice := repeats(len(req.GetServices()))
+	seen := make(map[string]bool, len(req.GetServices()))
 	for i, s := range req.GetServices() {
 		if s.GetService() == nil {
 			errs = append(errs, fault.Invalid(prefix(i)+"service", "is missing"))
@@ -206,40 +205,17 @@ func (w *Writer) complete(req *registryv1.RegisterNodeRequest, prefix func(i int
 		}
 		service := proto.CloneOf(s.GetService())
 		service.Id, service.Node = cmp.Or(service.GetId(), service.GetName()), cmp.Or(service.GetNode(), r.node.GetName())
-		faulty := func(field, list string) error {
-			return errors.Join(w.rules.service(field, service, r.node.GetName()), w.rules.checks(list, s.GetChecks(), owner{service: service.GetId()}))
+		field := prefix(i) + "service"
+		errs = append(errs, w.rules.service(field, service, r.node.GetName()), w.rules.checks(prefix(i)+"checks", s.GetChecks(), owner{service: service.GetId()}))
+		if seen[service.GetId()] {
+			errs = append(errs, fault.Invalid(field+".id", "%q is there twice", service.GetId()).WithRemedy("give each instance an id of its own"))
 		}
-		if faulty("", "") != nil { // Names of fields are made when they are needed.
-			errs = append(errs, faulty(prefix(i)+"service", prefix(i)+"checks"))
-		}
-		if twice(service.GetId()) {
-			errs = append(errs, fault.Invalid(prefix(i)+"service.id", "%q is there twice", service.GetId()).WithRemedy("give each instance an id of its own"))
-		}
+		seen[service.GetId()] = true
 		r.services = append(r.services, serviceRegistration{
-			service: service, checks: s.GetChecks(), field: prefix(i) + "service", unnamed: s.GetService().GetId() == "",
+			service: service, checks: s.GetChecks(), field: field, unnamed: s.GetService().GetId() == "",
 		})
 	}
 	return r, errors.Join(errs...)
-}
-
-// repeats returns a function that says whether it was asked about the same text before, of about so
-// many. A few are compared with each other: a map of ten costs more.
-func repeats(count int) func(text string) bool {
-	const few = 16
-	if count > few {
-		seen := make(map[string]struct{}, count)
-		return func(text string) bool {
-			before := len(seen)
-			seen[text] = struct{}{}
-			return len(seen) == before
-		}
-	}
-	seen := make([]string, 0, count)
-	return func(text string) bool {
-		repeated := slices.Contains(seen, text)
-		seen = append(seen, text)
-		return repeated
-	}
 }
 
 func (p *plan) register(r registration) {

@@ -2,12 +2,12 @@ package federation
 
 import (
 	"fmt"
-	"regexp"
 	"time"
 
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"konsul.dev/pkg/config"
 	"konsul.dev/pkg/fault"
 	registryv1 "konsul.dev/proto/gen/konsul/registry/v1"
 	"konsul.dev/services/registry/internal/record"
@@ -42,13 +42,12 @@ const (
 type Joiner struct {
 	// Datacenter is the own one.
 	Datacenter string
-	label      *regexp.Regexp
 	seen       func(requestID string) bool
 }
 
 // NewJoiner returns a Joiner of a datacenter. seen reports whether a request was applied before.
 func NewJoiner(datacenter string, seen func(requestID string) bool) *Joiner {
-	return &Joiner{Datacenter: datacenter, seen: seen, label: regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`)}
+	return &Joiner{Datacenter: datacenter, seen: seen}
 }
 
 // PutToken returns the command that keeps a fresh join token.
@@ -59,7 +58,7 @@ func (j *Joiner) PutToken(req *registryv1.PutJoinTokenRequest) (*registryv1.Comm
 		return nil, fault.Invalid("token.id", "has %d bytes; 1 to %d are allowed", len(token.GetId()), maxTokenID)
 	case len(token.GetPublicKey()) != ed25519PublicKeySize:
 		return nil, fault.Invalid("token.public_key", "has %d bytes; an Ed25519 key has %d", len(token.GetPublicKey()), ed25519PublicKeySize)
-	case !j.label.MatchString(token.GetDatacenter()):
+	case !config.ValidDatacenter(token.GetDatacenter()):
 		return nil, fault.Invalid("token.datacenter", "%q is no datacenter name", token.GetDatacenter()).WithRemedy("use a DNS label such as us-west")
 	case token.GetExpiresAt() == nil:
 		return nil, fault.Invalid("token.expires_at", "is missing")

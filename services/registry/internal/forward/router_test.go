@@ -39,8 +39,8 @@ type world struct {
 	term        uint64
 	leaderTerms []uint64
 	// lease is what the leader gives to who asks for one.
-	lease       *registryv1.ReadLease
-	proposed    []int
+	lease    *registryv1.ReadLease
+	proposed []int
 }
 
 func (w *world) ProposeAll(_ context.Context, proposals []fsm.Proposal) []fsm.Outcome {

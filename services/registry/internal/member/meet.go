@@ -3,6 +3,7 @@ package member
 import (
 	"cmp"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -42,7 +43,7 @@ type Met struct {
 func Meet(m Met) (step Step, founders []*registryv1.Member, why string) {
 	founders = []*registryv1.Member{m.Own}
 	var silent []string
-	for _, address := range sortedKeys(m.Answers) {
+	for _, address := range slices.Sorted(maps.Keys(m.Answers)) {
 		answer := m.Answers[address]
 		switch {
 		case answer == nil:
@@ -114,13 +115,4 @@ func duplicate(sorted []*registryv1.Member) string {
 // Same reports whether two sorted lists name the same servers, disks and addresses.
 func Same(a, b []*registryv1.Member) bool {
 	return slices.EqualFunc(a, b, func(x, y *registryv1.Member) bool { return proto.Equal(x, y) })
-}
-
-func sortedKeys[V any](m map[string]V) []string {
-	keys := make([]string, 0, len(m))
-	for k := range m {
-		keys = append(keys, k)
-	}
-	slices.Sort(keys)
-	return keys
 }

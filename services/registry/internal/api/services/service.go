@@ -200,10 +200,7 @@ func (s *Service) QueryService(ctx context.Context, req *registryv1.QueryService
 	if err := s.Writer.CheckServiceName(name); err != nil {
 		return nil, err
 	}
-	if err := s.await(ctx, req, func() catalog.Answer { return s.Catalog.Changed(name) }, catalog.Topic(name)); err != nil {
-		return nil, err
-	}
-	from, err := s.at(ctx, req)
+	from, err := s.read(ctx, req, func() catalog.Answer { return s.Catalog.Changed(name) }, catalog.Topic(name))
 	if err != nil {
 		return nil, err
 	}
@@ -225,10 +222,7 @@ func (s *Service) ListServices(ctx context.Context, req *registryv1.ListServices
 	if err != nil {
 		return nil, err
 	}
-	if err := s.await(ctx, req, s.Catalog.ListChanged, everything()...); err != nil {
-		return nil, err
-	}
-	from, err := s.at(ctx, req)
+	from, err := s.read(ctx, req, s.Catalog.ListChanged, everything()...)
 	if err != nil {
 		return nil, err
 	}
@@ -244,10 +238,7 @@ func (s *Service) ListNodes(ctx context.Context, req *registryv1.ListNodesReques
 	if err != nil {
 		return nil, err
 	}
-	if err := s.await(ctx, req, s.Catalog.NodesChanged, catalog.NodeRows()...); err != nil {
-		return nil, err
-	}
-	from, err := s.at(ctx, req)
+	from, err := s.read(ctx, req, s.Catalog.NodesChanged, catalog.NodeRows()...)
 	if err != nil {
 		return nil, err
 	}
@@ -263,10 +254,7 @@ func (s *Service) ListChecks(ctx context.Context, req *registryv1.ListChecksRequ
 	if err != nil {
 		return nil, err
 	}
-	if err := s.await(ctx, req, s.Catalog.ListChanged, everything()...); err != nil {
-		return nil, err
-	}
-	from, err := s.at(ctx, req)
+	from, err := s.read(ctx, req, s.Catalog.ListChanged, everything()...)
 	if err != nil {
 		return nil, err
 	}
@@ -287,10 +275,7 @@ func (s *Service) ListChecks(ctx context.Context, req *registryv1.ListChecksRequ
 func (s *Service) GetService(ctx context.Context, req *registryv1.GetServiceRequest) (*registryv1.GetServiceResponse, error) {
 	id := req.GetServiceId()
 	changed := func() catalog.Answer { _, a := s.Catalog.Instance(id); return a }
-	if err := s.await(ctx, req, changed, everything()...); err != nil {
-		return nil, err
-	}
-	from, err := s.at(ctx, req)
+	from, err := s.read(ctx, req, changed, everything()...)
 	if err != nil {
 		return nil, err
 	}
@@ -310,10 +295,7 @@ func (s *Service) GetService(ctx context.Context, req *registryv1.GetServiceRequ
 func (s *Service) GetNode(ctx context.Context, req *registryv1.GetNodeRequest) (*registryv1.GetNodeResponse, error) {
 	name := req.GetNode()
 	changed := func() catalog.Answer { _, a := s.Catalog.Node(name); return a }
-	if err := s.await(ctx, req, changed, everything()...); err != nil {
-		return nil, err
-	}
-	from, err := s.at(ctx, req)
+	from, err := s.read(ctx, req, changed, everything()...)
 	if err != nil {
 		return nil, err
 	}
@@ -326,9 +308,20 @@ func (s *Service) GetNode(ctx context.Context, req *registryv1.GetNodeRequest) (
 	return resp, nil
 }
 
-// await blocks until an answer of the catalogue has changed, if the request asks for it.
-func (s *Service) await(ctx context.Context, req api.Blocking, changed func() catalog.Answer, filters ...watch.Filter) error {
-	return s.Block(ctx, req, filters, func(uint64) (uint64, error) { return changed().Changed, nil })
+// request is a read that may block, or ask about the past.
+type request interface {
+	api.Blocking
+	api.Dated
+}
+
+// read returns the catalogue that a request asks about, once the answer has changed if the request
+// waits for that.
+func (s *Service) read(ctx context.Context, req request, changed func() catalog.Answer, filters ...watch.Filter) (*catalog.View, error) {
+	err := s.Block(ctx, req, filters, func(uint64) (uint64, error) { return changed().Changed, nil })
+	if err != nil {
+		return nil, err
+	}
+	return s.at(ctx, req)
 }
 
 // everything wakes on every change of the catalogue.
