@@ -6,5 +6,5 @@ import _ "embed"
 //go:embed gen/openapi/konsul.swagger.json
 var openAPI []byte
 
-// OpenAPI answers the OpenAPI 2 document of the whole REST API. The bytes must not be changed.
+// OpenAPI returns the OpenAPI 2 document of the whole REST API. The bytes must not be changed.
 func OpenAPI() []byte { return openAPI }

@@ -100,8 +100,8 @@ func TestARegistrationThatIsRepeatedElsewhereIsDoneOnce(t *testing.T) {
 	require.Equal(t, "REQUEST_ID_REUSED", fault.ReasonOf(err))
 }
 
-// Servers of earlier versions asked their leader over a stream that they kept, and go over to ordinary
-// calls when it takes none.
+// Servers of earlier versions asked their leader over a stream that they kept, and go over to
+// ordinary calls when it takes none.
 func TestALeaderTakesNoStreamOfQuestions(t *testing.T) {
 	t.Parallel()
 	c := registrytest.StartCluster(t, 1)

@@ -11,8 +11,8 @@ import (
 )
 
 const (
-	// stallFactor is how many times Options.MemtableBytes the memtables may take until writes wait for
-	// a flush.
+	// stallFactor is how many times Options.MemtableBytes the memtables may take until writes wait
+	// for a flush.
 	stallFactor = 2
 	// flushBytes is about how much goes into Badger at once.
 	flushBytes = 64 << 10
@@ -165,9 +165,9 @@ func (s *Store) draw() {
 	s.full.Store(half + rand.Int64N(half/spread))
 }
 
-// write writes the versions of a memtable, but of those up to the watermark only the last one of each
-// row, in many small transactions: nobody relies on what is there before settle has said so, and
-// Badger's memtables stay of the size that tables are built for.
+// write writes the versions of a memtable, but of those up to the watermark only the last one of
+// each row, in many small transactions: nobody relies on what is there before settle has said so,
+// and Badger's memtables stay of the size that tables are built for.
 func (s *Store) write(table *memtable, watermark uint64) (err error) {
 	out := s.newWriter()
 	defer out.cancel()

@@ -186,8 +186,8 @@ func (r *memtableRows) row(keysOnly bool) (*registryv1.Record, error) {
 	return r.from.row(r.entry, keysOnly)
 }
 
-// memtables are what lies above the files: the one that batches go into, and the one that is flushed
-// next, nil when there is none.
+// memtables are what lies above the files: the one that batches go into, and the one that is
+// flushed next, nil when there is none.
 type memtables struct{ active, immutable *memtable }
 
 // newestFirst returns the memtables there are.

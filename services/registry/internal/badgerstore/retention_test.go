@@ -52,8 +52,8 @@ func TestTheWindowIsBoundedByWhatWasWritten(t *testing.T) {
 	require.GreaterOrEqual(t, s.Watermark(), watermark, "nor with a crash")
 }
 
-// A memtable that is full goes into the files when the next one is, and what was overwritten since goes
-// nowhere.
+// A memtable that is full goes into the files when the next one is, and what was overwritten since
+// goes nowhere.
 func TestAFullMemtableIsFlushed(t *testing.T) {
 	options := testOptions(t.TempDir())
 	options.RetentionBytes, options.MemtableBytes = 1<<20, 2<<20

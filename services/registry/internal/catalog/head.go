@@ -24,8 +24,9 @@ func newHeadFields() headFields {
 	}
 }
 
-// read reads the head of a row without decoding the rest. A row with ten services is applied on every
-// server with each registration, and to decode their tags and meta takes a tenth of its processor time.
+// read reads the head of a row without decoding the rest. A row with ten services is applied on
+// every server with each registration, and to decode their tags and meta takes a tenth of its
+// processor time.
 func (f headFields) read(raw []byte) (h head, err error) {
 	for len(raw) > 0 {
 		number, kind, n := protowire.ConsumeTag(raw)

@@ -8,7 +8,8 @@ import (
 )
 
 // Rows are kept as they are stored and decoded for whoever asks: a decoded one is several times as
-// large. What is kept was decoded once when it was loaded, or encoded by a server of the datacenter.
+// large. What is kept was decoded once when it was loaded, or encoded by a server of the
+// datacenter.
 
 // decode reads a row that is known to be decodable.
 func decode(raw []byte, m proto.Message) { must(proto.Unmarshal(raw, m)) }

@@ -81,8 +81,8 @@ type instance struct {
 	checks            []*check
 	// status is what the checks and the node's amount to.
 	status registryv1.HealthStatus
-	// address, port and owner are the row's: planning a registration asks for them. An empty address
-	// is the node's.
+	// address, port and owner are the row's: planning a registration asks for them. An empty
+	// address is the node's.
 	address, owner string
 	port           uint32
 	// decoded is made for whoever selects, and dropped when anything of it changes; it is never
@@ -131,8 +131,8 @@ func (v *View) clear() {
 	v.changed = nil
 }
 
-// Load replaces the view by what is stored. It refuses rows that cannot be decoded; Apply takes those
-// of services as they come, for a server of this datacenter has encoded them.
+// Load replaces the view by what is stored. It refuses rows that cannot be decoded; Apply takes
+// those of services as they come, for a server of this datacenter has encoded them.
 func (v *View) Load(r record.Reader) error {
 	v.mu.Lock()
 	defer v.mu.Unlock()

@@ -94,7 +94,7 @@ func numbered(i int) *registryv1.Command {
 
 func ownRow(i int) string { return fmt.Sprintf("local/own/%06d", i) }
 
-// kept says whether an acknowledged command must have left its own row.
+// kept reports whether an acknowledged command must have left its own row.
 func kept(i int) bool { return i%5 != 4 && i%7 != 6 }
 
 // TestLife is no test: it is what the processes of the crash tests do.

@@ -21,14 +21,14 @@ const (
 // answering is a doc comment that says answers where the field says returns.
 var answering = regexp.MustCompile(`^\s*// [\w.]+ (answers|says whether)\b`)
 
-// Columns checks that comment lines of Go and proto files and lines of prose keep to 100 columns, and
-// that doc comments say "returns" and "reports whether". Tables, code and words without a space to
-// break at are as wide as they are.
+// Columns checks that comment lines of Go and proto files and lines of prose keep to 100 columns,
+// and that doc comments say "returns" and "reports whether". Tables, code and words without a space
+// to break at are as wide as they are.
 func Columns(t *tree.Tree) []tree.Finding {
 	var findings []tree.Finding
 	for _, f := range t.Files {
 		kind := path.Ext(f.Name)
-		if f.Generated || strings.Contains(f.Name, "testdata/") || kind != ".go" && kind != ".proto" && kind != ".md" {
+		if f.Generated || strings.Contains(f.Name, "testdata/") || strings.HasPrefix(f.Name, "proto/third_party/") || kind != ".go" && kind != ".proto" && kind != ".md" {
 			continue
 		}
 		code := false // inside of a raw string of Go, or a block of code of Markdown
@@ -40,7 +40,7 @@ func Columns(t *tree.Tree) []tree.Finding {
 			case kind == ".md" && strings.HasPrefix(strings.TrimSpace(text), "```"):
 				code = !code
 				continue
-			case code || kind == ".md" && strings.HasPrefix(text, "|"), kind != ".md" && !strings.HasPrefix(strings.TrimSpace(text), "//"):
+			case code || kind == ".md" && (strings.HasPrefix(text, "|") || strings.HasPrefix(text, tab)), kind != ".md" && !strings.HasPrefix(strings.TrimSpace(text), "//"):
 				if kind == ".go" && strings.Count(text, "`")%2 == 1 {
 					code = !code
 				}
@@ -61,10 +61,12 @@ func Columns(t *tree.Tree) []tree.Finding {
 	return findings
 }
 
-// breaks reports whether a line has a place to break at before it is too wide: directives and long
-// links have none.
+// breaks reports whether a line may be broken: directives, code in comments and long links may not.
 func breaks(text string) bool {
 	trimmed := strings.TrimLeft(text, " \t")
+	if strings.HasPrefix(trimmed, "//\t") {
+		return false
+	}
 	if strings.HasPrefix(trimmed, "//go:") || strings.HasPrefix(trimmed, "//nolint") || strings.HasPrefix(trimmed, "//line") {
 		return false
 	}
