@@ -110,10 +110,7 @@ func (w Writer) putToken(r record.Reader, token *registryv1.ACLToken, policies, 
 		return nil, err
 	}
 	op, err := record.Put(tokenTable, tokenKey(token.GetAccessorId(), token.GetLocal()), w.Datacenter, token)
-	if err != nil {
-		return nil, err
-	}
-	return &registryv1.Command{Operations: []*registryv1.Operation{op}, Conditions: []*registryv1.Condition{condition}}, nil
+	return &registryv1.Command{Operations: []*registryv1.Operation{op}, Conditions: []*registryv1.Condition{condition}}, err
 }
 
 // UpdateToken returns the command that changes what a token has.

@@ -2,7 +2,6 @@ package fsm
 
 import (
 	"cmp"
-	"encoding/hex"
 	"fmt"
 	"slices"
 	"strings"
@@ -10,8 +9,6 @@ import (
 	"time"
 
 	"github.com/google/uuid"
-	"google.golang.org/protobuf/encoding/protowire"
-	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"konsul.dev/pkg/requestid"
@@ -46,12 +43,6 @@ type applied struct {
 type records struct {
 	mu            sync.RWMutex
 	named, minted queue
-
-	// one, indexes and encoded are what records are encoded in, one after the other; only remember
-	// uses them.
-	one     registryv1.RequestOutcome
-	indexes []uint64
-	encoded []byte
 }
 
 func newRecords() records {
@@ -133,75 +124,43 @@ func refuse(index uint64) *registryv1.CommandResult {
 	return &registryv1.CommandResult{Index: index, FailedReason: FailedReused}
 }
 
-// outcome returns the record of a request. It is overwritten by the next one.
-func (r *records) outcome(d *applied) *registryv1.RequestOutcome {
-	cmd, result, o := d.cmd, d.result, &r.one
-	o.Reset()
-	o.Epoch, o.Digest = cmd.GetEpoch(), cmd.GetDigest()
-	if usual(d.key, cmd.GetRequestId()) {
+// outcomeOf returns the record of a request.
+func outcomeOf(d applied) *registryv1.RequestOutcome {
+	cmd, result := d.cmd, d.result
+	o := &registryv1.RequestOutcome{Epoch: cmd.GetEpoch(), Digest: cmd.GetDigest()}
+	if uuid.UUID(d.key).String() == cmd.GetRequestId() {
 		o.Uuid = d.key[:]
 	} else {
 		o.RequestId = cmd.GetRequestId()
 	}
-	if !onlyPuts(cmd) || result.GetFailedReason() != "" || len(result.GetWritten()) != len(cmd.GetOperations()) {
+	n := len(result.GetWritten())
+	if !onlyPuts(cmd) || result.GetFailedReason() != "" || n != len(cmd.GetOperations()) {
 		o.Result = Answer(result)
 		return o
 	}
-	r.indexes = r.indexes[:0]
+	indexes := make([]uint64, 0, 2*n)
 	for _, row := range result.GetWritten() {
-		r.indexes = append(r.indexes, row.GetCreateIndex())
+		indexes = append(indexes, row.GetCreateIndex())
 	}
 	for _, row := range result.GetWritten() {
-		r.indexes = append(r.indexes, row.GetVersion())
+		indexes = append(indexes, row.GetVersion())
 	}
-	n := len(result.GetWritten())
-	o.Created, o.Versions = r.indexes[:n:n], r.indexes[n:]
+	o.Created, o.Versions = indexes[:n:n], indexes[n:]
 	return o
 }
 
-// outcomesField is that of RequestOutcomes.
-const outcomesField protowire.Number = 1
-
-// encode returns an encoded RequestOutcomes. Records are encoded one by one: the whole would be
-// built only to be dropped.
-func (r *records) encode(done []applied) ([]byte, error) {
-	r.encoded = r.encoded[:0]
-	for i := range done {
-		o := r.outcome(&done[i])
-		r.encoded = protowire.AppendTag(r.encoded, outcomesField, protowire.BytesType)
-		if o.GetResult() != nil {
-			text, err := proto.MarshalOptions{Deterministic: true}.Marshal(o) // Maps in one order.
-			if err != nil {
-				return nil, fmt.Errorf("encode: %w", err)
-			}
-			r.encoded = protowire.AppendBytes(r.encoded, text)
-			continue
-		}
-		size := o.SizeVT()
-		r.encoded = protowire.AppendVarint(r.encoded, uint64(size)) //nolint:gosec // a length
-		start := len(r.encoded)
-		r.encoded = slices.Grow(r.encoded, size)[:start+size]
-		if _, err := o.MarshalToSizedBufferVT(r.encoded[start:]); err != nil {
-			return nil, fmt.Errorf("encode: %w", err)
-		}
+// encodeOutcomes returns the value of a row: the same bytes on every server.
+func encodeOutcomes(done []applied) ([]byte, error) {
+	outcomes := &registryv1.RequestOutcomes{Outcomes: make([]*registryv1.RequestOutcome, len(done))}
+	maps := false
+	for i, d := range done {
+		outcomes.Outcomes[i] = outcomeOf(d)
+		maps = maps || outcomes.Outcomes[i].GetResult() != nil
 	}
-	return slices.Clone(r.encoded), nil
-}
-
-// usual reports whether an id is a UUID as usually written, and key what it says.
-func usual(key requestKey, id string) bool {
-	const usualLength = 36
-	if len(id) != usualLength {
-		return false
+	if maps {
+		return record.Encode(outcomes) // In one order.
 	}
-	var text [usualLength]byte
-	hex.Encode(text[:8], key[:4])
-	hex.Encode(text[9:13], key[4:6])
-	hex.Encode(text[14:18], key[6:8])
-	hex.Encode(text[19:23], key[8:10])
-	hex.Encode(text[24:], key[10:])
-	text[8], text[13], text[18], text[23] = '-', '-', '-', '-'
-	return string(text[:]) == id
+	return outcomes.MarshalVT() // Most are of puts alone, which have no maps.
 }
 
 // onlyPuts reports whether a command's outcome is no more than the rows it put.
@@ -244,7 +203,7 @@ func (r *records) remember(tx Tx, index uint64, at *timestamppb.Timestamp, done 
 
 func (r *records) store(tx Tx, q *queue, index uint64, at *timestamppb.Timestamp, done []applied) error {
 	if len(done) > 0 {
-		value, err := r.encode(done)
+		value, err := encodeOutcomes(done)
 		if err != nil {
 			return fmt.Errorf("idempotency records of entry %d: %w", index, err)
 		}

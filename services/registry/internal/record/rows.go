@@ -50,10 +50,7 @@ func Encode(m proto.Message) ([]byte, error) {
 // Put returns the operation that writes m as a row of a datacenter.
 func Put(table registryv1.Table, key, datacenter string, m proto.Message) (*registryv1.Operation, error) {
 	value, err := Encode(m)
-	if err != nil {
-		return nil, err
-	}
-	return PutValue(table, key, datacenter, value), nil
+	return PutValue(table, key, datacenter, value), err
 }
 
 // PutValue returns the operation that writes a row of a datacenter.

@@ -66,8 +66,5 @@ func (s *Service) GetCursor(_ context.Context, req *federationv1.GetCursorReques
 		resp.Cursor, _, err = federation.Cursor(r, req.GetSourceDc())
 		return err
 	})
-	if err != nil {
-		return nil, err
-	}
-	return resp, nil
+	return resp, err
 }

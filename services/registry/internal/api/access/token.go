@@ -85,10 +85,7 @@ func (s *Service) CreateToken(ctx context.Context, req *registryv1.CreateTokenRe
 	stored, meta, err := s.made(ctx, req.GetRequestId(), func(r record.Reader) (*registryv1.Command, *registryv1.ACLToken, error) {
 		return s.Writer.CreateToken(r, req, s.Clock.Now())
 	})
-	if err != nil {
-		return nil, err
-	}
-	return &registryv1.CreateTokenResponse{Token: stored.Shown(), Secret: req.GetSecret(), Meta: meta}, nil
+	return &registryv1.CreateTokenResponse{Token: stored.Shown(), Secret: req.GetSecret(), Meta: meta}, err
 }
 
 // CloneToken makes a token that has what another one has.
@@ -100,10 +97,7 @@ func (s *Service) CloneToken(ctx context.Context, req *registryv1.CloneTokenRequ
 		}
 		return cmd, token, err
 	})
-	if err != nil {
-		return nil, err
-	}
-	return &registryv1.CloneTokenResponse{Token: stored.Shown(), Secret: req.GetSecret(), Meta: meta}, nil
+	return &registryv1.CloneTokenResponse{Token: stored.Shown(), Secret: req.GetSecret(), Meta: meta}, err
 }
 
 // UpdateToken changes what a token has.

@@ -98,10 +98,7 @@ func (s *Service) List(ctx context.Context, req *registryv1.ListRequest) (*regis
 		resp.Meta.ResultsFiltered = filtered
 		return err
 	})
-	if err != nil {
-		return nil, err
-	}
-	return resp, nil
+	return resp, err
 }
 
 // Set writes one key.

@@ -71,10 +71,7 @@ func (s *Service) attempt(ctx context.Context, req *registryv1.AcquireLockReques
 		return nil, err
 	}
 	held, err := lock.Acquired(result, name)
-	if err != nil {
-		return nil, err
-	}
-	return &registryv1.AcquireLockResponse{Lock: held, Meta: s.WriteMeta(result.GetIndex())}, nil
+	return &registryv1.AcquireLockResponse{Lock: held, Meta: s.WriteMeta(result.GetIndex())}, err
 }
 
 // lockWait is a caller whose turn it is, or who waits for it.
@@ -184,10 +181,7 @@ func (s *Service) Get(_ context.Context, req *registryv1.GetLockRequest) (*regis
 		resp.Meta = s.QueryMeta(r.Index())
 		return err
 	})
-	if err != nil {
-		return nil, err
-	}
-	return resp, nil
+	return resp, err
 }
 
 // List returns the locks that the call's token may see.

@@ -152,10 +152,7 @@ func (s *Service) AddPeer(ctx context.Context, req *registryv1.AddPeerRequest) (
 		return nil, err
 	}
 	m, err := s.Cluster.Add(ctx, req.GetAddress(), req.GetId())
-	if err != nil {
-		return nil, err
-	}
-	return &registryv1.AddPeerResponse{Member: m}, nil
+	return &registryv1.AddPeerResponse{Member: m}, err
 }
 
 // RemovePeer removes a server.
@@ -179,10 +176,7 @@ func (s *Service) TransferLeadership(ctx context.Context, req *registryv1.Transf
 		return &registryv1.TransferLeadershipResponse{From: from, To: s.ServerID}, nil
 	}
 	to, err := s.Cluster.Transfer(ctx, req.GetId())
-	if err != nil {
-		return nil, err
-	}
-	return &registryv1.TransferLeadershipResponse{From: from, To: to}, nil
+	return &registryv1.TransferLeadershipResponse{From: from, To: to}, err
 }
 
 // GetAutopilotConfig returns the settings in force.

@@ -39,8 +39,5 @@ func (s *Service) at(ctx context.Context, req api.Dated) (*catalog.View, error) 
 		s.past.index, s.past.view = r.Index(), view
 		return nil
 	})
-	if err != nil {
-		return nil, err
-	}
-	return s.past.view, nil
+	return s.past.view, err
 }

@@ -89,10 +89,7 @@ func (s *Service) RegisterNode(ctx context.Context, req *registryv1.RegisterNode
 	result, err := s.change(ctx, req.GetRequestId(), func(now time.Time) (*catalog.Plan, error) {
 		return s.Writer.RegisterNode(s.Catalog, req, registrant(ctx), now)
 	})
-	if err != nil {
-		return nil, err
-	}
-	return &registryv1.RegisterNodeResponse{Meta: s.WriteMeta(result.GetIndex())}, nil
+	return &registryv1.RegisterNodeResponse{Meta: s.WriteMeta(result.GetIndex())}, err
 }
 
 // Deregister removes an instance with its checks.
@@ -145,10 +142,7 @@ func (s *Service) UpdateChecks(ctx context.Context, req *registryv1.UpdateChecks
 	result, err := s.change(ctx, req.GetRequestId(), func(now time.Time) (*catalog.Plan, error) {
 		return s.Writer.UpdateChecks(s.Catalog, req, now)
 	})
-	if err != nil {
-		return nil, err
-	}
-	return &registryv1.UpdateChecksResponse{Meta: s.WriteMeta(result.GetIndex())}, nil
+	return &registryv1.UpdateChecksResponse{Meta: s.WriteMeta(result.GetIndex())}, err
 }
 
 // DeregisterCheck removes one check.
@@ -172,10 +166,7 @@ func (s *Service) Heartbeat(ctx context.Context, req *registryv1.HeartbeatReques
 		plan, unknown, err = s.Writer.Heartbeat(s.Catalog, req, now)
 		return plan, err
 	})
-	if err != nil {
-		return nil, err
-	}
-	return &registryv1.HeartbeatResponse{Meta: s.WriteMeta(result.GetIndex()), Unknown: unknown}, nil
+	return &registryv1.HeartbeatResponse{Meta: s.WriteMeta(result.GetIndex()), Unknown: unknown}, err
 }
 
 // SetMaintenance switches the maintenance mode of an instance or of a node.
@@ -183,10 +174,7 @@ func (s *Service) SetMaintenance(ctx context.Context, req *registryv1.SetMainten
 	result, err := s.change(ctx, req.GetRequestId(), func(now time.Time) (*catalog.Plan, error) {
 		return s.Writer.SetMaintenance(s.Catalog, req, now)
 	})
-	if err != nil {
-		return nil, err
-	}
-	return &registryv1.SetMaintenanceResponse{Meta: s.WriteMeta(result.GetIndex())}, nil
+	return &registryv1.SetMaintenanceResponse{Meta: s.WriteMeta(result.GetIndex())}, err
 }
 
 // QueryService returns the instances of a service.
@@ -340,10 +328,7 @@ func (s *Service) SetFailoverPolicy(ctx context.Context, req *registryv1.SetFail
 		return nil, err
 	}
 	result, err := s.Commit(ctx, cmd)
-	if err != nil {
-		return nil, err
-	}
-	return &registryv1.SetFailoverPolicyResponse{Meta: s.WriteMeta(result.GetIndex())}, nil
+	return &registryv1.SetFailoverPolicyResponse{Meta: s.WriteMeta(result.GetIndex())}, err
 }
 
 // GetFailoverPolicy returns the policy of a service.
@@ -354,8 +339,5 @@ func (s *Service) GetFailoverPolicy(_ context.Context, req *registryv1.GetFailov
 		resp.Meta = s.GlobalMeta(r.Index())
 		return err
 	})
-	if err != nil {
-		return nil, err
-	}
-	return resp, nil
+	return resp, err
 }

@@ -47,10 +47,7 @@ func (s *Service) GetJoinToken(_ context.Context, req *registryv1.GetJoinTokenRe
 		resp.Token, err = federation.GetToken(r, req.GetId())
 		return err
 	})
-	if err != nil {
-		return nil, err
-	}
-	return resp, nil
+	return resp, err
 }
 
 // PublishRoots makes the ca's trust anchors known.
