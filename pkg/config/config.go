@@ -150,6 +150,9 @@ type Base struct {
 	Server    Server     `koanf:"server"`
 	Endpoints Endpoints  `koanf:"endpoints"`
 	Telemetry obs.Config `koanf:"telemetry"`
+
+	// notes are about retired keys that were found.
+	notes []string
 }
 
 // DefaultBase returns a datacenter on loopback with the default ports.

@@ -3,6 +3,7 @@ package config
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"reflect"
 	"slices"
@@ -71,8 +72,31 @@ func Load(out any, opts Options) error {
 			return fmt.Errorf("merge configuration: %w", err)
 		}
 	}
+	if r, ok := out.(retiring); ok {
+		r.retire(k, r.RetiredKeys())
+	}
 	return decode(k, out)
 }
+
+// retiring is a configuration that takes keys of older files.
+type retiring interface {
+	// RetiredKeys maps keys that have no effect any more to what to do instead.
+	RetiredKeys() map[string]string
+	retire(k *koanf.Koanf, keys map[string]string)
+}
+
+// retire takes retired keys away and notes them.
+func (b *Base) retire(k *koanf.Koanf, keys map[string]string) {
+	for _, key := range slices.Sorted(maps.Keys(keys)) {
+		if k.Exists(key) {
+			k.Delete(key)
+			b.notes = append(b.notes, key+" has no effect: "+keys[key])
+		}
+	}
+}
+
+// ConfigNotes says what --check-config finds that is no mistake.
+func (b *Base) ConfigNotes() []string { return b.notes }
 
 func decode(k *koanf.Koanf, out any) error {
 	own := ownSections(reflect.TypeOf(out).Elem())

@@ -69,9 +69,6 @@ type Settings struct {
 	Retention        Retention `koanf:"retention"`
 	Store            Store     `koanf:"store"`
 	Backup           Backup    `koanf:"backup"`
-	// HeapBytes is taken from older files and has no effect: set GOGC and GOMEMLIMIT in the
-	// environment instead.
-	HeapBytes int64 `koanf:"heap_bytes"`
 	// MinFreeBytes is how much room the data folder's file system must have: with less the server
 	// stops in order, and one that starts waits for a quarter more. Leave room for twice
 	// store.tail_bytes and two Raft segments. 0: it is not looked after.
@@ -151,8 +148,6 @@ type Raft struct {
 	TrailingBytes uint64 `koanf:"trailing_bytes"`
 	// SegmentBytes is the size of a log segment.
 	SegmentBytes int `koanf:"segment_bytes"`
-	// ZeroAheadBytes has no effect. It is accepted so that files written for earlier versions load.
-	ZeroAheadBytes int `koanf:"zero_ahead_bytes"`
 	// MaxInFlight bounds the writes that wait for their outcome; more are refused.
 	MaxInFlight int `koanf:"max_in_flight"`
 	// MaxInFlightBytes bounds what those writes weigh together.
@@ -208,12 +203,12 @@ func (c *Config) Normalize() {
 	}
 }
 
-// ConfigNotes says what --check-config finds that is no mistake.
-func (c *Config) ConfigNotes() []string {
-	if c.Registry.HeapBytes == 0 {
-		return nil
+// RetiredKeys maps keys of older files, which have no effect, to what to do instead.
+func (c *Config) RetiredKeys() map[string]string {
+	return map[string]string{
+		"registry.heap_bytes":            "set GOGC and GOMEMLIMIT in the environment instead",
+		"registry.raft.zero_ahead_bytes": "remove it",
 	}
-	return []string{"registry.heap_bytes has no effect: set GOGC and GOMEMLIMIT in the environment instead"}
 }
 
 // limits of settings.

@@ -15,12 +15,12 @@ func TestExampleConfigurationLoads(t *testing.T) {
 	require.Len(t, cfg.Registry.Servers, 3)
 }
 
-func TestAnOlderFilesHeapBytesIsTakenAndNoted(t *testing.T) {
+func TestRetiredKeysOfOlderFilesAreTakenAndNoted(t *testing.T) {
 	cfg := registry.DefaultConfig()
 	require.Empty(t, cfg.ConfigNotes())
-	options := config.Options{Files: []string{"config.example.yaml"}, Environ: []string{}, Sets: []string{"registry.heap_bytes=54525952"}}
+	options := config.Options{Files: []string{"config.example.yaml"}, Environ: []string{}, Sets: []string{"registry.heap_bytes=54525952", "registry.raft.zero_ahead_bytes=1"}}
 	require.NoError(t, config.LoadService(&cfg, options))
-	require.Len(t, cfg.ConfigNotes(), 1)
+	require.Len(t, cfg.ConfigNotes(), 2)
 	require.Contains(t, cfg.ConfigNotes()[0], "GOMEMLIMIT")
 }
 
