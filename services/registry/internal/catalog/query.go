@@ -68,12 +68,11 @@ func (v *View) Query(name string, selected Selection) ([]*registryv1.ServiceInst
 // see answer.
 func (v *View) selected(s *service, selected Selection, keep bool) []*registryv1.ServiceInstance {
 	out := make([]*registryv1.ServiceInstance, 0, len(s.instances))
-	var answer *registryv1.ServiceInstance
 	for _, i := range s.instances {
 		if selected.PassingOnly && i.status != passing {
 			continue
 		}
-		answer = v.answer(i, answer, keep)
+		answer := v.answer(i, keep)
 		if selected.matches(answer) {
 			out = append(out, answer)
 		}
@@ -199,7 +198,7 @@ func (v *View) Node(name string) (NodeAnswer, Answer) {
 	}
 	out := NodeAnswer{Node: n.value(false), Checks: values(n.checks), Status: n.status, Instances: make([]*registryv1.ServiceInstance, len(n.instances))}
 	for at, i := range n.instances {
-		out.Instances[at] = v.answer(i, nil, false)
+		out.Instances[at] = v.answer(i, false)
 	}
 	return out, Answer{v.index, max(v.floor, n.changed)}
 }
@@ -212,7 +211,7 @@ func (v *View) Instance(id string) (*registryv1.ServiceInstance, Answer) {
 	if i == nil || i.service == nil {
 		return nil, Answer{v.index, max(v.floor, v.listAt)}
 	}
-	return v.answer(i, nil, false), v.changedLocked(i.service)
+	return v.answer(i, false), v.changedLocked(i.service)
 }
 
 // Indexes returns when an instance was made and last changed, zeros when it is not there.

@@ -3,7 +3,6 @@ package catalog
 import (
 	"cmp"
 	"fmt"
-	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -380,9 +379,8 @@ func (n *node) value(keep bool) *registryv1.Node {
 
 // answer is what queries send, nil while there is no row. With keep it is decoded once: whoever
 // selects among instances does it again and again, whoever asks for one instance may never come
-// back. Its tags and meta are those of another instance when they are equal, as those of one
-// service mostly are: maps are what a decoded instance costs most. Nobody changes what is returned.
-func (v *View) answer(i *instance, like *registryv1.ServiceInstance, keep bool) *registryv1.ServiceInstance {
+// back. Nobody changes what is returned.
+func (v *View) answer(i *instance, keep bool) *registryv1.ServiceInstance {
 	if i.service == nil {
 		return nil
 	}
@@ -394,12 +392,6 @@ func (v *View) answer(i *instance, like *registryv1.ServiceInstance, keep bool) 
 	own.Name, own.Node, own.CreateIndex, own.ModifyIndex = i.service.name, i.node.name, i.created, i.modified
 	if i.address == "" {
 		own.Address = i.node.address
-	}
-	if tags := like.GetService().GetTags(); slices.Equal(own.GetTags(), tags) {
-		own.Tags = tags
-	}
-	if meta := like.GetService().GetMeta(); maps.Equal(own.GetMeta(), meta) {
-		own.Meta = meta
 	}
 	value := i.node.value(keep)
 	if value == nil {

@@ -3,10 +3,13 @@ package changes
 import (
 	"cmp"
 	"context"
+	"errors"
+	"io"
 	"math/rand/v2"
 	"slices"
 	"time"
 
+	"google.golang.org/grpc"
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"konsul.dev/pkg/fault"
@@ -90,6 +93,23 @@ func (s Source) Follow(ctx context.Context, sub *watch.Subscription, heartbeat t
 			return err
 		}
 		timer.Reset(Jittered(heartbeat))
+	}
+}
+
+// Relay sends what comes in on a stream of another server. farError is what an error of that stream
+// becomes.
+func Relay[M any](far grpc.ServerStreamingClient[M], to grpc.ServerStreamingServer[M], farError func(error) error) error {
+	for {
+		message, err := far.Recv()
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return farError(err)
+		}
+		if err := to.Send(message); err != nil {
+			return err
+		}
 	}
 }
 

@@ -114,13 +114,6 @@ func (e *Expirer) Left(key string) (time.Duration, bool) {
 	return n.due.Sub(e.clock.Now()), true
 }
 
-// Len is how many deadlines are kept.
-func (e *Expirer) Len() int {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	return len(e.entries)
-}
-
 // Run calls expire with the deadlines that have passed until ctx ends. They are kept until expire
 // returns nil; those that were set or renewed meanwhile are kept on. Run returns nil.
 func (e *Expirer) Run(ctx context.Context, expire func(ctx context.Context, keys []string) error) error {

@@ -2,8 +2,6 @@ package watching
 
 import (
 	"context"
-	"errors"
-	"io"
 	"slices"
 	"strings"
 	"time"
@@ -175,20 +173,10 @@ func relay[Resp any](router Router, target string, stream grpc.ServerStreamingSe
 	if err != nil {
 		return err
 	}
+	farError := func(err error) error { return router.FarError(ctx, target, err) }
 	far, err := open(ctx, registryv1.NewWatchServiceClient(conn))
 	if err != nil {
-		return router.FarError(ctx, target, err)
+		return farError(err)
 	}
-	for {
-		resp, err := far.Recv()
-		if errors.Is(err, io.EOF) {
-			return nil
-		}
-		if err != nil {
-			return router.FarError(ctx, target, err)
-		}
-		if err := stream.Send(resp); err != nil {
-			return err
-		}
-	}
+	return changes.Relay(far, stream, farError)
 }

@@ -78,11 +78,12 @@ func (s *Service) CreateBackup(req *registryv1.CreateBackupRequest, stream grpc.
 		return err
 	}
 	if far != nil {
+		farError := func(err error) error { return s.Router.FarError(ctx, target, err) }
 		answers, err := far.CreateBackup(ctx, req)
 		if err != nil {
-			return s.Router.FarError(ctx, target, err)
+			return farError(err)
 		}
-		return s.pass(ctx, target, answers, stream)
+		return changes.Relay(answers, stream, farError)
 	}
 	err = s.create(stream.Context(), req, stream)
 	s.carriedOut(stream.Context(), registryv1.BackupService_CreateBackup_FullMethodName, acl.Read, err)
@@ -123,21 +124,6 @@ func (s *Service) create(ctx context.Context, req *registryv1.CreateBackupReques
 		case <-s.Draining:
 			return changes.Draining()
 		default:
-		}
-	}
-}
-
-func (s *Service) pass(ctx context.Context, target string, from grpc.ServerStreamingClient[registryv1.CreateBackupResponse], to grpc.ServerStreamingServer[registryv1.CreateBackupResponse]) error {
-	for {
-		message, err := from.Recv()
-		if errors.Is(err, io.EOF) {
-			return nil
-		}
-		if err != nil {
-			return s.Router.FarError(ctx, target, err)
-		}
-		if err := to.Send(message); err != nil {
-			return err
 		}
 	}
 }
