@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"hash/fnv"
 	"slices"
-	"sync"
 
 	"google.golang.org/protobuf/proto"
 
@@ -130,9 +129,6 @@ func Together[T any](waiting []T, proposal func(T) Proposal, maxBytes int) int {
 	return len(chosen)
 }
 
-// claimed are maps for choose that are empty and not in use.
-var claimed = sync.Pool{New: func() any { return map[uint64]struct{}{} }} //nolint:gochecknoglobals // as pools are
-
 // choose returns the places of the proposals that share an entry, in order.
 func choose(count int, proposal func(i int) Proposal, maxBytes int) []int {
 	first := proposal(0)
@@ -140,11 +136,7 @@ func choose(count int, proposal func(i int) Proposal, maxBytes int) []int {
 	if slices.Contains(first.Claims, alone) {
 		return chosen
 	}
-	taken, _ := claimed.Get().(map[uint64]struct{})
-	defer func() {
-		clear(taken)
-		claimed.Put(taken)
-	}()
+	taken := map[uint64]struct{}{}
 	claim := func(p Proposal) {
 		for _, c := range p.Claims {
 			taken[c] = struct{}{}

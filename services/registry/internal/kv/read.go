@@ -26,7 +26,7 @@ func Get(r record.Reader, key record.Key) (*registryv1.Entry, uint64, error) {
 		if err != nil {
 			return nil, 0, err
 		}
-		changed = max(changed, record.ChangeIndex(row))
+		changed = max(changed, row.GetModifyIndex())
 		if found == nil && record.Live(row) {
 			found = Entry(row)
 		}

@@ -61,7 +61,3 @@ func ModifyIndex(r *registryv1.Record) uint64 {
 	}
 	return 0
 }
-
-// ChangeIndex returns the index at which a row or its tombstone was last written; 0 when it was
-// never there.
-func ChangeIndex(r *registryv1.Record) uint64 { return r.GetModifyIndex() }

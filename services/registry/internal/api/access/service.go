@@ -33,6 +33,15 @@ func (s *Service) changed(ctx context.Context, requestID string, plan func(r rec
 	return result, acl.Outcome(result)
 }
 
+// deleted is changed for a deletion, and returns missing when it deletes nothing.
+func (s *Service) deleted(ctx context.Context, requestID string, missing error, plan func(r record.Reader) (*registryv1.Command, error)) (*registryv1.WriteMeta, error) {
+	result, err := s.changed(ctx, requestID, plan)
+	if err == nil && result.GetChanged() == 0 {
+		err = missing
+	}
+	return s.WriteMeta(result.GetIndex()), err
+}
+
 // CreatePolicy stores a new policy.
 func (s *Service) CreatePolicy(ctx context.Context, req *registryv1.CreatePolicyRequest) (*registryv1.CreatePolicyResponse, error) {
 	policy, meta, err := s.putPolicy(ctx, req.GetRequestId(), req.GetPolicy(), true, nil)
@@ -84,16 +93,10 @@ func (s *Service) ListPolicies(context.Context, *registryv1.ListPoliciesRequest)
 
 // DeletePolicy deletes a policy.
 func (s *Service) DeletePolicy(ctx context.Context, req *registryv1.DeletePolicyRequest) (*registryv1.DeletePolicyResponse, error) {
-	result, err := s.changed(ctx, req.GetRequestId(), func(r record.Reader) (*registryv1.Command, error) {
+	meta, err := s.deleted(ctx, req.GetRequestId(), acl.PolicyNotFound(req.GetName()), func(r record.Reader) (*registryv1.Command, error) {
 		return s.Writer.DeletePolicy(r, req.GetName(), req.GetForce())
 	})
-	if err != nil {
-		return nil, err
-	}
-	if result.GetChanged() == 0 {
-		return nil, acl.PolicyNotFound(req.GetName())
-	}
-	return &registryv1.DeletePolicyResponse{Meta: s.WriteMeta(result.GetIndex())}, nil
+	return &registryv1.DeletePolicyResponse{Meta: meta}, err
 }
 
 // CreateRole stores a new role.
@@ -141,16 +144,10 @@ func (s *Service) ListRoles(context.Context, *registryv1.ListRolesRequest) (*reg
 
 // DeleteRole deletes a role.
 func (s *Service) DeleteRole(ctx context.Context, req *registryv1.DeleteRoleRequest) (*registryv1.DeleteRoleResponse, error) {
-	result, err := s.changed(ctx, req.GetRequestId(), func(r record.Reader) (*registryv1.Command, error) {
+	meta, err := s.deleted(ctx, req.GetRequestId(), acl.RoleNotFound(req.GetName()), func(r record.Reader) (*registryv1.Command, error) {
 		return s.Writer.DeleteRole(r, req.GetName(), req.GetForce())
 	})
-	if err != nil {
-		return nil, err
-	}
-	if result.GetChanged() == 0 {
-		return nil, acl.RoleNotFound(req.GetName())
-	}
-	return &registryv1.DeleteRoleResponse{Meta: s.WriteMeta(result.GetIndex())}, nil
+	return &registryv1.DeleteRoleResponse{Meta: meta}, err
 }
 
 // read runs fn on the state and says of which index the answer is.

@@ -179,7 +179,7 @@ func wanted(token *registryv1.ACLToken, roles []*registryv1.ACLRole, req *regist
 
 // DeleteToken revokes a token.
 func (s *Service) DeleteToken(ctx context.Context, req *registryv1.DeleteTokenRequest) (*registryv1.DeleteTokenResponse, error) {
-	result, err := s.changed(ctx, req.GetRequestId(), func(r record.Reader) (*registryv1.Command, error) {
+	meta, err := s.deleted(ctx, req.GetRequestId(), acl.TokenNotFound(req.GetAccessorId()), func(r record.Reader) (*registryv1.Command, error) {
 		if old, err := acl.Token(r, req.GetAccessorId()); err == nil {
 			if err := s.belongs(old.Token.GetLocal()); err != nil {
 				return nil, err
@@ -187,11 +187,5 @@ func (s *Service) DeleteToken(ctx context.Context, req *registryv1.DeleteTokenRe
 		}
 		return s.Writer.DeleteToken(r, req.GetAccessorId(), req.GetForce())
 	})
-	if err != nil {
-		return nil, err
-	}
-	if result.GetChanged() == 0 {
-		return nil, acl.TokenNotFound(req.GetAccessorId())
-	}
-	return &registryv1.DeleteTokenResponse{Meta: s.WriteMeta(result.GetIndex())}, nil
+	return &registryv1.DeleteTokenResponse{Meta: meta}, err
 }
