@@ -77,8 +77,10 @@ func (r *retrying) Invoke(ctx context.Context, method string, args, reply any, o
 			unsure = err
 		}
 		if !again || !sleep(ctx, pause.Next(), err, until) {
-			if again && unsure != nil {
-				err = unsure // A refused repetition does not say that the tries before it were refused.
+			if unsure != nil && (again || outOfTime(err)) {
+				// A repetition that was refused, or not answered in time, does not say that the tries
+				// before it were refused.
+				err = unsure
 			}
 			if notUTF8(err) {
 				err = namingField(err, request)
@@ -86,6 +88,12 @@ func (r *retrying) Invoke(ctx context.Context, method string, args, reply any, o
 			return requestid.Explain(r.explain(ctx, err), requestIDOf(request))
 		}
 	}
+}
+
+// outOfTime reports whether a call ended because its context did.
+func outOfTime(err error) bool {
+	code := fault.CodeOf(err)
+	return code == fault.DeadlineExceeded || code == fault.Canceled
 }
 
 // NewStream implements grpc.ClientConnInterface. Streams are neither bounded nor retried.

@@ -18,6 +18,7 @@ import (
 	wangossipv1 "konsul.dev/proto/gen/konsul/wangossip/v1"
 
 	"konsul.dev/pkg/fault"
+	"konsul.dev/pkg/requestid"
 	"konsul.dev/pkg/rpc"
 )
 
@@ -130,6 +131,17 @@ func TestRepeatedWriteKeepsItsRequestIDAndANewOneGetsAnother(t *testing.T) {
 		require.Equal(t, id(0), id(1), "the same write")
 		require.NotEqual(t, id(0), id(2), "another write with the same message")
 		require.Empty(t, request.GetRequestId(), "the caller's message is left alone")
+	})
+}
+
+func TestATryThatEndsInNoTimeDoesNotHideThatTheOutcomeIsUnknown(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := &script{outcomes: []error{ours(fault.Unknown, fault.ReasonOutcomeUnknown), status.Error(codes.DeadlineExceeded, "late")}}
+		kv := registryv1.NewKVServiceClient(newTransport(s, Config{Timeout: time.Minute, DisableBatching: true}))
+		_, err := kv.Set(t.Context(), &registryv1.SetRequest{Key: "k"})
+		require.Equal(t, fault.ReasonOutcomeUnknown, fault.ReasonOf(err), "%v", err)
+		f, _ := fault.As(err)
+		require.Equal(t, s.seen[0].(*registryv1.SetRequest).GetRequestId(), f.Meta()[requestid.MetaKey])
 	})
 }
 
