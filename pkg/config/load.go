@@ -73,16 +73,16 @@ func Load(out any, opts Options) error {
 		}
 	}
 	if r, ok := out.(retiring); ok {
-		r.retire(k, r.RetiredKeys())
+		r.Settings().retire(k, r.RetiredKeys())
 	}
 	return decode(k, out)
 }
 
 // retiring is a configuration that takes keys of older files.
 type retiring interface {
+	Loadable
 	// RetiredKeys maps keys that have no effect any more to what to do instead.
 	RetiredKeys() map[string]string
-	retire(k *koanf.Koanf, keys map[string]string)
 }
 
 // retire takes retired keys away and notes them.

@@ -75,18 +75,18 @@ func (d *Duties) Lead(ctx context.Context, n Node) {
 	loops.Go(func() { d.keepDeadlines(ctx, n) })
 	loops.Go(func() { d.reapTokens(ctx, n) })
 	loops.Go(func() { d.keepLeases(ctx, n) })
-	d.begin(ctx, n)
+	d.persist(ctx, "begin", func() error { return d.Begin(ctx, n) })
 }
 
-// begin retries until everything is in order or the leadership is over.
-func (d *Duties) begin(ctx context.Context, n Node) {
+// persist repeats a duty until it succeeds or the leadership is over.
+func (d *Duties) persist(ctx context.Context, duty string, do func() error) {
 	pause := backoff.New(50*time.Millisecond, 2*time.Second)
 	for {
-		err := d.Begin(ctx, n)
+		err := do()
 		if err == nil || ctx.Err() != nil {
 			return
 		}
-		d.Log.Warn("leader duties failed; trying again", obs.KeyError, err)
+		d.Log.Warn("a duty of the leader failed; trying again", "duty", duty, obs.KeyError, err)
 		if pause.Wait(ctx) != nil {
 			return
 		}

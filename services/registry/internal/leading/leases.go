@@ -3,10 +3,7 @@ package leading
 import (
 	"context"
 	"errors"
-	"time"
 
-	"konsul.dev/pkg/backoff"
-	"konsul.dev/pkg/obs"
 	registryv1 "konsul.dev/proto/gen/konsul/registry/v1"
 	"konsul.dev/services/registry/internal/fsm"
 )
@@ -27,13 +24,5 @@ func (d *Duties) keepLeases(ctx context.Context, n Node) {
 		}
 		return errors.Join(errs...)
 	}
-	pause := backoff.New(50*time.Millisecond, 2*time.Second)
-	for ctx.Err() == nil {
-		err := d.Leases.Lead(ctx, d.Store, d.Log, propose)
-		if err == nil || ctx.Err() != nil {
-			return
-		}
-		d.Log.Warn("leases could not be read; trying again", obs.KeyError, err)
-		_ = pause.Wait(ctx) // It fails only when ctx has ended, which the loop sees.
-	}
+	d.persist(ctx, "leases", func() error { return d.Leases.Lead(ctx, d.Store, d.Log, propose) })
 }
