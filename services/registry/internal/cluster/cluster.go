@@ -142,27 +142,17 @@ func (c *Cluster) greet(ctx context.Context) map[string]*registryv1.GreetRespons
 		addresses = append(addresses, c.Directory.all()...)
 	}
 	slices.Sort(addresses)
-	answers := map[string]*registryv1.GreetResponse{}
-	var mu sync.Mutex
+	addresses = slices.DeleteFunc(slices.Compact(addresses), func(address string) bool { return address == c.Own.GetAddress() })
+	greetings := make([]*registryv1.GreetResponse, len(addresses))
 	var wg sync.WaitGroup
-	for _, address := range slices.Compact(addresses) {
-		if address == c.Own.GetAddress() {
-			continue
-		}
-		mu.Lock()
-		answers[address] = nil
-		mu.Unlock()
-		wg.Go(func() {
-			if answer, err := c.greetOne(ctx, address); err == nil {
-				mu.Lock()
-				defer mu.Unlock()
-				answers[address] = answer
-			}
-		})
+	for i, address := range addresses {
+		wg.Go(func() { greetings[i], _ = c.greetOne(ctx, address) }) // nil of an error.
 	}
 	wg.Wait()
-	for _, answer := range answers {
-		c.Directory.learn(answer.GetSelf())
+	answers := map[string]*registryv1.GreetResponse{}
+	for i, greeting := range greetings {
+		answers[addresses[i]] = greeting
+		c.Directory.learn(greeting.GetSelf())
 	}
 	return answers
 }
