@@ -63,6 +63,7 @@ func Main[C any, P interface {
 	*C
 	config.Loadable
 }](name string, defaults func() C, module func(C) fx.Option, commands ...Command[C]) {
+	SetGC()
 	os.Exit(run[C, P](name, os.Args[1:], defaults, module, os.Stdout, os.Stderr, commands...))
 }
 

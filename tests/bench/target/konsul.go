@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"konsul.dev/pkg/clock"
+	"konsul.dev/pkg/konsulfx"
 	"konsul.dev/pkg/obs"
 	"konsul.dev/services/registry"
 )
@@ -38,6 +39,7 @@ const drainLimit = 10 * time.Second
 // Serve runs one registry server with its shipped defaults until ctx or control ends. Lines on
 // control start and stop CPU profiles.
 func Serve(ctx context.Context, spec ServeSpec, control io.Reader) error {
+	konsulfx.SetGC()
 	source, err := spec.Credentials.source()
 	if err != nil {
 		return err

@@ -16,7 +16,9 @@ import (
 // (hashicorp/raft-wal#31): these are scanned.
 type repairFiler struct{ *segment.Filer }
 
-func newRepairFiler(dir string) repairFiler { return repairFiler{segment.NewFiler(dir, walfs.New())} }
+func newRepairFiler(dir string) repairFiler {
+	return repairFiler{segment.NewFiler(dir, files{walfs.New(), make([]byte, zeroAhead)})}
+}
 
 // Open implements types.SegmentFiler.
 func (f repairFiler) Open(info types.SegmentInfo) (types.SegmentReader, error) {
