@@ -78,8 +78,8 @@ func (r *retrying) Invoke(ctx context.Context, method string, args, reply any, o
 		}
 		if !again || !sleep(ctx, pause.Next(), err, until) {
 			if unsure != nil && (again || outOfTime(err)) {
-				// A repetition that was refused, or not answered in time, does not say that the tries
-				// before it were refused.
+				// A repetition that was refused, or not answered in time, does not say that the
+				// tries before it were refused.
 				err = unsure
 			}
 			if notUTF8(err) {

@@ -27,6 +27,7 @@ func rules(root string) []rule {
 		{"todo", "a TODO names its issue", house.TODOs},
 		{"sleep", "nothing sleeps but on a synctest bubble's clock", house.Sleeps},
 		{"places", "no path of one machine, no registry host", house.Places(root)},
+		{"columns", "comments and prose keep to 100 columns, and say returns and reports whether", house.Columns},
 		{"workspace", "go.work uses every module but the pinned tools", house.Workspace},
 		{"versions", "one version of each dependency for all modules", house.Versions},
 		{"errors", "docs/errors.md lists every reason, and each is a constant", reference.Errors},
