@@ -46,6 +46,7 @@ func defaults(v reflect.Value, prefix string, into map[string]string) {
 	for field, value := range v.Fields() {
 		key, _, _ := strings.Cut(field.Tag.Get("koanf"), ",")
 		switch {
+		case !field.IsExported(): // What the configuration itself notes.
 		case field.Anonymous:
 			defaults(value, prefix, into)
 		case value.Kind() == reflect.Struct:
